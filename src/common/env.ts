@@ -1,0 +1,123 @@
+/**
+ * What the outside world is to Hansard: clock, randomness, files of the log,
+ * LevelDB and the network between nodes, as interfaces. Production gives the
+ * real ones, test/sim simulated ones, and nothing below `node/` may reach the
+ * world by another way.
+ */
+import type { NodeId, TimeUs } from './ids.js';
+
+export interface Timer {
+  cancel(): void;
+}
+
+export interface Clock {
+  /** Wall time; may jump either way. */
+  nowUs(): TimeUs;
+  /** Milliseconds that only grow; for timeouts, leases and staleness. */
+  monotonicMs(): number;
+  /** Runs `fn` once, `delayMs` from now. Never keeps the process alive. */
+  after(delayMs: number, fn: () => void): Timer;
+  /** Runs `fn` when the events that are ready now have been handled. */
+  defer(fn: () => void): void;
+}
+
+export interface Random {
+  /** Uniform in [0, 2^32). */
+  u32(): number;
+  /** Fills with unpredictable bytes (salts, ids). */
+  fill(bytes: Uint8Array): void;
+}
+
+/**
+ * A sorted map of bytes to bytes: LevelDB, or its simulated stand-in. Keys
+ * compare bytewise. Buffers given to `put` must not be changed afterwards;
+ * buffers handed out belong to the caller.
+ */
+export interface Kv {
+  get(key: Uint8Array): Promise<Uint8Array | undefined>;
+  /** Blocks the loop; counted by its callers. */
+  getSync(key: Uint8Array): Uint8Array | undefined;
+  getMany(keys: Uint8Array[]): Promise<(Uint8Array | undefined)[]>;
+  batch(): KvBatch;
+  iterator(range: KvRange): KvIterator;
+  close(): Promise<void>;
+}
+
+export interface KvBatch {
+  put(key: Uint8Array, value: Uint8Array): void;
+  del(key: Uint8Array): void;
+  readonly length: number;
+  /** Applies all or nothing, synced to the disk. Rejects at most once; the process must end then. */
+  write(): Promise<void>;
+  /** Gives the batch up unwritten. */
+  abandon(): Promise<void>;
+}
+
+export interface KvRange {
+  /** First key included. */
+  gte: Uint8Array;
+  /** First key excluded. */
+  lt: Uint8Array;
+  reverse?: boolean;
+  limit?: number;
+}
+
+export interface KvIterator {
+  /** Up to `count` rows, in order; fewer only at the end. */
+  next(count: number): Promise<[Uint8Array, Uint8Array][]>;
+  close(): Promise<void>;
+}
+
+export interface KvFactory {
+  /** `create: false` never makes a database where none is (design rule 7). */
+  open(path: string, options: { create: boolean }): Promise<Kv>;
+}
+
+/**
+ * The streams between nodes. One stream carries frames one way: the receiver
+ * dials (grpc-js widens only the window of the side that dials), the dialled
+ * side sends.
+ */
+export interface Network {
+  /** Takes in peers that want to be sent to. */
+  listen(onDial: (hello: Uint8Array, stream: OutStream) => void): Promise<NetworkListener>;
+  /** Opens the stream on which `to` sends to this node. */
+  dial(to: PeerAddress, hello: Uint8Array, handlers: InStreamHandlers): InStream;
+}
+
+export interface PeerAddress {
+  nodeId: NodeId;
+  /** host:port */
+  address: string;
+}
+
+export interface NetworkListener {
+  /** host:port as bound. */
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+/** The sending end of a stream. */
+export interface OutStream {
+  /** Queues one frame; false: wait for `onDrain` before the next. The buffer is the stream's from here on. */
+  write(frame: Uint8Array): boolean;
+  onDrain(fn: () => void): void;
+  /** Called once, whoever ends it. */
+  onClose(fn: () => void): void;
+  /** Refuses or ends with a reason that the dialler sees. */
+  close(reason?: string): void;
+}
+
+export interface InStreamHandlers {
+  onOpen(): void;
+  onFrame(frame: Uint8Array): void;
+  /**
+   * Called once. `refused`: nobody listens there (the process is gone);
+   * `rejected`: the peer answered that it does not want us, with `reason`.
+   */
+  onClose(kind: 'refused' | 'rejected' | 'broken', reason: string): void;
+}
+
+export interface InStream {
+  close(): void;
+}

@@ -1,0 +1,40 @@
+/** Limits of the API, checked at the door; docs/limits.md is held against them. */
+const KiB = 1024;
+const MiB = 1024 * KiB;
+
+export const limits = Object.freeze({
+  /** A tenant's name, by /^[a-z0-9-]{1,63}$/. */
+  tenantBytes: 63,
+  channelNameBytes: 256,
+  /** message_id, key, subject, request_id, a producer's name: index rows hold them. */
+  idBytes: 128,
+  /** An author's or tool's name and the like; texts have the message's own limit. */
+  shortTextBytes: 1 * KiB,
+  /** metadata, tool arguments, provider_metadata, usage details. */
+  jsonTextBytes: 16 * KiB,
+  /** One message's content. An entry holds at least one. */
+  messageBytes: 1 * MiB,
+  /** One request. */
+  frameBytes: 4 * MiB,
+  /** Messages in one append. */
+  messagesPerAppend: 10_000,
+  /** Parts of one message: bounds what a reader allocates. */
+  partsPerMessage: 1_000,
+  /** Depth of nested protobuf messages that the door follows. */
+  nestingDepth: 16,
+  pageSizeDefault: 50,
+  pageSizeMax: 1_000,
+  /** A page ends early at this size: an answer stays well under a frame. */
+  pageBytes: 3 * MiB,
+  channelPageSizeDefault: 100,
+  channelPageSizeMax: 1_000,
+  labelsPerChannel: 64,
+  labelBytes: 256,
+  participantsPerChannel: 1_000,
+  titleBytes: 1 * KiB,
+  commitTokensPerRequest: 64,
+  /** Deadline of a call that brings none, ms. */
+  defaultDeadlineMs: 5_000,
+  /** gRPC's own limit; above ours, so that our error is the one that is seen. */
+  grpcMessageBytes: 16 * MiB,
+});
