@@ -47,7 +47,9 @@ async function runTap(files) {
   // Leaf assertions are indented; a subtest's own line repeats its children.
   const leaves = text.split('\n').filter((line) => /^ +(not )?ok \d+/.test(line) && !/# time=/.test(line));
   skipped += leaves.filter((line) => / # SKIP/i.test(line)).length;
-  const bad = leaves.filter((line) => line.trim().startsWith('not ok') && !/ # (SKIP|TODO)/i.test(line)).length;
+  const bad = leaves.filter(
+    (line) => line.trim().startsWith('not ok') && !/ # (SKIP|TODO)/i.test(line),
+  ).length;
   passed += leaves.filter((line) => line.trim().startsWith('ok') && !/ # (SKIP|TODO)/i.test(line)).length;
   failed += bad === 0 && code !== 0 ? 1 : bad;
 }

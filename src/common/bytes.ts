@@ -1,0 +1,186 @@
+/**
+ * Reading and writing our own binary formats. Little-endian; `uvarint` is
+ * LEB128 up to 2^53 - 1. A reader checks every length against what is left
+ * before it allocates or loops.
+ */
+import type { HansardError } from './errors.js';
+
+const decoder = new TextDecoder('utf-8', { fatal: true });
+
+/** Thrown by ByteReader; callers turn it into the refusal or damage that it means there. */
+export class MalformedError extends Error {
+  override readonly name = 'MalformedError';
+}
+
+/** Grows as needed; `finish` hands out the bytes written, not shared with anyone. */
+export class ByteWriter {
+  #buffer: Buffer;
+  #at = 0;
+  constructor(initialBytes = 256) {
+    this.#buffer = Buffer.allocUnsafeSlow(initialBytes);
+  }
+  get length(): number {
+    return this.#at;
+  }
+  u8(value: number): this {
+    this.#room(1);
+    this.#buffer[this.#at++] = value;
+    return this;
+  }
+  u16(value: number): this {
+    this.#room(2);
+    this.#at = this.#buffer.writeUInt16LE(value, this.#at);
+    return this;
+  }
+  u32(value: number): this {
+    this.#room(4);
+    this.#at = this.#buffer.writeUInt32LE(value, this.#at);
+    return this;
+  }
+  /** A non-negative safe integer in eight bytes. */
+  u64(value: number): this {
+    this.#room(8);
+    this.#buffer.writeUInt32LE(value % 0x1_0000_0000, this.#at);
+    this.#buffer.writeUInt32LE(Math.floor(value / 0x1_0000_0000), this.#at + 4);
+    this.#at += 8;
+    return this;
+  }
+  u64big(value: bigint): this {
+    this.#room(8);
+    this.#at = this.#buffer.writeBigUInt64LE(value, this.#at);
+    return this;
+  }
+  uvarint(value: number): this {
+    this.#room(10);
+    let rest = value;
+    while (rest >= 0x80) {
+      this.#buffer[this.#at++] = (rest % 0x80) | 0x80;
+      rest = Math.floor(rest / 0x80);
+    }
+    this.#buffer[this.#at++] = rest;
+    return this;
+  }
+  bytes(value: Uint8Array): this {
+    this.#room(value.length);
+    this.#buffer.set(value, this.#at);
+    this.#at += value.length;
+    return this;
+  }
+  /** uvarint length, then the bytes. */
+  sized(value: Uint8Array): this {
+    return this.uvarint(value.length).bytes(value);
+  }
+  /** uvarint length in bytes, then UTF-8. */
+  string(value: string): this {
+    const length = Buffer.byteLength(value);
+    this.uvarint(length);
+    this.#room(length);
+    this.#at += this.#buffer.write(value, this.#at, 'utf8');
+    return this;
+  }
+  /** Overwrites four bytes written before (a length or checksum known later). */
+  patchU32(at: number, value: number): this {
+    this.#buffer.writeUInt32LE(value, at);
+    return this;
+  }
+  patchU64big(at: number, value: bigint): this {
+    this.#buffer.writeBigUInt64LE(value, at);
+    return this;
+  }
+  /** What was written so far, for a checksum; valid until the next write. */
+  view(from = 0, to = this.#at): Buffer {
+    return this.#buffer.subarray(from, to);
+  }
+  finish(): Buffer {
+    return this.#buffer.subarray(0, this.#at);
+  }
+  #room(size: number): void {
+    if (this.#at + size <= this.#buffer.length) return;
+    const grown = Buffer.allocUnsafeSlow(Math.max(this.#buffer.length * 2, this.#at + size));
+    this.#buffer.copy(grown, 0, 0, this.#at);
+    this.#buffer = grown;
+  }
+}
+
+/** Throws MalformedError on anything that does not fit. */
+export class ByteReader {
+  readonly #bytes: Buffer;
+  #at: number;
+  readonly #end: number;
+  constructor(bytes: Uint8Array, from = 0, to = bytes.length) {
+    this.#bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    this.#at = from;
+    this.#end = to;
+  }
+  get position(): number {
+    return this.#at;
+  }
+  get remaining(): number {
+    return this.#end - this.#at;
+  }
+  u8(): number {
+    return this.#bytes[this.#take(1)] as number;
+  }
+  u16(): number {
+    return this.#bytes.readUInt16LE(this.#take(2));
+  }
+  u32(): number {
+    return this.#bytes.readUInt32LE(this.#take(4));
+  }
+  u64(): number {
+    const at = this.#take(8);
+    const value = this.#bytes.readUInt32LE(at) + this.#bytes.readUInt32LE(at + 4) * 0x1_0000_0000;
+    if (value > Number.MAX_SAFE_INTEGER) throw new MalformedError(`number out of range at byte ${at}`);
+    return value;
+  }
+  u64big(): bigint {
+    return this.#bytes.readBigUInt64LE(this.#take(8));
+  }
+  uvarint(): number {
+    let value = 0;
+    let scale = 1;
+    for (let i = 0; i < 8; i++) {
+      const byte = this.u8();
+      value += (byte & 0x7f) * scale;
+      if (byte < 0x80) {
+        if (value > Number.MAX_SAFE_INTEGER) break;
+        return value;
+      }
+      scale *= 0x80;
+    }
+    throw new MalformedError(`varint out of range at byte ${this.#at}`);
+  }
+  /** A view, not a copy. */
+  bytes(length: number): Buffer {
+    const at = this.#take(length);
+    return this.#bytes.subarray(at, at + length);
+  }
+  sized(): Buffer {
+    return this.bytes(this.uvarint());
+  }
+  string(): string {
+    const bytes = this.sized();
+    try {
+      return decoder.decode(bytes);
+    } catch {
+      throw new MalformedError(`text is not UTF-8 before byte ${this.#at}`);
+    }
+  }
+  skip(length: number): void {
+    this.#take(length);
+  }
+  end(): void {
+    if (this.#at !== this.#end) throw new MalformedError(`${this.#end - this.#at} bytes too many`);
+  }
+  #take(length: number): number {
+    const at = this.#at;
+    if (length < 0 || at + length > this.#end) throw new MalformedError(`cut short at byte ${at}`);
+    this.#at = at + length;
+    return at;
+  }
+}
+
+/** A HansardError of `reason` from a MalformedError, everything else unchanged. */
+export function malformedAs(error: unknown, make: (problem: string) => HansardError): unknown {
+  return error instanceof MalformedError ? make(error.message) : error;
+}

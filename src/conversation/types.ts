@@ -1,0 +1,204 @@
+/**
+ * What applying sees and says. The state machine reads and changes a partition
+ * through ApplyState (store/ keeps it); it never waits, and every byte string
+ * yields events or a typed refusal.
+ */
+import type { ErrorFields, Reason } from '../common/errors.js';
+import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
+
+/** Numbers of hansard.v1.EventType; on disk the same. */
+export const EventType = {
+  messageCompleted: 1,
+  messageCreated: 2,
+  messageStarted: 3,
+  messageEdited: 4,
+  messageDeleted: 5,
+  messageRedacted: 6,
+  reactionAdded: 7,
+  reactionRemoved: 8,
+  feedbackGiven: 9,
+  annotated: 10,
+  participantJoined: 11,
+  participantLeft: 12,
+  branchSelected: 13,
+  deliveryStateChanged: 14,
+  channelUpdated: 15,
+  erased: 16,
+  custom: 17,
+} as const;
+export type EventType = (typeof EventType)[keyof typeof EventType];
+
+/**
+ * One applied event. The record's bytes (event-record.ts) stay where they came
+ * from: `bytes` is the entry's or block's buffer, header and content are places
+ * in it, so that a hot append makes no views.
+ */
+export interface StoredEvent {
+  readonly seq: Seq;
+  readonly commitTimeUs: TimeUs;
+  readonly producerId: ProducerId;
+  readonly producerCounter: number;
+  readonly bytes: Uint8Array;
+  /** The record's header: type, flags, ids, content checksum, commitment. */
+  readonly headerOffset: number;
+  readonly headerLength: number;
+  /** Salt (16 bytes) and content. */
+  readonly contentBytes: Uint8Array;
+  readonly contentOffset: number;
+  readonly contentLength: number;
+}
+
+export interface Participant {
+  id: string;
+  displayName: string;
+  role: string;
+}
+
+/** A channel as the state machine and readers see it. */
+export interface ChannelState {
+  readonly id: ChannelId;
+  readonly tenant: string;
+  readonly name: string;
+  /** Server-made, derived from partition and id. */
+  readonly uid: string;
+  title: string;
+  labels: [string, string][];
+  class: string;
+  participants: Participant[];
+  readonly createTimeUs: TimeUs;
+  updateTimeUs: TimeUs;
+  /** Commit time of the last event, or creation. */
+  activityTimeUs: TimeUs;
+  headSeq: Seq;
+  lastMessageSeq: Seq;
+  messageCount: number;
+  /** Counts changes of the channel's own fields; the etag shows it. */
+  revision: number;
+}
+
+/** The last answers of a producer, so that a repeat gets the first one again. */
+export interface ProducerAnswer {
+  /** Counters of the append: first … last. */
+  firstCounter: number;
+  lastCounter: number;
+  /** xxh32 of the command without stamps: other content under a used counter is refused. */
+  digest: number;
+  answer: AppendAnswer;
+}
+
+export interface ProducerState {
+  readonly id: ProducerId;
+  /** Empty: anonymous. Named ones are per tenant. */
+  readonly tenant: string;
+  readonly name: string;
+  lastCounter: number;
+  lastActiveUs: TimeUs;
+  /** The newest last; at most `settings.producerWindow`. */
+  answers: ProducerAnswer[];
+}
+
+export interface KeyRecord {
+  seq: Seq;
+  /** SHA-256 of the content, first 16 bytes; the proposer computed it. */
+  contentDigest: Uint8Array;
+  commitTimeUs: TimeUs;
+}
+
+/** Replicated settings: all that changes what applying does. */
+export interface ReplicatedSettings {
+  /** New behaviour starts with a replicated version entry. */
+  applyVersion: number;
+  /** Appends of one producer that are remembered, and may be in flight. */
+  producerWindow: number;
+  /** How long keys are kept, of commit time. */
+  keyRetentionUs: number;
+  /** Idleness after which the leader may propose to evict an anonymous producer. */
+  producerIdleUs: number;
+}
+
+export interface PartitionMeta {
+  readonly partition: PartitionId;
+  lastCommitTimeUs: TimeUs;
+  nextChannelId: ChannelId;
+  /** Low part of the next producer's id. */
+  nextProducer: number;
+  channelCount: number;
+  settings: ReplicatedSettings;
+}
+
+/**
+ * A partition's replicated state under apply. Objects handed out may be changed
+ * only through `put…` of the same object; a command is checked whole before the
+ * first change.
+ */
+export interface ApplyState {
+  readonly meta: PartitionMeta;
+  channel(tenant: string, name: string): ChannelState | undefined;
+  /** A new or changed channel. */
+  putChannel(channel: ChannelState): void;
+  /** `event.seq` is the channel's head + 1; the caller has set the head in `channel`. */
+  append(channel: ChannelState, event: StoredEvent): void;
+  producer(id: ProducerId): ProducerState | undefined;
+  producerByName(tenant: string, name: string): ProducerState | undefined;
+  putProducer(producer: ProducerState): void;
+  deleteProducer(id: ProducerId): void;
+  /** Undefined where unknown or older than the retention at `meta.lastCommitTimeUs`. */
+  key(channelId: ChannelId, key: string): KeyRecord | undefined;
+  putKey(channelId: ChannelId, key: string, record: KeyRecord): void;
+  messageId(channelId: ChannelId, messageId: string): Seq | undefined;
+  putMessageId(channelId: ChannelId, messageId: string, seq: Seq): void;
+}
+
+export interface Appended {
+  readonly kind: 'appended';
+  readonly firstSeq: Seq;
+  readonly count: number;
+  readonly commitTimeUs: TimeUs;
+  /** Set where the seqs are not firstSeq … firstSeq + count - 1 (repeats by key). */
+  readonly seqs?: readonly Seq[] | undefined;
+  readonly duplicate: boolean;
+  readonly channelUid: string;
+}
+
+/** Consumes a producer's counter like an answer does. */
+export interface Refused {
+  readonly kind: 'refused';
+  readonly reason: Reason;
+  readonly message: string;
+  readonly fields: ErrorFields;
+}
+
+export type AppendAnswer = Appended | Refused;
+
+export type CommandAnswer =
+  | AppendAnswer
+  | {
+      readonly kind: 'producer';
+      readonly producerId: ProducerId;
+      readonly nextCounter: number;
+      readonly window: number;
+    }
+  | { readonly kind: 'channel'; readonly channel: ChannelState }
+  | { readonly kind: 'done' };
+
+/** What one entry did; answers in the order of its commands. */
+export interface ApplyOutcome {
+  readonly commitTimeUs: TimeUs;
+  readonly answers: CommandAnswer[];
+}
+
+/** What applying a command will look up: prefetched when the entry is received. */
+export interface Lookups {
+  channels: { tenant: string; name: string }[];
+  producers: ProducerId[];
+  producerNames: { tenant: string; name: string }[];
+  /** Need the channel's id first. */
+  keys: { tenant: string; name: string; key: string }[];
+  messageIds: { tenant: string; name: string; messageId: string }[];
+}
+
+export interface AppliedEntry {
+  readonly index: Index;
+  readonly term: Term;
+  readonly data: Uint8Array;
+}

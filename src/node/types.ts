@@ -1,0 +1,98 @@
+/** The node as api/ and cli/ see it: partitions to propose to and read from, and where their leaders are. */
+import type { NodeId, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
+import type { CommandAnswer } from '../conversation/types.js';
+import type { PartitionReader } from '../store/types.js';
+
+export interface NodeService {
+  readonly identity: NodeIdentity;
+  /** Microseconds, for stamps that clients see. */
+  nowUs(): TimeUs;
+  monotonicMs(): number;
+  partitionOf(tenant: string, channel: string): PartitionId;
+  readonly partitionCount: number;
+  cluster(): ClusterView;
+  /** Who leads, as this node knows it; undefined: nobody known. */
+  leaderOf(partition: PartitionId): NodeId | undefined;
+  addressOf(node: NodeId): string | undefined;
+  readonly isDraining: boolean;
+  /**
+   * Proposes a command (conversation/command.ts) to this node's replica, which
+   * must lead. Resolves once applied here. Ends exactly once:
+   * rejects NOT_LEADER, NO_QUORUM, OVERLOADED, SHUTTING_DOWN where nothing was
+   * proposed (or it surely never applies), COMMIT_UNKNOWN or DEADLINE_EXCEEDED
+   * where the outcome is unknown. `producer`: appends of one producer that
+   * overtook one another on the way wait shortly for their turn.
+   */
+  propose(partition: PartitionId, command: Uint8Array, options: ProposeOptions): Promise<ProposeResult>;
+  /**
+   * Waits until this node's replica may answer a read. `minIndex`: from commit
+   * tokens. Rejects NO_QUORUM, DEADLINE_EXCEEDED.
+   */
+  readBarrier(partition: PartitionId, options: ReadBarrierOptions): Promise<ReadView>;
+  /**
+   * Has another node handle a unary call of the API: `method` is the full name,
+   * request and response are encoded. Rejects with the other node's HansardError.
+   */
+  forward(to: NodeId, method: string, request: Uint8Array, deadlineMs: number): Promise<Uint8Array>;
+  /** api/ registers what answers forwarded calls. */
+  onForward(handler: (method: string, request: Uint8Array, deadlineMs: number) => Promise<Uint8Array>): void;
+}
+
+export interface NodeIdentity {
+  readonly clusterId: string;
+  readonly incarnation: number;
+  readonly nodeId: NodeId;
+  readonly storeId: string;
+  /** A number of this process's own; fences messages of an earlier life. */
+  readonly bootId: string;
+  readonly version: string;
+}
+
+export interface ProposeOptions {
+  /** On the node's monotonic clock. */
+  readonly deadlineMs: number;
+  readonly producer?:
+    | { readonly id: number; readonly firstCounter: number; readonly count: number }
+    | undefined;
+}
+
+export interface ProposeResult {
+  readonly answer: CommandAnswer;
+  /** The entry's index and term: what a commit token names. */
+  readonly index: number;
+  readonly term: Term;
+}
+
+export interface ReadBarrierOptions {
+  readonly level: 'linearizable' | 'eventual';
+  readonly minIndex: number;
+  readonly deadlineMs: number;
+}
+
+export interface ReadView {
+  readonly reader: PartitionReader;
+  readonly appliedIndex: number;
+  readonly role: 'primary' | 'secondary' | 'learner';
+}
+
+export interface ClusterView {
+  readonly nodes: readonly {
+    nodeId: NodeId;
+    clientAddress: string;
+    peerAddress: string;
+    connected: boolean;
+    storeId: string;
+  }[];
+  readonly replicationFactor: number;
+  readonly partitionMapVersion: number;
+  readonly partitions: readonly PartitionView[];
+}
+
+export interface PartitionView {
+  readonly partition: PartitionId;
+  readonly leader: NodeId | undefined;
+  readonly term: Term;
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+  readonly replicas: readonly { replicaId: ReplicaId; nodeId: NodeId; learner: boolean }[];
+}

@@ -1,0 +1,84 @@
+/**
+ * The store's one log, as partition/ and node/ see it. All partitions of a store
+ * write into one sequence of segments; one batch is one write and one fdatasync.
+ */
+import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
+import type { Entry, HardState } from '../common/log-types.js';
+
+/** What one partition wants durable. */
+export interface GroupWrite {
+  readonly partition: PartitionId;
+  /** Present where term or vote changed, or commit should ride along. */
+  readonly hardState?: HardState | undefined;
+  /** Contiguous, data at hand; replaces the group's entries at and after the first one's index. */
+  readonly entries: readonly Entry[];
+}
+
+export interface Wal {
+  /** Groups known from replay; `addGroup` makes a new one (its replica id goes into every table). */
+  group(partition: PartitionId): GroupLog | undefined;
+  addGroup(partition: PartitionId, replicaId: ReplicaId): GroupLog;
+  groups(): readonly GroupLog[];
+  /**
+   * Queues writes for the next batch. `onDurable` runs, in the order of the
+   * calls, once they are synced, after the groups' indexes show them. A failed
+   * write or sync never calls it: `onFailure` of the options ends the process.
+   */
+  write(writes: readonly GroupWrite[], onDurable: () => void): void;
+  /** Bytes queued or being written; admission control looks at it. */
+  readonly pendingBytes: number;
+  /**
+   * Partitions whose unsealed entries hold back the oldest segments while the
+   * log is over its size; their checkpoint lets it go on.
+   */
+  holdingBack(): PartitionId[];
+  stats(): WalStats;
+  /** Waits for what was queued, writes the closing batch, releases the files. */
+  close(): Promise<void>;
+}
+
+/** One partition's part of the log: raft/'s storage without the snapshot. Synchronous. */
+export interface GroupLog {
+  readonly partition: PartitionId;
+  readonly replicaId: ReplicaId;
+  readonly hardState: HardState;
+  /** Index of the first entry at hand; what is before it is sealed in the store. */
+  firstIndex(): Index;
+  lastIndex(): Index;
+  /** Term of an entry, also of the one just before the first. */
+  term(index: Index): Term | 'compacted' | 'unavailable';
+  /**
+   * Entries lo ≤ index < hi, at least one, up to `maxBytes` of data. `data` is
+   * undefined where the cache has dropped it; `fill` reads it.
+   */
+  entries(lo: Index, hi: Index, maxBytes: number): Entry[];
+  /** Reads missing `data` from disk, checksums verified. False: the log has changed under it, drop them. */
+  fill(entries: readonly Entry[]): Promise<boolean>;
+  /** Everything up to `index` is sealed in the store (synced): the log may drop it. */
+  compact(index: Index, term: Term): void;
+  /** After a snapshot was installed: the log is empty and starts behind `index`. */
+  reset(index: Index, term: Term): void;
+  /** Data up to here may leave the cache (applied, and replicated to all that keep up). */
+  releaseCache(index: Index): void;
+  readonly cachedBytes: number;
+}
+
+export interface WalStats {
+  batches: number;
+  syncs: number;
+  bytesWritten: number;
+  segments: number;
+  lastSyncMs: number;
+  replay: ReplayReport;
+}
+
+/** What the start found; printed at every start. */
+export interface ReplayReport {
+  segments: number;
+  batches: number;
+  entries: number;
+  bytes: number;
+  durationMs: number;
+  /** A torn last batch was cut (normal after a crash). */
+  tornTail: boolean;
+}
