@@ -1,0 +1,139 @@
+/**
+ * Configuration changes, as the core takes them and as bytes in an entry.
+ *
+ * Bytes of an entry of type confChange (one change) or confChangeV2 (any):
+ *
+ *   empty                      leave the joint configuration
+ *   u8  version, 1
+ *   u8  transition             0 auto, 1 joint implicit, 2 joint explicit
+ *   varint count               unsigned LEB128, at most 7 bytes (2^49)
+ *   count × { u8 kind, varint replica id }   0 add voter, 1 remove, 2 update, 3 add learner
+ *   the rest                   context: the caller's, not looked into
+ */
+import { InvariantError } from '../common/errors.js';
+import type { ReplicaId } from '../common/ids.js';
+import { EntryType } from '../common/log-types.js';
+
+export const ConfChangeKind = { addVoter: 0, remove: 1, update: 2, addLearner: 3 } as const;
+export type ConfChangeKind = (typeof ConfChangeKind)[keyof typeof ConfChangeKind];
+
+export interface ConfChangeSingle {
+  readonly kind: ConfChangeKind;
+  /** 0: ignored; an owner that refuses a committed change at apply turns it into that. */
+  readonly id: ReplicaId;
+}
+
+export const Transition = {
+  /** One at a time where one is enough, else joint and left by itself. */
+  auto: 0,
+  /** Joint, left by itself. */
+  jointImplicit: 1,
+  /** Joint until the caller proposes to leave. */
+  jointExplicit: 2,
+} as const;
+export type Transition = (typeof Transition)[keyof typeof Transition];
+
+export interface ConfChange {
+  readonly transition: Transition;
+  /** None, with transition auto: leave the joint configuration. */
+  readonly changes: readonly ConfChangeSingle[];
+  readonly context?: Uint8Array | undefined;
+}
+
+/** The change that leaves a joint configuration. */
+export const leaveJointChange: ConfChange = Object.freeze({ transition: Transition.auto, changes: [] });
+
+const VERSION = 1;
+/** Bounds what a damaged entry can make a reader allocate. */
+const MAX_CHANGES = 1_000;
+const EMPTY = new Uint8Array(0);
+
+export function isLeaveJoint(change: ConfChange): boolean {
+  return change.transition === Transition.auto && change.changes.length === 0;
+}
+
+/** Does the change need a joint configuration, and is that to be left by itself? */
+export function entersJoint(change: ConfChange): { joint: boolean; autoLeave: boolean } {
+  if (change.transition === Transition.auto && change.changes.length <= 1) {
+    return { joint: false, autoLeave: false };
+  }
+  return { joint: true, autoLeave: change.transition !== Transition.jointExplicit };
+}
+
+export function encodeConfChange(change: ConfChange): Uint8Array {
+  const context = change.context ?? EMPTY;
+  if (isLeaveJoint(change) && context.length === 0) return EMPTY;
+  const bytes: number[] = [VERSION, change.transition];
+  pushVarint(bytes, change.changes.length);
+  for (const { kind, id } of change.changes) {
+    bytes.push(kind);
+    pushVarint(bytes, id);
+  }
+  const data = new Uint8Array(bytes.length + context.length);
+  data.set(bytes);
+  data.set(context, bytes.length);
+  return data;
+}
+
+/** Of an entry's data; throws where it is not a configuration change (its checksum was fine, so the code is wrong). */
+export function decodeConfChange(data: Uint8Array): ConfChange {
+  if (data.length === 0) return leaveJointChange;
+  const reader = { data, at: 0 };
+  const version = readByte(reader);
+  if (version !== VERSION) throw new InvariantError(`configuration change of version ${version}`);
+  const transition = readByte(reader);
+  if (transition > Transition.jointExplicit) throw new InvariantError(`unknown transition ${transition}`);
+  const count = readVarint(reader);
+  if (count > MAX_CHANGES) throw new InvariantError(`configuration change of ${count} changes`);
+  const changes: ConfChangeSingle[] = [];
+  for (let i = 0; i < count; i++) {
+    const kind = readByte(reader);
+    if (kind > ConfChangeKind.addLearner) throw new InvariantError(`unknown kind of change ${kind}`);
+    changes.push({ kind: kind as ConfChangeKind, id: readVarint(reader) });
+  }
+  const context = reader.at < data.length ? data.slice(reader.at) : undefined;
+  return { transition: transition as Transition, changes, context };
+}
+
+/** The type of entry that a change travels in: the one-at-a-time form, or the general one. */
+export function confChangeEntryType(oneAtATime: boolean): EntryType {
+  return oneAtATime ? EntryType.confChange : EntryType.confChangeV2;
+}
+
+/** `v1 l2 r3 u4`. */
+export function describeChanges(changes: readonly ConfChangeSingle[]): string {
+  const letters = ['v', 'r', 'u', 'l'];
+  return changes.map(({ kind, id }) => `${letters[kind]}${id}`).join(' ');
+}
+
+interface Reader {
+  readonly data: Uint8Array;
+  at: number;
+}
+
+function readByte(reader: Reader): number {
+  const byte = reader.data[reader.at++];
+  if (byte === undefined) throw new InvariantError('configuration change ends early');
+  return byte;
+}
+
+function readVarint(reader: Reader): number {
+  let value = 0;
+  let unit = 1;
+  for (let i = 0; i < 7; i++) {
+    const byte = readByte(reader);
+    value += (byte & 0x7f) * unit;
+    if (byte < 0x80) return value;
+    unit *= 128;
+  }
+  throw new InvariantError('number too large in a configuration change');
+}
+
+function pushVarint(bytes: number[], value: number): void {
+  let rest = value;
+  while (rest >= 128) {
+    bytes.push((rest % 128) | 0x80);
+    rest = Math.floor(rest / 128);
+  }
+  bytes.push(rest);
+}
