@@ -5,7 +5,8 @@
  */
 import type { HansardError } from './errors.js';
 
-const decoder = new TextDecoder('utf-8', { fatal: true });
+// ignoreBOM: a leading U+FEFF is text like any other; names and keys must survive byte for byte.
+const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** Thrown by ByteReader; callers turn it into the refusal or damage that it means there. */
 export class MalformedError extends Error {
@@ -90,6 +91,11 @@ export class ByteWriter {
   /** What was written so far, for a checksum; valid until the next write. */
   view(from = 0, to = this.#at): Buffer {
     return this.#buffer.subarray(from, to);
+  }
+  /** Forgets what was written from `length` on (material for a digest only). */
+  truncate(length: number): this {
+    if (length < this.#at) this.#at = length;
+    return this;
   }
   finish(): Buffer {
     return this.#buffer.subarray(0, this.#at);

@@ -116,6 +116,10 @@ export interface ReplicatedSettings {
   producerIdleUs: number;
 }
 
+/**
+ * The partition's own numbers. Apply changes this object (commit time, counters,
+ * channel count, settings); the store only keeps it. `initialMeta` gives the first.
+ */
 export interface PartitionMeta {
   readonly partition: PartitionId;
   lastCommitTimeUs: TimeUs;
@@ -136,13 +140,20 @@ export interface ApplyState {
   channel(tenant: string, name: string): ChannelState | undefined;
   /** A new or changed channel. */
   putChannel(channel: ChannelState): void;
-  /** `event.seq` is the channel's head + 1; the caller has set the head in `channel`. */
+  /**
+   * `event.seq` is the channel's head + 1; the caller has set the head in `channel`,
+   * and calls `putChannel` before the first event of a new channel and after the last
+   * event of an append.
+   */
   append(channel: ChannelState, event: StoredEvent): void;
   producer(id: ProducerId): ProducerState | undefined;
   producerByName(tenant: string, name: string): ProducerState | undefined;
   putProducer(producer: ProducerState): void;
   deleteProducer(id: ProducerId): void;
-  /** Undefined where unknown or older than the retention at `meta.lastCommitTimeUs`. */
+  /**
+   * Undefined where unknown or older than the retention at `meta.lastCommitTimeUs`.
+   * Channel id 0 holds the request ids of createChannel (`requestKey`, up to 200 bytes).
+   */
   key(channelId: ChannelId, key: string): KeyRecord | undefined;
   putKey(channelId: ChannelId, key: string, record: KeyRecord): void;
   messageId(channelId: ChannelId, messageId: string): Seq | undefined;
@@ -151,6 +162,7 @@ export interface ApplyState {
 
 export interface Appended {
   readonly kind: 'appended';
+  /** 0 where `seqs` is set, and in the answer to a repeat older than the producer's window. */
   readonly firstSeq: Seq;
   readonly count: number;
   readonly commitTimeUs: TimeUs;
@@ -160,7 +172,10 @@ export interface Appended {
   readonly channelUid: string;
 }
 
-/** Consumes a producer's counter like an answer does. */
+/**
+ * Where a producer was given and `fields.counter_consumed` is true, the refusal took
+ * the append's counters like an answer does, and a repeat gets it again.
+ */
 export interface Refused {
   readonly kind: 'refused';
   readonly reason: Reason;
@@ -184,7 +199,13 @@ export type CommandAnswer =
 /** What one entry did; answers in the order of its commands. */
 export interface ApplyOutcome {
   readonly commitTimeUs: TimeUs;
+  /** A malformed entry has one refusal, whatever it may have meant to hold. */
   readonly answers: CommandAnswer[];
+  /**
+   * Set where this build is too old for the entry: nothing was changed, and the
+   * replica must stop applying (before `endEntry`) until a newer build runs.
+   */
+  readonly unsupportedVersion?: number | undefined;
 }
 
 /** What applying a command will look up: prefetched when the entry is received. */
@@ -195,6 +216,8 @@ export interface Lookups {
   /** Need the channel's id first. */
   keys: { tenant: string; name: string; key: string }[];
   messageIds: { tenant: string; name: string; messageId: string }[];
+  /** Keys under channel id 0: request ids of createChannel. */
+  requestKeys: string[];
 }
 
 export interface AppliedEntry {

@@ -1,0 +1,279 @@
+/**
+ * The payload of a Raft entry and the commands in it. docs/format.md, "Entry
+ * payload" and "Commands". Encoders trust their caller and throw RangeError;
+ * decoders trust nobody and throw MalformedError, which apply turns into a refusal.
+ */
+import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
+import type { ProducerId, TimeUs } from '../common/ids.js';
+import { type AppendCommand, decodeAppend } from './append-command.js';
+import { applyLimits } from './apply-limits.js';
+import type { Participant, ReplicatedSettings } from './types.js';
+
+export const entryVersion = 1;
+/** The newest apply version that this build can carry out. */
+export const supportedApplyVersion = 1;
+/** Bytes of an entry beside its commands, for whoever packs to a size. */
+export const entryHeaderBytes = 16;
+/** Bytes of an entry per command beside the command. */
+export const commandPrefixBytes = 4;
+
+/** First byte of a command. Numbers of commands to come are taken already. */
+export const CommandKind = {
+  append: 1,
+  openProducer: 2,
+  expireProducers: 3,
+  createChannel: 4,
+  setSettings: 5,
+  noop: 6,
+  closeProducer: 7,
+  updateChannel: 8,
+  deleteChannel: 9,
+  undeleteChannel: 10,
+  sealChannel: 11,
+  grantLease: 12,
+  renewLease: 13,
+  releaseLease: 14,
+  expireLease: 15,
+  eraseContent: 16,
+} as const;
+export type CommandKind = (typeof CommandKind)[keyof typeof CommandKind];
+
+export interface OpenProducerCommand {
+  readonly kind: 'openProducer';
+  readonly tenant: string;
+  /** Empty: anonymous. */
+  readonly name: string;
+}
+
+/** Evicts anonymous producers that have done nothing since the named time. */
+export interface ExpireProducersCommand {
+  readonly kind: 'expireProducers';
+  readonly producers: readonly { readonly id: ProducerId; readonly lastActiveUs: TimeUs }[];
+}
+
+export interface CreateChannelInput {
+  readonly tenant: string;
+  readonly channel: string;
+  /** Empty: none. */
+  readonly requestId: string;
+  readonly title: string;
+  readonly class: string;
+  readonly labels: readonly (readonly [string, string])[];
+  readonly participants: readonly Readonly<Participant>[];
+}
+
+export interface CreateChannelCommand extends CreateChannelInput {
+  readonly kind: 'createChannel';
+  /** Where all but the request id lies in the entry: what a repeat must equal. */
+  readonly bodyOffset: number;
+  readonly bodyEnd: number;
+}
+
+/** Fields left out stay as they are. */
+export interface SetSettingsCommand {
+  readonly kind: 'setSettings';
+  readonly settings: Partial<ReplicatedSettings>;
+}
+
+export interface NoopCommand {
+  readonly kind: 'noop';
+}
+
+/** A kind that this apply version does not carry out. */
+export interface UnknownCommand {
+  readonly kind: 'unknown';
+  readonly number: number;
+}
+
+export type Command =
+  | AppendCommand
+  | OpenProducerCommand
+  | ExpireProducersCommand
+  | CreateChannelCommand
+  | SetSettingsCommand
+  | NoopCommand
+  | UnknownCommand;
+
+/**
+ * One entry of the Raft log. `applyVersion` is the newest that the leader's build
+ * can carry out: for those who look into a log, never for applying.
+ */
+export function encodeEntry(
+  commands: readonly Uint8Array[],
+  leaderTimeUs: TimeUs,
+  applyVersion: number,
+): Uint8Array {
+  let size = entryHeaderBytes;
+  for (const command of commands) size += commandPrefixBytes + command.length;
+  const writer = new ByteWriter(size);
+  writer.u8(entryVersion).u8(0).u16(applyVersion).u64(leaderTimeUs).u32(commands.length);
+  for (const command of commands) writer.u32(command.length).bytes(command);
+  return writer.finish();
+}
+
+export interface EntryFrame {
+  readonly version: number;
+  readonly leaderTimeUs: TimeUs;
+  readonly applyVersion: number;
+  /** Pairs: first byte of a command, byte after its last. */
+  readonly bounds: readonly number[];
+}
+
+/**
+ * Reads the frame of an entry and where its commands lie. Of a later version only
+ * the version is read. Throws MalformedError unless every byte is accounted for.
+ */
+export function readEntry(bytes: Buffer): EntryFrame {
+  const reader = new ByteReader(bytes);
+  const version = reader.u8();
+  if (version === 0) throw new MalformedError('entry of version 0');
+  if (version > entryVersion) return { version, leaderTimeUs: 0, applyVersion: 0, bounds: [] };
+  if (reader.u8() !== 0) throw new MalformedError('entry with unknown flags');
+  const applyVersion = reader.u16();
+  const leaderTimeUs = reader.u64();
+  const count = reader.u32();
+  if (count * commandPrefixBytes > reader.remaining) throw new MalformedError('entry is cut short');
+  const bounds: number[] = [];
+  for (let i = 0; i < count; i++) {
+    const length = reader.u32();
+    bounds.push(reader.position, reader.position + length);
+    reader.skip(length);
+  }
+  reader.end();
+  return { version, leaderTimeUs, applyVersion, bounds };
+}
+
+export function decodeCommand(bytes: Buffer, from: number, to: number): Command {
+  if (from >= to) throw new MalformedError('an empty command');
+  const number = bytes[from] as number;
+  if (number === CommandKind.append) return decodeAppend(bytes, from, to);
+  const reader = new ByteReader(bytes, from + 1, to);
+  switch (number) {
+    case CommandKind.openProducer: {
+      const command = { kind: 'openProducer', tenant: reader.string(), name: reader.string() } as const;
+      return ended(reader, command);
+    }
+    case CommandKind.expireProducers:
+      return ended(reader, decodeExpireProducers(reader));
+    case CommandKind.createChannel:
+      return ended(reader, decodeCreateChannel(reader, to));
+    case CommandKind.setSettings:
+      return ended(reader, decodeSetSettings(reader));
+    case CommandKind.noop:
+      return ended(reader, { kind: 'noop' });
+    default:
+      return { kind: 'unknown', number };
+  }
+}
+
+/** An empty name opens an anonymous producer. */
+export function encodeOpenProducer(tenant: string, name: string): Uint8Array {
+  return new ByteWriter(64).u8(CommandKind.openProducer).string(tenant).string(name).finish();
+}
+
+export function encodeExpireProducers(producers: ExpireProducersCommand['producers']): Uint8Array {
+  const writer = new ByteWriter(8 + producers.length * 16);
+  writer.u8(CommandKind.expireProducers).uvarint(producers.length);
+  for (const { id, lastActiveUs } of producers) writer.u64(id).u64(lastActiveUs);
+  return writer.finish();
+}
+
+/** Labels go in by name, each once, so that equal requests are equal bytes. */
+export function encodeCreateChannel(input: CreateChannelInput): Uint8Array {
+  const writer = new ByteWriter(256).u8(CommandKind.createChannel).string(input.requestId);
+  writer.string(input.tenant).string(input.channel).string(input.title).string(input.class);
+  const labels = [...input.labels].sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
+  writer.uvarint(labels.length);
+  for (const [name, value] of labels) writer.string(name).string(value);
+  writer.uvarint(input.participants.length);
+  for (const { id, displayName, role } of input.participants) {
+    writer.string(id).string(displayName).string(role);
+  }
+  return writer.finish();
+}
+
+const SettingBit = { applyVersion: 1, producerWindow: 2, keyRetentionUs: 4, producerIdleUs: 8 } as const;
+
+export function encodeSetSettings(settings: Partial<ReplicatedSettings>): Uint8Array {
+  const { applyVersion, producerWindow, keyRetentionUs, producerIdleUs } = settings;
+  const writer = new ByteWriter(32).u8(CommandKind.setSettings);
+  writer.u32(
+    (applyVersion === undefined ? 0 : SettingBit.applyVersion) |
+      (producerWindow === undefined ? 0 : SettingBit.producerWindow) |
+      (keyRetentionUs === undefined ? 0 : SettingBit.keyRetentionUs) |
+      (producerIdleUs === undefined ? 0 : SettingBit.producerIdleUs),
+  );
+  if (applyVersion !== undefined) writer.u16(applyVersion);
+  if (producerWindow !== undefined) writer.u32(producerWindow);
+  if (keyRetentionUs !== undefined) writer.u64(keyRetentionUs);
+  if (producerIdleUs !== undefined) writer.u64(producerIdleUs);
+  return writer.finish();
+}
+
+export function encodeNoop(): Uint8Array {
+  return Uint8Array.of(CommandKind.noop);
+}
+
+function decodeExpireProducers(reader: ByteReader): ExpireProducersCommand {
+  const count = reader.uvarint();
+  if (count > applyLimits.evictionsPerCommand) throw new MalformedError('too many producers to expire');
+  const producers: { id: ProducerId; lastActiveUs: TimeUs }[] = [];
+  for (let i = 0; i < count; i++) producers.push({ id: reader.u64(), lastActiveUs: reader.u64() });
+  return { kind: 'expireProducers', producers };
+}
+
+function decodeCreateChannel(reader: ByteReader, bodyEnd: number): CreateChannelCommand {
+  const requestId = reader.string();
+  const bodyOffset = reader.position;
+  const tenant = reader.string();
+  const channel = reader.string();
+  const title = reader.string();
+  const channelClass = reader.string();
+  const labels: [string, string][] = [];
+  const labelCount = reader.uvarint();
+  if (labelCount > applyLimits.labelsPerChannel) throw new MalformedError('too many labels');
+  for (let i = 0; i < labelCount; i++) {
+    const name = reader.string();
+    const before = labels.at(-1)?.[0];
+    if (before !== undefined && before >= name) throw new MalformedError('labels are not in order');
+    labels.push([name, reader.string()]);
+  }
+  const participants: Participant[] = [];
+  const participantCount = reader.uvarint();
+  if (participantCount > applyLimits.participantsPerChannel)
+    throw new MalformedError('too many participants');
+  for (let i = 0; i < participantCount; i++) {
+    participants.push({ id: reader.string(), displayName: reader.string(), role: reader.string() });
+  }
+  return {
+    kind: 'createChannel',
+    requestId,
+    tenant,
+    channel,
+    title,
+    class: channelClass,
+    labels,
+    participants,
+    bodyOffset,
+    bodyEnd,
+  };
+}
+
+function decodeSetSettings(reader: ByteReader): SetSettingsCommand {
+  const mask = reader.u32();
+  if (mask > 15) throw new MalformedError('settings that are unknown');
+  const settings: Partial<ReplicatedSettings> = {};
+  if ((mask & SettingBit.applyVersion) !== 0) settings.applyVersion = reader.u16();
+  if ((mask & SettingBit.producerWindow) !== 0) settings.producerWindow = reader.u32();
+  if ((mask & SettingBit.keyRetentionUs) !== 0) settings.keyRetentionUs = reader.u64();
+  if ((mask & SettingBit.producerIdleUs) !== 0) settings.producerIdleUs = reader.u64();
+  return { kind: 'setSettings', settings };
+}
+
+function ended<T>(reader: ByteReader, command: T): T {
+  reader.end();
+  return command;
+}
+
+export type { AppendCommand, AppendCondition, AppendInput } from './append-command.js';
+export { encodeAppend } from './append-command.js';

@@ -1,0 +1,23 @@
+/** Names and numbers that the state machine makes. */
+import type { ChannelId, PartitionId, ProducerId } from '../common/ids.js';
+import { applyLimits } from './apply-limits.js';
+
+/** A channel's uid: unique in the cluster, the same on every replica. */
+export function channelUid(partition: PartitionId, id: ChannelId): string {
+  return `c${partition.toString(16).padStart(4, '0')}${id.toString(16).padStart(12, '0')}`;
+}
+
+/** A producer's id: unique in the cluster, as it holds its partition. */
+export function producerId(partition: PartitionId, number: number): ProducerId {
+  return partition * applyLimits.producersPerPartition + number;
+}
+
+/** The partition that opened the producer. */
+export function partitionOfProducer(id: ProducerId): PartitionId {
+  return Math.floor(id / applyLimits.producersPerPartition);
+}
+
+/** Key, under channel id 0, of a createChannel's request id. */
+export function requestKey(tenant: string, requestId: string): string {
+  return `${tenant}/${requestId}`;
+}
