@@ -9,11 +9,14 @@ export function isTenantName(tenant: string): boolean {
   return tenantPattern.test(tenant);
 }
 
-/** Undefined where `name` may name a channel, else what is wrong with it. */
-export function channelNameProblem(name: string): string | undefined {
+/**
+ * Undefined where `name` may name a channel, else what is wrong with it. Applying
+ * asks too: a change of the rule here needs a new apply version.
+ */
+export function channelNameProblem(name: string, maxBytes = limits.channelNameBytes): string | undefined {
   if (name.length === 0) return 'a channel name is empty';
-  if (name.length > limits.channelNameBytes || Buffer.byteLength(name) > limits.channelNameBytes) {
-    return `a channel name is longer than ${limits.channelNameBytes} bytes`;
+  if (name.length > maxBytes || Buffer.byteLength(name) > maxBytes) {
+    return `a channel name is longer than ${maxBytes} bytes`;
   }
   if (controlPattern.test(name)) return 'a channel name holds control characters';
   if (/\p{Surrogate}/u.test(name)) return 'a channel name holds a lone surrogate';

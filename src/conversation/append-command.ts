@@ -92,7 +92,9 @@ function clientDigest(writer: ByteWriter, input: AppendInput): number {
 
 function writeCondition(writer: ByteWriter, condition: AppendCondition): void {
   writer.u8(ConditionKind[condition.kind]);
-  if ('seq' in condition) writer.uvarint(condition.seq);
+  if (condition.kind === 'expectedHeadSeq' || condition.kind === 'expectedLastMessageSeq') {
+    writer.uvarint(condition.seq);
+  }
 }
 
 export interface AppendedRecord extends RecordSkim {

@@ -10,6 +10,7 @@ export const applyLimits = Object.freeze({
   contentBytes: 16 * MiB,
   /** Events in one append. */
   eventsPerAppend: 65_536,
+  channelNameBytes: 256,
   /** Bytes of a key, message id, subject, actor, request id, producer name: index rows hold them. */
   idBytes: 128,
   /** Bytes of a channel's title, class, or one label or participant text. */

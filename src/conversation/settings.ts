@@ -29,6 +29,7 @@ export function initialMeta(
   return {
     partition,
     lastCommitTimeUs: 0,
+    keyHorizonUs: 0,
     // 0 is no channel: it holds request keys. 0 is no producer.
     nextChannelId: 1,
     nextProducer: 1,

@@ -123,6 +123,8 @@ export interface ReplicatedSettings {
 export interface PartitionMeta {
   readonly partition: PartitionId;
   lastCommitTimeUs: TimeUs;
+  /** Keys put before this commit time are forgotten; only rises. Replicated: to be kept with the rest. */
+  keyHorizonUs: TimeUs;
   nextChannelId: ChannelId;
   /** Low part of the next producer's id. */
   nextProducer: number;
@@ -151,7 +153,8 @@ export interface ApplyState {
   putProducer(producer: ProducerState): void;
   deleteProducer(id: ProducerId): void;
   /**
-   * Undefined where unknown or older than the retention at `meta.lastCommitTimeUs`.
+   * Undefined where unknown. Those put before `meta.keyHorizonUs` do not count: apply
+   * passes over them, and the store may have dropped them or not.
    * Channel id 0 holds the request ids of createChannel (`requestKey`, up to 200 bytes).
    */
   key(channelId: ChannelId, key: string): KeyRecord | undefined;

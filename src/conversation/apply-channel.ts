@@ -1,0 +1,121 @@
+/** Making channels: by createChannel, or by a first append. */
+import { ByteWriter } from '../common/bytes.js';
+import { xxh64, xxh64Seeded } from '../common/hash.js';
+import type { TimeUs } from '../common/ids.js';
+import { channelNameProblem, isTenantName } from '../common/names.js';
+import { liveKey } from './apply-keys.js';
+import { applyLimits } from './apply-limits.js';
+import type { CreateChannelCommand } from './command.js';
+import { channelUid, requestKey } from './names.js';
+import { refuse } from './refuse.js';
+import type { ApplyState, ChannelState, CommandAnswer, Refused } from './types.js';
+
+/** Request ids live where keys do, under the channel id that no channel has. */
+const requestChannelId = 0;
+
+export function createChannel(
+  state: ApplyState,
+  bytes: Buffer,
+  command: CreateChannelCommand,
+  commitTimeUs: TimeUs,
+): CommandAnswer {
+  const { tenant, channel: name, requestId } = command;
+  const problem = checkNames(tenant, name) ?? checkTexts(command);
+  if (problem !== undefined) return problem;
+  const existing = state.channel(tenant, name);
+  const digest = bodyDigest(bytes.subarray(command.bodyOffset, command.bodyEnd));
+  if (requestId !== '') {
+    const first = liveKey(state, requestChannelId, requestKey(tenant, requestId));
+    if (first !== undefined) {
+      if (Buffer.compare(first.contentDigest, digest) !== 0) {
+        return refuse('DUPLICATE_KEY_DIFFERENT_CONTENT', 'the request_id was used with another request', {
+          field: 'request_id',
+        });
+      }
+      if (existing !== undefined && Number(existing.id) === first.seq)
+        return { kind: 'channel', channel: { ...existing } };
+      return refuse('CHANNEL_NOT_FOUND', 'the channel that this request made is gone', { channel: name });
+    }
+  }
+  if (existing !== undefined) {
+    return refuse('CHANNEL_EXISTS', 'a channel of that name exists', { channel: name, uid: existing.uid });
+  }
+  const channel = newChannel(state, tenant, name, commitTimeUs);
+  channel.title = command.title;
+  channel.class = command.class;
+  channel.labels = command.labels.map(([label, value]) => [label, value]);
+  channel.participants = command.participants.map((participant) => ({ ...participant }));
+  state.putChannel(channel);
+  if (requestId !== '') {
+    state.putKey(requestChannelId, requestKey(tenant, requestId), {
+      seq: Number(channel.id),
+      contentDigest: digest,
+      commitTimeUs,
+    });
+  }
+  // A copy: the answer is encoded later, when the channel may have gone on.
+  return { kind: 'channel', channel: { ...channel } };
+}
+
+/** Takes the next channel id; the caller puts the channel once its fields are set. */
+export function newChannel(
+  state: ApplyState,
+  tenant: string,
+  name: string,
+  commitTimeUs: TimeUs,
+): ChannelState {
+  const { meta } = state;
+  const id = meta.nextChannelId++;
+  meta.channelCount++;
+  return {
+    id,
+    tenant,
+    name,
+    uid: channelUid(meta.partition, id),
+    title: '',
+    labels: [],
+    class: '',
+    participants: [],
+    createTimeUs: commitTimeUs,
+    updateTimeUs: commitTimeUs,
+    activityTimeUs: commitTimeUs,
+    headSeq: 0,
+    lastMessageSeq: 0,
+    messageCount: 0,
+    revision: 1,
+  };
+}
+
+/** The door checks the same; here it keeps the state sound whatever a leader packed. */
+export function checkNames(tenant: string, name: string): Refused | undefined {
+  if (!isTenantName(tenant))
+    return refuse('INVALID_NAME', 'a tenant name is not allowed', { field: 'tenant' });
+  const problem = channelNameProblem(name, applyLimits.channelNameBytes);
+  return problem === undefined ? undefined : refuse('INVALID_NAME', problem, { field: 'channel' });
+}
+
+function checkTexts(command: CreateChannelCommand): Refused | undefined {
+  if (Buffer.byteLength(command.requestId) > applyLimits.idBytes) return tooLong('request_id');
+  if (isLong(command.title)) return tooLong('title');
+  if (isLong(command.class)) return tooLong('class');
+  for (const [name, value] of command.labels) {
+    if (name === '' || isLong(name) || isLong(value)) return tooLong('labels');
+  }
+  for (const { id, displayName, role } of command.participants) {
+    if (isLong(id) || isLong(displayName) || isLong(role)) return tooLong('participants');
+  }
+  return undefined;
+}
+
+function isLong(text: string): boolean {
+  return Buffer.byteLength(text) > applyLimits.channelTextBytes;
+}
+
+function tooLong(field: string): Refused {
+  return refuse('INVALID_ARGUMENT', 'a text of the channel is empty or too long', { field });
+}
+
+/** 16 bytes by which a repeat of the request is told from another one; no defence against design. */
+function bodyDigest(body: Uint8Array): Uint8Array {
+  return new ByteWriter(16).u64big(xxh64(body)).u64big(xxh64Seeded(body, 1n)).finish();
+}

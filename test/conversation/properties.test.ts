@@ -1,0 +1,349 @@
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import fc from 'fast-check';
+import t from 'tap';
+import { applyEntry } from '../../src/conversation/apply.js';
+import {
+  encodeCreateChannel,
+  encodeEntry,
+  encodeExpireProducers,
+  encodeNoop,
+  encodeOpenProducer,
+  encodeSetSettings,
+} from '../../src/conversation/command.js';
+import { lookupsOf } from '../../src/conversation/lookups.js';
+import { producerId } from '../../src/conversation/names.js';
+import { madeAppend, madeEvent } from './make.js';
+import { ModelState } from './model-state.js';
+
+const startUs = 1_700_000_000_000_000;
+
+/** Commands over few names, so that they meet: repeats, conflicts and gaps are common. */
+const small = fc.nat({ max: 3 });
+const event = fc
+  .tuple(
+    small,
+    fc.option(small),
+    fc.option(small),
+    fc.integer({ min: 1, max: 17 }),
+    fc.nat({ max: 4 }),
+    fc.nat(),
+  )
+  .map(([text, key, id, type, targetSeq, saltSeed]) =>
+    madeEvent(`text ${text}`, {
+      ...(key === null ? {} : { key: `k${key}` }),
+      ...(id === null ? {} : { messageId: `m${id}` }),
+      type: type as 1,
+      targetSeq,
+      saltSeed,
+      usesBatchPosition: saltSeed % 9 === 0,
+    }),
+  );
+const condition = fc.option(
+  fc.oneof(
+    fc.record({
+      kind: fc.constantFrom('expectedHeadSeq' as const, 'expectedLastMessageSeq' as const),
+      seq: small,
+    }),
+    fc.record({ kind: fc.constantFrom('mustExist' as const, 'mustNotExist' as const) }),
+  ),
+  { nil: undefined, freq: 3 },
+);
+const append = fc
+  .record({
+    channel: small,
+    events: fc.array(event, { minLength: 1, maxLength: 4 }),
+    producer: fc.option(
+      fc.record({ id: fc.integer({ min: 1, max: 3 }), firstCounter: fc.integer({ min: 1, max: 6 }) }),
+      {
+        nil: undefined,
+      },
+    ),
+    condition,
+  })
+  .map(({ channel, events, producer, condition }) =>
+    madeAppend(`c${channel}`, events, {
+      producer: producer && { id: producerId(5, producer.id), firstCounter: producer.firstCounter },
+      condition,
+    }),
+  );
+const otherCommand = fc.oneof(
+  fc.constantFrom('', 'a', 'b').map((name) => encodeOpenProducer('default', name)),
+  small.map((n) => encodeExpireProducers([{ id: producerId(5, n), lastActiveUs: startUs }])),
+  fc.tuple(small, small, small).map(([channel, request, title]) =>
+    encodeCreateChannel({
+      tenant: 'default',
+      channel: `c${channel}`,
+      requestId: request === 0 ? '' : `r${request}`,
+      title: `t${title}`,
+      class: '',
+      labels: [],
+      participants: [],
+    }),
+  ),
+  fc.integer({ min: 0, max: 4 }).map((producerWindow) => encodeSetSettings({ producerWindow })),
+  fc.constant(encodeNoop()),
+  fc.uint8Array({ maxLength: 40 }),
+);
+const command = fc.oneof({ weight: 5, arbitrary: append }, { weight: 2, arbitrary: otherCommand });
+const entry = fc
+  .tuple(fc.array(command, { maxLength: 5 }), fc.integer({ min: -1_000_000, max: 3e11 }))
+  .map(([commands, later]) => encodeEntry(commands, startUs + later, 1));
+
+function applyAll(entries: readonly Uint8Array[], state = new ModelState(5)) {
+  const outcomes = entries.map((data, i) => {
+    const outcome = applyEntry(state, { index: i + 1, term: 1, data });
+    state.check();
+    return structuredClone(outcome);
+  });
+  return { state, outcomes };
+}
+
+t.test('two replicas that apply the same entries are equal, whatever the entries hold', async (t) => {
+  fc.assert(
+    fc.property(fc.array(entry, { maxLength: 12 }), (entries) => {
+      const a = applyAll(entries);
+      // The other one reads its entries out of larger buffers, as from a log.
+      const b = applyAll(
+        entries.map((data) => Buffer.concat([Buffer.of(1, 2, 3), data, Buffer.of(9)]).subarray(3, -1)),
+      );
+      t.strictSame(b.outcomes, a.outcomes);
+      t.strictSame(b.state.dump(), a.state.dump());
+    }),
+    { numRuns: 150 },
+  );
+});
+
+t.test('no bytes make applying throw or leave a state that contradicts itself', async (t) => {
+  fc.assert(
+    fc.property(fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 5 }), (entries) => {
+      for (const data of entries) lookupsOf(data);
+      applyAll(entries);
+    }),
+    { numRuns: 500 },
+  );
+  const flips = fc.array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { minLength: 1, maxLength: 3 });
+  fc.assert(
+    fc.property(fc.array(fc.tuple(entry, flips), { maxLength: 4 }), (rows) => {
+      const entries = rows.map(([data, changes]) => {
+        const bytes = Buffer.from(data);
+        for (const [at, byte] of changes) bytes[at % bytes.length] = byte;
+        return bytes;
+      });
+      for (const data of entries) lookupsOf(data);
+      applyAll(entries);
+    }),
+    { numRuns: 500 },
+  );
+  t.pass('total');
+});
+
+t.test(
+  'a producer with many appends in flight, resent in any way, stores each once and in order',
+  async (t) => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 1, maxLength: 12 }),
+        fc.array(fc.tuple(fc.nat(), fc.nat({ max: 5 })), { maxLength: 60 }),
+        fc.boolean(),
+        (sizes, deliveries, smallWindow) => {
+          const state = new ModelState(5, smallWindow ? { producerWindow: 3 } : {});
+          const id = producerId(5, 1);
+          applyEntry(state, {
+            index: 1,
+            term: 1,
+            data: encodeEntry([encodeOpenProducer('default', '')], startUs, 1),
+          });
+          let counter = 1;
+          const appends = sizes.map((size, n) => {
+            const firstCounter = counter;
+            counter += size;
+            const texts = Array.from({ length: size }, (_, i) => `${firstCounter + i}`);
+            // Another leader packs a retry with other salts.
+            return (saltSeed: number) =>
+              madeAppend(
+                `c${n % 2}`,
+                texts.map((text) => madeEvent(text, { saltSeed })),
+                { producer: { id, firstCounter } },
+              );
+          });
+          const inOrder = appends.map((make) => make(0));
+          // Any of them at any time, then all in order: what a client does after a lost leader.
+          const commands = [
+            ...deliveries.map(([n, salt]) => appends[n % appends.length]!(salt)),
+            ...inOrder,
+            ...inOrder,
+          ];
+          applyAll(
+            commands.map((data) => encodeEntry([data], startUs, 1)),
+            state,
+          );
+          const stored = [...state.texts('c0'), ...state.texts('c1')].map(Number).sort((a, b) => a - b);
+          const ascending = (texts: string[]) =>
+            texts.every((text, i) => i === 0 || Number(text) > Number(texts[i - 1]));
+          return (
+            stored.length === counter - 1 &&
+            stored.every((n, i) => n === i + 1) &&
+            ascending(state.texts('c0')) &&
+            ascending(state.texts('c1'))
+          );
+        },
+      ),
+      { numRuns: 200 },
+    );
+    t.pass('once, in order');
+  },
+);
+
+t.test('keyed messages resent in any batches are stored once each', async (t) => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.uniqueArray(fc.nat({ max: 9 }), { minLength: 1, maxLength: 5 }), {
+        minLength: 1,
+        maxLength: 12,
+      }),
+      (batches) => {
+        const state = new ModelState(5);
+        applyAll(
+          batches.map((batch, n) =>
+            encodeEntry(
+              [
+                madeAppend(
+                  'c',
+                  batch.map((k) => madeEvent(`m${k}`, { key: `${k}`, saltSeed: n })),
+                ),
+              ],
+              startUs + n,
+              1,
+            ),
+          ),
+          state,
+        );
+        const texts = state.texts('c');
+        return new Set(texts).size === texts.length && texts.length === new Set(batches.flat()).size;
+      },
+    ),
+    { numRuns: 200 },
+  );
+  t.pass('once');
+});
+
+t.test('a lookup names all that applying an entry asks the state for', async (t) => {
+  class Asked extends ModelState {
+    asked = new Set<string>();
+    override channel(tenant: string, name: string) {
+      this.asked.add(`channel ${tenant} ${name}`);
+      return super.channel(tenant, name);
+    }
+    override producer(id: number) {
+      this.asked.add(`producer ${id}`);
+      return super.producer(id);
+    }
+    override producerByName(tenant: string, name: string) {
+      this.asked.add(`producer ${tenant} ${name}`);
+      return super.producerByName(tenant, name);
+    }
+    override key(channelId: number, key: string) {
+      this.asked.add(`key ${channelId} ${key}`);
+      return super.key(channelId, key);
+    }
+    override messageId(channelId: number, messageId: string) {
+      this.asked.add(`id ${channelId} ${messageId}`);
+      return super.messageId(channelId, messageId);
+    }
+  }
+  fc.assert(
+    fc.property(fc.array(entry, { maxLength: 8 }), (entries) => {
+      const state = new Asked(5);
+      for (const [i, data] of entries.entries()) {
+        state.asked.clear();
+        applyEntry(state, { index: i + 1, term: 1, data });
+        const asked = [...state.asked];
+        const named = lookupsOf(data);
+        const idOf = (tenant: string, name: string) => state.channel(tenant, name)?.id;
+        const all = new Set([
+          ...named.channels.map(({ tenant, name }) => `channel ${tenant} ${name}`),
+          ...named.producers.map((id) => `producer ${id}`),
+          ...named.producerNames.map(({ tenant, name }) => `producer ${tenant} ${name}`),
+          ...named.keys.map(({ tenant, name, key }) => `key ${idOf(tenant, name)} ${key}`),
+          ...named.messageIds.map(({ tenant, name, messageId }) => `id ${idOf(tenant, name)} ${messageId}`),
+          ...named.requestKeys.map((key) => `key 0 ${key}`),
+        ]);
+        t.same(
+          asked.filter((what) => !all.has(what)),
+          [],
+        );
+      }
+    }),
+    { numRuns: 100 },
+  );
+});
+
+t.test('the bytes of an entry are those of the format that is written down, for ever', async (t) => {
+  const golden = (name: string) =>
+    Buffer.from(
+      readFileSync(
+        fileURLToPath(new URL(`../../../test/conversation/golden/${name}`, import.meta.url)),
+        'utf8',
+      ).replace(/#.*|\s/g, ''),
+      'hex',
+    );
+  const made = encodeEntry(
+    [
+      madeAppend(
+        'grüße/{42}',
+        [
+          madeEvent('Hello', {
+            key: 'k1',
+            messageId: 'm1',
+            subject: 'user:7',
+            actor: 'svc',
+            keyReference: 300,
+          }),
+          madeEvent('', { type: 7, targetSeq: 1, usesBatchPosition: true, saltSeed: 1 }),
+        ],
+        {
+          producer: { id: producerId(5, 1), firstCounter: 1 },
+          condition: { kind: 'expectedHeadSeq', seq: 0 },
+        },
+      ),
+      encodeOpenProducer('acme', 'importer'),
+      encodeExpireProducers([{ id: producerId(5, 2), lastActiveUs: startUs }]),
+      encodeCreateChannel({
+        tenant: 'acme',
+        channel: 'c',
+        requestId: 'r',
+        title: 'T',
+        class: 'support',
+        labels: [['team', 'red']],
+        participants: [{ id: 'u', displayName: 'U', role: 'agent' }],
+      }),
+      encodeSetSettings({
+        applyVersion: 1,
+        producerWindow: 512,
+        keyRetentionUs: 86_400_000_000,
+        producerIdleUs: 3_600_000_000,
+      }),
+      encodeNoop(),
+    ],
+    startUs,
+    1,
+  );
+  t.equal(Buffer.from(made).toString('hex'), golden('entry-v1.hex').toString('hex'));
+  const state = new ModelState(5);
+  applyEntry(state, {
+    index: 1,
+    term: 1,
+    data: encodeEntry([encodeOpenProducer('default', '')], startUs, 1),
+  });
+  const outcome = applyEntry(state, { index: 2, term: 1, data: golden('entry-v1.hex') });
+  t.match(outcome.answers, [
+    { kind: 'appended', firstSeq: 1, count: 2, channelUid: 'c0005000000000001' },
+    { kind: 'producer', nextCounter: 1 },
+    { kind: 'done' },
+    { kind: 'channel', channel: { name: 'c', uid: 'c0005000000000002' } },
+    { kind: 'done' },
+    { kind: 'done' },
+  ]);
+  t.same(state.texts('grüße/{42}'), ['Hello', '']);
+});
