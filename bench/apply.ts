@@ -1,0 +1,86 @@
+/**
+ * Cost of applying alone, on the model state: `node dist/bench/apply.js [seconds]`.
+ * An entry has 64 appends of one message of 200 bytes, or one append of 64.
+ */
+import { encodeAppend } from '../src/conversation/append-command.js';
+import { applyEntry } from '../src/conversation/apply.js';
+import { encodeEntry, encodeOpenProducer } from '../src/conversation/command.js';
+import { lookupsOf } from '../src/conversation/lookups.js';
+import type { ChannelState, StoredEvent } from '../src/conversation/types.js';
+import { madeEvent } from '../test/conversation/make.js';
+import { ModelState } from '../test/conversation/model-state.js';
+
+const seconds = Number(process.argv[2] ?? 1);
+const perEntry = 64;
+const startUs = 1_700_000_000_000_000;
+
+/** The model without its hex copies of events, which would cost more than applying. */
+class BenchState extends ModelState {
+  last: StoredEvent | undefined;
+  override append(_channel: ChannelState, event: StoredEvent): void {
+    this.last = event;
+  }
+}
+
+interface Shape {
+  readonly name: string;
+  readonly batch: boolean;
+  readonly producer: boolean;
+  readonly keys: boolean;
+}
+
+const shapes: Shape[] = [
+  { name: '64 appends of 1', batch: false, producer: false, keys: false },
+  { name: '64 appends of 1, producer', batch: false, producer: true, keys: false },
+  { name: '64 appends of 1, producer, key', batch: false, producer: true, keys: true },
+  { name: '1 append of 64, producer', batch: true, producer: true, keys: false },
+];
+
+for (const shape of shapes) {
+  const count = Math.ceil(seconds * 2000);
+  makeEntries(shape, 100);
+  const from = process.hrtime.bigint();
+  const entries = makeEntries(shape, count);
+  const encode = Number(process.hrtime.bigint() - from) / 1000 / count / perEntry;
+  const lookups = measure(entries, (data) => lookupsOf(data));
+  const state = new BenchState();
+  applyEntry(state, {
+    index: 1,
+    term: 1,
+    data: encodeEntry([encodeOpenProducer('default', '')], startUs, 1),
+  });
+  const apply = measure(entries, (data) => {
+    const { answers } = applyEntry(state, { index: 1, term: 1, data });
+    if (answers[0]?.kind !== 'appended') throw new Error(JSON.stringify(answers[0]));
+  });
+  const costs = `apply ${apply.toFixed(2)}, lookups ${lookups.toFixed(2)}, encode ${encode.toFixed(2)} µs per message`;
+  console.log(`${shape.name.padEnd(32)} ${costs}`);
+}
+
+function makeEntries({ batch, producer, keys }: Shape, count: number): Uint8Array[] {
+  let counter = 0;
+  const event = madeEvent('x'.repeat(200), keys ? { key: 'k' } : {});
+  const perAppend = batch ? perEntry : 1;
+  return Array.from({ length: count }, (_, n) => {
+    const commands: Uint8Array[] = [];
+    for (let i = 0; i < perEntry; i += perAppend) {
+      const events = Array.from({ length: perAppend }, (_, e) =>
+        keys ? { ...event, key: `k${n}.${i + e}` } : event,
+      );
+      const stamp = producer ? { id: 1, firstCounter: counter + 1 } : undefined;
+      counter += perAppend;
+      commands.push(encodeAppend({ tenant: 'default', channel: `room/${n % 100}`, producer: stamp, events }));
+    }
+    return encodeEntry(commands, startUs + n, 1);
+  });
+}
+
+/** µs per message over the second half of the entries; the first warms up. */
+function measure(entries: readonly Uint8Array[], run: (data: Uint8Array) => unknown): number {
+  const half = entries.length >> 1;
+  for (const data of entries.slice(0, half)) run(data);
+  const measured = entries.slice(half);
+  const from = process.hrtime.bigint();
+  for (const data of measured) run(data);
+  return Number(process.hrtime.bigint() - from) / 1000 / measured.length / perEntry;
+}
