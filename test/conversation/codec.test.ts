@@ -222,3 +222,11 @@ t.test('encoders tell their caller what it broke', async (t) => {
   t.throws(() => madeAppend('c', [{ ...madeEvent('x'), salt: Buffer.alloc(3) }]), RangeError);
   t.throws(() => madeAppend('c', [{ ...madeEvent('x'), key: 'k' }]), RangeError);
 });
+
+t.test('a text is kept byte for byte, a leading byte order mark too', async (t) => {
+  const command = madeAppend('\ufeffroom', [madeEvent('x', { key: '\ufeffk' })]);
+  t.match(decodeCommand(Buffer.from(command), 0, command.length), {
+    channel: '\ufeffroom',
+    records: [{ key: '\ufeffk' }],
+  });
+});
