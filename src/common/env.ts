@@ -81,7 +81,7 @@ export interface KvFactory {
 export interface Network {
   /** Takes in peers that want to be sent to. */
   listen(onDial: (hello: Uint8Array, stream: OutStream) => void): Promise<NetworkListener>;
-  /** Opens the stream on which `to` sends to this node. */
+  /** Opens the stream on which `to` sends to this node. Handlers are never called before this returns. */
   dial(to: PeerAddress, hello: Uint8Array, handlers: InStreamHandlers): InStream;
 }
 
@@ -99,25 +99,30 @@ export interface NetworkListener {
 
 /** The sending end of a stream. */
 export interface OutStream {
-  /** Queues one frame; false: wait for `onDrain` before the next. The buffer is the stream's from here on. */
+  /**
+   * Queues one frame; false: wait for `onDrain` before the next, or it is closed
+   * already. The buffer is the stream's from here on.
+   */
   write(frame: Uint8Array): boolean;
   onDrain(fn: () => void): void;
   /** Called once, whoever ends it. */
   onClose(fn: () => void): void;
-  /** Refuses or ends with a reason that the dialler sees. */
+  /** With a reason: the dialler sees `rejected` and it; without: `broken`. */
   close(reason?: string): void;
 }
 
 export interface InStreamHandlers {
   onOpen(): void;
+  /** The frame is the receiver's own. */
   onFrame(frame: Uint8Array): void;
   /**
-   * Called once. `refused`: nobody listens there (the process is gone);
+   * Called once, unless this side closed first. `refused`: nobody listens there (the process is gone);
    * `rejected`: the peer answered that it does not want us, with `reason`.
    */
   onClose(kind: 'refused' | 'rejected' | 'broken', reason: string): void;
 }
 
 export interface InStream {
+  /** No handler is called from here on. */
   close(): void;
 }

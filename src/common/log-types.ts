@@ -17,6 +17,12 @@ export interface Entry {
   /** Length of `data`, known even where `data` is not at hand. */
   readonly sizeBytes: number;
   data: Uint8Array | undefined;
+  /**
+   * `entryChecksum` of common/entry-checksum.ts: computed by the leader,
+   * verified by followers on receipt and by everyone on replay. Where it is
+   * missing, the log computes it.
+   */
+  readonly checksum?: number | undefined;
 }
 
 /** What must survive a crash beside the entries. */

@@ -1,0 +1,396 @@
+/**
+ * What nodes say to each other, as bytes (docs/format.md, "Between nodes").
+ * Compact and by hand: a replicated entry costs one copy on either side.
+ * Whatever comes in is checked before it is believed: a count before its loop, a
+ * length before its allocation, an entry's checksum before raft/ sees it.
+ * Anything wrong is a MalformedError, on which the transport breaks the link.
+ */
+import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
+import { entryChecksum } from '../common/entry-checksum.js';
+import { assert, type ErrorFields, HansardError, type Reason, reasons } from '../common/errors.js';
+import type { Index, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
+import { type ConfState, type Entry, EntryType } from '../common/log-types.js';
+import {
+  isLocalMessage,
+  isLocalTarget,
+  type Message,
+  MessageType,
+  messageTypeNames,
+  message as newMessage,
+  noEntries,
+  type Snapshot,
+} from '../raft/types.js';
+
+/** One partition's part of a heartbeat message or of its answer. */
+export interface Beat {
+  readonly partition: PartitionId;
+  readonly from: ReplicaId;
+  readonly to: ReplicaId;
+  readonly term: Term;
+  /** 0 in answers. */
+  readonly commit: Index;
+  /** The read round, 0: none. */
+  readonly context: number;
+}
+
+export interface ForwardRequest {
+  readonly id: number;
+  readonly method: string;
+  /** Left when it was sent, ms: clocks of two nodes have nothing in common. */
+  readonly timeoutMs: number;
+  readonly body: Uint8Array;
+}
+
+export type ForwardResponse =
+  | { readonly id: number; readonly body: Uint8Array; readonly error?: undefined }
+  | { readonly id: number; readonly body?: undefined; readonly error: HansardError };
+
+export interface Gossip {
+  readonly nowUs: TimeUs;
+  /** Partitions that the sender leads; `keptByAll`: every member has the log up to here. */
+  readonly led: readonly {
+    readonly partition: PartitionId;
+    readonly term: Term;
+    readonly keptByAll: Index;
+  }[];
+}
+
+export type PeerMessage =
+  | { readonly kind: 'raft'; readonly partition: PartitionId; readonly message: Message }
+  | { readonly kind: 'heartbeats' | 'heartbeatResponses'; readonly beats: readonly Beat[] }
+  | { readonly kind: 'request'; readonly request: ForwardRequest }
+  | { readonly kind: 'response'; readonly response: ForwardResponse }
+  /** Nobody waits for the answer any more. */
+  | { readonly kind: 'cancel'; readonly id: number }
+  | { readonly kind: 'gossip'; readonly gossip: Gossip };
+
+/** First byte. Numbers are part of the protocol: never reuse one. */
+const Kind = {
+  raft: 1,
+  heartbeats: 2,
+  heartbeatResponses: 3,
+  request: 4,
+  response: 5,
+  errorResponse: 6,
+  cancel: 7,
+  gossip: 8,
+} as const;
+
+/** Second byte. */
+const version = 1;
+
+const Flag = { reject: 1, snapshot: 2, snapshotData: 4 } as const;
+const allFlags = 7;
+
+/** kind, version, partition, type, flags and ten numbers: an estimate, so that the writer allocates once. */
+const raftHeaderBytes = 96;
+const entryHeaderBytes = 32;
+/** The least that one of each can take: what a count is held against. */
+const entryBytesMin = 8;
+const beatBytesMin = 6;
+const ledBytesMin = 3;
+/** A deadline far enough away to be none, ms. */
+const timeoutMsMax = 2 ** 31 - 1;
+
+// ---- to bytes ------------------------------------------------------------------
+
+/** Entries must have their data, messages to the local threads don't leave. */
+export function encodeRaftMessage(partition: PartitionId, message: Message): Buffer {
+  assert(!isLocalMessage(message.type) && !isLocalTarget(message.to), 'a local message stays in its process');
+  assert(message.responses.length === 0, 'only storage messages have responses');
+  let bytes = raftHeaderBytes + (message.snapshot?.data?.length ?? 0);
+  for (const entry of message.entries) bytes += entryHeaderBytes + entry.sizeBytes;
+  const writer = new ByteWriter(bytes);
+  writer.u8(Kind.raft).u8(version).uvarint(partition).u8(message.type).u8(flagsOf(message));
+  writer.uvarint(message.to).uvarint(message.from).uvarint(message.term).uvarint(message.logTerm);
+  writer.uvarint(message.index).uvarint(message.commit).uvarint(message.vote);
+  writer.uvarint(message.rejectHint).uvarint(message.context).uvarint(message.entries.length);
+  const placed = message.type === MessageType.MsgApp;
+  for (const entry of message.entries) writeEntry(writer, partition, entry, placed);
+  if (message.snapshot !== undefined) writeSnapshot(writer, message.snapshot);
+  return writer.finish();
+}
+
+export function encodePeerMessage(message: PeerMessage): Buffer {
+  switch (message.kind) {
+    case 'raft':
+      return encodeRaftMessage(message.partition, message.message);
+    case 'heartbeats':
+    case 'heartbeatResponses':
+      return encodeBeats(Kind[message.kind], message.beats);
+    case 'request': {
+      const { id, method, timeoutMs, body } = message.request;
+      const left = Math.min(timeoutMsMax, Math.max(0, Math.floor(timeoutMs)));
+      const writer = new ByteWriter(body.length + method.length * 3 + 32);
+      writer.u8(Kind.request).u8(version).uvarint(id).uvarint(left).string(method);
+      return writer.bytes(body).finish();
+    }
+    case 'response':
+      return encodeResponse(message.response);
+    case 'cancel':
+      return new ByteWriter(16).u8(Kind.cancel).u8(version).uvarint(message.id).finish();
+    case 'gossip': {
+      const { nowUs, led } = message.gossip;
+      const writer = new ByteWriter(32 + led.length * 16);
+      writer.u8(Kind.gossip).u8(version).u64(nowUs).uvarint(led.length);
+      for (const { partition, term, keptByAll } of led) {
+        writer.uvarint(partition).uvarint(term).uvarint(keptByAll);
+      }
+      return writer.finish();
+    }
+  }
+}
+
+function flagsOf(message: Message): number {
+  let flags = message.reject ? Flag.reject : 0;
+  if (message.snapshot !== undefined) flags |= Flag.snapshot;
+  if (message.snapshot?.data !== undefined) flags |= Flag.snapshotData;
+  return flags;
+}
+
+/**
+ * `placed`: term and index are final (MsgApp), so the checksum is kept at the
+ * entry for the other followers and the log; a forwarded proposal has no place yet.
+ */
+function writeEntry(writer: ByteWriter, partition: PartitionId, entry: Entry, placed: boolean): void {
+  const data = entry.data ?? noData;
+  assert(data.length === entry.sizeBytes, `entry ${entry.index} without its data`);
+  const { type, term, index } = entry;
+  let checksum = placed ? entry.checksum : undefined;
+  if (checksum === undefined) {
+    checksum = entryChecksum(partition, { type, term, index, data });
+    if (placed) (entry as { checksum?: number | undefined }).checksum = checksum;
+  }
+  writer.u8(type).uvarint(term).uvarint(index).u32(checksum).sized(data);
+}
+
+function writeSnapshot(writer: ByteWriter, { metadata, data }: Snapshot): void {
+  const { voters, votersOutgoing, learners, learnersNext, autoLeave } = metadata.confState;
+  writer.uvarint(metadata.index).uvarint(metadata.term);
+  for (const members of [voters, votersOutgoing, learners, learnersNext]) {
+    writer.uvarint(members.length);
+    for (const member of members) writer.uvarint(member);
+  }
+  writer.u8(autoLeave ? 1 : 0);
+  if (data !== undefined) writer.sized(data);
+}
+
+function encodeBeats(kind: number, beats: readonly Beat[]): Buffer {
+  const writer = new ByteWriter(16 + beats.length * 20);
+  writer.u8(kind).u8(version).uvarint(beats.length);
+  for (const beat of beats) {
+    writer.uvarint(beat.partition).uvarint(beat.from).uvarint(beat.to);
+    writer.uvarint(beat.term).uvarint(beat.commit).uvarint(beat.context);
+  }
+  return writer.finish();
+}
+
+function encodeResponse(response: ForwardResponse): Buffer {
+  if (response.error === undefined) {
+    const writer = new ByteWriter(response.body.length + 16);
+    return writer.u8(Kind.response).u8(version).uvarint(response.id).bytes(response.body).finish();
+  }
+  const { reason, code, message, fields, retryDelayMs } = response.error;
+  const writer = new ByteWriter(256);
+  writer.u8(Kind.errorResponse).u8(version).uvarint(response.id).string(reason).u8(code).string(message);
+  // 0: unknown.
+  writer.uvarint(retryDelayMs === undefined ? 0 : Math.max(0, Math.round(retryDelayMs)) + 1);
+  const all = Object.entries(fields);
+  writer.uvarint(all.length);
+  for (const [name, value] of all) writer.string(name).string(JSON.stringify(value));
+  return writer.finish();
+}
+
+// ---- from bytes ----------------------------------------------------------------
+
+/** Everything in the result is its own copy. Throws MalformedError. */
+export function decodePeerMessage(bytes: Uint8Array): PeerMessage {
+  const reader = new ByteReader(bytes);
+  const kind = reader.u8();
+  const got = reader.u8();
+  if (got !== version) throw new MalformedError(`message of version ${got}, this node knows ${version}`);
+  const message = readBody(reader, kind);
+  reader.end();
+  return message;
+}
+
+function readBody(reader: ByteReader, kind: number): PeerMessage {
+  switch (kind) {
+    case Kind.raft:
+      return readRaftMessage(reader);
+    case Kind.heartbeats:
+      return { kind: 'heartbeats', beats: readBeats(reader) };
+    case Kind.heartbeatResponses:
+      return { kind: 'heartbeatResponses', beats: readBeats(reader) };
+    case Kind.request: {
+      const id = reader.uvarint();
+      const timeoutMs = reader.uvarint();
+      if (timeoutMs > timeoutMsMax) throw new MalformedError(`a timeout of ${timeoutMs} ms`);
+      const method = reader.string();
+      return { kind: 'request', request: { id, method, timeoutMs, body: rest(reader) } };
+    }
+    case Kind.response:
+      return { kind: 'response', response: { id: reader.uvarint(), body: rest(reader) } };
+    case Kind.errorResponse:
+      return { kind: 'response', response: { id: reader.uvarint(), error: readError(reader) } };
+    case Kind.cancel:
+      return { kind: 'cancel', id: reader.uvarint() };
+    case Kind.gossip:
+      return { kind: 'gossip', gossip: readGossip(reader) };
+    default:
+      throw new MalformedError(`message of unknown kind ${kind}`);
+  }
+}
+
+function readRaftMessage(reader: ByteReader): PeerMessage {
+  const partition = reader.uvarint();
+  const type = reader.u8() as MessageType;
+  if (type >= messageTypeNames.length || isLocalMessage(type)) {
+    throw new MalformedError(`raft message of type ${type}`);
+  }
+  const flags = reader.u8();
+  if (flags > allFlags) throw new MalformedError(`raft message with flags ${flags}`);
+  const message = newMessage(type, reader.uvarint());
+  message.reject = (flags & Flag.reject) !== 0;
+  message.from = reader.uvarint();
+  message.term = reader.uvarint();
+  message.logTerm = reader.uvarint();
+  message.index = reader.uvarint();
+  message.commit = reader.uvarint();
+  message.vote = reader.uvarint();
+  message.rejectHint = reader.uvarint();
+  message.context = reader.uvarint();
+  message.entries = readEntries(reader, partition, type === MessageType.MsgApp);
+  if ((flags & Flag.snapshot) !== 0) {
+    message.snapshot = readSnapshot(reader, (flags & Flag.snapshotData) !== 0);
+  } else if ((flags & Flag.snapshotData) !== 0) throw new MalformedError('data of no snapshot');
+  return { kind: 'raft', partition, message };
+}
+
+function readEntries(reader: ByteReader, partition: PartitionId, placed: boolean): readonly Entry[] {
+  const count = countOf(reader, entryBytesMin);
+  if (count === 0) return noEntries;
+  const entries = new Array<Entry>(count);
+  for (let i = 0; i < count; i++) {
+    const type = reader.u8() as EntryType;
+    if (type > EntryType.confChangeV2) throw new MalformedError(`entry of type ${type}`);
+    const term = reader.uvarint();
+    const index = reader.uvarint();
+    const checksum = reader.u32();
+    const data = copy(reader.sized());
+    if (entryChecksum(partition, { type, term, index, data }) !== checksum) {
+      throw new MalformedError(`entry ${index} of partition ${partition} does not match its checksum`);
+    }
+    entries[i] = {
+      term,
+      index,
+      type,
+      sizeBytes: data.length,
+      data,
+      checksum: placed ? checksum : undefined,
+    };
+  }
+  return entries;
+}
+
+function readSnapshot(reader: ByteReader, hasData: boolean): Snapshot {
+  const index = reader.uvarint();
+  const term = reader.uvarint();
+  const [voters, votersOutgoing, learners, learnersNext] = [
+    readMembers(reader),
+    readMembers(reader),
+    readMembers(reader),
+    readMembers(reader),
+  ];
+  const autoLeave = reader.u8();
+  if (autoLeave > 1) throw new MalformedError('neither true nor false');
+  const confState: ConfState = {
+    voters,
+    votersOutgoing,
+    learners,
+    learnersNext,
+    autoLeave: autoLeave === 1,
+  };
+  return { metadata: { index, term, confState }, data: hasData ? copy(reader.sized()) : undefined };
+}
+
+function readMembers(reader: ByteReader): number[] {
+  const members = new Array<number>(countOf(reader, 1));
+  for (let i = 0; i < members.length; i++) members[i] = reader.uvarint();
+  return members;
+}
+
+function readBeats(reader: ByteReader): Beat[] {
+  const beats = new Array<Beat>(countOf(reader, beatBytesMin));
+  for (let i = 0; i < beats.length; i++) {
+    const partition = reader.uvarint();
+    const from = reader.uvarint();
+    const to = reader.uvarint();
+    const term = reader.uvarint();
+    const commit = reader.uvarint();
+    const context = reader.uvarint();
+    beats[i] = { partition, from, to, term, commit, context };
+  }
+  return beats;
+}
+
+function readGossip(reader: ByteReader): Gossip {
+  const nowUs = reader.u64();
+  const led = new Array<Gossip['led'][number]>(countOf(reader, ledBytesMin));
+  for (let i = 0; i < led.length; i++) {
+    led[i] = { partition: reader.uvarint(), term: reader.uvarint(), keptByAll: reader.uvarint() };
+  }
+  return { nowUs, led };
+}
+
+function readError(reader: ByteReader): HansardError {
+  const reason = reader.string();
+  const code = reader.u8() as HansardError['code'];
+  const message = reader.string();
+  const retry = reader.uvarint();
+  const fields: Record<string, string | number | boolean> = {};
+  const count = countOf(reader, 2);
+  for (let i = 0; i < count; i++) {
+    const name = reader.string();
+    // Not by assignment: a field may be called __proto__.
+    Object.defineProperty(fields, name, { value: readField(reader), enumerable: true });
+  }
+  if (code < 1 || code > 16) throw new MalformedError(`status code ${code}`);
+  const options = retry === 0 ? { code } : { code, retryDelayMs: retry - 1 };
+  if (Object.hasOwn(reasons, reason)) {
+    return new HansardError(reason as Reason, message, fields as ErrorFields, options);
+  }
+  // Of a newer version: the code still says what a client may do.
+  return new HansardError('INTERNAL', `${reason}: ${message}`, fields as ErrorFields, options);
+}
+
+function readField(reader: ByteReader): string | number | boolean {
+  const text = reader.string();
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value;
+  } catch {
+    // Falls through: the text itself is not worth repeating.
+  }
+  throw new MalformedError('a field that is no text, number or boolean');
+}
+
+/** A count, held against what is left before anything is allocated for it. */
+function countOf(reader: ByteReader, bytesMin: number): number {
+  const count = reader.uvarint();
+  if (count * bytesMin > reader.remaining) throw new MalformedError(`${count} elements can't fit`);
+  return count;
+}
+
+const noData = new Uint8Array(0);
+
+function copy(view: Buffer): Buffer {
+  // Not Buffer.from: what is kept must not hold the frame, nor a large one a shared pool.
+  const own = Buffer.allocUnsafe(view.length);
+  own.set(view);
+  return own;
+}
+
+function rest(reader: ByteReader): Buffer {
+  return copy(reader.bytes(reader.remaining));
+}
