@@ -1,0 +1,171 @@
+/**
+ * What Prometheus sees of a node. Most numbers are read from their owners when
+ * a scrape comes, so that nothing on a hot path pays for them; calls alone are
+ * counted as they happen, with child objects held (finding one by labels costs
+ * more than counting).
+ */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { StoreStats } from '../store/types.js';
+import type { PeerState } from '../transport/types.js';
+import type { WalStats } from '../wal/types.js';
+import type { ClusterView, NodeIdentity } from './types.js';
+
+/** Read at every scrape. What is not there yet (or any more) is left out. */
+export interface MetricSources {
+  identity(): NodeIdentity;
+  cluster(): ClusterView;
+  wal(): WalStats;
+  store(): StoreStats;
+  peers(): readonly PeerState[];
+  /** Bytes proposed and not yet committed, whole node. */
+  uncommittedBytes?(): number;
+}
+
+export interface Metrics {
+  /** The page in Prometheus' text format. */
+  text(): Promise<string>;
+  readonly contentType: string;
+  /** One finished call of the API. `code` is the gRPC status. */
+  observeCall(method: string, code: number, durationMs: number): void;
+  close(): void;
+}
+
+/** Seconds; from what one synced append takes to the default deadline. */
+const callBuckets = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+export function createMetrics(sources: MetricSources): Metrics {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const calls = new CallMetrics(registry);
+  defineNodeGauges(registry, sources);
+  defineDiskGauges(registry, sources);
+  return {
+    contentType: registry.contentType,
+    text: () => registry.metrics(),
+    observeCall: (method, code, durationMs) => calls.observe(method, code, durationMs),
+    close() {
+      registry.clear();
+    },
+  };
+}
+
+class CallMetrics {
+  readonly #counter: Counter<'method' | 'code'>;
+  readonly #histogram: Histogram<'method'>;
+  readonly #children = new Map<
+    string,
+    { counters: Map<number, Counter.Internal>; duration: Histogram.Internal<string> }
+  >();
+
+  constructor(registry: Registry) {
+    const registers = [registry];
+    this.#counter = new Counter({
+      name: 'hansard_calls_total',
+      help: 'Finished calls of the API, by method and gRPC status code',
+      labelNames: ['method', 'code'],
+      registers,
+    });
+    this.#histogram = new Histogram({
+      name: 'hansard_call_duration_seconds',
+      help: 'From the arrival of a call to its answer',
+      labelNames: ['method'],
+      buckets: callBuckets,
+      registers,
+    });
+  }
+
+  observe(method: string, code: number, durationMs: number): void {
+    let child = this.#children.get(method);
+    if (child === undefined) {
+      child = { counters: new Map(), duration: this.#histogram.labels(method) };
+      this.#children.set(method, child);
+    }
+    let counter = child.counters.get(code);
+    if (counter === undefined) {
+      counter = this.#counter.labels(method, String(code));
+      child.counters.set(code, counter);
+    }
+    counter.inc();
+    child.duration.observe(durationMs / 1000);
+  }
+}
+
+function defineNodeGauges(registry: Registry, sources: MetricSources): void {
+  const gauge = gaugeMaker(registry);
+  const identity = sources.identity();
+  gauge('hansard_info', 'Always 1; what runs here, as labels', ['version', 'cluster_id', 'node_id'], (set) =>
+    set(1, identity.version, identity.clusterId, String(identity.nodeId)),
+  );
+  gauge('hansard_partitions_led', 'Partitions that this node leads', [], (set) =>
+    set(sources.cluster().partitions.filter((p) => p.leader === identity.nodeId).length),
+  );
+  gauge('hansard_partitions_leaderless', 'Partitions of which this node knows no leader', [], (set) =>
+    set(sources.cluster().partitions.filter((p) => p.leader === undefined).length),
+  );
+  gauge('hansard_apply_lag_entries', 'Committed and not yet applied here, all partitions', [], (set) =>
+    set(
+      sources.cluster().partitions.reduce((sum, p) => sum + Math.max(0, p.commitIndex - p.appliedIndex), 0),
+    ),
+  );
+  if (sources.uncommittedBytes !== undefined)
+    gauge('hansard_uncommitted_bytes', 'Proposed here and not yet committed', [], (set) =>
+      set(sources.uncommittedBytes?.() ?? 0),
+    );
+  const perPeer = (name: string, help: string, value: (peer: PeerState) => number) =>
+    gauge(name, help, ['peer'], (set) => {
+      for (const peer of sources.peers()) set(value(peer), String(peer.nodeId));
+    });
+  perPeer('hansard_peer_connected', '1 where both streams to the peer are open', (p) =>
+    p.connected ? 1 : 0,
+  );
+  perPeer('hansard_peer_queued_bytes', 'Waiting to be sent to the peer', (p) => p.queuedBytes);
+  perPeer('hansard_peer_sent_bytes_total', 'Sent to the peer since start', (p) => p.sentBytes);
+  perPeer('hansard_peer_received_bytes_total', 'Received from the peer since start', (p) => p.receivedBytes);
+  perPeer(
+    'hansard_peer_dropped_messages_total',
+    'Not sent: link down or queue full',
+    (p) => p.droppedMessages,
+  );
+}
+
+function defineDiskGauges(registry: Registry, sources: MetricSources): void {
+  const gauge = gaugeMaker(registry);
+  const wal = (name: string, help: string, value: (stats: WalStats) => number) =>
+    gauge(name, help, [], (set) => set(value(sources.wal())));
+  const store = (name: string, help: string, value: (stats: StoreStats) => number) =>
+    gauge(name, help, [], (set) => set(value(sources.store())));
+  wal('hansard_log_batches_total', 'Batches written to the log', (s) => s.batches);
+  wal('hansard_log_syncs_total', 'Syncs of the log', (s) => s.syncs);
+  wal('hansard_log_written_bytes_total', 'Bytes written to the log', (s) => s.bytesWritten);
+  wal('hansard_log_segments', 'Segments of the log on disk', (s) => s.segments);
+  wal('hansard_log_last_sync_seconds', 'How long the last sync took', (s) => s.lastSyncMs / 1000);
+  store('hansard_tail_bytes', 'Applied events that are only in memory and the log', (s) => s.tailBytes);
+  store('hansard_checkpoints_total', 'Tails sealed into LevelDB', (s) => s.checkpoints);
+  store('hansard_checkpoint_bytes_total', 'Bytes sealed into LevelDB', (s) => s.checkpointBytes);
+  store('hansard_sync_reads_total', 'Lookups in apply that blocked the loop', (s) => s.syncReads);
+  store('hansard_blocks_read_total', 'Blocks read from LevelDB', (s) => s.blocksRead);
+}
+
+/** A gauge that asks when it is scraped; labels that are no longer set disappear. */
+function gaugeMaker(registry: Registry) {
+  return (
+    name: string,
+    help: string,
+    labelNames: string[],
+    collect: (set: (value: number, ...labels: string[]) => void) => void,
+  ): void => {
+    const gauge: Gauge = new Gauge({
+      name,
+      help,
+      labelNames,
+      registers: [registry],
+      collect() {
+        gauge.reset();
+        collect((value, ...labels) => {
+          if (labels.length === 0) gauge.set(value);
+          else gauge.labels(...labels).set(value);
+        });
+      },
+    });
+  };
+}

@@ -1,0 +1,226 @@
+/**
+ * Every setting of a node, once: name, kind (and so its unit), default, range
+ * and reason. The file (`client_address = …`), the environment
+ * (HANSARD_CLIENT_ADDRESS) and the flags (--client-address) all follow from
+ * the name, and so do `start --help`, `--print-config` and docs/settings.md.
+ */
+const KiB = 1024;
+const MiB = 1024 * KiB;
+const GiB = 1024 * MiB;
+const second = 1000;
+const minute = 60 * second;
+
+export type SettingKind = 'path' | 'address' | 'duration' | 'bytes' | 'count' | 'switch' | 'choice';
+
+interface Common {
+  readonly reason: string;
+  /** Heading in help and docs. */
+  readonly group: 'folder' | 'addresses' | 'consensus' | 'memory and disk' | 'process';
+}
+export interface TextSetting extends Common {
+  readonly kind: 'path' | 'address';
+  readonly default: string;
+}
+export interface NumberSetting extends Common {
+  /** Durations are milliseconds, sizes bytes. */
+  readonly kind: 'duration' | 'bytes' | 'count';
+  readonly default: number;
+  readonly min: number;
+  readonly max: number;
+}
+export interface SwitchSetting extends Common {
+  readonly kind: 'switch';
+  readonly default: boolean;
+}
+export interface ChoiceSetting<C extends string = string> extends Common {
+  readonly kind: 'choice';
+  readonly default: C;
+  readonly choices: readonly C[];
+}
+export type SettingInfo = TextSetting | NumberSetting | SwitchSetting | ChoiceSetting;
+
+const table = {
+  dir: path('folder', '', 'The folder that `hansard init` made: log, database and identity of this node.'),
+
+  clientAddress: address(
+    'addresses',
+    '127.0.0.1:4650',
+    'Where clients connect (gRPC). Unset: what the folder was made with.',
+  ),
+  peerAddress: address(
+    'addresses',
+    '127.0.0.1:4651',
+    'Where the other nodes connect. Unset: what the folder was made with.',
+  ),
+  httpAddress: address(
+    'addresses',
+    '127.0.0.1:4652',
+    'HTTP with /metrics, /healthz and /readyz; `off` for none.',
+  ),
+  insecure: flag(
+    'addresses',
+    false,
+    'Allows addresses other than loopback. Nothing is encrypted and nobody is asked who they are.',
+  ),
+
+  tick: duration(
+    'consensus',
+    50,
+    10,
+    1 * second,
+    "Raft's unit of time. A busy loop delays heartbeats by tens of ms; shorter ticks make elections out of that.",
+  ),
+  electionTimeout: duration(
+    'consensus',
+    1 * second,
+    100,
+    60 * second,
+    'Silence after which followers elect another leader; at least five ticks. A crash is noticed sooner, by its broken streams.',
+  ),
+  uncommittedPartition: bytes(
+    'consensus',
+    16 * MiB,
+    1 * MiB,
+    1 * GiB,
+    'Proposed and not yet committed, per partition; beyond it OVERLOADED.',
+  ),
+  uncommittedNode: bytes(
+    'consensus',
+    64 * MiB,
+    4 * MiB,
+    4 * GiB,
+    'The same for the whole node: bounds what a stalled majority costs in memory.',
+  ),
+  inflightBytes: bytes(
+    'consensus',
+    8 * MiB,
+    64 * KiB,
+    256 * MiB,
+    'Entries under way to one follower of one partition before an acknowledgement.',
+  ),
+  inflightMessages: count(
+    'consensus',
+    256,
+    1,
+    10_000,
+    'Messages of entries under way to one follower of one partition.',
+  ),
+  entryCache: bytes(
+    'consensus',
+    128 * MiB,
+    8 * MiB,
+    8 * GiB,
+    'Log entries kept in memory for followers that are a little behind.',
+  ),
+
+  tailLimit: bytes(
+    'memory and disk',
+    64 * MiB,
+    4 * MiB,
+    16 * GiB,
+    'Applied events that are only in memory (and in the log), all partitions together; a full tail stops admission until a checkpoint is through.',
+  ),
+  checkpointBytes: bytes(
+    'memory and disk',
+    24 * MiB,
+    1 * MiB,
+    4 * GiB,
+    'Tail bytes of the node at which the largest tails are sealed into LevelDB; below tail_limit.',
+  ),
+  checkpointAge: duration(
+    'memory and disk',
+    30 * second,
+    1 * second,
+    60 * minute,
+    'Age at which a tail is sealed whatever its size: bounds what a restart replays.',
+  ),
+  logSegment: bytes(
+    'memory and disk',
+    64 * MiB,
+    1 * MiB,
+    1 * GiB,
+    'One segment of the log, written with zeros before its use.',
+  ),
+  logMax: bytes(
+    'memory and disk',
+    1 * GiB,
+    8 * MiB,
+    1024 * GiB,
+    'Size of the log beyond which partitions that hold it back are sealed; at least four segments.',
+  ),
+  dbWriteBuffer: bytes(
+    'memory and disk',
+    128 * MiB,
+    4 * MiB,
+    1 * GiB,
+    "LevelDB's write buffer: 128 MiB writes 3.5 bytes per byte where its default writes 5.7.",
+  ),
+  dbCache: bytes('memory and disk', 64 * MiB, 1 * MiB, 64 * GiB, "LevelDB's cache of read blocks."),
+
+  diskStall: duration(
+    'process',
+    30 * second,
+    1 * second,
+    10 * minute,
+    'A write of the log that takes this long ends the process: a node that hangs must not keep its leaderships.',
+  ),
+  drainTimeout: duration(
+    'process',
+    10 * second,
+    0,
+    10 * minute,
+    'How long a stop may take to hand leaderships away and finish what is under way.',
+  ),
+  logLevel: choice(
+    'process',
+    'info',
+    ['debug', 'info', 'warn', 'error'],
+    'The least important line that is logged.',
+  ),
+  logFormat: choice(
+    'process',
+    'auto',
+    ['auto', 'json', 'pretty'],
+    'auto: readable on a terminal, JSON lines elsewhere.',
+  ),
+} as const satisfies Record<string, SettingInfo>;
+
+export type SettingName = keyof typeof table;
+export const settingsTable: Readonly<Record<SettingName, SettingInfo>> = Object.freeze(table);
+export const settingNames = Object.keys(table) as SettingName[];
+
+type ValueOf<I> = I extends { choices: readonly (infer C)[] }
+  ? C
+  : I extends { default: infer D }
+    ? D
+    : never;
+/** Checked values; addresses are host:port (httpAddress may be `off`), durations ms, sizes bytes. */
+export type Settings = { readonly [K in SettingName]: ValueOf<(typeof table)[K]> };
+
+type Group = Common['group'];
+function path(group: Group, def: string, reason: string) {
+  return { kind: 'path', group, default: def, reason } as const;
+}
+function address(group: Group, def: string, reason: string) {
+  return { kind: 'address', group, default: def, reason } as const;
+}
+function flag(group: Group, def: boolean, reason: string) {
+  return { kind: 'switch', group, default: def, reason } as const;
+}
+function duration(group: Group, def: number, min: number, max: number, reason: string) {
+  return { kind: 'duration', group, default: def, min, max, reason } as const;
+}
+function bytes(group: Group, def: number, min: number, max: number, reason: string) {
+  return { kind: 'bytes', group, default: def, min, max, reason } as const;
+}
+function count(group: Group, def: number, min: number, max: number, reason: string) {
+  return { kind: 'count', group, default: def, min, max, reason } as const;
+}
+function choice<const C extends string>(
+  group: Group,
+  def: NoInfer<C>,
+  choices: readonly C[],
+  reason: string,
+) {
+  return { kind: 'choice', group, default: def, choices, reason } as const;
+}
