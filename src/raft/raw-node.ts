@@ -340,6 +340,11 @@ export class RawNode {
   get lastIndex(): Index {
     return this.#raft.log.lastIndex();
   }
+  /** Of the entry at `index`; undefined: compacted, or beyond the end. */
+  termAt(index: Index): Term | undefined {
+    const term = this.#raft.log.term(index);
+    return term < 0 ? undefined : term;
+  }
   get config(): MemberConfig {
     return this.#raft.tracker.config;
   }

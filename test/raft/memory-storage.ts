@@ -23,6 +23,8 @@ export const outOfDate = 'requested index is older than the existing snapshot';
 export class MemoryStorage implements Storage {
   hardState: HardState = { term: 0, vote: 0, commit: 0 };
   stored: Snapshot = emptySnapshot;
+  /** Of the applied state, where that is kept beside the log; else the stored snapshot's. */
+  confState: ConfState | undefined;
   /** The place before the first entry. */
   #base: { index: Index; term: Term } = { index: 0, term: 0 };
   #entries: Entry[] = [];
@@ -30,7 +32,7 @@ export class MemoryStorage implements Storage {
   snapshotOverride: (() => Snapshot | 'unavailable') | undefined;
 
   initialState(): { hardState: HardState; confState: ConfState } {
-    return { hardState: this.hardState, confState: this.stored.metadata.confState };
+    return { hardState: this.hardState, confState: this.confState ?? this.stored.metadata.confState };
   }
 
   entries(lo: Index, hi: Index, maxBytes: number): Entry[] {
