@@ -208,6 +208,12 @@ const table = {
     'The folder to format holds data already.',
     'Use an empty folder; `hansard start` opens an existing one.',
   ),
+  DIRECTORY_UNFINISHED: r(
+    Code.failedPrecondition,
+    'no',
+    'An init of this folder was interrupted; no node has ever run on it.',
+    'Delete the folder and run `hansard init` again.',
+  ),
   FORMAT_TOO_NEW: r(
     Code.failedPrecondition,
     'no',
