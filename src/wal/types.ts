@@ -67,7 +67,11 @@ export interface WalStats {
   batches: number;
   syncs: number;
   bytesWritten: number;
+  /** Segments that hold batches. */
   segments: number;
+  segmentBytes: number;
+  /** Payloads in memory, all groups. */
+  cachedBytes: number;
   lastSyncMs: number;
   replay: ReplayReport;
 }

@@ -1,0 +1,78 @@
+/**
+ * What a damaged log means (design rule 5). A torn last batch with nothing valid
+ * behind it is no damage: it was never acknowledged. Everything else is.
+ */
+import { HansardError } from '../common/errors.js';
+import type { PartitionId } from '../common/ids.js';
+import { type Batch, readEndDirectory, readFrontDirectory } from './batch.js';
+import { alignBytes } from './segment-header.js';
+
+/**
+ * - `state-damaged`: the log is sound, the store is not. The log never finds this one.
+ * - `log-damaged`: entries are lost, terms and votes are known from elsewhere in the log.
+ * - `term-or-vote-lost`: a vote or term may be lost; the replica must not vote again under its id.
+ */
+export type DamageKind = 'state-damaged' | 'log-damaged' | 'term-or-vote-lost';
+
+/** Where the chain of valid batches breaks, and what can still be read behind that place. */
+export interface Finding {
+  readonly segment: number;
+  readonly offset: number;
+  readonly problem: string;
+  /** Number of the batch that is missing or damaged. */
+  readonly expected: number;
+  /** Directories readable at or behind the place, by batch number. */
+  readonly directories: ReadonlyMap<number, Batch>;
+  /** A later segment's table restates every group's term and vote. */
+  readonly laterTable: boolean;
+}
+
+export interface Damage {
+  readonly kind: DamageKind;
+  /** Undefined: the damage can not be attributed, all of them. */
+  readonly partitions: readonly PartitionId[] | undefined;
+}
+
+/** Which kind it is, and whose, as far as the directories tell. */
+export function classifyDamage(finding: Finding): Damage {
+  const highest = Math.max(finding.expected - 1, ...finding.directories.keys());
+  const partitions = new Set<PartitionId>();
+  for (let number = finding.expected; number <= highest; number++) {
+    const directory = finding.directories.get(number);
+    if (directory === undefined) break;
+    for (const row of directory.rows) partitions.add(row.partition);
+    // All directories from the gap on are readable: the rows restate terms and votes.
+    if (number === highest) return { kind: 'log-damaged', partitions: [...partitions].sort((a, b) => a - b) };
+  }
+  return { kind: finding.laterTable ? 'log-damaged' : 'term-or-vote-lost', partitions: undefined };
+}
+
+export function damaged(finding: Finding): HansardError {
+  const { kind, partitions } = classifyDamage(finding);
+  return new HansardError(
+    'LOG_DAMAGED',
+    `the log is damaged in segment ${finding.segment} at byte ${finding.offset}: ${finding.problem}`,
+    {
+      segment: finding.segment,
+      offset: finding.offset,
+      kind,
+      partitions: partitions === undefined ? 'all' : partitions.join(','),
+    },
+  );
+}
+
+/** Every directory of the segment that can be read at or behind `from`, by batch number. */
+export function scanDirectories(
+  bytes: Buffer,
+  from: number,
+  place: { segment: number; seed: bigint },
+): Map<number, Batch> {
+  const found = new Map<number, Batch>();
+  for (let at = from; at + alignBytes <= bytes.length; at += alignBytes) {
+    const front = readFrontDirectory(bytes, at, place);
+    if (front !== undefined) found.set(front.number, front);
+    const end = readEndDirectory(bytes, at + alignBytes, place);
+    if (end !== undefined) found.set(end.number, end);
+  }
+  return found;
+}

@@ -1,0 +1,7 @@
+export { classifyDamage, type Damage, type DamageKind } from './damage.js';
+export type { LogDevice, SegmentFile } from './device.js';
+export { openDiskDevice } from './disk-device.js';
+export { type FormatOptions, formatWal } from './format-wal.js';
+export type * from './types.js';
+export { openWal, type WalOptions, walDefaults } from './wal.js';
+export { DiskWatch, startWatchdog, type Watchdog, watchdogDefaults } from './watchdog.js';

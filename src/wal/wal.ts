@@ -1,0 +1,558 @@
+/**
+ * The store's one log. Writes of all partitions gather while a batch is being
+ * synced and go out as the next one; one batch is on its way at any time.
+ */
+
+import type { Clock } from '../common/env.js';
+import { assert, InvariantError } from '../common/errors.js';
+import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
+import type { Entry, HardState } from '../common/log-types.js';
+import { type Logger, silentLogger } from '../common/logger.js';
+import { BatchFlag, batchBytesMax, encodeBatch, moveBatch, type RowSource, storedBytes } from './batch.js';
+import type { LogDevice, SegmentFile } from './device.js';
+import { Group, type GroupSpace } from './group-log.js';
+import { type LogIdentity, type Replayed, replay } from './replay.js';
+import { alignBytes, alignUp, encodeHeader, headerBytes, segmentSeed } from './segment-header.js';
+import { Segments } from './segments.js';
+import type { GroupLog, GroupWrite, ReplayReport, Wal, WalStats } from './types.js';
+
+const MiB = 1024 * 1024;
+
+export const walDefaults = Object.freeze({
+  /** One segment file. Larger ones save syncs and tables, smaller ones are given back sooner. */
+  segmentBytes: 64 * MiB,
+  /** One batch, unless a single entry is larger: bounds what one sync makes others wait for. */
+  maxBatchBytes: 8 * MiB,
+  /** Payloads in memory, for applying and for followers that keep up. */
+  cacheBytes: 64 * MiB,
+  /** Above it `holdingBack` names partitions. */
+  maxLogBytes: 1024 * MiB,
+  /** Idle time after which the closing batch is written, ms: not between two appends of a slow client. */
+  closeAfterMs: 50,
+});
+
+export interface WalOptions extends LogIdentity {
+  /** Closed with the log. */
+  readonly device: LogDevice;
+  /** A write or sync failed, or an invariant broke: the process must end. Called once. */
+  readonly onFailure: (error: Error) => void;
+  readonly segmentBytes?: number | undefined;
+  readonly maxBatchBytes?: number | undefined;
+  readonly cacheBytes?: number | undefined;
+  readonly maxLogBytes?: number | undefined;
+  readonly closeAfterMs?: number | undefined;
+  readonly logger?: Logger | undefined;
+  /** For the closing batch's delay. */
+  readonly clock: Pick<Clock, 'after' | 'monotonicMs'>;
+}
+
+/**
+ * Verifies and opens an existing log. Throws REPLICA_LOST (no log, or a foreign
+ * one), LOG_DAMAGED (fields segment, offset, kind, partitions), FORMAT_TOO_NEW, DISK_FAILED.
+ */
+export async function openWal(options: WalOptions): Promise<Wal> {
+  return Log.open(options);
+}
+
+/** Groups that may join between a batch's gathering and its table. */
+const groupsToCome = 64;
+
+/** A queued write of one group, or of none (a callback alone). */
+interface Item {
+  readonly group: Group | undefined;
+  readonly epoch: number;
+  readonly hardState: HardState | undefined;
+  entries: readonly Entry[];
+  readonly reset: { readonly index: Index; readonly term: Term } | undefined;
+  /** The closing batch: no entries, but whatever is not on disk yet. */
+  readonly closing: boolean;
+  done: (() => void) | undefined;
+}
+
+/** Where a synced batch's entries begin. */
+interface Written {
+  readonly segment: number;
+  readonly payloadAt: number;
+  /** The payload as written; valid until the next batch is packed. */
+  readonly payload: Buffer;
+}
+
+interface Flight {
+  readonly items: Item[];
+  readonly bytes: number;
+}
+
+class Log implements Wal, GroupSpace {
+  readonly #options: WalOptions;
+  readonly #device: LogDevice;
+  readonly #segments: Segments;
+  readonly #segmentBytes: number;
+  readonly #maxBatchBytes: number;
+  readonly #cacheBytes: number;
+  readonly #maxLogBytes: number;
+  readonly #closeAfterMs: number;
+  #groups = new Map<PartitionId, Group>();
+  #salt = 0n;
+  // Where the next batch goes.
+  #current: SegmentFile = { segment: 0, bytes: 0 };
+  #offset = 0;
+  #number = 1;
+  #previous = 0n;
+  #staging: Buffer = Buffer.alloc(0);
+
+  #queue: Item[] = [];
+  #running = false;
+  #failed: Error | undefined;
+  #closing = false;
+  #idleWaiters: (() => void)[] = [];
+  /** The last batch on disk is a closing one. */
+  #closed = true;
+  #closeTimerSet = false;
+  #pendingBytes = 0;
+  #cachedBytes = 0;
+  #evictFrom = 0;
+  readonly #stats = { batches: 0, syncs: 0, bytesWritten: 0, lastSyncMs: 0 };
+  #report: ReplayReport = { segments: 0, batches: 0, entries: 0, bytes: 0, durationMs: 0, tornTail: false };
+
+  private constructor(options: WalOptions) {
+    this.#options = options;
+    this.#device = options.device;
+    this.#segmentBytes = options.segmentBytes ?? walDefaults.segmentBytes;
+    this.#maxBatchBytes = options.maxBatchBytes ?? walDefaults.maxBatchBytes;
+    this.#cacheBytes = options.cacheBytes ?? walDefaults.cacheBytes;
+    this.#maxLogBytes = options.maxLogBytes ?? walDefaults.maxLogBytes;
+    this.#closeAfterMs = options.closeAfterMs ?? walDefaults.closeAfterMs;
+    this.#segments = new Segments(this.#device, this.#segmentBytes, options.logger ?? silentLogger);
+  }
+
+  static async open(options: WalOptions): Promise<Log> {
+    const log = new Log(options);
+    const startMs = options.clock.monotonicMs();
+    await log.#load();
+    log.#report = { ...log.#report, durationMs: options.clock.monotonicMs() - startMs };
+    return log;
+  }
+
+  async #load(): Promise<void> {
+    const found = await replay(this.#device, this.#options, this, (file) => this.#segments.addUsed(file));
+    this.#groups = found.groups;
+    this.#salt = found.salt;
+    this.#report = { ...found.report, durationMs: 0 };
+    for (const file of found.unused) this.#segments.addSpare(file);
+    await this.#rewriteLast(found);
+    for (const group of this.#groups.values()) group.endReplay();
+    this.#segments.prepare();
+  }
+
+  /**
+   * Writes the last batch anew into a fresh segment before anyone relies on it:
+   * if the sync before it failed or never came, the page cache shows bytes that
+   * the disk does not have, and syncing the old file again would not write them.
+   */
+  async #rewriteLast(found: Replayed): Promise<void> {
+    const { last } = found;
+    this.#number = last.batch.number;
+    this.#previous = last.batch.previous;
+    await this.#enterSegment();
+    const bytes = last.batch.bytes;
+    assert(this.#offset + bytes <= this.#current.bytes, 'a segment holds its table and the last batch');
+    this.#staging = this.#device.allocate(Math.max(alignUp(this.#maxBatchBytes), bytes));
+    last.bytes.copy(this.#staging);
+    const checksum = moveBatch(this.#staging, bytes, this.#place());
+    const offset = this.#offset;
+    await this.#put(this.#staging.subarray(0, bytes), checksum);
+    found.applyLast(this.#current.segment, offset);
+    // Where the old segment held nothing but this batch, its place in the chain is taken.
+    if (found.lastIsFirst) this.#segments.replace(last.segment);
+    this.#closed = (last.batch.flags & BatchFlag.closing) !== 0;
+  }
+
+  group(partition: PartitionId): GroupLog | undefined {
+    return this.#groups.get(partition);
+  }
+
+  groups(): readonly GroupLog[] {
+    return [...this.#groups.values()];
+  }
+
+  addGroup(partition: PartitionId, replicaId: ReplicaId): GroupLog {
+    assert(!this.#groups.has(partition), `partition ${partition} is new to the log`);
+    const group = new Group(partition, replicaId, this);
+    this.#groups.set(partition, group);
+    return group;
+  }
+
+  get pendingBytes(): number {
+    return this.#pendingBytes;
+  }
+
+  write(writes: readonly GroupWrite[], onDurable: () => void): void {
+    if (this.#failed !== undefined) return;
+    assert(!this.#closing, 'the log is open');
+    let last: Item | undefined;
+    for (const write of writes) last = this.#enqueue(write) ?? last;
+    if (last === undefined) {
+      last = emptyItem();
+      this.#queue.push(last);
+    }
+    last.done = onDurable;
+    this.#pump();
+  }
+
+  /** Undefined: nothing that must be written (the commit index alone rides along with the next batch). */
+  #enqueue(write: GroupWrite): Item | undefined {
+    const group = this.#groups.get(write.partition);
+    assert(group !== undefined, `partition ${write.partition} was added to the log`);
+    let hardState = write.hardState;
+    if (hardState !== undefined) {
+      group.noteCommit(hardState.commit);
+      if (!group.queueHardState(hardState)) hardState = undefined;
+    }
+    const { entries } = write;
+    if (entries.length > 0) {
+      this.#checkEntries(group, entries);
+      group.queuedLast = (entries.at(-1) as Entry).index;
+    }
+    if (hardState === undefined && entries.length === 0) return undefined;
+    const item: Item = { ...emptyItem(), group, epoch: group.epoch, hardState, entries };
+    this.#pendingBytes += payloadBytes(entries);
+    this.#queue.push(item);
+    return item;
+  }
+
+  #checkEntries(group: Group, entries: readonly Entry[]): void {
+    let index = (entries[0] as Entry).index;
+    const { partition, baseIndex, queuedLast } = group;
+    assert(
+      index > baseIndex && index <= queuedLast + 1,
+      `partition ${partition}: entry ${index} follows ${baseIndex} to ${queuedLast}`,
+    );
+    for (const entry of entries) {
+      assert(entry.index === index++, `partition ${partition}: entry ${entry.index} is out of order`);
+      assert(
+        batchBytesMax(1, storedBytes(entry)) <= this.#roomInSegment(),
+        `an entry of ${entry.sizeBytes} bytes fits into a segment`,
+      );
+    }
+  }
+
+  holdingBack(): PartitionId[] {
+    const to = this.#segments.excessTo(this.#maxLogBytes);
+    const found: PartitionId[] = [];
+    if (to === 0) return found;
+    for (const group of this.#groups.values()) {
+      const first = group.firstSegment();
+      if (first !== undefined && first <= to) found.push(group.partition);
+    }
+    return found;
+  }
+
+  stats(): WalStats {
+    return {
+      ...this.#stats,
+      segments: this.#segments.count,
+      segmentBytes: this.#segments.bytes,
+      cachedBytes: this.#cachedBytes,
+      replay: this.#report,
+    };
+  }
+
+  async close(): Promise<void> {
+    if (!this.#closing) {
+      this.#closing = true;
+      await this.#idle();
+      if (this.#failed === undefined && (!this.#closed || this.#unrecorded())) {
+        this.#queue.push(closingItem());
+        this.#pump();
+        await this.#idle();
+      }
+    }
+    await this.#device.close();
+  }
+
+  // GroupSpace: what the groups ask of the log.
+
+  adjustLive(segment: number, by: number): void {
+    this.#segments.adjustLive(segment, by);
+  }
+
+  adjustCached(by: number): void {
+    this.#cachedBytes += by;
+  }
+
+  async read(segment: number, offset: number, bytes: number): Promise<Buffer> {
+    const target = this.#device.allocate(bytes);
+    return target.subarray(0, await this.#device.read(segment, offset, target));
+  }
+
+  onReset(group: Group): void {
+    const reset = { index: group.baseIndex, term: group.baseTerm };
+    group.queuedLast = reset.index;
+    this.#queue.push({ ...emptyItem(), group, epoch: group.epoch, reset });
+    this.#pump();
+  }
+
+  // The way of a batch.
+
+  #pump(): void {
+    if (this.#running || this.#failed !== undefined) return;
+    this.#running = true;
+    void this.#run().catch((error: unknown) => this.#fail(error));
+  }
+
+  async #run(): Promise<void> {
+    // What the caller still adds in this turn shares the batch.
+    await Promise.resolve();
+    let finished: Flight | undefined;
+    for (;;) {
+      const flight = this.#gather();
+      const written = flight === undefined ? undefined : this.#submit(flight);
+      // The disk is busy with the next batch while the last one's callbacks run.
+      written?.catch(() => {});
+      if (finished !== undefined) runCallbacks(finished);
+      finished = undefined;
+      if (flight !== undefined && written !== undefined) {
+        const batch = await written;
+        this.#show(flight, batch);
+        finished = flight;
+      } else if (this.#queue.length === 0) break;
+    }
+    this.#running = false;
+    for (const waiter of this.#idleWaiters.splice(0)) waiter();
+    this.#armClosing();
+  }
+
+  #fail(error: unknown): void {
+    if (this.#failed !== undefined) return;
+    this.#failed = error instanceof Error ? error : new InvariantError(String(error));
+    this.#queue = [];
+    for (const waiter of this.#idleWaiters.splice(0)) waiter();
+    this.#options.onFailure(this.#failed);
+  }
+
+  #idle(): Promise<void> {
+    if (!this.#running || this.#failed !== undefined) return Promise.resolve();
+    return new Promise((resolve) => this.#idleWaiters.push(resolve));
+  }
+
+  /** Takes from the queue what fits into one batch. */
+  #gather(): Flight | undefined {
+    if (this.#queue.length === 0) return undefined;
+    const room = Math.min(this.#maxBatchBytes, this.#roomInSegment());
+    const items: Item[] = [];
+    let payload = 0;
+    for (const item of this.#queue) {
+      const size = storedSum(item.entries);
+      if (batchBytesMax(items.length + 1, payload + size) > room) break;
+      items.push(item);
+      payload += size;
+    }
+    if (items.length === 0) items.push(this.#takePart(this.#queue[0] as Item, room));
+    // One splice: shifting one by one would be quadratic under load.
+    else if (items.length === this.#queue.length) this.#queue = [];
+    else this.#queue.splice(0, items.length);
+    let bytes = 0;
+    for (const item of items) bytes += payloadBytes(item.entries);
+    return { items, bytes };
+  }
+
+  /** The first entries of an item that is too large for one batch; the rest stays in the queue. */
+  #takePart(item: Item, room: number): Item {
+    let count = 1;
+    let size = storedBytes(item.entries[0] as Entry);
+    for (; count < item.entries.length; count++) {
+      size += storedBytes(item.entries[count] as Entry);
+      if (batchBytesMax(1, size) > room) break;
+    }
+    if (count === item.entries.length) {
+      this.#queue.shift();
+      return item;
+    }
+    const part: Item = { ...item, entries: item.entries.slice(0, count), done: undefined };
+    this.#queue[0] = { ...item, hardState: undefined, entries: item.entries.slice(count) };
+    return part;
+  }
+
+  /** Undefined: callbacks alone, nothing to write. */
+  async #submit(flight: Flight): Promise<Written | undefined> {
+    const closing = flight.items.some((item) => item.closing);
+    const flags = closing ? BatchFlag.closing : 0;
+    let rows = this.#rows(flight.items);
+    if (rows.length === 0 && !closing) return undefined;
+    this.#reserve(rows);
+    let batch = encodeBatch(this.#staging, this.#place(), flags, rows);
+    let retirable = 0;
+    if (this.#offset + batch.bytes > this.#current.bytes) {
+      retirable = await this.#enterSegment();
+      // Once more: a reset may have come meanwhile, and the table knows of it.
+      rows = this.#rows(flight.items);
+      this.#reserve(rows);
+      batch = encodeBatch(this.#staging, this.#place(), flags, rows);
+      assert(this.#offset + batch.bytes <= this.#current.bytes, 'a batch fits into an empty segment');
+    }
+    const { segment } = this.#current;
+    const offset = this.#offset;
+    await this.#put(this.#staging.subarray(0, batch.bytes), batch.checksum);
+    this.#segments.retire(retirable);
+    this.#segments.prepare();
+    this.#closed = closing;
+    const payload = this.#staging.subarray(batch.payloadAt, batch.bytes);
+    return { segment, payloadAt: offset + batch.payloadAt, payload };
+  }
+
+  /** Rows of a batch, and what rides along. Entries that a reset has voided are left out. */
+  #rows(items: readonly Item[]): RowSource[] {
+    const rows: RowSource[] = [];
+    for (const item of items) {
+      if (item.closing) {
+        for (const group of this.#groups.values()) {
+          if (group.isUnrecorded()) rows.push(group.takeRow(undefined, [], undefined));
+        }
+      } else if (item.group !== undefined) {
+        if (item.epoch !== item.group.epoch) item.entries = [];
+        rows.push(item.group.takeRow(item.hardState, item.entries, item.reset));
+      }
+    }
+    return rows;
+  }
+
+  #reserve(rows: readonly RowSource[]): void {
+    let payload = 0;
+    for (const row of rows) payload += storedSum(row.entries);
+    const bytes = alignUp(batchBytesMax(rows.length, payload));
+    if (bytes > this.#staging.length) this.#staging = this.#device.allocate(bytes);
+  }
+
+  /** Opens the next segment with a table of all groups. Resolves to how many old ones nobody needs as of that table. */
+  async #enterSegment(): Promise<number> {
+    const file = await this.#segments.take();
+    const retirable = this.#segments.retirable();
+    const header = encodeHeader({
+      segment: file.segment,
+      segmentBytes: file.bytes,
+      clusterId: this.#options.clusterId,
+      storeId: this.#options.storeId,
+      salt: this.#salt,
+      firstBatch: this.#number,
+      previous: this.#previous,
+      table: [...this.#groups.values()].map((group) => group.tableRow()),
+    });
+    // Synced before the first batch: a header that is not valid means that no batch was acknowledged.
+    const ms = await this.#device.write(file.segment, 0, header);
+    this.#count(header.length, ms);
+    this.#segments.addUsed(file);
+    this.#current = file;
+    this.#offset = header.length;
+    return retirable;
+  }
+
+  async #put(bytes: Buffer, checksum: bigint): Promise<void> {
+    const ms = await this.#device.write(this.#current.segment, this.#offset, bytes);
+    this.#count(bytes.length, ms);
+    this.#stats.batches++;
+    this.#offset += bytes.length;
+    this.#number++;
+    this.#previous = checksum;
+  }
+
+  #count(bytes: number, ms: number): void {
+    this.#stats.syncs++;
+    this.#stats.bytesWritten += bytes;
+    this.#stats.lastSyncMs = ms;
+  }
+
+  #place(): { segment: number; seed: bigint; number: number; previous: bigint } {
+    const { segment } = this.#current;
+    return {
+      segment,
+      seed: segmentSeed(this.#salt, segment),
+      number: this.#number,
+      previous: this.#previous,
+    };
+  }
+
+  #roomInSegment(): number {
+    return this.#segmentBytes - headerBytes(this.#groups.size + groupsToCome) - alignBytes;
+  }
+
+  /** Shows a synced batch in the groups. */
+  #show(flight: Flight, written: Written | undefined): void {
+    let at = 0;
+    for (const { group, epoch, hardState, entries } of flight.items) {
+      if (group === undefined) continue;
+      if (hardState !== undefined) group.setHardState(hardState.term, hardState.vote);
+      if (entries.length === 0 || written === undefined) continue;
+      // Reset while the batch was on its way: the reset follows it on disk.
+      if (epoch === group.epoch) group.appendAll(entries, written, at);
+      at += storedSum(entries);
+    }
+    this.#pendingBytes -= flight.bytes;
+    if (this.#cachedBytes > this.#cacheBytes) this.#evict();
+  }
+
+  /** Down to 7/8, so that not every batch evicts; released payloads first, turn about among the groups. */
+  #evict(): void {
+    const groups = [...this.#groups.values()];
+    const target = (this.#cacheBytes / 8) * 7;
+    for (const all of [false, true]) {
+      for (let i = 0; i < groups.length && this.#cachedBytes > target; i++) {
+        const group = groups[(this.#evictFrom + i) % groups.length] as Group;
+        group.evict(this.#cachedBytes - target, all);
+      }
+    }
+    this.#evictFrom++;
+  }
+
+  #armClosing(): void {
+    if (this.#closed || this.#closeTimerSet || this.#closing) return;
+    this.#closeTimerSet = true;
+    const batches = this.#stats.batches;
+    this.#options.clock.after(this.#closeAfterMs, () => {
+      this.#closeTimerSet = false;
+      if (this.#running || this.#closing || this.#failed !== undefined) return;
+      if (this.#stats.batches !== batches) {
+        this.#armClosing();
+        return;
+      }
+      this.#queue.push(closingItem());
+      this.#pump();
+    });
+  }
+
+  #unrecorded(): boolean {
+    for (const group of this.#groups.values()) if (group.isUnrecorded()) return true;
+    return false;
+  }
+}
+
+function closingItem(): Item {
+  return { ...emptyItem(), closing: true };
+}
+
+function emptyItem(): Item {
+  return {
+    group: undefined,
+    epoch: 0,
+    hardState: undefined,
+    entries: [],
+    reset: undefined,
+    closing: false,
+    done: undefined,
+  };
+}
+
+function runCallbacks(flight: Flight): void {
+  for (const item of flight.items) item.done?.();
+}
+
+function payloadBytes(entries: readonly Entry[]): number {
+  let bytes = 0;
+  for (const entry of entries) bytes += entry.sizeBytes;
+  return bytes;
+}
+
+function storedSum(entries: readonly Entry[]): number {
+  let bytes = 0;
+  for (const entry of entries) bytes += storedBytes(entry);
+  return bytes;
+}
