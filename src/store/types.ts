@@ -12,6 +12,13 @@ export interface Store {
   partitions(): readonly PartitionStore[];
   /** Bytes of all tails, frozen ones included. */
   readonly tailBytes: number;
+  /** Above this the node stops admission and applying until a checkpoint has resolved. */
+  readonly tailLimitBytes: number;
+  /**
+   * Freezes and seals several partitions in one synced batch (one fsync for all
+   * of them; those with nothing unsealed cost nothing). Rejects: the process must end.
+   */
+  checkpoint(partitions: readonly PartitionId[]): Promise<void>;
   /** Small durable facts of the node (peers' store ids …), synced. */
   getFact(name: string): Uint8Array | undefined;
   putFact(name: string, value: Uint8Array): Promise<void>;

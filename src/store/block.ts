@@ -1,0 +1,213 @@
+/**
+ * Blocks: consecutive events of one channel as two sections, headers and
+ * contents, each with codec, lengths and checksum, so that one content can go
+ * while headers, commitments and neighbours stay. Checksums are over the
+ * uncompressed bytes: the codec may differ between replicas.
+ */
+import { brotliCompressSync, brotliDecompressSync, constants as zlib } from 'node:zlib';
+import { type ByteReader, ByteWriter, MalformedError, ByteReader as Reader } from '../common/bytes.js';
+import { xxh64 } from '../common/hash.js';
+import type { Seq } from '../common/ids.js';
+import type { StoredEvent } from '../conversation/types.js';
+
+/** 2 and 3 are reserved for zstd and lz4. */
+export const Codec = { none: 0, brotli: 1 } as const;
+
+/** Smaller ones are not worth the 30 µs. */
+const compressFromBytes = 256;
+/** Kept only where it saves a tenth. */
+const worthwhile = 0.9;
+/** A section of one event at most: a message and its header; anything above is damage. */
+const sectionBytesMax = 64 * 1024 * 1024;
+/** Counted for the fields of an event beside header and content, whatever they take. */
+const eventOverhead = 16;
+
+/** What an event counts in a block: of the event alone, so that bounds are equal on all replicas. */
+export function weightOf(event: StoredEvent): number {
+  return event.headerLength + event.contentLength + eventOverhead;
+}
+
+/** Cuts a channel's events into blocks, greedily; the last unit stays open. */
+export class BlockCutter {
+  #open: StoredEvent[] = [];
+  #openWeight = 0;
+  constructor(readonly blockBytes: number) {}
+
+  /** Events of the open block as it was. */
+  resume(events: readonly StoredEvent[]): void {
+    for (const event of events) {
+      this.#open.push(event);
+      this.#openWeight += weightOf(event);
+    }
+  }
+
+  /** Adds the next event; gives the block that it completed, if any. */
+  add(event: StoredEvent): StoredEvent[] | undefined {
+    const weight = weightOf(event);
+    let full: StoredEvent[] | undefined;
+    if (this.#open.length > 0 && this.#openWeight + weight > this.blockBytes) {
+      full = this.#open;
+      this.#open = [];
+      this.#openWeight = 0;
+    }
+    this.#open.push(event);
+    this.#openWeight += weight;
+    return full;
+  }
+
+  /** An event larger than a block does not stay open (it would swell the channel's row). */
+  takeOversized(): StoredEvent[] | undefined {
+    if (this.#openWeight <= this.blockBytes) return undefined;
+    const full = this.#open;
+    this.#open = [];
+    this.#openWeight = 0;
+    return full;
+  }
+
+  get open(): readonly StoredEvent[] {
+    return this.#open;
+  }
+}
+
+/** Same producer as the event before, the next counter; same producer; another one. */
+const ProducerStep = { next: 0, same: 1, other: 2 } as const;
+
+/** Writes both sections of consecutive events (at least one). */
+export function writeUnit(writer: ByteWriter, events: readonly StoredEvent[], compress: boolean): void {
+  const first = events[0] as StoredEvent;
+  let contentBytes = 0;
+  let headerBytes = 64;
+  for (const event of events) {
+    contentBytes += event.contentLength;
+    headerBytes += event.headerLength + 24;
+  }
+  const headers = new ByteWriter(headerBytes).uvarint(first.seq).uvarint(events.length);
+  const contents = Buffer.allocUnsafe(contentBytes);
+  let time = 0;
+  let producer = 0;
+  let counter = 0;
+  let at = 0;
+  for (const event of events) {
+    headers.uvarint(event.commitTimeUs - time);
+    time = event.commitTimeUs;
+    if (event.producerId !== producer) {
+      headers.u8(ProducerStep.other).uvarint(event.producerId).uvarint(event.producerCounter);
+    } else if (event.producerCounter === counter + 1) {
+      headers.u8(ProducerStep.next);
+    } else {
+      headers.u8(ProducerStep.same).uvarint(event.producerCounter);
+    }
+    producer = event.producerId;
+    counter = event.producerCounter;
+    headers.uvarint(event.headerLength).uvarint(event.contentLength);
+    contents.set(slice(event.contentBytes, event.contentOffset, event.contentLength), at);
+    at += event.contentLength;
+  }
+  for (const event of events) headers.bytes(slice(event.bytes, event.headerOffset, event.headerLength));
+  // Headers are commitments and checksums for the most part: not worth compressing.
+  writeSection(writer, headers.finish(), false);
+  writeSection(writer, contents, compress);
+}
+
+/** Reads and verifies both sections. The events refer to the sections' own buffers. */
+export function readUnit(reader: ByteReader): StoredEvent[] {
+  const headers = readSection(reader);
+  const places = readHeaders(headers);
+  const contents = readSection(reader);
+  let at = 0;
+  const events: StoredEvent[] = [];
+  for (const place of places) {
+    events.push({ ...place, contentBytes: contents, contentOffset: at });
+    at += place.contentLength;
+  }
+  if (at !== contents.length) throw new MalformedError('contents do not fill their section');
+  return events;
+}
+
+/** Seqs and commit times alone, without touching the contents. */
+export function readUnitTimes(reader: ByteReader): { seq: Seq; commitTimeUs: number }[] {
+  return readHeaders(readSection(reader));
+}
+
+type EventPlace = Omit<StoredEvent, 'contentBytes' | 'contentOffset'>;
+
+function readHeaders(bytes: Buffer): EventPlace[] {
+  const reader = new Reader(bytes);
+  const firstSeq = reader.uvarint();
+  const count = reader.uvarint();
+  // Each event takes four bytes at least: a damaged count can't make us allocate.
+  if (count === 0 || count > reader.remaining / 4) throw new MalformedError(`a unit of ${count} events`);
+  const places: { -readonly [Field in keyof EventPlace]: EventPlace[Field] }[] = [];
+  let time = 0;
+  let producerId = 0;
+  let counter = 0;
+  for (let i = 0; i < count; i++) {
+    time += reader.uvarint();
+    const step = reader.u8();
+    if (step === ProducerStep.next) counter++;
+    else if (step === ProducerStep.same) counter = reader.uvarint();
+    else if (step === ProducerStep.other) {
+      producerId = reader.uvarint();
+      counter = reader.uvarint();
+    } else throw new MalformedError(`producer step ${step}`);
+    places.push({
+      seq: firstSeq + i,
+      commitTimeUs: time,
+      producerId,
+      producerCounter: counter,
+      bytes,
+      headerOffset: 0,
+      headerLength: reader.uvarint(),
+      contentLength: reader.uvarint(),
+    });
+  }
+  for (const place of places) {
+    place.headerOffset = reader.position;
+    reader.skip(place.headerLength);
+  }
+  reader.end();
+  return places;
+}
+
+function writeSection(writer: ByteWriter, raw: Uint8Array, compress: boolean): void {
+  let codec: number = Codec.none;
+  let stored = raw;
+  if (compress && raw.length >= compressFromBytes) {
+    const packed = brotliCompressSync(raw, {
+      params: { [zlib.BROTLI_PARAM_QUALITY]: 1, [zlib.BROTLI_PARAM_SIZE_HINT]: raw.length },
+    });
+    if (packed.length < raw.length * worthwhile) {
+      codec = Codec.brotli;
+      stored = packed;
+    }
+  }
+  writer.u8(codec).u32(raw.length).u32(stored.length).u64big(xxh64(raw)).bytes(stored);
+}
+
+function readSection(reader: ByteReader): Buffer {
+  const codec = reader.u8();
+  const rawLength = reader.u32();
+  const storedLength = reader.u32();
+  const checksum = reader.u64big();
+  const stored = reader.bytes(storedLength);
+  if (rawLength > sectionBytesMax) throw new MalformedError(`a section of ${rawLength} bytes`);
+  const raw = unpack(codec, stored, rawLength);
+  if (raw.length !== rawLength || xxh64(raw) !== checksum) {
+    throw new MalformedError('the checksum of a section does not match');
+  }
+  return raw;
+}
+
+function unpack(codec: number, stored: Buffer, rawLength: number): Buffer {
+  if (codec === Codec.none) return stored;
+  if (codec !== Codec.brotli) throw new MalformedError(`unknown codec ${codec}`);
+  try {
+    return brotliDecompressSync(stored, { maxOutputLength: Math.max(rawLength, 1) });
+  } catch (error) {
+    throw new MalformedError(`a section does not unpack: ${error instanceof Error ? error.message : error}`);
+  }
+}
+
+function slice(bytes: Uint8Array, offset: number, length: number): Uint8Array {
+  return bytes.subarray(offset, offset + length);
+}

@@ -1,0 +1,259 @@
+/**
+ * A digest of a partition's logical state, equal on all replicas that have
+ * applied the same entries, whatever they have sealed, merged or compressed.
+ * Each channel, producer, key and message id is hashed by itself; the sums of
+ * the hashes do not depend on order, so nothing must be sorted or held.
+ */
+import { ByteWriter } from '../common/bytes.js';
+import type { KvIterator } from '../common/env.js';
+import { xxh64, xxh64Seeded } from '../common/hash.js';
+import type { ChannelState, ProducerState, StoredEvent } from '../conversation/types.js';
+import { readUnit } from './block.js';
+import {
+  blockKey,
+  firstSeqOfBlockKey,
+  kindRange,
+  RowKind,
+  type RunKind,
+  RunPart,
+  runPlaceOfKey,
+} from './keys.js';
+import {
+  keyRecordOf,
+  openChannelRow,
+  openEvents,
+  openProducerRow,
+  type PartitionState,
+} from './partition-state.js';
+import { damaged, openRow } from './rows.js';
+import { compositeKey, type Run, type RunEntry, readChunk } from './runs.js';
+import { Slicer } from './slices.js';
+import { writeChannelFields, writeKeyRecord, writeMeta, writeProducer } from './state-codec.js';
+import { channelName, cloneChannel, cloneMeta, cloneProducer } from './tail.js';
+
+const rowsAtOnce = 64;
+const mask = 0xffff_ffff_ffff_ffffn;
+
+/** Adds hashes modulo 2^64. */
+class HashSum {
+  sum = 0n;
+  count = 0;
+  add(hash: bigint): void {
+    this.sum = (this.sum + hash) & mask;
+    this.count++;
+  }
+}
+
+export async function digestPartition(state: PartitionState): Promise<string> {
+  // With a frozen tail on its way, LevelDB could be before or after it.
+  while (state.sealing !== undefined) await state.sealing;
+  // One turn: copies of the tail, and an iterator for each kind of row.
+  const { active } = state;
+  const { kv } = state.shared;
+  const iterators = new Map<number, KvIterator>();
+  for (const kind of [RowKind.channel, RowKind.producer, RowKind.keyRun, RowKind.messageIdRun]) {
+    iterators.set(kind, kv.iterator(kindRange(kind, state.place)));
+  }
+  const rows = (kind: number) => iterators.get(kind) as KvIterator;
+  const channels = new Map(
+    [...active.channels].map(([name, channel]) => [
+      name,
+      { state: cloneChannel(channel.state), events: channel.events.slice() },
+    ]),
+  );
+  const producers = new Map(
+    [...active.producers].map(([id, producer]) => [
+      id,
+      producer.deleted ? undefined : cloneProducer(producer.state),
+    ]),
+  );
+  const keys = [...active.keys].map(([id, map]) => [id, [...map]] as const);
+  const messageIds = [...active.messageIds].map(([id, map]) => [id, [...map]] as const);
+  const meta = cloneMeta(state.meta);
+  const runs = { [RowKind.keyRun]: state.sealed.keyRuns, [RowKind.messageIdRun]: state.sealed.messageIdRuns };
+  const slicer = new Slicer(state.shared.clock);
+  try {
+    const channelSum = await digestChannels(state, rows(RowKind.channel), channels, slicer);
+    const producerSum = await digestProducers(rows(RowKind.producer), producers, slicer);
+    const keySum = new HashSum();
+    const addKey = (key: Uint8Array, value: Uint8Array) => keySum.add(xxh64Seeded(value, xxh64(key)));
+    for (const [id, entries] of keys) {
+      for (const [text, record] of entries) {
+        if (record.commitTimeUs < meta.keyHorizonUs) continue;
+        const value = new ByteWriter(40);
+        writeKeyRecord(value, record);
+        addKey(compositeKey(id, text), value.finish());
+      }
+    }
+    await eachRunEntry(rows(RowKind.keyRun), RowKind.keyRun, runs[RowKind.keyRun], slicer, (entry) => {
+      if (keyRecordOf(entry).commitTimeUs >= meta.keyHorizonUs) addKey(entry.key, entry.value);
+    });
+    const idSum = new HashSum();
+    const addId = (key: Uint8Array, value: Uint8Array) => idSum.add(xxh64Seeded(value, xxh64(key)));
+    for (const [id, entries] of messageIds) {
+      for (const [text, seq] of entries) {
+        addId(compositeKey(id, text), new ByteWriter(10).uvarint(seq).finish());
+      }
+    }
+    await eachRunEntry(
+      rows(RowKind.messageIdRun),
+      RowKind.messageIdRun,
+      runs[RowKind.messageIdRun],
+      slicer,
+      (entry) => addId(entry.key, entry.value),
+    );
+    const whole = new ByteWriter();
+    writeMeta(whole, meta);
+    for (const { sum, count } of [channelSum, producerSum, keySum, idSum]) whole.u64big(sum).uvarint(count);
+    return xxh64(whole.finish()).toString(16).padStart(16, '0');
+  } finally {
+    await Promise.all([...iterators.values()].map((iterator) => iterator.close()));
+  }
+}
+
+async function digestChannels(
+  state: PartitionState,
+  iterator: KvIterator,
+  tail: ReadonlyMap<string, { state: ChannelState; events: readonly StoredEvent[] }>,
+  slicer: Slicer,
+): Promise<HashSum> {
+  const sum = new HashSum();
+  const sealedNames = new Set<string>();
+  for (;;) {
+    const rows = await iterator.next(rowsAtOnce);
+    if (rows.length === 0) break;
+    for (const [key, row] of rows) {
+      const sealed = openChannelRow(key, row);
+      const name = channelName(sealed.state.tenant, sealed.state.name);
+      const recent = tail.get(name);
+      if (recent !== undefined) sealedNames.add(name);
+      const hash = new EventChain();
+      await chainBlocks(state, sealed.state.id, sealed.openFirstSeq, hash, slicer);
+      hash.addAll(openEvents(sealed));
+      if (recent !== undefined) hash.addAll(recent.events);
+      sum.add(hash.finish(recent?.state ?? sealed.state));
+    }
+  }
+  for (const [name, recent] of tail) {
+    if (sealedNames.has(name)) continue;
+    const hash = new EventChain();
+    hash.addAll(recent.events);
+    sum.add(hash.finish(recent.state));
+  }
+  return sum;
+}
+
+async function chainBlocks(
+  state: PartitionState,
+  channelId: number,
+  endSeq: number,
+  hash: EventChain,
+  slicer: Slicer,
+): Promise<void> {
+  if (endSeq <= 1) return;
+  const iterator = state.shared.kv.iterator({
+    gte: blockKey(state.place, channelId, 1),
+    lt: blockKey(state.place, channelId, endSeq),
+  });
+  try {
+    for (;;) {
+      const rows = await iterator.next(rowsAtOnce);
+      if (rows.length === 0) break;
+      for (const [key, row] of rows) {
+        hash.addAll(openRow(key, row, `block ${firstSeqOfBlockKey(key)} of channel ${channelId}`, readUnit));
+        if (slicer.spent(row.length * 2)) await slicer.pause();
+      }
+    }
+  } finally {
+    await iterator.close();
+  }
+  if (hash.nextSeq !== endSeq) throw damaged(`channel ${channelId}`, `event ${hash.nextSeq} is missing`);
+}
+
+/** A channel's events one after the other, then its fields. */
+class EventChain {
+  nextSeq = 1;
+  #chain = 0n;
+
+  addAll(events: readonly StoredEvent[]): void {
+    for (const event of events) {
+      if (event.seq !== this.nextSeq) {
+        throw damaged('a channel', `event ${event.seq} follows where ${this.nextSeq} is due`);
+      }
+      const places = new ByteWriter(48).uvarint(event.seq).u64(event.commitTimeUs);
+      places.uvarint(event.producerId).uvarint(event.producerCounter);
+      this.#chain = xxh64Seeded(places.finish(), this.#chain);
+      this.#chain = xxh64Seeded(
+        event.bytes.subarray(event.headerOffset, event.headerOffset + event.headerLength),
+        this.#chain,
+      );
+      this.#chain = xxh64Seeded(
+        event.contentBytes.subarray(event.contentOffset, event.contentOffset + event.contentLength),
+        this.#chain,
+      );
+      this.nextSeq++;
+    }
+  }
+
+  finish(channel: ChannelState): bigint {
+    if (this.nextSeq !== channel.headSeq + 1) {
+      throw damaged(
+        `channel ${channel.name}`,
+        `its events end at ${this.nextSeq - 1}, its head is ${channel.headSeq}`,
+      );
+    }
+    const fields = new ByteWriter();
+    writeChannelFields(fields, channel);
+    return xxh64Seeded(fields.finish(), this.#chain);
+  }
+}
+
+async function digestProducers(
+  iterator: KvIterator,
+  tail: ReadonlyMap<number, ProducerState | undefined>,
+  slicer: Slicer,
+): Promise<HashSum> {
+  const sum = new HashSum();
+  const add = (producer: ProducerState) => {
+    const writer = new ByteWriter();
+    writeProducer(writer, producer);
+    sum.add(xxh64(writer.finish()));
+  };
+  for (const producer of tail.values()) if (producer !== undefined) add(producer);
+  for (;;) {
+    const rows = await iterator.next(rowsAtOnce);
+    if (rows.length === 0) return sum;
+    for (const [key, row] of rows) {
+      const producer = openProducerRow(key, row);
+      if (!tail.has(producer.id)) add(producer);
+      if (slicer.spent(row.length)) await slicer.pause();
+    }
+  }
+}
+
+/** Entries of the runs in force; a run's chunks must all be there. */
+async function eachRunEntry(
+  iterator: KvIterator,
+  kind: RunKind,
+  runs: readonly Run[],
+  slicer: Slicer,
+  use: (entry: RunEntry) => void,
+): Promise<void> {
+  const byNumber = new Map(runs.map((run) => [run.info.run, run]));
+  let missing = runs.reduce((chunks, run) => chunks + run.info.chunks, 0);
+  for (;;) {
+    const rows = await iterator.next(rowsAtOnce);
+    if (rows.length === 0) break;
+    for (const [key, row] of rows) {
+      const place = runPlaceOfKey(key);
+      const run = byNumber.get(place.run);
+      if (run === undefined || place.part !== RunPart.chunk) continue;
+      missing--;
+      for (const entry of readChunk(key, row, run.info)) use(entry);
+      if (slicer.spent(row.length)) await slicer.pause();
+    }
+  }
+  if (missing !== 0) {
+    throw damaged(kind === RowKind.keyRun ? 'keys' : 'message ids', `${missing} chunks are missing`);
+  }
+}

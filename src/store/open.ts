@@ -1,0 +1,164 @@
+/**
+ * Opening a partition: reads what must be known in full (which channels and
+ * producers exist, the runs' filters) and checks all that LevelDB does not: that
+ * no checkpoint of the chain is missing, and that the rows are as many as the
+ * partition's record says.
+ */
+import type { Kv } from '../common/env.js';
+import { HansardError } from '../common/errors.js';
+import { xxh32, xxh32Seeded } from '../common/hash.js';
+import type { PartitionId, ProducerId } from '../common/ids.js';
+import {
+  checkpointKey,
+  kindRange,
+  nameOfKey,
+  numberOfKey,
+  type Place,
+  partitionKey,
+  RowKind,
+} from './keys.js';
+import { NameSet } from './name-set.js';
+import { openProducerRow, PartitionState, type StoreShared } from './partition-state.js';
+import { damaged, openRow } from './rows.js';
+import { loadRun } from './runs.js';
+import { type PartitionRecord, readCheckpoint, readPartition } from './state-codec.js';
+import { channelName, cloneMeta } from './tail.js';
+
+const rowsAtOnce = 1000;
+
+export async function openPartition(
+  shared: StoreShared,
+  partition: PartitionId,
+  storeId: string,
+): Promise<PartitionState> {
+  const { kv } = shared;
+  const record = await readPartitionRecord(kv, partition);
+  const place: Place = { partition, generation: record.generation };
+  await checkCheckpoints(kv, place, record);
+  const idBytes = Buffer.from(storeId);
+  const names = new NameSet(xxh32(idBytes), xxh32Seeded(idBytes, 0x9e3779b9));
+  await loadNames(kv, place, record, names);
+  const producers = new Set<ProducerId>();
+  const producerNames = new Map<string, ProducerId>();
+  await loadProducers(kv, place, record, producers, producerNames);
+  const keyRuns = [];
+  const messageIdRuns = [];
+  for (const info of record.runs) {
+    const run = await loadRun(kv, place, info);
+    if (info.kind === RowKind.keyRun) keyRuns.push(run);
+    else messageIdRuns.push(run);
+  }
+  const sealed = { record, names, producers, producerNames, keyRuns, messageIdRuns };
+  return new PartitionState(shared, sealed, cloneMeta(record.meta));
+}
+
+async function readPartitionRecord(kv: Kv, partition: PartitionId): Promise<PartitionRecord> {
+  const key = partitionKey(partition);
+  const row = await kv.get(key);
+  const what = `the record of partition ${partition}`;
+  if (row === undefined) throw damaged(what, 'it is missing', key);
+  const record = openRow(key, row, what, readPartition);
+  if (record.partition !== partition) throw damaged(what, `it names partition ${record.partition}`, key);
+  return record;
+}
+
+/** Every checkpoint that is kept must be there and follow the one before it. */
+async function checkCheckpoints(kv: Kv, place: Place, record: PartitionRecord): Promise<void> {
+  const what = `the checkpoints of partition ${place.partition}`;
+  let expected = record.firstCheckpoint;
+  let digest: bigint | undefined;
+  let index = 0;
+  await eachRow(kv, RowKind.checkpoint, place, (key, row) => {
+    if (numberOfKey(key) !== expected) {
+      throw damaged(what, `number ${numberOfKey(key)} follows where ${expected} is due`, key);
+    }
+    const checkpoint = openRow(key, row, what, readCheckpoint);
+    if (checkpoint.number !== expected) throw damaged(what, `number ${expected} is misplaced`, key);
+    if (digest !== undefined && checkpoint.previousDigest !== digest) {
+      throw damaged(what, `number ${expected} does not follow the one before it`, key);
+    }
+    digest = checkpoint.digest;
+    index = checkpoint.appliedIndex;
+    expected++;
+  });
+  if (record.lastCheckpoint === 0) {
+    if (expected !== record.firstCheckpoint) throw damaged(what, 'there are some where none was made');
+    return;
+  }
+  if (
+    expected !== record.lastCheckpoint + 1 ||
+    digest !== record.lastDigest ||
+    index !== record.appliedIndex
+  ) {
+    throw damaged(
+      what,
+      `they end at number ${expected - 1}, index ${index}; the partition's record says
+      number ${record.lastCheckpoint}, index ${record.appliedIndex}`.replace(/\s+/g, ' '),
+      checkpointKey(place, expected),
+    );
+  }
+}
+
+async function loadNames(kv: Kv, place: Place, record: PartitionRecord, names: NameSet): Promise<void> {
+  let count = 0;
+  await eachRow(kv, RowKind.channelName, place, (key, row) => {
+    openRow(key, row, 'a channel name row', (reader) => {
+      reader.uvarint();
+      reader.end();
+    });
+    names.add(nameOfKey(key));
+    count++;
+  });
+  if (count !== record.meta.channelCount) {
+    throw damaged(`partition ${place.partition}`, `it has ${count} of ${record.meta.channelCount} channels`);
+  }
+}
+
+async function loadProducers(
+  kv: Kv,
+  place: Place,
+  record: PartitionRecord,
+  producers: Set<ProducerId>,
+  producerNames: Map<string, ProducerId>,
+): Promise<void> {
+  await eachRow(kv, RowKind.producer, place, (key, row) => {
+    const producer = openProducerRow(key, row);
+    producers.add(producer.id);
+    if (producer.name !== '') producerNames.set(channelName(producer.tenant, producer.name), producer.id);
+  });
+  if (producers.size !== record.producerCount) {
+    throw damaged(
+      `partition ${place.partition}`,
+      `it has ${producers.size} of ${record.producerCount} producers`,
+    );
+  }
+}
+
+async function eachRow(
+  kv: Kv,
+  kind: RowKind,
+  place: Place,
+  use: (key: Uint8Array, row: Uint8Array) => void,
+): Promise<void> {
+  const iterator = kv.iterator(kindRange(kind, place));
+  try {
+    for (;;) {
+      const rows = await iterator.next(rowsAtOnce);
+      if (rows.length === 0) return;
+      for (const [key, row] of rows) use(key, row);
+    }
+  } finally {
+    await iterator.close();
+  }
+}
+
+export function foreign(what: string, found: string, expected: string): HansardError {
+  return new HansardError(
+    'REPLICA_LOST',
+    `the database belongs to another ${what}: ${found}, not ${expected}`,
+    {
+      found,
+      expected,
+    },
+  );
+}

@@ -1,0 +1,351 @@
+/**
+ * All that one partition's store has: tails in memory, what is sealed (rows,
+ * runs, names), and lookups through both. Applying, reading, sealing and the
+ * digest work on this; nothing else changes it.
+ *
+ * Order of every lookup: active tail, frozen tail, cache, database. The frozen
+ * tail is dropped, and the caches brought up to date, in the one turn in which
+ * its batch has resolved (`dropFrozen`). So a sealed row at hand is at most as
+ * new as any iterator that is made after it was read: what a reader takes in
+ * one turn (tails, row, iterator) has overlaps but no gaps.
+ */
+import { ByteReader } from '../common/bytes.js';
+import type { Clock, Kv } from '../common/env.js';
+import { assert } from '../common/errors.js';
+import type { ChannelId, ProducerId } from '../common/ids.js';
+import type { ConfState } from '../common/log-types.js';
+import type { Logger } from '../common/logger.js';
+import type { KeyRecord, PartitionMeta, ProducerState, StoredEvent } from '../conversation/types.js';
+import { readUnit } from './block.js';
+import { hashForFilter } from './filter.js';
+import {
+  nameBytes,
+  nameKey,
+  type Place,
+  producerKey,
+  RowKind,
+  type RunKind,
+  RunPart,
+  runKey,
+} from './keys.js';
+import type { LruCache } from './lru.js';
+import type { NameSet } from './name-set.js';
+import { damaged, openRow } from './rows.js';
+import { chunkFor, compositeKey, findEntry, type Run, type RunEntry, readChunk } from './runs.js';
+import {
+  type PartitionRecord,
+  readChannel,
+  readKeyRecord,
+  readProducer,
+  type SealedChannel,
+} from './state-codec.js';
+import { channelName, type FrozenTail, Tail, weightOfChannel, weightOfProducer } from './tail.js';
+
+/** What a store's partitions share. */
+export interface StoreShared {
+  readonly kv: Kv;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly blockBytes: number;
+  /** Clean rows; keys name the partition. */
+  readonly channelCache: LruCache<SealedChannel>;
+  readonly producerCache: LruCache<ProducerState>;
+  readonly chunkCache: LruCache<RunEntry[]>;
+  readonly blockCache: LruCache<readonly StoredEvent[]>;
+  readonly counters: StoreCounters;
+}
+
+export interface StoreCounters {
+  checkpoints: number;
+  checkpointBytes: number;
+  syncReads: number;
+  blocksRead: number;
+}
+
+/** What is known of the sealed rows without reading them; complete, so absence is provable. */
+export interface SealedIndex {
+  record: PartitionRecord;
+  readonly names: NameSet;
+  readonly producers: Set<ProducerId>;
+  /** By `channelName(tenant, name)`, named producers only. */
+  readonly producerNames: Map<string, ProducerId>;
+  /** Oldest first. */
+  keyRuns: readonly Run[];
+  messageIdRuns: readonly Run[];
+}
+
+export class PartitionState {
+  active = new Tail();
+  frozen: FrozenTail | undefined;
+  appliedIndex: number;
+  appliedTerm: number;
+  confState: ConfState;
+  readonly meta: PartitionMeta;
+  dirtySinceMs: number | undefined;
+  /** Counts the turns in which a frozen tail was dropped. */
+  seals = 0;
+  /** Settles, never rejects, when the running checkpoint ends. */
+  sealing: Promise<void> | undefined;
+  readonly place: Place;
+  readonly #cachePrefix: string;
+
+  constructor(
+    readonly shared: StoreShared,
+    readonly sealed: SealedIndex,
+    meta: PartitionMeta,
+  ) {
+    const { record } = sealed;
+    this.place = { partition: record.partition, generation: record.generation };
+    this.appliedIndex = record.appliedIndex;
+    this.appliedTerm = record.appliedTerm;
+    this.confState = record.confState;
+    this.meta = meta;
+    this.#cachePrefix = `${record.partition}/`;
+  }
+
+  get tailBytes(): number {
+    return this.active.bytes + (this.frozen?.tail.bytes ?? 0);
+  }
+
+  // ---- channels
+
+  cacheKey(name: string | number): string {
+    return this.#cachePrefix + name;
+  }
+
+  /** False: surely not sealed. */
+  maySealed(tenant: string, name: string): boolean {
+    return this.sealed.names.has(nameBytes(tenant, name));
+  }
+
+  sealedChannelSync(tenant: string, name: string): SealedChannel | undefined {
+    const cacheKey = this.cacheKey(channelName(tenant, name));
+    const cached = this.shared.channelCache.get(cacheKey);
+    if (cached !== undefined) return cached;
+    const bytes = nameBytes(tenant, name);
+    if (!this.sealed.names.has(bytes)) return undefined;
+    this.shared.counters.syncReads++;
+    const key = nameKey(RowKind.channel, this.place, bytes);
+    const row = this.shared.kv.getSync(key);
+    if (row === undefined) {
+      this.#confirmAbsent(bytes, this.shared.kv.getSync(nameKey(RowKind.channelName, this.place, bytes)));
+      return undefined;
+    }
+    return this.#keepChannel(cacheKey, key, row, tenant, name);
+  }
+
+  async sealedChannel(tenant: string, name: string): Promise<SealedChannel | undefined> {
+    const cacheKey = this.cacheKey(channelName(tenant, name));
+    const bytes = nameBytes(tenant, name);
+    for (;;) {
+      const cached = this.shared.channelCache.get(cacheKey);
+      if (cached !== undefined) return cached;
+      if (!this.sealed.names.has(bytes)) return undefined;
+      const seals = this.seals;
+      const key = nameKey(RowKind.channel, this.place, bytes);
+      const row = await this.shared.kv.get(key);
+      const named =
+        row === undefined
+          ? await this.shared.kv.get(nameKey(RowKind.channelName, this.place, bytes))
+          : undefined;
+      // A checkpoint ended meanwhile: the row may be the one before it.
+      if (seals !== this.seals) continue;
+      if (row !== undefined) return this.#keepChannel(cacheKey, key, row, tenant, name);
+      this.#confirmAbsent(bytes, named);
+      return undefined;
+    }
+  }
+
+  /** A name in the set without a row: a collision of hashes, unless the name has its own row. */
+  #confirmAbsent(name: Uint8Array, nameRow: Uint8Array | undefined): void {
+    if (nameRow !== undefined) {
+      throw damaged(`channel ${JSON.stringify(Buffer.from(name).toString())}`, 'its row is missing');
+    }
+  }
+
+  #keepChannel(
+    cacheKey: string,
+    key: Uint8Array,
+    row: Uint8Array,
+    tenant: string,
+    name: string,
+  ): SealedChannel {
+    const channel = openChannelRow(key, row);
+    if (channel.state.tenant !== tenant || channel.state.name !== name) {
+      throw damaged(`channel ${name}`, 'its row names another channel', key);
+    }
+    this.shared.channelCache.set(cacheKey, channel, weightOfSealed(channel));
+    return channel;
+  }
+
+  // ---- producers
+
+  sealedProducerSync(id: ProducerId): ProducerState | undefined {
+    if (!this.sealed.producers.has(id)) return undefined;
+    const cached = this.shared.producerCache.get(this.cacheKey(id));
+    if (cached !== undefined) return cached;
+    this.shared.counters.syncReads++;
+    const key = producerKey(this.place, id);
+    return this.#keepProducer(key, this.shared.kv.getSync(key), id);
+  }
+
+  /** Undefined also where it was deleted while it was read. */
+  async sealedProducer(id: ProducerId): Promise<ProducerState | undefined> {
+    for (;;) {
+      if (!this.sealed.producers.has(id)) return undefined;
+      const seals = this.seals;
+      const key = producerKey(this.place, id);
+      const row = await this.shared.kv.get(key);
+      if (seals === this.seals) {
+        // A batch on its way may have deleted it already; the frozen tail knows.
+        if (row === undefined && this.frozen?.tail.producers.get(id)?.deleted) return undefined;
+        return this.#keepProducer(key, row, id);
+      }
+    }
+  }
+
+  #keepProducer(key: Uint8Array, row: Uint8Array | undefined, id: ProducerId): ProducerState {
+    if (row === undefined) throw damaged(`producer ${id}`, 'its row is missing', key);
+    const producer = openProducerRow(key, row);
+    if (producer.id !== id) throw damaged(`producer ${id}`, 'its row names another producer', key);
+    this.shared.producerCache.set(this.cacheKey(id), producer, weightOfProducer(producer));
+    return producer;
+  }
+
+  // ---- keys and message ids
+
+  /** In the tails alone. */
+  tailKey(channelId: ChannelId, key: string): KeyRecord | undefined {
+    return this.active.keys.get(channelId)?.get(key) ?? this.frozen?.tail.keys.get(channelId)?.get(key);
+  }
+
+  tailMessageId(channelId: ChannelId, messageId: string): number | undefined {
+    return (
+      this.active.messageIds.get(channelId)?.get(messageId) ??
+      this.frozen?.tail.messageIds.get(channelId)?.get(messageId)
+    );
+  }
+
+  runEntrySync(kind: RunKind, channelId: ChannelId, text: string): RunEntry | undefined {
+    const runs = this.runs(kind);
+    if (runs.length === 0) return undefined;
+    const key = compositeKey(channelId, text);
+    for (const { run, chunk } of this.#candidates(runs, key)) {
+      const entries = this.#cachedChunk(run, chunk) ?? this.#chunkSync(run, chunk);
+      const entry = findEntry(entries, key);
+      if (entry !== undefined) return entry;
+    }
+    return undefined;
+  }
+
+  async runEntry(kind: RunKind, channelId: ChannelId, text: string): Promise<RunEntry | undefined> {
+    const key = compositeKey(channelId, text);
+    for (;;) {
+      const seals = this.seals;
+      for (const { run, chunk } of this.#candidates(this.runs(kind), key)) {
+        const entries = this.#cachedChunk(run, chunk) ?? (await this.loadChunk(run, chunk));
+        // Undefined: a merge has removed the run.
+        if (entries === undefined) break;
+        const entry = findEntry(entries, key);
+        if (entry !== undefined) return entry;
+      }
+      if (seals === this.seals) return undefined;
+    }
+  }
+
+  /** Chunks that a lookup would have to read. */
+  missingChunks(kind: RunKind, channelId: ChannelId, text: string): { run: Run; chunk: number }[] {
+    const runs = this.runs(kind);
+    if (runs.length === 0) return [];
+    const key = compositeKey(channelId, text);
+    return [...this.#candidates(runs, key)].filter(
+      ({ run, chunk }) => !this.shared.chunkCache.has(this.#chunkKey(run, chunk)),
+    );
+  }
+
+  runs(kind: RunKind): readonly Run[] {
+    return kind === RowKind.keyRun ? this.sealed.keyRuns : this.sealed.messageIdRuns;
+  }
+
+  /** Newest first: an expired key that was used again is in a newer run. */
+  *#candidates(runs: readonly Run[], key: Uint8Array): Generator<{ run: Run; chunk: number }> {
+    const hash = hashForFilter(key);
+    for (let i = runs.length - 1; i >= 0; i--) {
+      const run = runs[i] as Run;
+      const chunk = chunkFor(run, key, hash);
+      if (chunk !== undefined) yield { run, chunk };
+    }
+  }
+
+  #cachedChunk(run: Run, chunk: number): RunEntry[] | undefined {
+    return this.shared.chunkCache.get(this.#chunkKey(run, chunk));
+  }
+
+  #chunkSync(run: Run, chunk: number): RunEntry[] {
+    this.shared.counters.syncReads++;
+    const key = runKey(run.info.kind, this.place, run.info.run, RunPart.chunk, chunk);
+    const row = this.shared.kv.getSync(key);
+    // A batch that merges runs may be in LevelDB before this turn knows of it:
+    // that is why a run's rows outlive its use by one checkpoint (`retired`).
+    return this.#keepChunk(run, chunk, key, row);
+  }
+
+  async loadChunk(run: Run, chunk: number): Promise<RunEntry[] | undefined> {
+    const key = runKey(run.info.kind, this.place, run.info.run, RunPart.chunk, chunk);
+    const row = await this.shared.kv.get(key);
+    if (row === undefined && !this.runs(run.info.kind).includes(run)) return undefined;
+    return this.#keepChunk(run, chunk, key, row);
+  }
+
+  #keepChunk(run: Run, chunk: number, key: Uint8Array, row: Uint8Array | undefined): RunEntry[] {
+    const entries = readChunk(key, row, run.info);
+    this.shared.chunkCache.set(
+      this.#chunkKey(run, chunk),
+      entries,
+      (row?.length ?? 0) + 100 * entries.length,
+    );
+    return entries;
+  }
+
+  #chunkKey(run: Run, chunk: number): string {
+    return this.cacheKey(`${run.info.kind}/${run.info.run}/${chunk}`);
+  }
+
+  // ---- the checkpoint's two turns
+
+  /** First: what was active is frozen, as of the applied index. */
+  freeze(meta: PartitionMeta): FrozenTail {
+    assert(this.frozen === undefined, 'one frozen tail at a time');
+    this.frozen = {
+      tail: this.active,
+      appliedIndex: this.appliedIndex,
+      appliedTerm: this.appliedTerm,
+      confState: this.confState,
+      meta,
+    };
+    this.active = new Tail();
+    this.dirtySinceMs = undefined;
+    return this.frozen;
+  }
+}
+
+export function openChannelRow(key: Uint8Array, row: Uint8Array): SealedChannel {
+  return openRow(key, row, 'a channel row', readChannel);
+}
+
+export function openProducerRow(key: Uint8Array, row: Uint8Array): ProducerState {
+  return openRow(key, row, 'a producer row', readProducer);
+}
+
+export function keyRecordOf(entry: RunEntry): KeyRecord {
+  return readKeyRecord(new ByteReader(entry.value));
+}
+
+/** Events of a row's open block. */
+export function openEvents(channel: SealedChannel): StoredEvent[] {
+  return channel.openUnit === undefined ? [] : readUnit(new ByteReader(channel.openUnit));
+}
+
+export function weightOfSealed(channel: SealedChannel): number {
+  return weightOfChannel(channel.state) + (channel.openUnit?.length ?? 0);
+}

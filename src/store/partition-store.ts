@@ -1,0 +1,228 @@
+/** One partition's applied state, as the state machine changes it and readers see it. */
+import { ByteReader } from '../common/bytes.js';
+import { assert } from '../common/errors.js';
+import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
+import type { ConfState } from '../common/log-types.js';
+import { lookupsOf } from '../conversation/lookups.js';
+import type {
+  ChannelState,
+  KeyRecord,
+  PartitionMeta,
+  ProducerState,
+  StoredEvent,
+} from '../conversation/types.js';
+import { digestPartition } from './digest.js';
+import { RowKind } from './keys.js';
+import { type ChannelQuery, listChannels } from './list-channels.js';
+import { keyRecordOf, type PartitionState } from './partition-state.js';
+import { prefetch } from './prefetch.js';
+import { findSeqAtTime, readPage, tailChannelByName } from './reader.js';
+import { channelName, cloneChannel, cloneProducer } from './tail.js';
+import type { PageRange, PartitionStore } from './types.js';
+
+export class PartitionStoreImpl implements PartitionStore {
+  readonly #state: PartitionState;
+  readonly #checkpoint: () => Promise<void>;
+  /** What this partition counts in the store's sum of tail bytes; the store reads `tailBytes`. */
+  #inEntry = false;
+
+  constructor(state: PartitionState, checkpoint: () => Promise<void>) {
+    this.#state = state;
+    this.#checkpoint = checkpoint;
+  }
+
+  get partition(): PartitionId {
+    return this.#state.place.partition;
+  }
+  get meta(): PartitionMeta {
+    return this.#state.meta;
+  }
+  get appliedIndex(): Index {
+    return this.#state.appliedIndex;
+  }
+  get appliedTerm(): Term {
+    return this.#state.appliedTerm;
+  }
+  get sealedIndex(): Index {
+    return this.#state.sealed.record.appliedIndex;
+  }
+  get sealedTerm(): Term {
+    return this.#state.sealed.record.appliedTerm;
+  }
+  get confState(): ConfState {
+    return this.#state.confState;
+  }
+  get tailBytes(): number {
+    return this.#state.tailBytes;
+  }
+  get dirtySinceMs(): number | undefined {
+    return this.#state.dirtySinceMs;
+  }
+  get sealing(): boolean {
+    return this.#state.sealing !== undefined;
+  }
+
+  // ---- entries
+
+  setConfState(confState: ConfState): void {
+    this.#state.confState = confState;
+  }
+
+  beginEntry(): void {
+    assert(!this.#inEntry, 'entries are applied one by one');
+    this.#inEntry = true;
+  }
+
+  endEntry(index: Index, term: Term): void {
+    const state = this.#state;
+    assert(this.#inEntry, 'endEntry closes what beginEntry opened');
+    assert(index === state.appliedIndex + 1, `entry ${index} is applied after ${state.appliedIndex}`);
+    assert(term >= state.appliedTerm, `term ${term} is applied after ${state.appliedTerm}`);
+    this.#inEntry = false;
+    state.appliedIndex = index;
+    state.appliedTerm = term;
+    state.dirtySinceMs ??= state.shared.clock.monotonicMs();
+  }
+
+  prefetch(data: Uint8Array): Promise<void> | undefined {
+    return data.length === 0 ? undefined : prefetch(this.#state, lookupsOf(data));
+  }
+
+  // ---- ApplyState: what is handed out belongs to the active tail, and to nobody else
+
+  channel(tenant: string, name: string): ChannelState | undefined {
+    const { active, frozen } = this.#state;
+    const key = channelName(tenant, name);
+    const known = active.channels.get(key);
+    if (known !== undefined) return known.state;
+    // What is frozen or cached must not change under the sealing and the readers: a clone.
+    const before =
+      frozen?.tail.channels.get(key)?.state ?? this.#state.sealedChannelSync(tenant, name)?.state;
+    if (before === undefined) return undefined;
+    const channel = cloneChannel(before);
+    active.addChannel(channel, false, channel.headSeq);
+    return channel;
+  }
+
+  putChannel(channel: ChannelState): void {
+    const { active } = this.#state;
+    const known = active.channelsById.get(channel.id);
+    if (known === undefined) {
+      active.addChannel(channel, true, channel.headSeq);
+      return;
+    }
+    assert(known.state === channel, 'a channel is put as it was handed out');
+    known.dirty = true;
+  }
+
+  append(channel: ChannelState, event: StoredEvent): void {
+    const { active } = this.#state;
+    const known = active.channelsById.get(channel.id);
+    assert(known?.state === channel, 'an event goes to a channel that was handed out or put');
+    const last = known.events.at(-1);
+    const expected = (last?.seq ?? known.baseSeq) + 1;
+    assert(event.seq === expected, `event ${event.seq} of ${channel.name} where ${expected} comes next`);
+    assert(event.commitTimeUs >= (last?.commitTimeUs ?? 0), 'commit times never fall');
+    active.addEvent(known, event);
+  }
+
+  producer(id: ProducerId): ProducerState | undefined {
+    const { active, frozen } = this.#state;
+    const known = active.producers.get(id);
+    if (known !== undefined) return known.deleted ? undefined : known.state;
+    const frozenOne = frozen?.tail.producers.get(id);
+    if (frozenOne?.deleted) return undefined;
+    const before = frozenOne?.state ?? this.#state.sealedProducerSync(id);
+    return before === undefined ? undefined : active.addProducer(cloneProducer(before), false).state;
+  }
+
+  producerByName(tenant: string, name: string): ProducerState | undefined {
+    const { active, frozen, sealed } = this.#state;
+    const key = channelName(tenant, name);
+    let id: ProducerId | undefined;
+    if (active.producerNames.has(key)) id = active.producerNames.get(key);
+    else if (frozen?.tail.producerNames.has(key)) id = frozen.tail.producerNames.get(key);
+    else id = sealed.producerNames.get(key);
+    return id === undefined ? undefined : this.producer(id);
+  }
+
+  putProducer(producer: ProducerState): void {
+    const { active } = this.#state;
+    active.addProducer(producer, true);
+    if (producer.name !== '')
+      active.producerNames.set(channelName(producer.tenant, producer.name), producer.id);
+  }
+
+  deleteProducer(id: ProducerId): void {
+    const state = this.producer(id);
+    if (state === undefined) return;
+    const { active } = this.#state;
+    active.addProducer(state, true).deleted = true;
+    if (state.name !== '') active.producerNames.set(channelName(state.tenant, state.name), undefined);
+  }
+
+  key(channelId: ChannelId, key: string): KeyRecord | undefined {
+    const recent = this.#state.tailKey(channelId, key);
+    if (recent !== undefined) return recent;
+    const entry = this.#state.runEntrySync(RowKind.keyRun, channelId, key);
+    return entry === undefined ? undefined : keyRecordOf(entry);
+  }
+
+  putKey(channelId: ChannelId, key: string, record: KeyRecord): void {
+    this.#state.active.addKey(channelId, key, record);
+  }
+
+  messageId(channelId: ChannelId, messageId: string): Seq | undefined {
+    const recent = this.#state.tailMessageId(channelId, messageId);
+    if (recent !== undefined) return recent;
+    const entry = this.#state.runEntrySync(RowKind.messageIdRun, channelId, messageId);
+    return entry === undefined ? undefined : new ByteReader(entry.value).uvarint();
+  }
+
+  putMessageId(channelId: ChannelId, messageId: string, seq: Seq): void {
+    this.#state.active.addMessageId(channelId, messageId, seq);
+  }
+
+  // ---- PartitionReader
+
+  async channelByName(tenant: string, name: string): Promise<ChannelState | undefined> {
+    for (;;) {
+      const recent = tailChannelByName(this.#state, tenant, name);
+      if (recent !== undefined) return cloneChannel(recent.state);
+      const { seals } = this.#state;
+      const sealed = await this.#state.sealedChannel(tenant, name);
+      // Applied, even sealed, while we read: then the tails have it, or a newer row.
+      if (seals !== this.#state.seals) continue;
+      return sealed === undefined ? undefined : cloneChannel(sealed.state);
+    }
+  }
+
+  events(channel: ChannelState, range: PageRange): Promise<StoredEvent[]> {
+    return readPage(this.#state, channel, range);
+  }
+
+  async seqOfMessageId(channelId: ChannelId, messageId: string): Promise<Seq | undefined> {
+    const recent = this.#state.tailMessageId(channelId, messageId);
+    if (recent !== undefined) return recent;
+    const entry = await this.#state.runEntry(RowKind.messageIdRun, channelId, messageId);
+    return entry === undefined ? undefined : new ByteReader(entry.value).uvarint();
+  }
+
+  seqAtTime(channel: ChannelState, timeUs: TimeUs): Promise<Seq> {
+    return findSeqAtTime(this.#state, channel, timeUs);
+  }
+
+  listChannels(query: ChannelQuery): Promise<ChannelState[]> {
+    return listChannels(this.#state, query);
+  }
+
+  // ---- sealing
+
+  checkpoint(): Promise<void> {
+    return this.#checkpoint();
+  }
+
+  digest(): Promise<string> {
+    return digestPartition(this.#state);
+  }
+}

@@ -1,0 +1,81 @@
+/** Brings to the caches what applying an entry will look up, so that apply need not block the loop. */
+import type { Lookups } from '../conversation/types.js';
+import { RowKind, type RunKind } from './keys.js';
+import type { PartitionState } from './partition-state.js';
+import { channelName } from './tail.js';
+
+/** Undefined: all of it is at hand (or known to be nowhere). */
+export function prefetch(state: PartitionState, lookups: Lookups): Promise<void> | undefined {
+  const waits: Promise<unknown>[] = [];
+  for (const { tenant, name } of lookups.channels) {
+    if (!channelAtHand(state, tenant, name)) waits.push(state.sealedChannel(tenant, name));
+  }
+  for (const id of lookups.producers) fetchProducer(state, id, waits);
+  for (const { tenant, name } of lookups.producerNames) {
+    const id = state.sealed.producerNames.get(channelName(tenant, name));
+    if (id !== undefined) fetchProducer(state, id, waits);
+  }
+  for (const text of lookups.requestKeys) fetchChunks(state, RowKind.keyRun, 0, text, waits);
+  for (const { tenant, name, key } of lookups.keys) {
+    withChannelId(state, tenant, name, waits, (id) => fetchChunks(state, RowKind.keyRun, id, key, waits));
+  }
+  for (const { tenant, name, messageId } of lookups.messageIds) {
+    withChannelId(state, tenant, name, waits, (id) =>
+      fetchChunks(state, RowKind.messageIdRun, id, messageId, waits),
+    );
+  }
+  return waits.length === 0 ? undefined : Promise.all(waits).then(() => undefined);
+}
+
+function channelAtHand(state: PartitionState, tenant: string, name: string): boolean {
+  const key = channelName(tenant, name);
+  return (
+    state.active.channels.has(key) ||
+    state.frozen?.tail.channels.has(key) === true ||
+    state.shared.channelCache.has(state.cacheKey(key)) ||
+    !state.maySealed(tenant, name)
+  );
+}
+
+function fetchProducer(state: PartitionState, id: number, waits: Promise<unknown>[]): void {
+  if (state.active.producers.has(id) || state.frozen?.tail.producers.has(id)) return;
+  if (!state.sealed.producers.has(id) || state.shared.producerCache.has(state.cacheKey(id))) return;
+  waits.push(state.sealedProducer(id));
+}
+
+/** Calls back now where the channel is at hand, else once it is read; where there is none, there are no keys. */
+function withChannelId(
+  state: PartitionState,
+  tenant: string,
+  name: string,
+  waits: Promise<unknown>[],
+  found: (channelId: number) => void,
+): void {
+  if (state.sealed.keyRuns.length === 0 && state.sealed.messageIdRuns.length === 0) return;
+  const key = channelName(tenant, name);
+  const tail = state.active.channels.get(key) ?? state.frozen?.tail.channels.get(key);
+  const id = tail?.state.id ?? state.shared.channelCache.get(state.cacheKey(key))?.state.id;
+  if (id !== undefined) return found(id);
+  if (!state.maySealed(tenant, name)) return;
+  // Chunks come in a second step: their waits are awaited inside this one.
+  waits.push(
+    state.sealedChannel(tenant, name).then(async (channel) => {
+      if (channel === undefined) return;
+      const more = waits.length;
+      found(channel.state.id);
+      await Promise.all(waits.slice(more));
+    }),
+  );
+}
+
+function fetchChunks(
+  state: PartitionState,
+  kind: RunKind,
+  channelId: number,
+  text: string,
+  waits: Promise<unknown>[],
+): void {
+  for (const { run, chunk } of state.missingChunks(kind, channelId, text)) {
+    waits.push(state.loadChunk(run, chunk));
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * The envelope of every LevelDB value: version u8, xxh64 of key and body, body.
+ * The key is part of the checksum, so a value at the wrong place is damage too
+ * (LevelDB itself verifies nothing on read).
+ */
+import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
+import { HansardError } from '../common/errors.js';
+import { xxh64Seeded } from '../common/hash.js';
+import { asBuffer } from './keys.js';
+
+export const rowVersion = 1;
+const bodyAt = 9;
+
+/** A writer whose first bytes are kept for the envelope. */
+export function rowWriter(initialBytes = 256): ByteWriter {
+  return new ByteWriter(initialBytes + bodyAt).u8(rowVersion).u64big(0n);
+}
+
+/** Completes what `rowWriter` began. */
+export function sealRow(key: Uint8Array, writer: ByteWriter): Buffer {
+  const row = writer.finish();
+  row.writeBigUInt64LE(checksum(key, row), 1);
+  return row;
+}
+
+/** The checksum of a finished row, for the checkpoint's digest. */
+export function checksumOfRow(row: Uint8Array): bigint {
+  return asBuffer(row).readBigUInt64LE(1);
+}
+
+/** Verifies and opens a value; `what` names it in the error. */
+export function openRow<T>(key: Uint8Array, row: Uint8Array, what: string, read: (body: ByteReader) => T): T {
+  if (row.length < bodyAt) throw damaged(what, 'it is cut short', key);
+  const version = row[0] as number;
+  const stored = checksumOfRow(row);
+  if (stored !== checksum(key, row)) throw damaged(what, 'its checksum does not match', key);
+  if (version > rowVersion) {
+    throw new HansardError(
+      'FORMAT_TOO_NEW',
+      `${what} has version ${version}; this program knows ${rowVersion}`,
+    );
+  }
+  try {
+    return read(new ByteReader(row, bodyAt));
+  } catch (error) {
+    if (error instanceof MalformedError) throw damaged(what, error.message, key);
+    throw error;
+  }
+}
+
+export function damaged(what: string, problem: string, key?: Uint8Array): HansardError {
+  const fields = key === undefined ? {} : { key: asBuffer(key).toString('hex') };
+  return new HansardError('STORE_DAMAGED', `${what}: ${problem}`, fields);
+}
+
+/** The version byte is covered through the seed. */
+function checksum(key: Uint8Array, row: Uint8Array): bigint {
+  const seed = xxh64Seeded(key, BigInt(row[0] as number));
+  return row.length === bodyAt ? xxh64Seeded(empty, seed) : xxh64Seeded(row.subarray(bodyAt), seed);
+}
+const empty = new Uint8Array(0);

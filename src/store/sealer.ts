@@ -1,0 +1,345 @@
+/**
+ * One partition's part of a checkpoint: turns its frozen tail into rows, in
+ * slices. Nothing that readers see changes before `finishSeal`, which runs in
+ * the turn in which the batch has resolved.
+ */
+import { ByteReader, ByteWriter } from '../common/bytes.js';
+import { assert } from '../common/errors.js';
+import { xxh64Seeded } from '../common/hash.js';
+import type { ProducerId } from '../common/ids.js';
+import type { StoredEvent } from '../conversation/types.js';
+import { BlockCutter, readUnit, writeUnit } from './block.js';
+import { blockKey, checkpointKey, nameBytes, nameKey, partitionKey, producerKey, RowKind } from './keys.js';
+import { openChannelRow, type PartitionState, weightOfSealed } from './partition-state.js';
+import { damaged, rowWriter, sealRow } from './rows.js';
+import { deleteRunRows, type SealedRuns, sealRuns } from './run-merge.js';
+import { compositeKey, type RunEntry } from './runs.js';
+import type { SealBatch } from './seal-batch.js';
+import {
+  type PartitionRecord,
+  type SealedChannel,
+  writeChannel,
+  writeCheckpoint,
+  writeKeyRecord,
+  writePartition,
+  writeProducer,
+} from './state-codec.js';
+import { channelName, type FrozenTail, type TailChannel } from './tail.js';
+
+/** Checkpoint records that are kept; a lost batch among them is noticed at open. */
+const checkpointsKept = 64;
+/** Rows of channels that are read at once. */
+const rowsAtOnce = 64;
+
+/** What `finishSeal` makes visible. */
+export interface Sealed {
+  readonly frozen: FrozenTail;
+  readonly record: PartitionRecord;
+  /** New rows for the cache; undefined: too many to hold, drop the old one. */
+  readonly channels: [string, SealedChannel | undefined][];
+  readonly keyRuns: SealedRuns;
+  readonly messageIdRuns: SealedRuns;
+}
+
+export async function sealPartition(
+  state: PartitionState,
+  frozen: FrozenTail,
+  out: SealBatch,
+): Promise<Sealed> {
+  const before = state.sealed.record;
+  const channels = await sealChannels(state, frozen, out);
+  const producerCount = await sealProducers(state, frozen, out);
+  let nextRun = before.nextRun;
+  const takeNumber = () => nextRun++;
+  for (const info of before.retired) deleteRunRows(out, state.place, info);
+  const { kv } = state.shared;
+  const floor = frozen.meta.keyHorizonUs;
+  const seal = (kind: typeof RowKind.keyRun | typeof RowKind.messageIdRun, entries: RunEntry[]) =>
+    sealRuns(kv, state.place, out, kind, state.runs(kind), entries, floor, takeNumber);
+  const keyRuns = await seal(RowKind.keyRun, await keyEntries(frozen, out));
+  const messageIdRuns = await seal(RowKind.messageIdRun, await messageIdEntries(frozen, out));
+  const record = putRecords(state, frozen, out, {
+    producerCount,
+    nextRun,
+    runs: [...keyRuns.runs, ...messageIdRuns.runs].map((run) => run.info),
+    retired: [...keyRuns.retired, ...messageIdRuns.retired].map((run) => run.info),
+  });
+  return { frozen, record, channels, keyRuns, messageIdRuns };
+}
+
+/** The batch is synced: drops the frozen tail and brings all that stands beside the database up to date. */
+export function finishSeal(state: PartitionState, sealed: Sealed): void {
+  const { channelCache, producerCache } = state.shared;
+  for (const [cacheKey, channel] of sealed.channels) {
+    if (channel === undefined) channelCache.delete(cacheKey);
+    else channelCache.set(cacheKey, channel, weightOfSealed(channel));
+  }
+  for (const [id, producer] of sealed.frozen.tail.producers) {
+    if (!producer.dirty) continue;
+    producerCache.delete(state.cacheKey(id));
+    if (producer.deleted) state.sealed.producers.delete(id);
+    else state.sealed.producers.add(id);
+  }
+  for (const [name, id] of sealed.frozen.tail.producerNames) {
+    if (id === undefined) state.sealed.producerNames.delete(name);
+    else state.sealed.producerNames.set(name, id);
+  }
+  state.sealed.keyRuns = sealed.keyRuns.runs;
+  state.sealed.messageIdRuns = sealed.messageIdRuns.runs;
+  state.sealed.record = sealed.record;
+  state.frozen = undefined;
+  state.seals++;
+}
+
+// ---- channels
+
+async function sealChannels(
+  state: PartitionState,
+  frozen: FrozenTail,
+  out: SealBatch,
+): Promise<Sealed['channels']> {
+  const dirty = [...frozen.tail.channels.values()].filter((channel) => channel.dirty);
+  const results: Sealed['channels'] = [];
+  let room = state.shared.channelCache.maxBytes / 4;
+  let created = 0;
+  for (let from = 0; from < dirty.length; from += rowsAtOnce) {
+    const group = dirty.slice(from, from + rowsAtOnce);
+    const rows = await loadRows(state, group);
+    for (const [i, channel] of group.entries()) {
+      const before = rows[i];
+      if (before === undefined) created++;
+      const sealed = await sealChannel(state, channel, before, out);
+      const weight = weightOfSealed(sealed);
+      const keep = room >= weight;
+      if (keep) room -= weight;
+      results.push([
+        state.cacheKey(channelName(sealed.state.tenant, sealed.state.name)),
+        keep ? sealed : undefined,
+      ]);
+    }
+  }
+  const count = state.sealed.record.meta.channelCount + created;
+  assert(
+    count === frozen.meta.channelCount,
+    `partition ${state.place.partition} has ${count} channels, its meta says ${frozen.meta.channelCount}`,
+  );
+  return results;
+}
+
+/** The sealed rows of some channels; undefined for new ones. */
+async function loadRows(
+  state: PartitionState,
+  channels: readonly TailChannel[],
+): Promise<(SealedChannel | undefined)[]> {
+  const rows: (SealedChannel | undefined)[] = [];
+  const wanted: number[] = [];
+  const keys: Uint8Array[] = [];
+  for (const [i, { state: channel }] of channels.entries()) {
+    const cached = state.shared.channelCache.get(state.cacheKey(channelName(channel.tenant, channel.name)));
+    rows.push(cached);
+    const name = nameBytes(channel.tenant, channel.name);
+    if (cached !== undefined || !state.sealed.names.has(name)) continue;
+    wanted.push(i);
+    keys.push(nameKey(RowKind.channel, state.place, name));
+  }
+  if (keys.length === 0) return rows;
+  const values = await state.shared.kv.getMany(keys);
+  for (const [i, value] of values.entries()) {
+    const place = wanted[i] as number;
+    const { tenant, name } = (channels[place] as TailChannel).state;
+    // Missing: a collision of hashes (then the channel is new), or damage; `sealedChannel` tells.
+    rows[place] =
+      value === undefined
+        ? await state.sealedChannel(tenant, name)
+        : openChannelRow(keys[i] as Uint8Array, value);
+  }
+  return rows;
+}
+
+async function sealChannel(
+  state: PartitionState,
+  channel: TailChannel,
+  before: SealedChannel | undefined,
+  out: SealBatch,
+): Promise<SealedChannel> {
+  const { id, tenant, name, headSeq } = channel.state;
+  const sealedHead = before?.state.headSeq ?? 0;
+  if (sealedHead !== channel.baseSeq || headSeq !== channel.baseSeq + channel.events.length) {
+    throw damaged(
+      `channel ${name}`,
+      `it is sealed up to ${sealedHead}, its tail goes from ${channel.baseSeq + 1} to ${headSeq}`,
+    );
+  }
+  const nameInBytes = nameBytes(tenant, name);
+  if (before === undefined) {
+    const key = nameKey(RowKind.channelName, state.place, nameInBytes);
+    const pause = out.put(key, rowWriter(16).uvarint(id));
+    if (pause !== undefined) await pause;
+    // Early is harmless: until the batch is there, the frozen tail answers for it.
+    state.sealed.names.add(nameInBytes);
+  }
+  const sealed = await sealEvents(state, channel, before, out);
+  const key = nameKey(RowKind.channel, state.place, nameInBytes);
+  const writer = rowWriter(512 + (sealed.openUnit?.length ?? 0));
+  writeChannel(writer, sealed);
+  const pause = out.put(key, writer);
+  if (pause !== undefined) await pause;
+  return sealed;
+}
+
+/** Appends the tail's events to the open block; full ones become rows. */
+async function sealEvents(
+  state: PartitionState,
+  channel: TailChannel,
+  before: SealedChannel | undefined,
+  out: SealBatch,
+): Promise<SealedChannel> {
+  const unchanged = { openUnit: before?.openUnit, blockCount: before?.blockCount ?? 0 };
+  const openFirstSeq = before?.openFirstSeq ?? 1;
+  if (channel.events.length === 0) return { state: channel.state, openFirstSeq, ...unchanged };
+  const cutter = new BlockCutter(state.shared.blockBytes);
+  if (before?.openUnit !== undefined) cutter.resume(readUnit(new ByteReader(before.openUnit)));
+  let blockCount = unchanged.blockCount;
+  for (const event of channel.events) {
+    for (const full of [cutter.add(event), cutter.takeOversized()]) {
+      if (full === undefined) continue;
+      blockCount++;
+      const pause = putBlock(state, channel.state.id, full, out);
+      if (pause !== undefined) await pause;
+    }
+  }
+  const open = cutter.open;
+  let openUnit: Uint8Array | undefined;
+  if (open.length > 0) {
+    const writer = new ByteWriter(state.shared.blockBytes + 512);
+    writeUnit(writer, open, false);
+    // Its own bytes: it may stay in the cache for long.
+    openUnit = Uint8Array.from(writer.finish());
+  }
+  return {
+    state: channel.state,
+    openFirstSeq: open[0]?.seq ?? channel.state.headSeq + 1,
+    blockCount,
+    openUnit,
+  };
+}
+
+function putBlock(
+  state: PartitionState,
+  channelId: number,
+  events: readonly StoredEvent[],
+  out: SealBatch,
+): Promise<void> | undefined {
+  const key = blockKey(state.place, channelId, (events[0] as StoredEvent).seq);
+  const writer = rowWriter(state.shared.blockBytes + 512);
+  writeUnit(writer, events, true);
+  // Compressing costs more than copying: count the events' bytes as well.
+  const pause = out.put(key, writer);
+  return pause ?? out.spent(state.shared.blockBytes);
+}
+
+// ---- producers, keys, message ids
+
+async function sealProducers(state: PartitionState, frozen: FrozenTail, out: SealBatch): Promise<number> {
+  let count = state.sealed.producers.size;
+  const known = (id: ProducerId) => state.sealed.producers.has(id);
+  for (const [id, producer] of frozen.tail.producers) {
+    if (!producer.dirty) continue;
+    const key = producerKey(state.place, id);
+    if (producer.deleted) {
+      if (known(id)) count--;
+      out.del(key);
+      continue;
+    }
+    if (!known(id)) count++;
+    const writer = rowWriter(64 + 48 * producer.state.answers.length);
+    writeProducer(writer, producer.state);
+    const pause = out.put(key, writer);
+    if (pause !== undefined) await pause;
+  }
+  return count;
+}
+
+async function keyEntries(frozen: FrozenTail, out: SealBatch): Promise<RunEntry[]> {
+  const entries: RunEntry[] = [];
+  for (const [channelId, keys] of frozen.tail.keys) {
+    for (const [text, record] of keys) {
+      const value = new ByteWriter(40);
+      writeKeyRecord(value, record);
+      entries.push({
+        key: compositeKey(channelId, text),
+        value: value.finish(),
+        timeUs: record.commitTimeUs,
+      });
+      const pause = out.spent(64);
+      if (pause !== undefined) await pause;
+    }
+  }
+  return entries;
+}
+
+async function messageIdEntries(frozen: FrozenTail, out: SealBatch): Promise<RunEntry[]> {
+  const entries: RunEntry[] = [];
+  for (const [channelId, ids] of frozen.tail.messageIds) {
+    for (const [text, seq] of ids) {
+      const value = new ByteWriter(10).uvarint(seq).finish();
+      entries.push({ key: compositeKey(channelId, text), value, timeUs: 0 });
+      const pause = out.spent(64);
+      if (pause !== undefined) await pause;
+    }
+  }
+  return entries;
+}
+
+// ---- the records that decide
+
+type Decided = Pick<PartitionRecord, 'producerCount' | 'nextRun' | 'runs' | 'retired'>;
+
+function putRecords(
+  state: PartitionState,
+  frozen: FrozenTail,
+  out: SealBatch,
+  decided: Decided,
+): PartitionRecord {
+  const before = state.sealed.record;
+  const number = before.lastCheckpoint + 1;
+  const checkpoint = {
+    number,
+    appliedIndex: frozen.appliedIndex,
+    appliedTerm: frozen.appliedTerm,
+    rowCount: out.rowCount,
+    digest: digestOfCheckpoint(out, number, frozen),
+    previousDigest: before.lastDigest,
+  };
+  const checkpointWriter = rowWriter(64);
+  writeCheckpoint(checkpointWriter, checkpoint);
+  const key = checkpointKey(state.place, number);
+  out.batch.put(key, sealRow(key, checkpointWriter));
+  const firstCheckpoint = Math.max(before.firstCheckpoint, number - checkpointsKept + 1, 1);
+  for (let gone = Math.max(before.firstCheckpoint, 1); gone < firstCheckpoint; gone++) {
+    out.del(checkpointKey(state.place, gone));
+  }
+  const record: PartitionRecord = {
+    partition: before.partition,
+    generation: before.generation,
+    appliedIndex: frozen.appliedIndex,
+    appliedTerm: frozen.appliedTerm,
+    confState: frozen.confState,
+    meta: frozen.meta,
+    firstCheckpoint,
+    lastCheckpoint: number,
+    lastDigest: checkpoint.digest,
+    ...decided,
+  };
+  const writer = rowWriter(512);
+  writePartition(writer, record);
+  const recordKey = partitionKey(record.partition);
+  out.batch.put(recordKey, sealRow(recordKey, writer));
+  return record;
+}
+
+/** Over the rows' checksums, and this checkpoint's number and place: two empty ones differ. */
+function digestOfCheckpoint(out: SealBatch, number: number, frozen: FrozenTail): bigint {
+  const own = new ByteWriter(32).uvarint(number).uvarint(frozen.appliedIndex).uvarint(frozen.appliedTerm);
+  return xxh64Seeded(own.uvarint(out.rowCount).finish(), out.digest);
+}

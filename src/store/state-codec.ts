@@ -1,0 +1,347 @@
+/** Bodies of the rows that hold state: channels, producers, partitions, checkpoints. docs/format.md, "The database". */
+import { type ByteReader, type ByteWriter, MalformedError } from '../common/bytes.js';
+import { type ErrorFields, type Reason, reasons } from '../common/errors.js';
+import type { Index, PartitionId, Seq, Term, TimeUs } from '../common/ids.js';
+import type { ConfState } from '../common/log-types.js';
+import type {
+  AppendAnswer,
+  ChannelState,
+  KeyRecord,
+  Participant,
+  PartitionMeta,
+  ProducerAnswer,
+  ProducerState,
+} from '../conversation/types.js';
+import type { RunKind } from './keys.js';
+
+/** A channel as sealed: its fields, where its blocks end, and its open block. */
+export interface SealedChannel {
+  readonly state: ChannelState;
+  /** First seq that is not in a full block. */
+  readonly openFirstSeq: Seq;
+  readonly blockCount: number;
+  /** The open block's unit, uncompressed; undefined where it is empty. */
+  readonly openUnit: Uint8Array | undefined;
+}
+
+export interface RunInfo {
+  readonly kind: RunKind;
+  readonly run: number;
+  readonly entries: number;
+  readonly chunks: number;
+  readonly indexRows: number;
+  readonly bytes: number;
+  /** Commit times of the oldest and newest entry; 0 for message ids. */
+  readonly minTimeUs: TimeUs;
+  readonly maxTimeUs: TimeUs;
+}
+
+/** What a checkpoint decides: all else in the database counts only as far as this says so. */
+export interface PartitionRecord {
+  readonly partition: PartitionId;
+  readonly generation: number;
+  readonly appliedIndex: Index;
+  readonly appliedTerm: Term;
+  readonly confState: ConfState;
+  readonly meta: PartitionMeta;
+  readonly producerCount: number;
+  /** Checkpoint records at hand: first … last, dense. 0: none yet. */
+  readonly firstCheckpoint: number;
+  readonly lastCheckpoint: number;
+  readonly lastDigest: bigint;
+  readonly nextRun: number;
+  /** Oldest first. */
+  readonly runs: readonly RunInfo[];
+  /** Merged or expired: out of use, their rows go with the next checkpoint. */
+  readonly retired: readonly RunInfo[];
+}
+
+export interface CheckpointRecord {
+  readonly number: number;
+  readonly appliedIndex: Index;
+  readonly appliedTerm: Term;
+  /** Rows that this checkpoint wrote, this record and the partition's excluded. */
+  readonly rowCount: number;
+  readonly digest: bigint;
+  readonly previousDigest: bigint;
+}
+
+export function writeChannel(writer: ByteWriter, channel: SealedChannel): void {
+  writeChannelFields(writer, channel.state);
+  writer.uvarint(channel.openFirstSeq).uvarint(channel.blockCount);
+  writer.sized(channel.openUnit ?? none);
+}
+const none = new Uint8Array(0);
+
+export function readChannel(reader: ByteReader): SealedChannel {
+  const state = readChannelFields(reader);
+  const openFirstSeq = reader.uvarint();
+  const blockCount = reader.uvarint();
+  const openUnit = reader.sized();
+  reader.end();
+  return { state, openFirstSeq, blockCount, openUnit: openUnit.length === 0 ? undefined : openUnit };
+}
+
+/** Also what the digest sees of a channel. */
+export function writeChannelFields(writer: ByteWriter, state: ChannelState): void {
+  writer.uvarint(state.id).string(state.tenant).string(state.name).string(state.uid);
+  writer.string(state.title).string(state.class).uvarint(state.labels.length);
+  for (const [key, value] of state.labels) writer.string(key).string(value);
+  writer.uvarint(state.participants.length);
+  for (const who of state.participants) writer.string(who.id).string(who.displayName).string(who.role);
+  writer.u64(state.createTimeUs).u64(state.updateTimeUs).u64(state.activityTimeUs);
+  writer.uvarint(state.headSeq).uvarint(state.lastMessageSeq).uvarint(state.messageCount);
+  writer.uvarint(state.revision);
+}
+
+function readChannelFields(reader: ByteReader): ChannelState {
+  return {
+    id: reader.uvarint(),
+    tenant: reader.string(),
+    name: reader.string(),
+    uid: reader.string(),
+    title: reader.string(),
+    class: reader.string(),
+    labels: list(reader, 2, (): [string, string] => [reader.string(), reader.string()]),
+    participants: list(
+      reader,
+      3,
+      (): Participant => ({ id: reader.string(), displayName: reader.string(), role: reader.string() }),
+    ),
+    createTimeUs: reader.u64(),
+    updateTimeUs: reader.u64(),
+    activityTimeUs: reader.u64(),
+    headSeq: reader.uvarint(),
+    lastMessageSeq: reader.uvarint(),
+    messageCount: reader.uvarint(),
+    revision: reader.uvarint(),
+  };
+}
+
+const AnswerKind = { appended: 0, refused: 1 } as const;
+
+export function writeProducer(writer: ByteWriter, producer: ProducerState): void {
+  writer.uvarint(producer.id).string(producer.tenant).string(producer.name);
+  writer.uvarint(producer.lastCounter).u64(producer.lastActiveUs).uvarint(producer.answers.length);
+  for (const answer of producer.answers) {
+    writer.uvarint(answer.firstCounter).uvarint(answer.lastCounter).u32(answer.digest);
+    writeAnswer(writer, answer.answer);
+  }
+}
+
+export function readProducer(reader: ByteReader): ProducerState {
+  const producer = {
+    id: reader.uvarint(),
+    tenant: reader.string(),
+    name: reader.string(),
+    lastCounter: reader.uvarint(),
+    lastActiveUs: reader.u64(),
+    answers: list(
+      reader,
+      7,
+      (): ProducerAnswer => ({
+        firstCounter: reader.uvarint(),
+        lastCounter: reader.uvarint(),
+        digest: reader.u32(),
+        answer: readAnswer(reader),
+      }),
+    ),
+  };
+  reader.end();
+  return producer;
+}
+
+function writeAnswer(writer: ByteWriter, answer: AppendAnswer): void {
+  if (answer.kind === 'appended') {
+    writer.u8(AnswerKind.appended).uvarint(answer.firstSeq).uvarint(answer.count).u64(answer.commitTimeUs);
+    writer.u8(answer.duplicate ? 1 : 0).string(answer.channelUid);
+    // 0: dense; else the number of seqs and one more.
+    writer.uvarint(answer.seqs === undefined ? 0 : answer.seqs.length + 1);
+    for (const seq of answer.seqs ?? []) writer.uvarint(seq);
+    return;
+  }
+  writer.u8(AnswerKind.refused).string(answer.reason).string(answer.message);
+  const fields = Object.entries(answer.fields);
+  writer.uvarint(fields.length);
+  for (const [name, value] of fields) writer.string(name).string(JSON.stringify(value));
+}
+
+function readAnswer(reader: ByteReader): AppendAnswer {
+  const kind = reader.u8();
+  if (kind === AnswerKind.appended) {
+    const answer = {
+      kind: 'appended' as const,
+      firstSeq: reader.uvarint(),
+      count: reader.uvarint(),
+      commitTimeUs: reader.u64(),
+      duplicate: reader.u8() === 1,
+      channelUid: reader.string(),
+    };
+    const seqs = reader.uvarint();
+    if (seqs === 0) return { ...answer, seqs: undefined };
+    if (seqs - 1 > reader.remaining) throw new MalformedError(`${seqs} seqs`);
+    return { ...answer, seqs: Array.from({ length: seqs - 1 }, () => reader.uvarint()) };
+  }
+  if (kind !== AnswerKind.refused) throw new MalformedError(`answer kind ${kind}`);
+  const reason = reader.string();
+  if (!(reason in reasons)) throw new MalformedError(`unknown reason ${reason}`);
+  const message = reader.string();
+  const fields = Object.fromEntries(
+    list(reader, 2, (): [string, string | number | boolean] => [
+      reader.string(),
+      jsonScalar(reader.string()),
+    ]),
+  ) satisfies ErrorFields;
+  return { kind: 'refused', reason: reason as Reason, message, fields };
+}
+
+function jsonScalar(text: string): string | number | boolean {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') return value;
+  } catch {
+    // Falls through: the row's checksum was right, so it was written wrongly.
+  }
+  throw new MalformedError('a field of a refusal');
+}
+
+export function writePartition(writer: ByteWriter, record: PartitionRecord): void {
+  writer
+    .u16(record.partition)
+    .u32(record.generation)
+    .uvarint(record.appliedIndex)
+    .uvarint(record.appliedTerm);
+  writeConfState(writer, record.confState);
+  writeMeta(writer, record.meta);
+  writer.uvarint(record.producerCount);
+  writer.uvarint(record.firstCheckpoint).uvarint(record.lastCheckpoint).u64big(record.lastDigest);
+  writer.uvarint(record.nextRun);
+  writeRuns(writer, record.runs);
+  writeRuns(writer, record.retired);
+}
+
+function writeRuns(writer: ByteWriter, runs: readonly RunInfo[]): void {
+  writer.uvarint(runs.length);
+  for (const run of runs) {
+    writer.u8(run.kind).uvarint(run.run).uvarint(run.entries).uvarint(run.chunks).uvarint(run.indexRows);
+    writer.uvarint(run.bytes).u64(run.minTimeUs).u64(run.maxTimeUs);
+  }
+}
+
+function readRuns(reader: ByteReader): RunInfo[] {
+  return list(reader, 20, () => ({
+    kind: reader.u8() as RunKind,
+    run: reader.uvarint(),
+    entries: reader.uvarint(),
+    chunks: reader.uvarint(),
+    indexRows: reader.uvarint(),
+    bytes: reader.uvarint(),
+    minTimeUs: reader.u64(),
+    maxTimeUs: reader.u64(),
+  }));
+}
+
+export function readPartition(reader: ByteReader): PartitionRecord {
+  const partition = reader.u16();
+  const record: PartitionRecord = {
+    partition,
+    generation: reader.u32(),
+    appliedIndex: reader.uvarint(),
+    appliedTerm: reader.uvarint(),
+    confState: readConfState(reader),
+    meta: readMeta(reader, partition),
+    producerCount: reader.uvarint(),
+    firstCheckpoint: reader.uvarint(),
+    lastCheckpoint: reader.uvarint(),
+    lastDigest: reader.u64big(),
+    nextRun: reader.uvarint(),
+    runs: readRuns(reader),
+    retired: readRuns(reader),
+  };
+  reader.end();
+  return record;
+}
+
+/** Also what the digest sees of a partition. */
+export function writeMeta(writer: ByteWriter, meta: PartitionMeta): void {
+  writer
+    .u64(meta.lastCommitTimeUs)
+    .u64(meta.keyHorizonUs)
+    .uvarint(meta.nextChannelId)
+    .uvarint(meta.nextProducer);
+  writer.uvarint(meta.channelCount);
+  const { applyVersion, producerWindow, keyRetentionUs, producerIdleUs } = meta.settings;
+  writer.uvarint(applyVersion).uvarint(producerWindow).u64(keyRetentionUs).u64(producerIdleUs);
+}
+
+function readMeta(reader: ByteReader, partition: PartitionId): PartitionMeta {
+  return {
+    partition,
+    lastCommitTimeUs: reader.u64(),
+    keyHorizonUs: reader.u64(),
+    nextChannelId: reader.uvarint(),
+    nextProducer: reader.uvarint(),
+    channelCount: reader.uvarint(),
+    settings: {
+      applyVersion: reader.uvarint(),
+      producerWindow: reader.uvarint(),
+      keyRetentionUs: reader.u64(),
+      producerIdleUs: reader.u64(),
+    },
+  };
+}
+
+function writeConfState(writer: ByteWriter, conf: ConfState): void {
+  for (const ids of [conf.voters, conf.votersOutgoing, conf.learners, conf.learnersNext]) {
+    writer.uvarint(ids.length);
+    for (const id of ids) writer.uvarint(id);
+  }
+  writer.u8(conf.autoLeave ? 1 : 0);
+}
+
+function readConfState(reader: ByteReader): ConfState {
+  const ids = () => list(reader, 1, () => reader.uvarint());
+  return {
+    voters: ids(),
+    votersOutgoing: ids(),
+    learners: ids(),
+    learnersNext: ids(),
+    autoLeave: reader.u8() === 1,
+  };
+}
+
+export function writeCheckpoint(writer: ByteWriter, record: CheckpointRecord): void {
+  writer.uvarint(record.number).uvarint(record.appliedIndex).uvarint(record.appliedTerm);
+  writer.uvarint(record.rowCount).u64big(record.digest).u64big(record.previousDigest);
+}
+
+export function readCheckpoint(reader: ByteReader): CheckpointRecord {
+  const record = {
+    number: reader.uvarint(),
+    appliedIndex: reader.uvarint(),
+    appliedTerm: reader.uvarint(),
+    rowCount: reader.uvarint(),
+    digest: reader.u64big(),
+    previousDigest: reader.u64big(),
+  };
+  reader.end();
+  return record;
+}
+
+export function writeKeyRecord(writer: ByteWriter, record: KeyRecord): void {
+  writer.uvarint(record.seq).u64(record.commitTimeUs).bytes(record.contentDigest);
+}
+
+export function readKeyRecord(reader: ByteReader): KeyRecord {
+  const seq = reader.uvarint();
+  const commitTimeUs = reader.u64();
+  // A copy: the chunk's buffer must not live on for 16 bytes of it.
+  return { seq, commitTimeUs, contentDigest: Uint8Array.from(reader.bytes(reader.remaining)) };
+}
+
+/** A counted list; each item takes at least `minBytes`, so a damaged count can't make us allocate. */
+function list<T>(reader: ByteReader, minBytes: number, read: () => T): T[] {
+  const count = reader.uvarint();
+  if (count * minBytes > reader.remaining) throw new MalformedError(`a list of ${count}`);
+  return Array.from({ length: count }, read);
+}

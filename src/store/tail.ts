@@ -1,0 +1,143 @@
+/**
+ * Applied state that is only in memory (and in the log): events as views onto
+ * the entries' buffers, and what changed of channels, producers, keys and
+ * message ids. While a checkpoint seals one, it is frozen: nothing in it changes
+ * any more, and applying clones what it takes from it.
+ */
+import type { ChannelId, Index, ProducerId, Seq, Term } from '../common/ids.js';
+import type { ConfState } from '../common/log-types.js';
+import type {
+  ChannelState,
+  KeyRecord,
+  PartitionMeta,
+  ProducerState,
+  StoredEvent,
+} from '../conversation/types.js';
+
+/** Approximate bytes that V8 takes, beside the texts and contents themselves. */
+const objectBytes = {
+  event: 160,
+  channel: 600,
+  producer: 300,
+  answer: 160,
+  key: 220,
+  messageId: 120,
+} as const;
+
+export interface TailChannel {
+  state: ChannelState;
+  /** Put or appended to; a channel that was only looked up is not. */
+  dirty: boolean;
+  /** Dense; `events[i].seq` is `baseSeq + 1 + i`. */
+  readonly events: StoredEvent[];
+  readonly baseSeq: Seq;
+}
+
+export interface TailProducer {
+  state: ProducerState;
+  dirty: boolean;
+  deleted: boolean;
+  /** As counted in the tail's bytes. */
+  weight: number;
+}
+
+export class Tail {
+  /** By `channelName`. */
+  readonly channels = new Map<string, TailChannel>();
+  readonly channelsById = new Map<ChannelId, TailChannel>();
+  readonly producers = new Map<ProducerId, TailProducer>();
+  /** By `channelName(tenant, name)` of a named producer; undefined: deleted. */
+  readonly producerNames = new Map<string, ProducerId | undefined>();
+  readonly keys = new Map<ChannelId, Map<string, KeyRecord>>();
+  readonly messageIds = new Map<ChannelId, Map<string, Seq>>();
+  keyCount = 0;
+  messageIdCount = 0;
+  /** Of all that is in here, approximately. */
+  bytes = 0;
+
+  addChannel(state: ChannelState, dirty: boolean, baseSeq: Seq): TailChannel {
+    const channel: TailChannel = { state, dirty, events: [], baseSeq };
+    this.channels.set(channelName(state.tenant, state.name), channel);
+    this.channelsById.set(state.id, channel);
+    this.bytes += weightOfChannel(state);
+    return channel;
+  }
+
+  addEvent(channel: TailChannel, event: StoredEvent): void {
+    channel.events.push(event);
+    channel.dirty = true;
+    this.bytes += event.headerLength + event.contentLength + objectBytes.event;
+  }
+
+  /** A producer that was looked up, or put; `putProducer` of the same one changes it. */
+  addProducer(state: ProducerState, dirty: boolean): TailProducer {
+    const known = this.producers.get(state.id);
+    const weight = weightOfProducer(state);
+    const producer = { state, dirty: dirty || (known?.dirty ?? false), deleted: false, weight };
+    this.producers.set(state.id, producer);
+    this.bytes += weight - (known?.weight ?? 0);
+    return producer;
+  }
+
+  addKey(channelId: ChannelId, key: string, record: KeyRecord): void {
+    let keys = this.keys.get(channelId);
+    if (keys === undefined) {
+      keys = new Map();
+      this.keys.set(channelId, keys);
+    }
+    keys.set(key, record);
+    this.keyCount++;
+    this.bytes += key.length + objectBytes.key;
+  }
+
+  addMessageId(channelId: ChannelId, messageId: string, seq: Seq): void {
+    let ids = this.messageIds.get(channelId);
+    if (ids === undefined) {
+      ids = new Map();
+      this.messageIds.set(channelId, ids);
+    }
+    ids.set(messageId, seq);
+    this.messageIdCount++;
+    this.bytes += messageId.length + objectBytes.messageId;
+  }
+}
+
+/** A tail and what else is sealed with it, all as of one index. */
+export interface FrozenTail {
+  readonly tail: Tail;
+  readonly appliedIndex: Index;
+  readonly appliedTerm: Term;
+  readonly confState: ConfState;
+  readonly meta: PartitionMeta;
+}
+
+export function channelName(tenant: string, name: string): string {
+  return `${tenant}\0${name}`;
+}
+
+/** Lists are replaced by whoever changes them or copied here: a clone shares nothing that changes. */
+export function cloneChannel(state: ChannelState): ChannelState {
+  return {
+    ...state,
+    labels: state.labels.map(([key, value]): [string, string] => [key, value]),
+    participants: state.participants.map((who) => ({ ...who })),
+  };
+}
+
+/** Answers themselves never change once given. */
+export function cloneProducer(state: ProducerState): ProducerState {
+  return { ...state, answers: state.answers.slice() };
+}
+
+export function cloneMeta(meta: PartitionMeta): PartitionMeta {
+  return { ...meta, settings: { ...meta.settings } };
+}
+
+export function weightOfChannel(state: ChannelState): number {
+  const listed = state.labels.length + state.participants.length;
+  return objectBytes.channel + 2 * (state.name.length + state.title.length) + 200 * listed;
+}
+
+export function weightOfProducer(state: ProducerState): number {
+  return objectBytes.producer + objectBytes.answer * state.answers.length;
+}
