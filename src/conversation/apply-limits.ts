@@ -19,6 +19,8 @@ export const applyLimits = Object.freeze({
   participantsPerChannel: 1_000,
   /** Producers named in one expireProducers. */
   evictionsPerCommand: 10_000,
+  /** Seqs that a producer's remembered answers name one by one (batches with repeats by key), in all. */
+  rememberedSeqs: 65_536,
   /** Producers of one partition, ever. The id holds the partition above these 36 bits. */
   producersPerPartition: 2 ** 36,
 });

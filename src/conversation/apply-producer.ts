@@ -72,9 +72,29 @@ export function rememberAnswer(
   const excess = answers.length - state.meta.settings.producerWindow;
   if (excess === 1) answers.shift();
   else if (excess > 1) answers.splice(0, excess);
+  if (seqsOf(answer) > 0) forgetSeqs(answers);
   producer.lastCounter = lastCounter;
   producer.lastActiveUs = commitTimeUs;
   state.putProducer(producer);
+}
+
+/**
+ * Answers to batches with repeats by key name each seq: without a bound on them a
+ * window of such could take 80 MB. The oldest answers go first; the newest stays.
+ */
+function forgetSeqs(answers: ProducerAnswer[]): void {
+  let total = 0;
+  let kept = answers.length;
+  while (kept > 0) {
+    total += seqsOf((answers[kept - 1] as ProducerAnswer).answer);
+    if (total > applyLimits.rememberedSeqs && kept < answers.length) break;
+    kept--;
+  }
+  if (kept > 0) answers.splice(0, kept);
+}
+
+function seqsOf(answer: AppendAnswer): number {
+  return answer.kind === 'appended' ? (answer.seqs?.length ?? 0) : 0;
 }
 
 export function producerExpired(): Refused {

@@ -193,6 +193,20 @@ t.test('what the window forgot is a duplicate without seqs, never a second appen
   t.match(b.append('c', ['6'], { producer: { id, firstCounter: 6 } }), { firstSeq: 0, duplicate: true });
 });
 
+t.test('answers that name many seqs are forgotten before they fill the memory', async (t) => {
+  const b = new Bench();
+  const id = b.open();
+  b.append('c', [madeEvent('old', { key: 'k' })]);
+  const batch = ['plain', madeEvent('old', { key: 'k' }), ...Array<string>(19_998).fill('x')];
+  for (let n = 0; n < 5; n++) b.append('c', batch, { producer: { id, firstCounter: 1 + n * 20_000 } });
+  const repeat = (n: number) => b.append('c', batch, { producer: { id, firstCounter: 1 + n * 20_000 } });
+  t.match(repeat(4), { duplicate: true, seqs: { 1: 1 } });
+  t.match(repeat(2), { duplicate: true, seqs: { 1: 1 } });
+  t.match(repeat(1), { duplicate: true, firstSeq: 0, seqs: undefined });
+  t.equal(b.state.producer(id)?.answers.length, 3);
+  t.equal(b.state.channel('default', 'c')?.headSeq, 1 + 5 * 19_999);
+});
+
 t.test('producers are opened by name once, and evicted only where idle and anonymous', async (t) => {
   const b = new Bench();
   const named = b.open('importer');

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import { ByteWriter, MalformedError } from '../../src/common/bytes.js';
 import {
+  type AppendCommand,
   type Command,
   commandPrefixBytes,
   decodeCommand,
@@ -24,6 +25,7 @@ import {
   writeEventRecord,
 } from '../../src/conversation/event-record.js';
 import { lookupsOf } from '../../src/conversation/lookups.js';
+import { EventType } from '../../src/conversation/types.js';
 import { madeAppend, madeEntry, madeEvent } from './make.js';
 
 const text = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 12 });
@@ -216,6 +218,23 @@ t.test(
     );
   },
 );
+
+t.test('a record that only a later state could hold is refused in an append', async (t) => {
+  const command = Buffer.from(madeAppend('c', ['first', 'second']));
+  const [first, second] = (decodeCommand(command, 0, command.length) as AppendCommand).records;
+  const changed = (at: number, byte: number) => {
+    const copy = Buffer.from(command);
+    copy[at] = byte;
+    return () => decodeCommand(copy, 0, copy.length);
+  };
+  t.doesNotThrow(changed(first!.headerOffset + 1, EventType.custom));
+  t.throws(changed(first!.headerOffset + 3, 1), /erased/);
+  t.throws(changed(first!.headerOffset + 3, 2), /unknown flags/);
+  t.throws(changed(first!.headerOffset, 2), /another version/);
+  t.throws(changed(first!.headerOffset + 1, 18), /type 18/);
+  t.throws(changed(second!.headerOffset + 50, 2), /place of another/);
+  t.throws(changed(second!.headerOffset + 50, 0), /is 0/);
+});
 
 t.test('encoders tell their caller what it broke', async (t) => {
   t.throws(() => encodeAppend({ tenant: 'a', channel: 'b', events: [] }), RangeError);
