@@ -13,7 +13,7 @@ import {
 import { partitionOfProducer } from '../../src/conversation/names.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
 import type { ApplyOutcome, CommandAnswer } from '../../src/conversation/types.js';
-import { madeAppend, madeEvent } from './make.js';
+import { type MadeEvent, madeAppend, madeEvent } from './make.js';
 import { ModelState } from './model-state.js';
 
 const startUs = 1_700_000_000_000_000;
@@ -197,7 +197,8 @@ t.test('answers that name many seqs are forgotten before they fill the memory', 
   const b = new Bench();
   const id = b.open();
   b.append('c', [madeEvent('old', { key: 'k' })]);
-  const batch = ['plain', madeEvent('old', { key: 'k' }), ...Array<string>(19_998).fill('x')];
+  const batch = ['plain', 'x'].map((text) => madeEvent(text));
+  batch.splice(1, 0, madeEvent('old', { key: 'k' }), ...Array<MadeEvent>(19_997).fill(madeEvent('x')));
   for (let n = 0; n < 5; n++) b.append('c', batch, { producer: { id, firstCounter: 1 + n * 20_000 } });
   const repeat = (n: number) => b.append('c', batch, { producer: { id, firstCounter: 1 + n * 20_000 } });
   t.match(repeat(4), { duplicate: true, seqs: { 1: 1 } });
