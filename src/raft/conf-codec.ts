@@ -41,7 +41,11 @@ export interface ConfChange {
 }
 
 /** The change that leaves a joint configuration. */
-export const leaveJointChange: ConfChange = Object.freeze({ transition: Transition.auto, changes: [] });
+export const leaveJointChange: ConfChange = Object.freeze({
+  transition: Transition.auto,
+  changes: [],
+  context: undefined,
+});
 
 const VERSION = 1;
 /** Bounds what a damaged entry can make a reader allocate. */
