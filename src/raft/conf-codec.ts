@@ -1,15 +1,9 @@
 /**
- * Configuration changes, as the core takes them and as bytes in an entry.
- *
- * Bytes of an entry of type confChange (one change) or confChangeV2 (any):
- *
- *   empty                      leave the joint configuration
- *   u8  version, 1
- *   u8  transition             0 auto, 1 joint implicit, 2 joint explicit
- *   varint count               unsigned LEB128, at most 7 bytes (2^49)
- *   count × { u8 kind, varint replica id }   0 add voter, 1 remove, 2 update, 3 add learner
- *   the rest                   context: the caller's, not looked into
+ * Configuration changes, as the core takes them and as bytes in an entry of
+ * type confChange (one change) or confChangeV2 (any). docs/format.md,
+ * "Configuration changes", has the bytes.
  */
+import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
 import { InvariantError } from '../common/errors.js';
 import type { ReplicaId } from '../common/ids.js';
 import { EntryType } from '../common/log-types.js';
@@ -67,35 +61,38 @@ export function entersJoint(change: ConfChange): { joint: boolean; autoLeave: bo
 export function encodeConfChange(change: ConfChange): Uint8Array {
   const context = change.context ?? EMPTY;
   if (isLeaveJoint(change) && context.length === 0) return EMPTY;
-  const bytes: number[] = [VERSION, change.transition];
-  pushVarint(bytes, change.changes.length);
-  for (const { kind, id } of change.changes) {
-    bytes.push(kind);
-    pushVarint(bytes, id);
-  }
-  const data = new Uint8Array(bytes.length + context.length);
-  data.set(bytes);
-  data.set(context, bytes.length);
-  return data;
+  const writer = new ByteWriter(16 + context.length);
+  writer.u8(VERSION).u8(change.transition).uvarint(change.changes.length);
+  for (const { kind, id } of change.changes) writer.u8(kind).uvarint(id);
+  return writer.bytes(context).finish();
 }
 
 /** Of an entry's data; throws where it is not a configuration change (its checksum was fine, so the code is wrong). */
 export function decodeConfChange(data: Uint8Array): ConfChange {
   if (data.length === 0) return leaveJointChange;
-  const reader = { data, at: 0 };
-  const version = readByte(reader);
+  try {
+    return read(data);
+  } catch (error) {
+    if (!(error instanceof MalformedError)) throw error;
+    throw new InvariantError(`configuration change is malformed: ${error.message}`, { cause: error });
+  }
+}
+
+function read(data: Uint8Array): ConfChange {
+  const reader = new ByteReader(data);
+  const version = reader.u8();
   if (version !== VERSION) throw new InvariantError(`configuration change of version ${version}`);
-  const transition = readByte(reader);
+  const transition = reader.u8();
   if (transition > Transition.jointExplicit) throw new InvariantError(`unknown transition ${transition}`);
-  const count = readVarint(reader);
+  const count = reader.uvarint();
   if (count > MAX_CHANGES) throw new InvariantError(`configuration change of ${count} changes`);
   const changes: ConfChangeSingle[] = [];
   for (let i = 0; i < count; i++) {
-    const kind = readByte(reader);
+    const kind = reader.u8();
     if (kind > ConfChangeKind.addLearner) throw new InvariantError(`unknown kind of change ${kind}`);
-    changes.push({ kind: kind as ConfChangeKind, id: readVarint(reader) });
+    changes.push({ kind: kind as ConfChangeKind, id: reader.uvarint() });
   }
-  const context = reader.at < data.length ? data.slice(reader.at) : undefined;
+  const context = reader.position < data.length ? data.slice(reader.position) : undefined;
   return { transition: transition as Transition, changes, context };
 }
 
@@ -108,36 +105,4 @@ export function confChangeEntryType(oneAtATime: boolean): EntryType {
 export function describeChanges(changes: readonly ConfChangeSingle[]): string {
   const letters = ['v', 'r', 'u', 'l'];
   return changes.map(({ kind, id }) => `${letters[kind]}${id}`).join(' ');
-}
-
-interface Reader {
-  readonly data: Uint8Array;
-  at: number;
-}
-
-function readByte(reader: Reader): number {
-  const byte = reader.data[reader.at++];
-  if (byte === undefined) throw new InvariantError('configuration change ends early');
-  return byte;
-}
-
-function readVarint(reader: Reader): number {
-  let value = 0;
-  let unit = 1;
-  for (let i = 0; i < 7; i++) {
-    const byte = readByte(reader);
-    value += (byte & 0x7f) * unit;
-    if (byte < 0x80) return value;
-    unit *= 128;
-  }
-  throw new InvariantError('number too large in a configuration change');
-}
-
-function pushVarint(bytes: number[], value: number): void {
-  let rest = value;
-  while (rest >= 128) {
-    bytes.push((rest % 128) | 0x80);
-    rest = Math.floor(rest / 128);
-  }
-  bytes.push(rest);
 }

@@ -17,7 +17,7 @@ import {
   RawNode,
   type Ready,
   Role,
-  type Transition,
+  Transition,
 } from '../../src/raft/index.js';
 import { Inflights } from '../../src/raft/inflights.js';
 import { emptyConfig } from '../../src/raft/tracker.js';
@@ -379,6 +379,15 @@ t.test('bytes of configuration changes', async (t) => {
     fc.property(change, (c) => t.same(decodeConfChange(encodeConfChange(c)), c)),
     { numRuns: 50 },
   );
+  const golden = encodeConfChange({
+    transition: Transition.jointExplicit,
+    changes: [
+      { kind: 0, id: 1 },
+      { kind: 3, id: 300 },
+    ],
+    context: Uint8Array.of(0xff),
+  });
+  t.equal(Buffer.from(golden).toString('hex'), '0102020001' + '03ac02' + 'ff');
   t.equal(encodeConfChange(leaveJointChange).length, 0, 'leaving is empty, so no limit can refuse it');
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 60 }), (bytes) => {
