@@ -162,7 +162,7 @@ export class SimNetwork {
       close: async () => {
         if (this.#listeners.get(address) === listening) this.#listeners.delete(address);
         for (const stream of [...this.#streams]) {
-          if (stream.sender === nodeId && stream.accepted) stream.break('listener closed');
+          if (stream.acceptedBy === listening) stream.break('listener closed');
         }
       },
     };
@@ -179,7 +179,8 @@ export class SimNetwork {
 /** From dialling to the end. The dialler is the receiver. */
 class SimStream {
   readonly sender: NodeId;
-  accepted = false;
+  /** Of one life of the sender: the next one's streams are none of its business. */
+  acceptedBy: Listening | undefined;
   #phase: 'dialling' | 'open' | 'ended' = 'dialling';
   /** Sent, in order; the head leaves when its time has come and the direction is open. */
   #queue: { atMs: number; bytes: number; run: () => void }[] = [];
@@ -263,7 +264,7 @@ class SimStream {
       return;
     }
     this.#phase = 'open';
-    this.accepted = true;
+    this.acceptedBy = listening;
     this.#enqueue(0, () => {
       if (!this.#receiverClosed) this.handlers.onOpen();
     });
@@ -359,7 +360,7 @@ class SimStream {
   }
 
   #tellSender(): void {
-    if (this.#senderClosed || !this.accepted) return;
+    if (this.#senderClosed || this.acceptedBy === undefined) return;
     this.net.clock.after(this.net.delayMs(), () => {
       if (this.#senderClosed) return;
       this.#senderClosed = true;
