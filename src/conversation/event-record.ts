@@ -254,6 +254,11 @@ export function eventTypeAt(bytes: Uint8Array, offset: number): EventType {
   return bytes[offset + at.type] as EventType;
 }
 
+/** The flags (EventFlag) in the header at `offset`. */
+export function eventFlagsAt(bytes: Uint8Array, offset: number): number {
+  return u16(bytes, offset + at.flags);
+}
+
 /** xxh64 of the content, as the header at `offset` says. */
 export function contentXxh64At(bytes: Buffer, offset: number): bigint {
   return bytes.readBigUInt64LE(offset + at.contentXxh64);

@@ -1,0 +1,253 @@
+/**
+ * One chain for every unary call, whichever way it came (gRPC, Exchange, another
+ * node): deadline → identity → limits → trace → handler → errors. A call ends
+ * exactly once; what it holds is counted until its handler has really ended.
+ */
+import { randomBytes } from 'node:crypto';
+import { MalformedError } from '../common/bytes.js';
+import { HansardError, InvariantError, type Reason } from '../common/errors.js';
+import { limits } from '../common/limits.js';
+import type { Logger } from '../common/logger.js';
+
+/** How a call came in. */
+export type Origin = 'grpc' | 'exchange' | 'forward';
+
+export interface CallContext {
+  /** Full name: `hansard.v1.MessageService/AppendMessages`. */
+  readonly method: string;
+  /** On the node's monotonic clock. */
+  readonly deadlineMs: number;
+  readonly origin: Origin;
+  /** W3C traceparent; may be empty. */
+  readonly traceparent: string;
+  /** The client has gone: whoever waits may stop. */
+  cancelled: boolean;
+}
+
+/**
+ * Takes an encoded request, gives an encoded response. Runs synchronously up to
+ * the proposal: calls on one channel propose in the order in which they arrived.
+ */
+export type Handler = (context: CallContext, request: Buffer) => Promise<Uint8Array> | Uint8Array;
+export type Methods = ReadonlyMap<string, Handler>;
+
+export interface CallHooks {
+  /** A call ended. `reason` is undefined where it went well. */
+  onCall?(method: string, origin: Origin, reason: Reason | undefined, milliseconds: number): void;
+  /** A broken invariant: the process must end. */
+  onFatal(error: unknown): void;
+}
+
+/** Bounds on what this node takes on at once. */
+export interface CallLimits {
+  readonly callsInFlight: number;
+  /** Bytes of the requests of calls in flight. */
+  readonly bytesInFlight: number;
+}
+
+export const defaultCallLimits: CallLimits = Object.freeze({
+  /** A call holds a few KiB; more would only wait longer. */
+  callsInFlight: 8_192,
+  /** As much as the uncommitted bytes of a node (docs/internals.md, "Limits in flight"). */
+  bytesInFlight: 64 * 1024 * 1024,
+});
+
+/** How often calls are looked through for passed deadlines, ms. */
+const sweepMs = 100;
+/** A handler has this long past the deadline to report the better error, ms. */
+const sweepGraceMs = 200;
+const overloadedRetryMs = 100;
+const noQuorumRetryMs = 200;
+
+export type Done = (error: HansardError | undefined, response: Uint8Array | undefined) => void;
+
+export class ActiveCall implements CallContext {
+  cancelled = false;
+  settled = false;
+  constructor(
+    readonly method: string,
+    readonly deadlineMs: number,
+    readonly origin: Origin,
+    readonly traceparent: string,
+    readonly startedMs: number,
+    readonly requestBytes: number,
+    readonly done: Done,
+  ) {}
+}
+
+export class Calls {
+  readonly #methods: Methods;
+  readonly #hooks: CallHooks;
+  readonly #limits: CallLimits;
+  readonly #logger: Logger;
+  readonly #nowMs: () => number;
+  readonly #active = new Set<ActiveCall>();
+  readonly #onIdle: (() => void)[] = [];
+  #bytes = 0;
+  #closed = false;
+  #sweep: NodeJS.Timeout | undefined;
+
+  constructor(methods: Methods, nowMs: () => number, hooks: CallHooks, bounds: CallLimits, logger: Logger) {
+    this.#methods = methods;
+    this.#nowMs = nowMs;
+    this.#hooks = hooks;
+    this.#limits = bounds;
+    this.#logger = logger;
+  }
+
+  get inFlight(): number {
+    return this.#active.size;
+  }
+
+  /** Takes no further calls. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  nowMs(): number {
+    return this.#nowMs();
+  }
+
+  /** Begins a call; `done` is called once, perhaps before this returns, and not after `cancel`. */
+  start(
+    method: string,
+    request: Buffer,
+    deadlineMs: number,
+    origin: Origin,
+    traceparent: string,
+    done: Done,
+  ): ActiveCall {
+    const nowMs = this.#nowMs();
+    const call = new ActiveCall(method, deadlineMs, origin, traceparent, nowMs, request.length, done);
+    const handler = this.#methods.get(method);
+    const refusal = this.#refusal(call, handler);
+    if (refusal !== undefined || handler === undefined) {
+      this.#settle(call, refusal, undefined);
+      return call;
+    }
+    this.#active.add(call);
+    this.#bytes += call.requestBytes;
+    this.#sweep ??= setInterval(() => this.#expire(), sweepMs).unref();
+    try {
+      const result = handler(call, request);
+      if (result instanceof Promise) {
+        result.then(
+          (response) => this.#end(call, undefined, response),
+          (error) => this.#end(call, error, undefined),
+        );
+      } else this.#end(call, undefined, result);
+    } catch (error) {
+      this.#end(call, error, undefined);
+    }
+    return call;
+  }
+
+  /** The client does not want the answer any more. A proposal that is out goes on. */
+  cancel(call: ActiveCall): void {
+    if (call.settled) return;
+    call.cancelled = true;
+    call.settled = true;
+    this.#report(call, 'DEADLINE_EXCEEDED');
+  }
+
+  /** Refuses all further calls; resolves when those in flight have ended. */
+  close(): Promise<void> {
+    this.#closed = true;
+    if (this.#active.size === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#onIdle.push(resolve));
+  }
+
+  #refusal(call: ActiveCall, handler: Handler | undefined): HansardError | undefined {
+    if (handler === undefined) {
+      return new HansardError('NOT_IMPLEMENTED', `no unary method ${call.method.slice(0, 200)}`);
+    }
+    if (this.#closed) return new HansardError('SHUTTING_DOWN', 'this node is stopping');
+    if (call.requestBytes > limits.frameBytes) {
+      return new HansardError(
+        'FRAME_TOO_LARGE',
+        `the request has ${call.requestBytes} bytes, at most ${limits.frameBytes} are allowed`,
+        { bytes: call.requestBytes, limit_bytes: limits.frameBytes },
+      );
+    }
+    if (call.deadlineMs <= call.startedMs) {
+      return new HansardError('DEADLINE_EXCEEDED', 'the deadline had passed when the call arrived', {
+        proposed: false,
+      });
+    }
+    if (
+      this.#active.size >= this.#limits.callsInFlight ||
+      this.#bytes + call.requestBytes > this.#limits.bytesInFlight
+    ) {
+      return new HansardError(
+        'OVERLOADED',
+        `${this.#active.size} calls with ${this.#bytes} bytes are in flight on this node`,
+        { calls: this.#active.size, bytes: this.#bytes },
+        { retryDelayMs: overloadedRetryMs },
+      );
+    }
+    return undefined;
+  }
+
+  #end(call: ActiveCall, error: unknown, response: Uint8Array | undefined): void {
+    this.#active.delete(call);
+    this.#bytes -= call.requestBytes;
+    if (error === undefined && response === undefined) {
+      this.#settle(call, this.#mapError(call, new TypeError('a handler gave no response')), undefined);
+    } else this.#settle(call, error === undefined ? undefined : this.#mapError(call, error), response);
+    if (this.#active.size > 0) return;
+    clearInterval(this.#sweep);
+    this.#sweep = undefined;
+    for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
+  #settle(call: ActiveCall, error: HansardError | undefined, response: Uint8Array | undefined): void {
+    if (call.settled) return;
+    call.settled = true;
+    this.#report(call, error?.reason);
+    try {
+      call.done(error, response);
+    } catch (problem) {
+      this.#logger.error({ err: problem, method: call.method }, 'an answer could not be given');
+    }
+  }
+
+  #report(call: ActiveCall, reason: Reason | undefined): void {
+    this.#hooks.onCall?.(call.method, call.origin, reason, this.#nowMs() - call.startedMs);
+  }
+
+  /** Whatever a handler waits for: a call ends soon after its deadline. */
+  #expire(): void {
+    const nowMs = this.#nowMs();
+    for (const call of this.#active) {
+      if (call.settled || call.deadlineMs + sweepGraceMs > nowMs) continue;
+      call.cancelled = true;
+      this.#settle(call, new HansardError('DEADLINE_EXCEEDED', 'the deadline passed first'), undefined);
+    }
+  }
+
+  #mapError(call: ActiveCall, error: unknown): HansardError {
+    if (error instanceof HansardError) return withRetryDelay(error);
+    if (error instanceof MalformedError) {
+      return new HansardError('INVALID_ARGUMENT', `the request is no valid protobuf: ${error.message}`, {
+        field: 'request',
+        problem: error.message,
+      });
+    }
+    const id = randomBytes(6).toString('hex');
+    this.#logger.error({ err: error, method: call.method, error_id: id }, 'a call failed by a defect');
+    if (error instanceof InvariantError) this.#hooks.onFatal(error);
+    return new HansardError('INTERNAL', `a defect of this node, logged as ${id}`, { error_id: id });
+  }
+}
+
+function withRetryDelay(error: HansardError): HansardError {
+  if (error.retryDelayMs !== undefined) return error;
+  const retryDelayMs =
+    error.reason === 'NO_QUORUM' ? noQuorumRetryMs : error.reason === 'OVERLOADED' ? overloadedRetryMs : undefined;
+  if (retryDelayMs === undefined) return error;
+  return new HansardError(error.reason, error.message, error.fields, {
+    cause: error.cause,
+    code: error.code,
+    retryDelayMs,
+  });
+}

@@ -1,0 +1,302 @@
+/** hansard.v1.ChannelService. */
+import type { PartitionId } from '../common/ids.js';
+import { limits } from '../common/limits.js';
+import { affinityOf } from '../common/partitioning.js';
+import { Wire, WireReader } from '../common/wire.js';
+import { encodeCreateChannel } from '../conversation/command.js';
+import type { ChannelState } from '../conversation/types.js';
+import type { ReadView } from '../node/types.js';
+import type { Handler } from './calls.js';
+import { channelOf, takeIdText } from './messages.js';
+import { invalidArgument, takeChannelName, takePrefix, takeTenant } from './names.js';
+import { planRead, type ReadOptionsMessage } from './reads.js';
+import { toTimestamp } from './requests.js';
+import type { Services } from './services.js';
+import { type Route, skimRoute } from './skim.js';
+import { proposalError } from './writes.js';
+
+export function channelMethods(services: Services): Map<string, Handler> {
+  return new Map<string, Handler>([
+    ['hansard.v1.ChannelService/GetChannel', getChannel(services)],
+    ['hansard.v1.ChannelService/ListChannels', listChannels(services)],
+    ['hansard.v1.ChannelService/CreateChannel', createChannel(services)],
+  ]);
+}
+
+function getChannel(services: Services): Handler {
+  const { node, codecs, reads, tokens } = services;
+  const decode = codecs.decoder<{ read: ReadOptionsMessage | null }>('hansard.v1.GetChannelRequest');
+  const encode = codecs.encoder('hansard.v1.GetChannelResponse');
+  return (context, request) => {
+    const route = skimRoute(request);
+    const { read } = decode(request);
+    const partition = node.partitionOf(route.tenant, route.channel);
+    return reads.at(context, partition, planRead(read, tokens), request, async (view) => {
+      const channel = await channelOf(view, route);
+      const { nodeId, role, appliedIndex } = services.served(partition, view);
+      return encode({
+        channel: channelMessage(channel, partition),
+        served_by: { node_id: nodeId, role: roleNumber[role], partition, applied_index: appliedIndex },
+      });
+    });
+  };
+}
+
+const roleNumber = { primary: 1, secondary: 2, learner: 3 } as const;
+
+interface ListChannelsRequest {
+  page_size: number;
+  page_token: string;
+  read: ReadOptionsMessage | null;
+}
+
+/** Rows that are fetched from a partition at once, at least: most pages need few from each. */
+const rowsAtOnceMin = 8;
+
+function listChannels(services: Services): Handler {
+  const { node, codecs, reads, tokens } = services;
+  const decode = codecs.decoder<ListChannelsRequest>('hansard.v1.ListChannelsRequest');
+  const encode = codecs.encoder('hansard.v1.ListChannelsResponse');
+  return async (context, request) => {
+    const { tenant, prefix } = skimTenantAndPrefix(request);
+    const { page_size, page_token, read } = decode(request);
+    if (page_size < 0) throw invalidArgument('page_size', 'must not be negative');
+    const size = page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+    const bound = JSON.stringify(['ListChannels', tenant, prefix]);
+    const after = page_token === '' ? undefined : tokens.openPage(bound, page_token, (reader) => reader.string());
+    const plan = planRead(read, tokens);
+    const partitions = partitionsOf(services, tenant, prefix);
+    const atOnce = Math.max(rowsAtOnceMin, Math.ceil((2 * size) / partitions.length) + 1);
+    const sources = await Promise.all(
+      partitions.map(async (partition) => {
+        const source = new NameSource(partition, await reads.barrier(context, partition, plan), tenant, prefix);
+        await source.fetch(after, Math.min(atOnce, size + 1));
+        return source;
+      }),
+    );
+    const rows = await mergeByName(sources, size + 1, atOnce);
+    const page = rows.slice(0, size);
+    const last = page.at(-1);
+    const more = rows.length > size && last !== undefined;
+    return encode({
+      channels: page.map(({ channel, partition }) => channelMessage(channel, partition)),
+      next_page_token: more ? tokens.page(bound, (writer) => writer.string(last.channel.name)) : '',
+    });
+  };
+
+  function partitionsOf(of: Services, tenant: string, prefix: string): PartitionId[] {
+    // A closed tag in the prefix is the tag of every name that begins with it.
+    if (affinityOf(prefix) !== prefix) return [of.node.partitionOf(tenant, prefix)];
+    return Array.from({ length: node.partitionCount }, (_, partition) => partition);
+  }
+}
+
+/** The channels of one partition, in order of names, fetched as they are needed. */
+class NameSource {
+  readonly #rows: ChannelState[] = [];
+  #next = 0;
+  #more = true;
+
+  constructor(
+    readonly partition: PartitionId,
+    readonly view: ReadView,
+    readonly tenant: string,
+    readonly prefix: string,
+  ) {}
+
+  get head(): ChannelState | undefined {
+    return this.#rows[this.#next];
+  }
+
+  /** True where `head` is undefined but the partition may have more. */
+  get dry(): boolean {
+    return this.#more && this.#next === this.#rows.length;
+  }
+
+  take(): void {
+    this.#next++;
+  }
+
+  async fetch(after: string | undefined, limit: number): Promise<void> {
+    const from = after ?? this.#rows.at(-1)?.name;
+    const { tenant, prefix } = this;
+    const rows = await this.view.reader.listChannels({ tenant, prefix, after: from, limit });
+    this.#more = rows.length === limit;
+    this.#rows.push(...rows);
+  }
+}
+
+async function mergeByName(
+  sources: readonly NameSource[],
+  count: number,
+  atOnce: number,
+): Promise<{ channel: ChannelState; partition: PartitionId }[]> {
+  const rows: { channel: ChannelState; partition: PartitionId }[] = [];
+  while (rows.length < count) {
+    let first: NameSource | undefined;
+    for (const source of sources) {
+      if (source.dry) await source.fetch(undefined, atOnce);
+      if (source.head === undefined) continue;
+      if (first?.head === undefined || compareBytewise(source.head.name, first.head.name) < 0) first = source;
+    }
+    if (first?.head === undefined) break;
+    rows.push({ channel: first.head, partition: first.partition });
+    first.take();
+  }
+  return rows;
+}
+
+/** Order of the names' UTF-8 bytes, which differs from that of UTF-16 where surrogates are. */
+export function compareBytewise(a: string, b: string): number {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i++) {
+    const x = a.charCodeAt(i);
+    const y = b.charCodeAt(i);
+    if (x !== y) return rank(x) - rank(y);
+  }
+  return a.length - b.length;
+}
+
+/** Surrogates (characters above U+FFFF) sort behind everything else. */
+function rank(unit: number): number {
+  return unit >= 0xd800 && unit <= 0xdfff ? unit + 0x1_0000 : unit;
+}
+
+interface CreateChannelRequest {
+  channel: {
+    title: string;
+    labels: Record<string, string>;
+    class: string;
+    participants: { id: string; display_name: string; role: string }[];
+  } | null;
+  request_id: string;
+}
+
+function createChannel({ node, codecs, router, tokens }: Services): Handler {
+  const decode = codecs.decoder<CreateChannelRequest>('hansard.v1.CreateChannelRequest');
+  const encode = codecs.encoder('hansard.v1.CreateChannelResponse');
+  return (context, request) => {
+    const route = skimNewChannel(request);
+    const { channel, request_id } = decode(request);
+    if (channel === null) throw invalidArgument('channel', 'missing');
+    const command = encodeCreateChannel({
+      tenant: route.tenant,
+      channel: route.channel,
+      requestId: takeIdText(request_id, 'request_id'),
+      title: bounded(channel.title, limits.titleBytes, 'channel.title'),
+      class: bounded(channel.class, limits.labelBytes, 'channel.class'),
+      labels: checkedLabels(channel.labels),
+      participants: checkedParticipants(channel.participants),
+    });
+    const partition = node.partitionOf(route.tenant, route.channel);
+    return router.atLeader(context, partition, request, async () => {
+      const { answer, index } = await node.propose(partition, command, { deadlineMs: context.deadlineMs });
+      if (answer.kind !== 'channel') throw proposalError(answer);
+      return encode({
+        channel: channelMessage(answer.channel, partition),
+        commit_token: tokens.commit(partition, index),
+      });
+    });
+  };
+}
+
+function checkedLabels(labels: Record<string, string>): [string, string][] {
+  const entries = Object.entries(labels);
+  if (entries.length > limits.labelsPerChannel) {
+    throw invalidArgument('channel.labels', `more than ${limits.labelsPerChannel}`);
+  }
+  return entries.map(([name, value]) => {
+    if (name === '') throw invalidArgument('channel.labels', 'a label without a name');
+    return [bounded(name, limits.labelBytes, 'channel.labels'), bounded(value, limits.labelBytes, 'channel.labels')];
+  });
+}
+
+function checkedParticipants(participants: { id: string; display_name: string; role: string }[]) {
+  if (participants.length > limits.participantsPerChannel) {
+    throw invalidArgument('channel.participants', `more than ${limits.participantsPerChannel}`);
+  }
+  return participants.map(({ id, display_name, role }, i) => {
+    if (id === '') throw invalidArgument(`channel.participants[${i}].id`, 'empty');
+    return {
+      id: takeIdText(id, `channel.participants[${i}].id`),
+      displayName: bounded(display_name, limits.labelBytes, `channel.participants[${i}].display_name`),
+      role: bounded(role, limits.labelBytes, `channel.participants[${i}].role`),
+    };
+  });
+}
+
+function bounded(text: string, max: number, field: string): string {
+  if (Buffer.byteLength(text) > max) throw invalidArgument(field, `longer than ${max} bytes`);
+  return text;
+}
+
+/** Tenant and name of the channel in field 1; read from the bytes, as decoders mend broken UTF-8. */
+function skimNewChannel(request: Buffer): Route {
+  const reader = new WireReader(request);
+  let body: WireReader | undefined;
+  while (reader.next()) {
+    if (reader.field !== 1 || reader.wire !== Wire.bytes) {
+      reader.skip();
+      continue;
+    }
+    if (body !== undefined) throw invalidArgument('channel', 'given twice');
+    reader.sized();
+    body = new WireReader(request, reader.start, reader.position);
+  }
+  if (body === undefined) throw invalidArgument('channel', 'missing');
+  const { first, second } = twoTexts(body);
+  return {
+    tenant: takeTenant(request, first[0], first[1]),
+    channel: takeChannelName(request, second[0], second[1], 'channel.name'),
+  };
+}
+
+function skimTenantAndPrefix(request: Buffer): { tenant: string; prefix: string } {
+  const { first, second } = twoTexts(new WireReader(request));
+  return {
+    tenant: takeTenant(request, first[0], first[1]),
+    prefix: takePrefix(request, second[0], second[1], 'prefix'),
+  };
+}
+
+/** Where fields 1 and 2 of a message lie. */
+function twoTexts(reader: WireReader): { first: [number, number]; second: [number, number] } {
+  let first: [number, number] = [0, 0];
+  let second: [number, number] = [0, 0];
+  while (reader.next()) {
+    if (reader.wire !== Wire.bytes || reader.field > 2) {
+      reader.skip();
+      continue;
+    }
+    reader.sized();
+    if (reader.field === 1) first = [reader.start, reader.position];
+    else second = [reader.start, reader.position];
+  }
+  return { first, second };
+}
+
+/** hansard.v1.Channel as proto-loader encodes it. */
+function channelMessage(channel: ChannelState, partition: PartitionId): object {
+  return {
+    tenant: channel.tenant,
+    name: channel.name,
+    uid: channel.uid,
+    title: channel.title,
+    labels: Object.fromEntries(channel.labels),
+    class: channel.class,
+    participants: channel.participants.map(({ id, displayName, role }) => ({ id, display_name: displayName, role })),
+    create_time: toTimestamp(channel.createTimeUs),
+    update_time: toTimestamp(channel.updateTimeUs),
+    head_seq: channel.headSeq,
+    last_message_seq: channel.lastMessageSeq,
+    message_count: channel.messageCount,
+    etag: etagOf(channel),
+    partition,
+  };
+}
+
+/** Changes with every change of the channel's own fields, and with the channel behind the name. */
+function etagOf(channel: ChannelState): string {
+  return `"${channel.uid}-${channel.revision.toString(36)}"`;
+}
+

@@ -1,0 +1,48 @@
+/** hansard.v1.ClusterService: what this node knows, answered at once. */
+import type { Handler } from './calls.js';
+import type { Services } from './services.js';
+
+/** Today's only pool (design, "Words"). */
+const defaultPool = 'default';
+const NodeState = { connected: 1, unreachable: 2 } as const;
+
+export function clusterMethods({ node, codecs }: Services): Map<string, Handler> {
+  const decode = codecs.decoder('hansard.v1.GetClusterRequest');
+  const encode = codecs.encoder('hansard.v1.GetClusterResponse');
+  const getCluster: Handler = (_context, request) => {
+    decode(request);
+    const { clusterId, incarnation, nodeId, version } = node.identity;
+    const view = node.cluster();
+    return encode({
+      cluster_id: clusterId,
+      incarnation,
+      answered_by_node_id: nodeId,
+      version,
+      nodes: view.nodes.map((each) => ({
+        node_id: each.nodeId,
+        client_address: each.clientAddress,
+        peer_address: each.peerAddress,
+        state: each.connected ? NodeState.connected : NodeState.unreachable,
+        store_id: each.storeId,
+      })),
+      pools: [
+        { name: defaultPool, partition_count: node.partitionCount, replication_factor: view.replicationFactor },
+      ],
+      partition_map_version: view.partitionMapVersion,
+      partitions: view.partitions.map((each) => ({
+        pool: defaultPool,
+        partition: each.partition,
+        leader_node_id: each.leader ?? 0,
+        term: each.term,
+        replicas: each.replicas.map((replica) => ({
+          replica_id: replica.replicaId,
+          node_id: replica.nodeId,
+          learner: replica.learner,
+        })),
+        commit_index: each.commitIndex,
+        applied_index: each.appliedIndex,
+      })),
+    });
+  };
+  return new Map([['hansard.v1.ClusterService/GetCluster', getCluster]]);
+}

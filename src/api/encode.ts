@@ -1,0 +1,242 @@
+/**
+ * Answers of the hot methods, written by hand from stored records: sizes first,
+ * then one allocation. The texts and numbers of a record's header have protobuf's
+ * own form (varint, or varint length and bytes), and are copied as they lie.
+ */
+import type { NodeId, PartitionId } from '../common/ids.js';
+import {
+  timestampSize,
+  varintFieldSize,
+  varintSize,
+  writeTimestamp,
+  writeVarint,
+  writeVarintField,
+} from '../common/wire.js';
+import {
+  commitmentBytes,
+  contentXxh64At,
+  EventFlag,
+  eventFlagsAt,
+  eventTypeAt,
+  fixedHeaderBytes,
+  saltBytes,
+} from '../conversation/event-record.js';
+import type { Appended, StoredEvent } from '../conversation/types.js';
+import { holdsMessage } from './skim.js';
+
+/** Flags of a record's header in the order of their fields, and the tag of each in Event. */
+const headerFields: readonly { flag: number; tag: number; tagBytes: number; sized: boolean }[] = [
+  { flag: EventFlag.key, tag: tagOf(13, 2), tagBytes: 1, sized: true },
+  { flag: EventFlag.messageId, tag: tagOf(12, 2), tagBytes: 1, sized: true },
+  { flag: EventFlag.subject, tag: tagOf(7, 2), tagBytes: 1, sized: true },
+  { flag: EventFlag.actor, tag: tagOf(6, 2), tagBytes: 1, sized: true },
+  { flag: EventFlag.targetSeq, tag: tagOf(8, 0), tagBytes: 1, sized: false },
+  { flag: EventFlag.keyReference, tag: tagOf(14, 0), tagBytes: 1, sized: false },
+  { flag: EventFlag.batchPosition, tag: tagOf(16, 0), tagBytes: 2, sized: false },
+];
+const fieldFlags = headerFields.reduce((all, field) => all | field.flag, 0);
+const messageTag = tagOf(20, 2);
+const rawTag = tagOf(21, 2);
+
+function tagOf(field: number, wire: number): number {
+  return (field << 3) | wire;
+}
+
+/** Who served a read; ServedBy. */
+export interface Served {
+  readonly nodeId: NodeId;
+  readonly role: 'primary' | 'secondary' | 'learner';
+  readonly partition: PartitionId;
+  readonly appliedIndex: number;
+}
+
+const roleNumber = { primary: 1, secondary: 2, learner: 3 } as const;
+
+/** Bytes of the encoded Event. */
+export function eventSize(event: StoredEvent): number {
+  const bytes = event.bytes;
+  const header = event.headerOffset;
+  const flags = eventFlagsAt(bytes, header);
+  const erased = (flags & EventFlag.erased) !== 0;
+  // type (2), checksum (9), commitment (2 + 32)
+  let size = varintFieldSize(event.seq) + 2 + 9 + 2 + commitmentBytes;
+  const time = timestampSize(event.commitTimeUs);
+  size += 1 + varintSize(time) + time;
+  size += varintFieldSize(event.producerId) + varintFieldSize(event.producerCounter);
+  if ((flags & fieldFlags) !== 0) {
+    let place = header + fixedHeaderBytes;
+    for (const field of headerFields) {
+      if ((flags & field.flag) === 0) continue;
+      const end = fieldEnd(bytes, place, field.sized);
+      size += field.tagBytes + end - place;
+      place = end;
+    }
+  }
+  if (erased) return size + 2;
+  const content = event.contentLength - saltBytes;
+  return size + 2 + saltBytes + 2 + varintSize(content) + content;
+}
+
+/** Writes the Event of `eventSize` bytes; gives the place after it. */
+export function writeEvent(target: Buffer, start: number, event: StoredEvent): number {
+  const bytes = bufferOf(event.bytes);
+  const header = event.headerOffset;
+  const flags = eventFlagsAt(bytes, header);
+  const type = eventTypeAt(bytes, header);
+  let at = writeVarintField(target, start, 0x08, event.seq);
+  target[at++] = 0x10;
+  target[at++] = type;
+  target[at++] = 0x1a;
+  at = writeVarint(target, at, timestampSize(event.commitTimeUs));
+  at = writeTimestamp(target, at, event.commitTimeUs);
+  at = writeVarintField(target, at, 0x20, event.producerId);
+  at = writeVarintField(target, at, 0x28, event.producerCounter);
+  target[at++] = 0x49;
+  at = target.writeBigUInt64LE(contentXxh64At(bytes, header), at);
+  target[at++] = 0x52;
+  target[at++] = commitmentBytes;
+  const fixedEnd = header + fixedHeaderBytes;
+  at += bytes.copy(target, at, fixedEnd - commitmentBytes, fixedEnd);
+  if ((flags & fieldFlags) !== 0) at = writeHeaderFields(target, at, bytes, fixedEnd, flags);
+  if ((flags & EventFlag.erased) !== 0) {
+    target[at++] = 0x78;
+    target[at++] = 1;
+    return at;
+  }
+  const contentBytes = bufferOf(event.contentBytes);
+  const salt = event.contentOffset;
+  target[at++] = 0x5a;
+  target[at++] = saltBytes;
+  at += contentBytes.copy(target, at, salt, salt + saltBytes);
+  at = writeVarint(target, at, holdsMessage(type) ? messageTag : rawTag);
+  at = writeVarint(target, at, event.contentLength - saltBytes);
+  return at + contentBytes.copy(target, at, salt + saltBytes, salt + event.contentLength);
+}
+
+function writeHeaderFields(target: Buffer, start: number, header: Buffer, from: number, flags: number): number {
+  let at = start;
+  let place = from;
+  for (const field of headerFields) {
+    if ((flags & field.flag) === 0) continue;
+    at = writeVarint(target, at, field.tag);
+    const end = fieldEnd(header, place, field.sized);
+    at += header.copy(target, at, place, end);
+    place = end;
+  }
+  return at;
+}
+
+/** Byte after the header field at `place`; later versions may have more fields behind those known here. */
+function fieldEnd(header: Uint8Array, place: number, sized: boolean): number {
+  let end = place;
+  while ((header[end] as number) >= 0x80) end++;
+  end++;
+  if (!sized) return end;
+  // Texts of a header have at most 128 bytes: their length has one byte or two.
+  const first = header[place] as number;
+  return end + (first < 0x80 ? first : (first & 0x7f) + (header[place + 1] as number) * 0x80);
+}
+
+export function encodeGetMessage(event: StoredEvent, served: Served): Buffer {
+  const size = eventSize(event);
+  const from = servedSize(served);
+  const target = Buffer.allocUnsafe(2 + varintSize(size) + size + varintSize(from) + from);
+  target[0] = 0x0a;
+  let at = writeVarint(target, 1, size);
+  at = writeEvent(target, at, event);
+  writeServed(target, at, 0x12, served, from);
+  return target;
+}
+
+export function encodeListMessages(
+  events: readonly StoredEvent[],
+  nextPageToken: string,
+  headSeq: number,
+  served: Served,
+  channelUid: string,
+): Buffer {
+  const sizes = new Array<number>(events.length);
+  let total = varintFieldSize(headSeq);
+  for (let i = 0; i < events.length; i++) {
+    const size = eventSize(events[i] as StoredEvent);
+    sizes[i] = size;
+    total += 1 + varintSize(size) + size;
+  }
+  // Tokens and uids are ASCII.
+  if (nextPageToken !== '') total += 1 + varintSize(nextPageToken.length) + nextPageToken.length;
+  if (channelUid !== '') total += 1 + varintSize(channelUid.length) + channelUid.length;
+  const from = servedSize(served);
+  total += 1 + varintSize(from) + from;
+  const target = Buffer.allocUnsafe(total);
+  let at = 0;
+  for (let i = 0; i < events.length; i++) {
+    target[at++] = 0x0a;
+    at = writeVarint(target, at, sizes[i] as number);
+    at = writeEvent(target, at, events[i] as StoredEvent);
+  }
+  at = writeAscii(target, at, 0x12, nextPageToken);
+  at = writeVarintField(target, at, 0x18, headSeq);
+  at = writeServed(target, at, 0x22, served, from);
+  writeAscii(target, at, 0x2a, channelUid);
+  return target;
+}
+
+export function encodeAppended(answer: Appended, commitToken: Buffer): Buffer {
+  const { seqs, channelUid } = answer;
+  const firstSeq = seqs === undefined ? answer.firstSeq : 0;
+  const time = timestampSize(answer.commitTimeUs);
+  let packed = 0;
+  for (const seq of seqs ?? []) packed += varintSize(seq);
+  let size = varintFieldSize(firstSeq) + varintFieldSize(answer.count) + 1 + varintSize(time) + time;
+  size += 1 + varintSize(commitToken.length) + commitToken.length + (answer.duplicate ? 2 : 0);
+  if (packed > 0) size += 1 + varintSize(packed) + packed;
+  if (channelUid !== '') size += 1 + varintSize(channelUid.length) + channelUid.length;
+  const target = Buffer.allocUnsafe(size);
+  let at = writeVarintField(target, 0, 0x08, firstSeq);
+  at = writeVarintField(target, at, 0x10, answer.count);
+  target[at++] = 0x1a;
+  at = writeVarint(target, at, time);
+  at = writeTimestamp(target, at, answer.commitTimeUs);
+  target[at++] = 0x22;
+  at = writeVarint(target, at, commitToken.length);
+  at += commitToken.copy(target, at);
+  if (answer.duplicate) {
+    target[at++] = 0x28;
+    target[at++] = 1;
+  }
+  if (packed > 0) {
+    target[at++] = 0x32;
+    at = writeVarint(target, at, packed);
+    for (const seq of seqs ?? []) at = writeVarint(target, at, seq);
+  }
+  writeAscii(target, at, 0x3a, channelUid);
+  return target;
+}
+
+function servedSize(served: Served): number {
+  return (
+    varintFieldSize(served.nodeId) + 2 + varintFieldSize(served.partition) + varintFieldSize(served.appliedIndex)
+  );
+}
+
+function writeServed(target: Buffer, start: number, tag: number, served: Served, size: number): number {
+  let at = start;
+  target[at++] = tag;
+  at = writeVarint(target, at, size);
+  at = writeVarintField(target, at, 0x08, served.nodeId);
+  target[at++] = 0x10;
+  target[at++] = roleNumber[served.role];
+  at = writeVarintField(target, at, 0x18, served.partition);
+  return writeVarintField(target, at, 0x20, served.appliedIndex);
+}
+
+function writeAscii(target: Buffer, start: number, tag: number, text: string): number {
+  if (text === '') return start;
+  target[start] = tag;
+  const at = writeVarint(target, start + 1, text.length);
+  return at + target.write(text, at, "latin1");
+}
+
+function bufferOf(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}

@@ -1,0 +1,112 @@
+/** Brings a call to the leader of its partition: here, by one hop, or after a short wait for an election. */
+import { HansardError } from '../common/errors.js';
+import type { NodeId, PartitionId } from '../common/ids.js';
+import type { NodeService } from '../node/types.js';
+import type { CallContext } from './calls.js';
+
+/** An election takes one to two seconds at worst; longer means that there is no majority, ms. */
+const leaderWaitMs = 3_000;
+/** How often the leader is looked for while calls wait, ms. */
+const leaderPollMs = 10;
+/** Leadership that is lost between look and proposal leads to another look, at most so often. */
+const attemptsMax = 3;
+
+interface Waiter {
+  readonly context: CallContext;
+  readonly untilMs: number;
+  readonly resolve: () => void;
+  readonly reject: (error: HansardError) => void;
+}
+
+export class Router {
+  readonly #node: NodeService;
+  /** Calls that wait for a leader, oldest first: they go on in the order in which they came. */
+  readonly #waiting = new Map<PartitionId, Waiter[]>();
+
+  constructor(node: NodeService) {
+    this.#node = node;
+  }
+
+  /**
+   * Runs `local` where this node leads (synchronously, so that proposals keep the
+   * order of arrival), else has the leader handle `request`. A forwarded call goes
+   * no further.
+   */
+  atLeader(
+    context: CallContext,
+    partition: PartitionId,
+    request: Buffer,
+    local: () => Promise<Uint8Array>,
+    attempt = 1,
+  ): Promise<Uint8Array> {
+    const again = (): Promise<Uint8Array> => this.atLeader(context, partition, request, local, attempt + 1);
+    const leader = this.#waiting.has(partition) ? undefined : this.#node.leaderOf(partition);
+    if (leader === this.#node.identity.nodeId) {
+      if (context.origin === 'forward' || attempt >= attemptsMax) return local();
+      return local().catch((error) => {
+        // Nothing was proposed: whoever leads now may take it.
+        if (error instanceof HansardError && error.reason === 'NOT_LEADER') return again();
+        throw error;
+      });
+    }
+    if (context.origin === 'forward') throw this.#notLeader(partition, leader);
+    if (leader !== undefined) return this.#node.forward(leader, context.method, request, context.deadlineMs);
+    if (attempt >= attemptsMax) throw this.#noQuorum(partition);
+    return this.#leaderKnown(context, partition).then(again);
+  }
+
+  /** The error for whoever must go to the leader; empty where it is not known. */
+  #notLeader(partition: PartitionId, leader: NodeId | undefined): HansardError {
+    const address = leader === undefined ? undefined : this.#node.addressOf(leader);
+    return new HansardError(
+      'NOT_LEADER',
+      `node ${this.#node.identity.nodeId} does not lead partition ${partition}`,
+      {
+        partition,
+        ...(leader === undefined ? {} : { leader_node_id: leader }),
+        ...(address === undefined ? {} : { leader_address: address }),
+      },
+    );
+  }
+
+  #noQuorum(partition: PartitionId): HansardError {
+    return new HansardError('NO_QUORUM', `partition ${partition} has no leader that this node knows`, {
+      partition,
+    });
+  }
+
+  #leaderKnown(context: CallContext, partition: PartitionId): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const untilMs = Math.min(context.deadlineMs, this.#node.monotonicMs() + leaderWaitMs);
+      const waiter: Waiter = { context, untilMs, resolve, reject };
+      const queue = this.#waiting.get(partition);
+      if (queue !== undefined) queue.push(waiter);
+      else {
+        this.#waiting.set(partition, [waiter]);
+        setTimeout(() => this.#look(partition), leaderPollMs);
+      }
+    });
+  }
+
+  #look(partition: PartitionId): void {
+    const queue = this.#waiting.get(partition) ?? [];
+    if (this.#node.leaderOf(partition) !== undefined) {
+      // Out of the map first: those released look again and must not queue behind themselves.
+      this.#waiting.delete(partition);
+      for (const waiter of queue) waiter.resolve();
+      return;
+    }
+    const nowMs = this.#node.monotonicMs();
+    const rest = queue.filter((waiter) => {
+      if (waiter.untilMs > nowMs && !waiter.context.cancelled) return true;
+      waiter.reject(this.#noQuorum(partition));
+      return false;
+    });
+    if (rest.length === 0) {
+      this.#waiting.delete(partition);
+      return;
+    }
+    this.#waiting.set(partition, rest);
+    setTimeout(() => this.#look(partition), leaderPollMs);
+  }
+}

@@ -1,0 +1,250 @@
+/** The public door: gRPC services over one table of methods. */
+import {
+  type handleUnaryCall,
+  type MethodDefinition,
+  Server,
+  ServerCredentials,
+  type ServerDuplexStream,
+  type UntypedServiceImplementation,
+} from '@grpc/grpc-js';
+import { ReflectionService } from '@grpc/reflection';
+import { HealthImplementation } from 'grpc-health-check';
+import { HansardError } from '../common/errors.js';
+import { limits } from '../common/limits.js';
+import type { Logger } from '../common/logger.js';
+import { loadPublicProtos } from '../common/proto.js';
+import type { NodeService } from '../node/types.js';
+import { type CallHooks, type CallLimits, Calls, defaultCallLimits, type Handler } from './calls.js';
+import { channelMethods } from './channels.js';
+import { clusterMethods } from './cluster.js';
+import { defaultExchangeLimits, type ExchangeLimits, ExchangeStream } from './exchange.js';
+import { grpcStatusOf } from './grpc-status.js';
+import { messageMethods } from './messages.js';
+import { Services } from './services.js';
+
+export interface ApiOptions {
+  /** host:port to listen at; port 0 takes a free one. */
+  readonly address: string;
+  /** Allows addresses other than this machine's own: there is no encryption yet. */
+  readonly insecure: boolean;
+  readonly logger: Logger;
+  readonly hooks: CallHooks;
+  readonly callLimits?: CallLimits;
+  readonly exchangeLimits?: ExchangeLimits;
+  /** Streams of Exchange at once; each holds buffers of its own. */
+  readonly exchangeStreams?: number;
+  /** What grpc.health.v1 says at first; default true. */
+  readonly serving?: boolean;
+}
+
+export interface Api {
+  /** host:port as bound. */
+  readonly address: string;
+  /** Calls under way, whichever way they came. */
+  readonly callsInFlight: number;
+  /** Shown by grpc.health.v1, whole and per service. Draining shows by itself. */
+  setServing(serving: boolean): void;
+  /** Refuses new calls, lets those under way end for at most `graceMs`, closes. */
+  stop(graceMs: number): Promise<void>;
+}
+
+const exchangePath = '/hansard.v1.ExchangeService/Exchange';
+const exchangeStreamsDefault = 1_024;
+/** How often the node is asked whether it drains, ms. */
+const drainPollMs = 200;
+
+/** Throws INVALID_SETTINGS, ADDRESS_IN_USE. */
+export async function startApi(node: NodeService, options: ApiOptions): Promise<Api> {
+  if (!options.insecure && !isLoopback(options.address)) {
+    throw new HansardError(
+      'INVALID_SETTINGS',
+      `${options.address} can be reached from other machines, and there is no encryption yet; allow it with --insecure`,
+      { setting: 'address', value: options.address },
+    );
+  }
+  const protos = loadPublicProtos();
+  const services = new Services(node, protos);
+  const methods = new Map<string, Handler>([
+    ...messageMethods(services),
+    ...channelMethods(services),
+    ...clusterMethods(services),
+  ]);
+  const calls = new Calls(
+    methods,
+    () => node.monotonicMs(),
+    options.hooks,
+    options.callLimits ?? defaultCallLimits,
+    options.logger,
+  );
+  node.onForward((method, request, deadlineMs) => {
+    return new Promise((resolve, reject) => {
+      calls.start(fullName(method), bufferOf(request), deadlineMs, 'forward', '', (error, response) => {
+        if (error === undefined) resolve(response as Uint8Array);
+        else reject(error);
+      });
+    });
+  });
+  const server = new Server({
+    'grpc.max_receive_message_length': limits.grpcMessageBytes,
+    'grpc.max_send_message_length': limits.grpcMessageBytes,
+    'grpc.keepalive_time_ms': 10_000,
+    'grpc.keepalive_timeout_ms': 5_000,
+    'grpc.keepalive_permit_without_calls': 1,
+  });
+  addUnary(server, [...methods.keys()], calls);
+  const streams = addExchange(server, calls, options);
+  const health = addHealth(server, methods);
+  new ReflectionService(protos).addToServer(server);
+  const address = await bind(server, options.address);
+
+  let serving = options.serving ?? true;
+  let stopping = false;
+  const show = (): void => health(serving && !stopping && !node.isDraining);
+  show();
+  const drainPoll = setInterval(show, drainPollMs).unref();
+  return {
+    address,
+    get callsInFlight() {
+      return calls.inFlight;
+    },
+    setServing(now) {
+      serving = now;
+      show();
+    },
+    async stop(graceMs) {
+      if (stopping) return;
+      stopping = true;
+      clearInterval(drainPoll);
+      show();
+      const grace = timeout(graceMs);
+      await Promise.race([calls.close(), grace.passed]);
+      for (const stream of streams) stream.end();
+      await Promise.race([shutdown(server), grace.passed]);
+      grace.cancel();
+      server.forceShutdown();
+    },
+  };
+}
+
+/** Requests and responses pass as bytes: the handlers read and write the wire format themselves. */
+function rawMethod(path: string, stream: boolean): MethodDefinition<Buffer, Buffer> {
+  const same = (bytes: Buffer): Buffer => bytes;
+  return {
+    path,
+    requestStream: stream,
+    responseStream: stream,
+    requestSerialize: same,
+    requestDeserialize: same,
+    responseSerialize: same,
+    responseDeserialize: same,
+  };
+}
+
+function addUnary(server: Server, names: readonly string[], calls: Calls): void {
+  const definition: Record<string, MethodDefinition<Buffer, Buffer>> = {};
+  const implementation: UntypedServiceImplementation = {};
+  for (const name of names) {
+    definition[name] = rawMethod(`/${name}`, false);
+    implementation[name] = unary(name, calls);
+  }
+  server.addService(definition, implementation);
+}
+
+function unary(name: string, calls: Calls): handleUnaryCall<Buffer, Buffer> {
+  return (call, callback) => {
+    const deadline = call.getDeadline();
+    const leftMs =
+      typeof deadline === 'number' && !Number.isFinite(deadline)
+        ? limits.defaultDeadlineMs
+        : Number(deadline) - Date.now();
+    const traceparent = call.metadata.get('traceparent')[0];
+    const active = calls.start(
+      name,
+      call.request,
+      calls.nowMs() + leftMs,
+      'grpc',
+      typeof traceparent === 'string' ? traceparent : '',
+      (error, response) => {
+        if (error === undefined) callback(null, bufferOf(response as Uint8Array));
+        else callback(grpcStatusOf(error));
+      },
+    );
+    if (!active.settled) call.on('cancelled', () => calls.cancel(active));
+  };
+}
+
+function addExchange(server: Server, calls: Calls, options: ApiOptions): Set<ExchangeStream> {
+  const streams = new Set<ExchangeStream>();
+  const most = options.exchangeStreams ?? exchangeStreamsDefault;
+  const exchange = (stream: ServerDuplexStream<Buffer, Buffer>): void => {
+    if (streams.size >= most || calls.closed) {
+      const error = calls.closed
+        ? new HansardError('SHUTTING_DOWN', 'this node is stopping')
+        : new HansardError('OVERLOADED', `${most} streams are open on this node`, {}, { retryDelayMs: 1_000 });
+      stream.emit('error', grpcStatusOf(error));
+      return;
+    }
+    const open = new ExchangeStream(calls, stream, options.exchangeLimits ?? defaultExchangeLimits);
+    streams.add(open);
+    stream.on('close', () => streams.delete(open));
+    stream.on('cancelled', () => streams.delete(open));
+  };
+  server.addService({ Exchange: rawMethod(exchangePath, true) }, { Exchange: exchange });
+  return streams;
+}
+
+/** Gives a function that shows whether this node serves: as a whole (`''`) and per service. */
+function addHealth(server: Server, methods: ReadonlyMap<string, Handler>): (serving: boolean) => void {
+  const names = new Set(['', exchangePath.slice(1), ...methods.keys()].map((name) => name.split('/')[0] as string));
+  const health = new HealthImplementation();
+  health.addToServer(server);
+  let shown: boolean | undefined;
+  return (serving) => {
+    if (serving === shown) return;
+    shown = serving;
+    for (const name of names) health.setStatus(name, serving ? 'SERVING' : 'NOT_SERVING');
+  };
+}
+
+function bind(server: Server, address: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+      if (error === null) return resolve(`${address.slice(0, address.lastIndexOf(':'))}:${port}`);
+      const taken = /EADDRINUSE/.test(error.message);
+      reject(
+        new HansardError(
+          taken ? 'ADDRESS_IN_USE' : 'INVALID_SETTINGS',
+          taken ? `${address} is taken by another process` : `can't listen at ${address}: ${error.message}`,
+          { address },
+          { cause: error },
+        ),
+      );
+    });
+  });
+}
+
+function shutdown(server: Server): Promise<void> {
+  return new Promise((resolve) => server.tryShutdown(() => resolve()));
+}
+
+function timeout(ms: number): { passed: Promise<void>; cancel(): void } {
+  let timer: NodeJS.Timeout | undefined;
+  const passed = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, ms);
+  });
+  return { passed, cancel: () => clearTimeout(timer) };
+}
+
+function isLoopback(address: string): boolean {
+  const host = address.slice(0, address.lastIndexOf(':'));
+  return /^127(\.\d{1,3}){3}$/.test(host) || host === 'localhost' || host === '[::1]' || host === '::1';
+}
+
+/** Method names come with or without a leading slash. */
+function fullName(method: string): string {
+  return method.startsWith('/') ? method.slice(1) : method;
+}
+
+function bufferOf(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+}
