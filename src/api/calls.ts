@@ -243,7 +243,11 @@ export class Calls {
 function withRetryDelay(error: HansardError): HansardError {
   if (error.retryDelayMs !== undefined) return error;
   const retryDelayMs =
-    error.reason === 'NO_QUORUM' ? noQuorumRetryMs : error.reason === 'OVERLOADED' ? overloadedRetryMs : undefined;
+    error.reason === 'NO_QUORUM'
+      ? noQuorumRetryMs
+      : error.reason === 'OVERLOADED'
+        ? overloadedRetryMs
+        : undefined;
   if (retryDelayMs === undefined) return error;
   return new HansardError(error.reason, error.message, error.fields, {
     cause: error.cause,

@@ -61,15 +61,22 @@ function listChannels(services: Services): Handler {
     const { tenant, prefix } = skimTenantAndPrefix(request);
     const { page_size, page_token, read } = decode(request);
     if (page_size < 0) throw invalidArgument('page_size', 'must not be negative');
-    const size = page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+    const size =
+      page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
     const bound = JSON.stringify(['ListChannels', tenant, prefix]);
-    const after = page_token === '' ? undefined : tokens.openPage(bound, page_token, (reader) => reader.string());
+    const after =
+      page_token === '' ? undefined : tokens.openPage(bound, page_token, (reader) => reader.string());
     const plan = planRead(read, tokens);
     const partitions = partitionsOf(services, tenant, prefix);
     const atOnce = Math.max(rowsAtOnceMin, Math.ceil((2 * size) / partitions.length) + 1);
     const sources = await Promise.all(
       partitions.map(async (partition) => {
-        const source = new NameSource(partition, await reads.barrier(context, partition, plan), tenant, prefix);
+        const source = new NameSource(
+          partition,
+          await reads.barrier(context, partition, plan),
+          tenant,
+          prefix,
+        );
         await source.fetch(after, Math.min(atOnce, size + 1));
         return source;
       }),
@@ -207,7 +214,10 @@ function checkedLabels(labels: Record<string, string>): [string, string][] {
   }
   return entries.map(([name, value]) => {
     if (name === '') throw invalidArgument('channel.labels', 'a label without a name');
-    return [bounded(name, limits.labelBytes, 'channel.labels'), bounded(value, limits.labelBytes, 'channel.labels')];
+    return [
+      bounded(name, limits.labelBytes, 'channel.labels'),
+      bounded(value, limits.labelBytes, 'channel.labels'),
+    ];
   });
 }
 
@@ -284,7 +294,11 @@ function channelMessage(channel: ChannelState, partition: PartitionId): object {
     title: channel.title,
     labels: Object.fromEntries(channel.labels),
     class: channel.class,
-    participants: channel.participants.map(({ id, displayName, role }) => ({ id, display_name: displayName, role })),
+    participants: channel.participants.map(({ id, displayName, role }) => ({
+      id,
+      display_name: displayName,
+      role,
+    })),
     create_time: toTimestamp(channel.createTimeUs),
     update_time: toTimestamp(channel.updateTimeUs),
     head_seq: channel.headSeq,
@@ -299,4 +313,3 @@ function channelMessage(channel: ChannelState, partition: PartitionId): object {
 function etagOf(channel: ChannelState): string {
   return `"${channel.uid}-${channel.revision.toString(36)}"`;
 }
-

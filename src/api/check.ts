@@ -100,7 +100,10 @@ export class Checker {
     } catch (error) {
       const name = this.#field(field);
       const problem = error instanceof SyntaxError ? error.message : 'does not parse';
-      throw new HansardError('METADATA_NOT_JSON', `${name} is not JSON: ${problem}`, { field: name, problem });
+      throw new HansardError('METADATA_NOT_JSON', `${name} is not JSON: ${problem}`, {
+        field: name,
+        problem,
+      });
     }
   }
 
@@ -109,7 +112,9 @@ export class Checker {
     // Negative numbers come as 64-bit two's complement.
     const signed = value >= 2 ** 63 ? value - two64 : value;
     const fits =
-      field.name === 'nanos' ? signed >= 0 && signed <= 999_999_999 : signed >= secondsMin && signed <= secondsMax;
+      field.name === 'nanos'
+        ? signed >= 0 && signed <= 999_999_999
+        : signed >= secondsMin && signed <= secondsMax;
     if (!fits) throw invalidArgument(this.#field(field), 'no valid time');
   }
 
@@ -132,7 +137,9 @@ export class Checker {
   }
 
   #field(field?: FieldRule): string {
-    const path = this.#names.map((name, i) => ((this.#places[i] ?? -1) < 0 ? name : `${name}[${this.#places[i]}]`));
+    const path = this.#names.map((name, i) =>
+      (this.#places[i] ?? -1) < 0 ? name : `${name}[${this.#places[i]}]`,
+    );
     if (field !== undefined) path.push(field.name);
     return path.join('.') || 'request';
   }

@@ -26,7 +26,11 @@ export function clusterMethods({ node, codecs }: Services): Map<string, Handler>
         store_id: each.storeId,
       })),
       pools: [
-        { name: defaultPool, partition_count: node.partitionCount, replication_factor: view.replicationFactor },
+        {
+          name: defaultPool,
+          partition_count: node.partitionCount,
+          replication_factor: view.replicationFactor,
+        },
       ],
       partition_map_version: view.partitionMapVersion,
       partitions: view.partitions.map((each) => ({

@@ -113,7 +113,13 @@ export function writeEvent(target: Buffer, start: number, event: StoredEvent): n
   return at + contentBytes.copy(target, at, salt + saltBytes, salt + event.contentLength);
 }
 
-function writeHeaderFields(target: Buffer, start: number, header: Buffer, from: number, flags: number): number {
+function writeHeaderFields(
+  target: Buffer,
+  start: number,
+  header: Buffer,
+  from: number,
+  flags: number,
+): number {
   let at = start;
   let place = from;
   for (const field of headerFields) {
@@ -215,7 +221,10 @@ export function encodeAppended(answer: Appended, commitToken: Buffer): Buffer {
 
 function servedSize(served: Served): number {
   return (
-    varintFieldSize(served.nodeId) + 2 + varintFieldSize(served.partition) + varintFieldSize(served.appliedIndex)
+    varintFieldSize(served.nodeId) +
+    2 +
+    varintFieldSize(served.partition) +
+    varintFieldSize(served.appliedIndex)
   );
 }
 
@@ -234,7 +243,7 @@ function writeAscii(target: Buffer, start: number, tag: number, text: string): n
   if (text === '') return start;
   target[start] = tag;
   const at = writeVarint(target, start + 1, text.length);
-  return at + target.write(text, at, "latin1");
+  return at + target.write(text, at, 'latin1');
 }
 
 function bufferOf(bytes: Uint8Array): Buffer {

@@ -9,7 +9,14 @@ import { MalformedError } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
 import { encodeErrorDetails, wireMessage } from '../common/status.js';
-import { varintFieldSize, varintSize, Wire, WireReader, writeVarint, writeVarintField } from '../common/wire.js';
+import {
+  varintFieldSize,
+  varintSize,
+  Wire,
+  WireReader,
+  writeVarint,
+  writeVarintField,
+} from '../common/wire.js';
 import type { ActiveCall, Calls } from './calls.js';
 import { grpcStatusOf } from './grpc-status.js';
 import { invalidArgument } from './names.js';
@@ -116,7 +123,11 @@ export class ExchangeStream {
   #pump(): void {
     try {
       for (let inbox = this.#inboxes[0]; inbox !== undefined && !this.#closed; inbox = this.#inboxes[0]) {
-        if (this.#inFlight.size >= this.#limits.callsInFlight || this.#answerBytes >= this.#limits.answerBytes) break;
+        if (
+          this.#inFlight.size >= this.#limits.callsInFlight ||
+          this.#answerBytes >= this.#limits.answerBytes
+        )
+          break;
         if (inbox.reader.next()) this.#next(inbox);
         else {
           this.#inboxes.shift();
@@ -202,7 +213,12 @@ export class ExchangeStream {
 
   #endIfDone(): void {
     if (!this.#ended || this.#closed) return;
-    if (this.#inFlight.size > 0 || this.#answers.length > 0 || (this.#inboxes.length > 0 && !this.#calls.closed)) return;
+    if (
+      this.#inFlight.size > 0 ||
+      this.#answers.length > 0 ||
+      (this.#inboxes.length > 0 && !this.#calls.closed)
+    )
+      return;
     this.#closed = true;
     this.#stream.end();
   }
@@ -316,4 +332,3 @@ function prefixed(tag: number, bytes: Buffer): Buffer {
   writeVarint(head, 1, bytes.length);
   return Buffer.concat([head, bytes]);
 }
-

@@ -99,14 +99,19 @@ function getMessage(services: Services): Handler {
     return reads.at(context, partition, planRead(read, tokens), request, async (view) => {
       const channel = await channelOf(view, route);
       const place = ref === 'seq' ? toNumber(seq) : await view.reader.seqOfMessageId(channel.id, message_id);
-      const found = place === undefined || place < 1 || place > channel.headSeq ? [] : await at(view, channel, place);
+      const found =
+        place === undefined || place < 1 || place > channel.headSeq ? [] : await at(view, channel, place);
       const event = found[0];
       if (event === undefined) {
-        throw new HansardError('MESSAGE_NOT_FOUND', `${route.channel} has no event ${ref} ${place ?? message_id}`, {
-          channel: route.channel,
-          [ref]: ref === 'seq' ? toNumber(seq) : message_id,
-          head_seq: channel.headSeq,
-        });
+        throw new HansardError(
+          'MESSAGE_NOT_FOUND',
+          `${route.channel} has no event ${ref} ${place ?? message_id}`,
+          {
+            channel: route.channel,
+            [ref]: ref === 'seq' ? toNumber(seq) : message_id,
+            head_seq: channel.headSeq,
+          },
+        );
       }
       return encodeGetMessage(event, services.served(partition, view));
     });
@@ -189,7 +194,9 @@ async function firstPage(
 ): Promise<Page> {
   const after = Math.min(list.after, limits.pageSizeMax);
   const before =
-    list.before === 0 && list.after === 0 ? limits.pageSizeDefault : Math.min(list.before, limits.pageSizeMax);
+    list.before === 0 && list.after === 0
+      ? limits.pageSizeDefault
+      : Math.min(list.before, limits.pageSizeMax);
   if (list.anchor === 'anchor_seq') {
     return { middle: Math.min(Math.max(toNumber(list.anchor_seq), 1), headSeq + 1), before, after };
   }
@@ -292,4 +299,3 @@ export function takeIdText(id: string, field: string): string {
   const bytes = Buffer.from(id, 'utf8');
   return takeId(bytes, 0, bytes.length, field);
 }
-

@@ -64,7 +64,12 @@ export function takePrefix(bytes: Buffer, from: number, to: number, field: strin
     if (byte >= 0x80) {
       ascii = false;
       // U+0080 to U+009F are C2 80 to C2 9F.
-      if (byte === 0xc2 && at + 1 < to && (bytes[at + 1] as number) < 0xa0 && (bytes[at + 1] as number) >= 0x80) {
+      if (
+        byte === 0xc2 &&
+        at + 1 < to &&
+        (bytes[at + 1] as number) < 0xa0 &&
+        (bytes[at + 1] as number) >= 0x80
+      ) {
         throw invalidName(field, 'control characters are not allowed');
       }
     } else if (byte < 0x20 || byte === 0x7f) {

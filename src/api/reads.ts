@@ -30,7 +30,9 @@ export function planRead(read: ReadOptionsMessage | null | undefined, tokens: To
   }
   const { level, preference } = read;
   if (level === Level.bounded) {
-    throw new HansardError('READ_LEVEL_UNAVAILABLE', 'BOUNDED is not served by this version', { level: 'BOUNDED' });
+    throw new HansardError('READ_LEVEL_UNAVAILABLE', 'BOUNDED is not served by this version', {
+      level: 'BOUNDED',
+    });
   }
   const positions = read.commit_tokens.length > 0 ? tokens.merge(read.commit_tokens) : nothing;
   return {
@@ -73,7 +75,8 @@ export class Reads {
     return local().catch((error) => {
       // No replica of the partition here.
       const elsewhere = error instanceof HansardError && error.reason === 'NOT_LEADER';
-      if (elsewhere && context.origin !== 'forward') return this.#atLeader(context, partition, request, local);
+      if (elsewhere && context.origin !== 'forward')
+        return this.#atLeader(context, partition, request, local);
       throw error;
     });
   }

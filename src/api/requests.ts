@@ -27,7 +27,12 @@ export class Codecs {
         return decode(bytes) as T;
       } catch (error) {
         // The walk leaves nothing that a decoder stumbles over; should it, then it is the request's fault.
-        throw new HansardError('INVALID_ARGUMENT', `the request is no valid ${name}`, { field: 'request' }, { cause: error });
+        throw new HansardError(
+          'INVALID_ARGUMENT',
+          `the request is no valid ${name}`,
+          { field: 'request' },
+          { cause: error },
+        );
       }
     };
   }

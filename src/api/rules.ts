@@ -128,7 +128,9 @@ export class Rules {
     const isRef = descriptor.name === 'MessageRef';
     const isTimestamp = fullName === 'google.protobuf.Timestamp';
     const elementsMax =
-      descriptor.name === 'Channel' ? limits.labelsPerChannel + limits.participantsPerChannel : limits.partsPerMessage;
+      descriptor.name === 'Channel'
+        ? limits.labelsPerChannel + limits.participantsPerChannel
+        : limits.partsPerMessage;
     const rule: MessageRule = { name: fullName, fields, isRef, isTimestamp, elementsMax };
     this.#rules.set(fullName, rule);
     for (const field of descriptor.field) fields[field.number] = this.#field(fullName, descriptor, field);

@@ -180,7 +180,12 @@ function addExchange(server: Server, calls: Calls, options: ApiOptions): Set<Exc
     if (streams.size >= most || calls.closed) {
       const error = calls.closed
         ? new HansardError('SHUTTING_DOWN', 'this node is stopping')
-        : new HansardError('OVERLOADED', `${most} streams are open on this node`, {}, { retryDelayMs: 1_000 });
+        : new HansardError(
+            'OVERLOADED',
+            `${most} streams are open on this node`,
+            {},
+            { retryDelayMs: 1_000 },
+          );
       stream.emit('error', grpcStatusOf(error));
       return;
     }
@@ -195,7 +200,9 @@ function addExchange(server: Server, calls: Calls, options: ApiOptions): Set<Exc
 
 /** Gives a function that shows whether this node serves: as a whole (`''`) and per service. */
 function addHealth(server: Server, methods: ReadonlyMap<string, Handler>): (serving: boolean) => void {
-  const names = new Set(['', exchangePath.slice(1), ...methods.keys()].map((name) => name.split('/')[0] as string));
+  const names = new Set(
+    ['', exchangePath.slice(1), ...methods.keys()].map((name) => name.split('/')[0] as string),
+  );
   const health = new HealthImplementation();
   health.addToServer(server);
   let shown: boolean | undefined;

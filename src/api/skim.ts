@@ -44,7 +44,9 @@ export interface SkimmedMessage {
 /** Event types whose content is a MessageContent (field `message`); all others carry `raw`. */
 export function holdsMessage(type: EventType): boolean {
   return (
-    type === EventType.messageCompleted || type === EventType.messageCreated || type === EventType.messageStarted
+    type === EventType.messageCompleted ||
+    type === EventType.messageCreated ||
+    type === EventType.messageStarted
   );
 }
 
@@ -118,7 +120,8 @@ export function skimAppend(request: Buffer, checker: Checker, rule: MessageRule)
     }
   }
   if (messages.length === 0) throw invalidArgument('messages', 'must not be empty');
-  if (producerId !== 0 && firstCounter === 0) throw invalidArgument('producer.first_counter', 'must be at least 1');
+  if (producerId !== 0 && firstCounter === 0)
+    throw invalidArgument('producer.first_counter', 'must be at least 1');
   if (producerId === 0 && firstCounter !== 0) throw invalidArgument('producer.producer_id', 'must not be 0');
   if (!Number.isSafeInteger(firstCounter + messages.length)) {
     throw invalidArgument('producer.first_counter', 'out of range');
@@ -210,11 +213,15 @@ function skimMessage(
         reader.skip();
     }
   }
-  if (type > highestType) throw invalidArgument(at(place, 'type'), 'no type of event that this version knows');
+  if (type > highestType)
+    throw invalidArgument(at(place, 'type'), 'no type of event that this version knows');
   const message = holdsMessage(type as EventType);
   if (contentField === 0) throw invalidArgument(at(place, message ? 'message' : 'raw'), 'missing');
   if (message !== (contentField === 20)) {
-    throw invalidArgument(at(place, 'content'), `events of type ${type} carry ${message ? '`message`' : '`raw`'}`);
+    throw invalidArgument(
+      at(place, 'content'),
+      `events of type ${type} carry ${message ? '`message`' : '`raw`'}`,
+    );
   }
   const size = contentTo - contentFrom;
   if (size > limits.messageBytes) throw messageTooLarge(place, size);
@@ -287,9 +294,13 @@ function messageTooLarge(place: number, size: number): HansardError {
 }
 
 function checksumMismatch(place: number, given: bigint, computed: bigint): HansardError {
-  return new HansardError('CHECKSUM_MISMATCH', `the content of messages[${place}] does not match its checksum`, {
-    field: `messages[${place}].content_xxh64`,
-    expected: given.toString(16).padStart(16, '0'),
-    actual: computed.toString(16).padStart(16, '0'),
-  });
+  return new HansardError(
+    'CHECKSUM_MISMATCH',
+    `the content of messages[${place}] does not match its checksum`,
+    {
+      field: `messages[${place}].content_xxh64`,
+      expected: given.toString(16).padStart(16, '0'),
+      actual: computed.toString(16).padStart(16, '0'),
+    },
+  );
 }

@@ -1,0 +1,180 @@
+/**
+ * A node of one process and no disk: real state machines (conversation/) over model
+ * state, without consensus. What a real node would refuse is switched on by hand.
+ */
+import { compareBytewise } from '../../src/api/channels.js';
+import { HansardError } from '../../src/common/errors.js';
+import type { ChannelId, NodeId, PartitionId, Seq } from '../../src/common/ids.js';
+import { partitionOf } from '../../src/common/partitioning.js';
+import { applyEntry } from '../../src/conversation/apply.js';
+import { encodeEntry } from '../../src/conversation/command.js';
+import type { ChannelState, StoredEvent } from '../../src/conversation/types.js';
+import type {
+  ClusterView,
+  NodeService,
+  ProposeOptions,
+  ProposeResult,
+  ReadBarrierOptions,
+  ReadView,
+} from '../../src/node/types.js';
+import type { PageRange, PartitionReader } from '../../src/store/types.js';
+import { ModelState } from '../conversation/model-state.js';
+
+type ForwardHandler = (method: string, request: Uint8Array, deadlineMs: number) => Promise<Uint8Array>;
+
+/** ModelState that also keeps the records, and reads of it. */
+class PartitionModel extends ModelState {
+  index = 0;
+  readonly stored = new Map<ChannelId, StoredEvent[]>();
+  readonly reader: PartitionReader = {
+    channelByName: async (tenant, name) => this.channel(tenant, name),
+    events: async (channel, range) => this.#page(channel, range),
+    seqOfMessageId: async (channelId, messageId) => this.messageId(channelId, messageId),
+    seqAtTime: async (channel, timeUs) => this.#seqAtTime(channel, timeUs),
+    listChannels: async (query) =>
+      [...this.channels.values()]
+        .filter((c) => c.tenant === query.tenant && c.name.startsWith(query.prefix))
+        .sort((a, b) => compareBytewise(a.name, b.name))
+        .filter((c) => query.after === undefined || compareBytewise(c.name, query.after) > 0)
+        .slice(0, query.limit),
+  };
+
+  override append(channel: ChannelState, event: StoredEvent): void {
+    super.append(channel, event);
+    const { headerOffset: h, contentOffset: c } = event;
+    const events = this.stored.get(channel.id) ?? [];
+    events.push({
+      ...event,
+      bytes: Buffer.from(event.bytes.subarray(h, h + event.headerLength)),
+      headerOffset: 0,
+      contentBytes: Buffer.from(event.contentBytes.subarray(c, c + event.contentLength)),
+      contentOffset: 0,
+    });
+    this.stored.set(channel.id, events);
+  }
+
+  #page(channel: ChannelState, range: PageRange): StoredEvent[] {
+    const all = (this.stored.get(channel.id) ?? []).filter(
+      (e) => e.seq >= range.fromSeq && e.seq <= range.toSeq,
+    );
+    if (range.reverse) all.reverse();
+    const page: StoredEvent[] = [];
+    let bytes = 0;
+    for (const event of all) {
+      if (page.length > 0 && (page.length >= range.maxEvents || bytes >= range.maxBytes)) break;
+      bytes += event.headerLength + event.contentLength;
+      page.push(event);
+    }
+    return range.reverse ? page.reverse() : page;
+  }
+
+  #seqAtTime(channel: ChannelState, timeUs: number): Seq {
+    const found = (this.stored.get(channel.id) ?? []).find((event) => event.commitTimeUs >= timeUs);
+    return found?.seq ?? channel.headSeq + 1;
+  }
+}
+
+export class FakeNode implements NodeService {
+  readonly identity: NodeService['identity'];
+  readonly partitionCount = 4;
+  readonly partitions = Array.from({ length: 4 }, (_, p) => new PartitionModel(p));
+  isDraining = false;
+  /** Who leads every partition; undefined: nobody known. */
+  leader: NodeId | undefined = 1;
+  /** Microseconds since 1970; each reading is one later. */
+  timeUs = 1_700_000_000_000_000;
+  /** Set: `propose` waits for what it gives before it applies. */
+  gate: ((proposal: number) => Promise<void>) | undefined;
+  /** Set: proposals are rejected with it. */
+  proposeError: unknown;
+  readonly peers = new Map<NodeId, FakeNode>();
+  readonly barriers: ReadBarrierOptions[] = [];
+  proposals = 0;
+  forwards = 0;
+  handler: ForwardHandler | undefined;
+
+  constructor(nodeId: NodeId = 1, clusterId = 'cluster-1', incarnation = 1) {
+    this.identity = {
+      clusterId,
+      incarnation,
+      nodeId,
+      storeId: `store-${nodeId}`,
+      bootId: 'b',
+      version: '0.1.0',
+    };
+  }
+
+  nowUs(): number {
+    return this.timeUs++;
+  }
+  monotonicMs(): number {
+    return performance.now();
+  }
+  partitionOf(tenant: string, channel: string): PartitionId {
+    return partitionOf(tenant, channel, this.partitionCount);
+  }
+  leaderOf(): NodeId | undefined {
+    return this.leader;
+  }
+  addressOf(node: NodeId): string | undefined {
+    return `127.0.0.1:${7000 + node}`;
+  }
+
+  cluster(): ClusterView {
+    const node = (nodeId: NodeId, connected: boolean) => ({
+      nodeId,
+      clientAddress: `127.0.0.1:${7000 + nodeId}`,
+      peerAddress: `127.0.0.1:${7100 + nodeId}`,
+      connected,
+      storeId: `store-${nodeId}`,
+    });
+    return {
+      nodes: [node(1, true), node(2, false)],
+      replicationFactor: 2,
+      partitionMapVersion: 7,
+      partitions: this.partitions.map((partition, p) => ({
+        partition: p,
+        leader: this.leader,
+        term: 3,
+        commitIndex: partition.index,
+        appliedIndex: partition.index,
+        replicas: [{ replicaId: p * 2 + 1, nodeId: 1, learner: false }],
+      })),
+    };
+  }
+
+  async propose(p: PartitionId, command: Uint8Array, options: ProposeOptions): Promise<ProposeResult> {
+    const proposal = ++this.proposals;
+    if (this.proposeError !== undefined) throw this.proposeError;
+    const partition = this.partitions[p] as PartitionModel;
+    // Applied in the order of proposals, whenever the answers leave.
+    const index = ++partition.index;
+    const data = encodeEntry([command], this.nowUs(), 1);
+    const { answers } = applyEntry(partition, { index, term: 3, data });
+    if (this.gate !== undefined) await this.gate(proposal);
+    if (options.deadlineMs <= this.monotonicMs()) throw new HansardError('DEADLINE_EXCEEDED', 'too late');
+    const answer = answers[0];
+    if (answer === undefined) throw new Error('no answer');
+    return { answer, index, term: 3 };
+  }
+
+  async readBarrier(p: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {
+    this.barriers.push(options);
+    const partition = this.partitions[p] as PartitionModel;
+    if (options.minIndex > partition.index)
+      throw new HansardError('DEADLINE_EXCEEDED', 'the index is not reached');
+    const role = this.leader === this.identity.nodeId ? 'primary' : 'secondary';
+    return { reader: partition.reader, appliedIndex: partition.index, role };
+  }
+
+  async forward(to: NodeId, method: string, request: Uint8Array, deadlineMs: number): Promise<Uint8Array> {
+    this.forwards++;
+    const handler = this.peers.get(to)?.handler;
+    if (handler === undefined) throw new HansardError('NOT_LEADER', `node ${to} can't be reached`);
+    return handler(method, Buffer.from(request), deadlineMs);
+  }
+
+  onForward(handler: ForwardHandler): void {
+    this.handler = handler;
+  }
+}
