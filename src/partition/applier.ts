@@ -1,0 +1,165 @@
+/**
+ * Carries out MsgStorageApply: committed entries, in order, one after the other.
+ * It pauses while an entry's bytes or lookups are being read and while the tails
+ * are full; the log goes on meanwhile.
+ */
+import { assert, HansardError } from '../common/errors.js';
+import type { Index, Term } from '../common/ids.js';
+import { type Entry, EntryType } from '../common/log-types.js';
+import { applyEntry } from '../conversation/apply.js';
+import type { CommandAnswer } from '../conversation/types.js';
+import type { Message } from '../raft/types.js';
+import type { PartitionStore } from '../store/types.js';
+
+export interface ApplierHooks {
+  /** Reads what the cache has dropped; false: the entries are gone from the log. */
+  fill(entries: readonly Entry[]): Promise<boolean>;
+  applied(index: Index, term: Term, answers: readonly CommandAnswer[]): void;
+  applyConfChange(entry: Entry): void;
+  /** All entries of the message are applied. */
+  done(message: Message): void;
+  mayApply(): boolean;
+  /** Has `pump` called in a later turn. */
+  later(): void;
+  fatal(error: unknown): void;
+}
+
+const noAnswers: readonly CommandAnswer[] = Object.freeze([]);
+/** Entries read from the log at once when the cache has dropped them. */
+const fillEntries = 64;
+
+export class Applier {
+  readonly #store: PartitionStore;
+  readonly #hooks: ApplierHooks;
+  readonly #sliceBytes: number;
+  #queue: Message[] = [];
+  /** Next entry of the first message. */
+  #at = 0;
+  /** Something is being read for the next entry. */
+  #waiting = false;
+  #stopped = false;
+
+  constructor(store: PartitionStore, sliceBytes: number, hooks: ApplierHooks) {
+    this.#store = store;
+    this.#sliceBytes = sliceBytes;
+    this.#hooks = hooks;
+  }
+
+  get isIdle(): boolean {
+    return this.#queue.length === 0;
+  }
+
+  push(message: Message): void {
+    this.#queue.push(message);
+    for (const entry of message.entries) this.#prefetch(entry);
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#queue = [];
+  }
+
+  /** Applies up to one slice of bytes; the rest in a later turn, so that heartbeats get theirs. */
+  pump(): void {
+    try {
+      this.#pump();
+    } catch (error) {
+      this.#stopped = true;
+      this.#hooks.fatal(error);
+    }
+  }
+
+  #pump(): void {
+    let budget = this.#sliceBytes;
+    while (!this.#waiting && !this.#stopped) {
+      const message = this.#queue[0];
+      if (message === undefined) return;
+      const entry = message.entries[this.#at];
+      if (entry === undefined) {
+        this.#queue.shift();
+        this.#at = 0;
+        this.#hooks.done(message);
+        continue;
+      }
+      if (!this.#hooks.mayApply()) return;
+      if (budget <= 0) return this.#hooks.later();
+      if (entry.data === undefined && entry.sizeBytes > 0) return this.#fill(message);
+      if (!this.#apply(entry)) return;
+      budget -= entry.sizeBytes;
+      this.#at++;
+    }
+  }
+
+  /** False: its lookups are being read first. */
+  #apply(entry: Entry): boolean {
+    const store = this.#store;
+    assert(
+      entry.index === store.appliedIndex + 1,
+      `partition ${store.partition}: entry ${entry.index} to apply after ${store.appliedIndex}`,
+    );
+    let answers = noAnswers;
+    if (entry.type !== EntryType.normal) {
+      store.beginEntry();
+      this.#hooks.applyConfChange(entry);
+    } else if (entry.sizeBytes === 0) {
+      store.beginEntry();
+    } else {
+      const data = entry.data as Uint8Array;
+      const reading = store.prefetch(data);
+      if (reading !== undefined) {
+        this.#resumeAfter(reading);
+        return false;
+      }
+      store.beginEntry();
+      const outcome = applyEntry(store, { index: entry.index, term: entry.term, data });
+      if (outcome.unsupportedVersion !== undefined) {
+        // Nothing was changed. Going on would make this replica differ from those that know the version.
+        throw new HansardError(
+          'FORMAT_TOO_NEW',
+          `partition ${store.partition}: entry ${entry.index} needs apply version ${outcome.unsupportedVersion}`,
+        );
+      }
+      answers = outcome.answers;
+    }
+    store.endEntry(entry.index, entry.term);
+    this.#hooks.applied(entry.index, entry.term, answers);
+    return true;
+  }
+
+  /** Starts reading what the entry will look up, long before its turn. */
+  #prefetch(entry: Entry): void {
+    if (entry.type !== EntryType.normal || entry.data === undefined || entry.sizeBytes === 0) return;
+    const reading = this.#store.prefetch(entry.data);
+    reading?.catch((error) => this.#hooks.fatal(error));
+  }
+
+  #fill(message: Message): void {
+    const missing: Entry[] = [];
+    for (let i = this.#at; i < message.entries.length && missing.length < fillEntries; i++) {
+      const entry = message.entries[i] as Entry;
+      if (entry.data === undefined && entry.sizeBytes > 0) missing.push(entry);
+    }
+    this.#resumeAfter(
+      this.#hooks.fill(missing).then((found) => {
+        // A committed entry never leaves the log before it is applied and sealed.
+        assert(
+          found,
+          `partition ${this.#store.partition}: committed entry ${missing[0]?.index} is not in the log`,
+        );
+      }),
+    );
+  }
+
+  #resumeAfter(reading: Promise<void>): void {
+    this.#waiting = true;
+    reading.then(
+      () => {
+        this.#waiting = false;
+        if (!this.#stopped) this.#hooks.later();
+      },
+      (error) => {
+        if (!this.#stopped) this.#hooks.fatal(error);
+      },
+    );
+  }
+}

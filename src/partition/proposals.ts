@@ -1,0 +1,201 @@
+/**
+ * Commands on their way through the log. A proposal is pending (not in an
+ * entry yet), in flight (in entry (index, term)) or ended. Entries in flight
+ * stand in index order: proposing at index n proves that whatever stood at or
+ * above n was cut off from this log, so it can never apply under that term.
+ */
+import { HansardError } from '../common/errors.js';
+import type { Index, Term } from '../common/ids.js';
+import type { CommandAnswer } from '../conversation/types.js';
+import type { ProposalBudget } from './types.js';
+
+export interface Outcome {
+  readonly answer: CommandAnswer;
+  readonly index: Index;
+  readonly term: Term;
+}
+
+export interface Proposal {
+  readonly command: Uint8Array;
+  /** On the monotonic clock. */
+  readonly deadlineMs: number;
+  readonly resolve: (outcome: Outcome) => void;
+  readonly reject: (error: HansardError) => void;
+  ended: boolean;
+}
+
+interface InFlightEntry {
+  readonly index: Index;
+  readonly term: Term;
+  readonly bytes: number;
+  readonly proposals: Proposal[];
+}
+
+export class Proposals {
+  #pending: Proposal[] = [];
+  #pendingBytes = 0;
+  #inFlight: InFlightEntry[] = [];
+  /** Entries before this place of `#inFlight` are done (shifting each off would cost). */
+  #head = 0;
+  #inFlightBytes = 0;
+  #earliestDeadlineMs = Number.POSITIVE_INFINITY;
+  readonly #budget: ProposalBudget;
+
+  constructor(budget: ProposalBudget) {
+    this.#budget = budget;
+  }
+
+  get hasPending(): boolean {
+    return this.#pending.length > 0;
+  }
+
+  get unappliedBytes(): number {
+    return this.#pendingBytes + this.#inFlightBytes;
+  }
+
+  add(proposal: Proposal): void {
+    this.#pending.push(proposal);
+    this.#pendingBytes += proposal.command.length;
+    this.#budget.usedBytes += proposal.command.length;
+    this.#earliestDeadlineMs = Math.min(this.#earliestDeadlineMs, proposal.deadlineMs);
+  }
+
+  /** Takes the commands of the next entry: up to `maxBytes`, at least one. */
+  takeEntry(maxBytes: number): Proposal[] {
+    let bytes = 0;
+    let count = 0;
+    for (const proposal of this.#pending) {
+      if (count > 0 && bytes + proposal.command.length > maxBytes) break;
+      bytes += proposal.command.length;
+      count++;
+    }
+    const taken = count === this.#pending.length ? this.#pending : this.#pending.slice(0, count);
+    this.#pending = count === this.#pending.length ? [] : this.#pending.slice(count);
+    this.#pendingBytes -= bytes;
+    this.#inFlightBytes += bytes;
+    return taken;
+  }
+
+  /** `proposals` (from takeEntry) stand in the entry at `index` now. */
+  proposed(index: Index, term: Term, proposals: Proposal[]): void {
+    this.#dropFrom(index);
+    this.#inFlight.push({ index, term, bytes: bytesOf(proposals), proposals });
+  }
+
+  /** `proposals` (from takeEntry) were not taken by the core. */
+  notProposed(proposals: Proposal[], error: HansardError): void {
+    const bytes = bytesOf(proposals);
+    this.#inFlightBytes -= bytes;
+    this.#budget.usedBytes -= bytes;
+    for (const proposal of proposals) end(proposal, error);
+  }
+
+  /** The entry at `index` was applied under `term`. */
+  applied(index: Index, term: Term, answers: readonly CommandAnswer[]): void {
+    const entry = this.#inFlight[this.#head];
+    if (entry === undefined || entry.index !== index) return;
+    this.#popHead(entry);
+    if (entry.term !== term) {
+      for (const proposal of entry.proposals) end(proposal, overwritten());
+      return;
+    }
+    for (let i = 0; i < entry.proposals.length; i++) {
+      const proposal = entry.proposals[i] as Proposal;
+      if (proposal.ended) continue;
+      proposal.ended = true;
+      proposal.resolve({ answer: answers[i] as CommandAnswer, index, term });
+    }
+  }
+
+  /** Everything up to `index` came as a snapshot: what became of these is not known. */
+  skippedTo(index: Index): void {
+    for (let entry = this.#inFlight[this.#head]; entry !== undefined && entry.index <= index; ) {
+      this.#popHead(entry);
+      for (const proposal of entry.proposals) end(proposal, unknown('the outcome came inside a snapshot'));
+      entry = this.#inFlight[this.#head];
+    }
+  }
+
+  rejectPending(error: HansardError): void {
+    const pending = this.#pending;
+    this.#pending = [];
+    this.#budget.usedBytes -= this.#pendingBytes;
+    this.#pendingBytes = 0;
+    for (const proposal of pending) end(proposal, error);
+  }
+
+  /** Ends what is in flight as unknown: it was proposed in or before `term`, and we lead no more. */
+  giveUp(term: Term, why: string): void {
+    for (let i = this.#head; i < this.#inFlight.length; i++) {
+      const entry = this.#inFlight[i] as InFlightEntry;
+      if (entry.term > term) break;
+      for (const proposal of entry.proposals) end(proposal, unknown(why));
+    }
+  }
+
+  expire(nowMs: number): void {
+    if (nowMs < this.#earliestDeadlineMs) return;
+    let earliest = Number.POSITIVE_INFINITY;
+    const check = (proposal: Proposal): void => {
+      if (proposal.ended) return;
+      if (proposal.deadlineMs <= nowMs) {
+        end(
+          proposal,
+          new HansardError(
+            'DEADLINE_EXCEEDED',
+            'the append was not committed in time; its outcome is unknown',
+          ),
+        );
+      } else if (proposal.deadlineMs < earliest) earliest = proposal.deadlineMs;
+    };
+    for (let i = this.#head; i < this.#inFlight.length; i++) {
+      for (const proposal of (this.#inFlight[i] as InFlightEntry).proposals) check(proposal);
+    }
+    for (const proposal of this.#pending) if (proposal.deadlineMs < earliest) earliest = proposal.deadlineMs;
+    this.#earliestDeadlineMs = earliest;
+  }
+
+  #dropFrom(index: Index): void {
+    while (this.#inFlight.length > this.#head) {
+      const last = this.#inFlight[this.#inFlight.length - 1] as InFlightEntry;
+      if (last.index < index) return;
+      this.#inFlight.pop();
+      this.#release(last.bytes);
+      for (const proposal of last.proposals) end(proposal, overwritten());
+    }
+  }
+
+  #popHead(entry: InFlightEntry): void {
+    this.#head++;
+    this.#release(entry.bytes);
+    if (this.#head >= 256 && this.#head * 2 > this.#inFlight.length) {
+      this.#inFlight.splice(0, this.#head);
+      this.#head = 0;
+    }
+  }
+
+  #release(bytes: number): void {
+    this.#inFlightBytes -= bytes;
+    this.#budget.usedBytes -= bytes;
+  }
+}
+
+function bytesOf(proposals: readonly Proposal[]): number {
+  let bytes = 0;
+  for (const proposal of proposals) bytes += proposal.command.length;
+  return bytes;
+}
+
+function end(proposal: Proposal, error: HansardError): void {
+  if (proposal.ended) return;
+  proposal.ended = true;
+  proposal.reject(error);
+}
+
+function overwritten(): HansardError {
+  return new HansardError('NOT_LEADER', 'leadership moved and the entry was replaced: nothing was applied');
+}
+
+function unknown(why: string): HansardError {
+  return new HansardError('COMMIT_UNKNOWN', `the append was proposed, its outcome is not known: ${why}`);
+}

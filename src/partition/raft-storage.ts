@@ -1,0 +1,46 @@
+/** The group's log and the store as raft/ wants to see them. */
+import type { Index, Term } from '../common/ids.js';
+import type { ConfState, Entry, HardState } from '../common/log-types.js';
+import type { Snapshot, Storage } from '../raft/types.js';
+import type { PartitionStore } from '../store/types.js';
+import type { GroupLog } from '../wal/types.js';
+
+export class RaftStorage implements Storage {
+  readonly #log: GroupLog;
+  readonly #store: PartitionStore;
+
+  constructor(log: GroupLog, store: PartitionStore) {
+    this.#log = log;
+    this.#store = store;
+  }
+
+  /** What is applied was committed, even where no record in the log says so. */
+  initialState(): { hardState: HardState; confState: ConfState } {
+    const { term, vote, commit } = this.#log.hardState;
+    return {
+      hardState: { term, vote, commit: Math.max(commit, this.#store.appliedIndex) },
+      confState: this.#store.confState,
+    };
+  }
+
+  entries(lo: Index, hi: Index, maxBytes: number): Entry[] {
+    return this.#log.entries(lo, hi, maxBytes);
+  }
+
+  term(index: Index): Term | 'compacted' | 'unavailable' {
+    return this.#log.term(index);
+  }
+
+  firstIndex(): Index {
+    return this.#log.firstIndex();
+  }
+
+  lastIndex(): Index {
+    return this.#log.lastIndex();
+  }
+
+  /** Nodes keep their log for every follower until snapshots between nodes are built. */
+  snapshot(): Snapshot | 'unavailable' {
+    return 'unavailable';
+  }
+}

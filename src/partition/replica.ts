@@ -1,0 +1,426 @@
+/**
+ * One replica of one partition: the joint between consensus, log and state.
+ * Everything happens in turns: messages, proposals and durable writes stir the
+ * replica, the node calls `collect` once per turn.
+ */
+import { assert, HansardError } from '../common/errors.js';
+import type { Index, NodeId, PartitionId, ReplicaId, Term } from '../common/ids.js';
+import { encodeEntry } from '../conversation/command.js';
+import { decodeConfChange } from '../raft/conf-codec.js';
+import { RawNode } from '../raft/raw-node.js';
+import {
+  LOCAL_APPEND_THREAD,
+  LOCAL_APPLY_THREAD,
+  type Message,
+  MessageType,
+  NONE,
+  type Ready,
+  Role,
+  type StepResult,
+} from '../raft/types.js';
+import type { PartitionStore } from '../store/types.js';
+import type { GroupLog } from '../wal/types.js';
+import { Applier } from './applier.js';
+import { ProducerGate } from './producer-gate.js';
+import { type Outcome, type Proposal, Proposals } from './proposals.js';
+import { RaftStorage } from './raft-storage.js';
+import { ReadQueue } from './reads.js';
+import type { ReplicaHost, ReplicaMember, ReplicaSettings, TurnOutput } from './types.js';
+
+export interface ReplicaOptions {
+  readonly replicaId: ReplicaId;
+  readonly members: readonly ReplicaMember[];
+  readonly settings: ReplicaSettings;
+  readonly log: GroupLog;
+  readonly store: PartitionStore;
+  readonly host: ReplicaHost;
+}
+
+/** The producer's stamp of an append, for the order gate. */
+export interface ProposalStamp {
+  readonly id: number;
+  readonly firstCounter: number;
+  readonly count: number;
+}
+
+/** A batch of the log on its way; what must wait for it beside its own responses. */
+interface PendingWrite {
+  readonly responses: Message[];
+}
+
+export class Replica {
+  readonly partition: PartitionId;
+  readonly replicaId: ReplicaId;
+  readonly members: readonly ReplicaMember[];
+  readonly store: PartitionStore;
+  readonly log: GroupLog;
+
+  readonly #host: ReplicaHost;
+  readonly #settings: ReplicaSettings;
+  readonly #raft: RawNode;
+  readonly #proposals: Proposals;
+  readonly #gate: ProducerGate;
+  readonly #reads: ReadQueue;
+  readonly #applier: Applier;
+
+  /** Writes not yet synced, oldest first. */
+  readonly #writes: PendingWrite[] = [];
+  /** Synced; delivered in the next turn, where there is an output to send with. */
+  readonly #afterSync: Message[] = [];
+  /** Newest commit index, to ride along with the next write. */
+  #ridingCommit: Index = 0;
+  /** As last handed to the log. */
+  #hardTerm: Term;
+  #hardVote: ReplicaId;
+  #lead: ReplicaId = NONE;
+  #role: Role = Role.follower;
+  #term: Term = 0;
+  /** A proposal made before this time, by a leader that we no longer are, ends as unknown. */
+  #graceEndsMs = Number.POSITIVE_INFINITY;
+  #graceTerm: Term = 0;
+  #stopped = false;
+
+  constructor(options: ReplicaOptions) {
+    const { settings, host, store, log } = options;
+    this.partition = settings.partition;
+    this.replicaId = options.replicaId;
+    this.members = options.members;
+    this.store = store;
+    this.log = log;
+    this.#host = host;
+    this.#settings = settings;
+    this.#raft = new RawNode({
+      id: options.replicaId,
+      storage: new RaftStorage(log, store),
+      random: (n) => host.random(n),
+      electionTick: settings.electionTicks,
+      heartbeatTick: settings.heartbeatTicks,
+      applied: store.appliedIndex,
+      asyncStorageWrites: true,
+      maxSizePerMsg: settings.messageBytes,
+      maxCommittedSizePerReady: settings.messageBytes,
+      maxUncommittedEntriesSize: 0,
+      maxInflightMsgs: settings.inflightMessages,
+      maxInflightBytes: settings.inflightBytes,
+      checkQuorum: true,
+      preVote: true,
+      disableProposalForwarding: true,
+      stepDownOnRemoval: true,
+    });
+    this.#hardTerm = log.hardState.term;
+    this.#hardVote = log.hardState.vote;
+    this.#proposals = new Proposals(host.budget);
+    this.#gate = new ProducerGate(
+      host.clock,
+      settings.producerHoldMs,
+      (id) => store.producer(id)?.lastCounter ?? 0,
+    );
+    this.#reads = new ReadQueue(host.random(0x4000_0000) * 0x1000);
+    this.#applier = new Applier(store, settings.applySliceBytes, {
+      fill: (entries) => log.fill(entries),
+      applied: (index, term, answers) => this.#proposals.applied(index, term, answers),
+      applyConfChange: (entry) =>
+        store.setConfState(this.#raft.applyConfChange(decodeConfChange(entry.data as Uint8Array))),
+      done: (message) => this.#stepResponses(message.responses),
+      mayApply: () => host.tailHasRoom(),
+      later: () => host.stir(this),
+      fatal: (error) => host.fatal(error),
+    });
+    this.#observe();
+  }
+
+  get isLeader(): boolean {
+    return this.#role === Role.leader;
+  }
+
+  /** Nobody known: undefined. */
+  get leader(): NodeId | undefined {
+    if (this.#lead === NONE) return undefined;
+    return this.nodeOf(this.#lead);
+  }
+
+  get term(): Term {
+    return this.#term;
+  }
+
+  get commitIndex(): Index {
+    return this.#raft.commitIndex;
+  }
+
+  get appliedIndex(): Index {
+    return this.store.appliedIndex;
+  }
+
+  nodeOf(replicaId: ReplicaId): NodeId | undefined {
+    return this.members.find((member) => member.replicaId === replicaId)?.nodeId;
+  }
+
+  // ---- what comes in -------------------------------------------------------
+
+  /** A message of another replica. */
+  step(message: Message): void {
+    if (this.#stopped) return;
+    this.#raft.step(message);
+    this.#host.stir(this);
+  }
+
+  tick(nowMs: number): void {
+    if (this.#stopped) return;
+    this.#raft.tick();
+    this.#proposals.expire(nowMs);
+    if (this.#reads.isWaiting) {
+      this.#reads.tick(nowMs, this.#settings.readRetryMs);
+      this.#host.stir(this);
+    }
+    if (nowMs >= this.#graceEndsMs) {
+      this.#graceEndsMs = Number.POSITIVE_INFINITY;
+      this.#proposals.giveUp(this.#graceTerm, 'this node lost leadership before it was committed');
+    }
+    if (this.#raft.hasReady()) this.#host.stir(this);
+  }
+
+  /** Ends exactly once; see NodeService.propose. */
+  propose(command: Uint8Array, deadlineMs: number, stamp: ProposalStamp | undefined): Promise<Outcome> {
+    const refusal = this.#admission(command.length);
+    if (refusal !== undefined) return Promise.reject(refusal);
+    return new Promise((resolve, reject) => {
+      const proposal: Proposal = { command, deadlineMs, resolve, reject, ended: false };
+      const go = (): void => {
+        if (!this.isLeader) return reject(this.notLeader());
+        this.#proposals.add(proposal);
+        this.#host.stir(this);
+      };
+      if (stamp === undefined || stamp.id === 0) go();
+      else this.#gate.enter(stamp.id, stamp.firstCounter, stamp.count, go);
+    });
+  }
+
+  /** Resolves once this replica's state may answer. */
+  readBarrier(level: 'linearizable' | 'eventual', minIndex: Index, deadlineMs: number): Promise<void> {
+    if (level === 'linearizable') {
+      const read = this.#reads.linearizable(minIndex, deadlineMs);
+      this.#host.stir(this);
+      return read;
+    }
+    if (minIndex <= this.appliedIndex) return Promise.resolve();
+    return this.#reads.appliedAtLeast(minIndex, deadlineMs);
+  }
+
+  campaign(): void {
+    if (this.#stopped || this.isLeader) return;
+    this.#raft.campaign();
+    this.#host.stir(this);
+  }
+
+  /** The leader's process is gone: an election need not wait for its timeout. */
+  forgetLeader(): void {
+    this.#raft.forgetLeader();
+    this.#host.stir(this);
+  }
+
+  transferLeadership(to: ReplicaId): void {
+    if (!this.isLeader) return;
+    this.#raft.transferLeader(to);
+    this.#host.stir(this);
+  }
+
+  reportUnreachable(replicaId: ReplicaId): void {
+    this.#raft.reportUnreachable(replicaId);
+    this.#host.stir(this);
+  }
+
+  /** As leader: what every member has acknowledged; followers learn it from the leader. */
+  matchedByAll(): Index {
+    let matched = this.#raft.lastIndex;
+    for (const { replicaId } of this.members) {
+      if (replicaId !== this.replicaId)
+        matched = Math.min(matched, this.#raft.progressOf(replicaId)?.match ?? 0);
+    }
+    return matched;
+  }
+
+  /** As leader: has this member all that is in the log? */
+  isCaughtUp(replicaId: ReplicaId): boolean {
+    return (this.#raft.progressOf(replicaId)?.match ?? 0) >= this.#raft.commitIndex;
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#applier.stop();
+    this.#gate.clear();
+    const stopping = new HansardError('SHUTTING_DOWN', 'the node is stopping');
+    this.#proposals.rejectPending(stopping);
+    this.#proposals.giveUp(Number.MAX_SAFE_INTEGER, 'the node is stopping');
+    this.#reads.rejectAll(stopping);
+  }
+
+  // ---- the turn ------------------------------------------------------------
+
+  /** Proposes what has gathered, then hands out all that the core wants done. */
+  collect(output: TurnOutput): void {
+    if (this.#stopped) return;
+    this.#deliver(this.#afterSync.splice(0), output);
+    this.#flushProposals();
+    this.#startReadRound();
+    this.#applier.pump();
+    while (this.#raft.hasReady()) this.#handleReady(this.#raft.ready(), output);
+    this.#reads.applied(this.appliedIndex);
+  }
+
+  #flushProposals(): void {
+    while (this.#proposals.hasPending) {
+      const proposals = this.#proposals.takeEntry(this.#settings.entryBytes);
+      const commands = proposals.map((proposal) => proposal.command);
+      const data = encodeEntry(commands, this.#host.clock.nowUs(), this.store.meta.settings.applyVersion);
+      const result = this.#raft.propose(data);
+      if (result === 'ok') this.#proposals.proposed(this.#raft.lastIndex, this.#raft.term, proposals);
+      else this.#proposals.notProposed(proposals, this.#notTaken(result));
+    }
+  }
+
+  #startReadRound(): void {
+    if (!this.#reads.wantsRound) return;
+    const context = this.#reads.startRound(this.#host.clock.monotonicMs());
+    if (this.#raft.readIndex(context) !== 'ok') this.#reads.roundFailed();
+  }
+
+  #handleReady(ready: Ready, output: TurnOutput): void {
+    if (ready.softState !== undefined || ready.hardState !== undefined) this.#observe();
+    for (const state of ready.readStates) this.#reads.confirmed(state.context, state.index);
+    let held: Message[] | undefined;
+    for (const message of ready.messages) {
+      if (message.to === LOCAL_APPLY_THREAD) this.#applier.push(message);
+      else if (message.to === LOCAL_APPEND_THREAD) this.#persist(message, held, output);
+      else if (ready.mustSync && message.type === MessageType.MsgVote) {
+        // The candidate's new term and its own vote are in this Ready's write,
+        // which comes last in `messages`: nobody hears of them before (rule 9).
+        held ??= [];
+        held.push(message);
+      } else output.send(this, message);
+    }
+    this.#applier.pump();
+  }
+
+  /**
+   * Writes what a MsgStorageAppend asks for. A new commit index alone is no
+   * write: it rides along with the next one, and its responses wait only for
+   * writes that are under way (they may acknowledge what those carry).
+   */
+  #persist(message: Message, held: Message[] | undefined, output: TurnOutput): void {
+    assert(message.snapshot === undefined, `partition ${this.partition}: a snapshot to store`);
+    const termOrVote =
+      message.term !== 0 && (message.term !== this.#hardTerm || message.vote !== this.#hardVote);
+    if (message.term !== 0) {
+      this.#hardTerm = message.term;
+      this.#hardVote = message.vote;
+      this.#ridingCommit = Math.max(this.#ridingCommit, message.commit);
+    }
+    const responses = held === undefined ? message.responses.slice() : message.responses.concat(held);
+    if (message.entries.length === 0 && !termOrVote && held === undefined) {
+      const last = this.#writes[this.#writes.length - 1];
+      if (last !== undefined) last.responses.push(...responses);
+      else this.#deliver(responses, output);
+      return;
+    }
+    const write: PendingWrite = { responses };
+    this.#writes.push(write);
+    output.persist(
+      {
+        partition: this.partition,
+        hardState: {
+          term: this.#hardTerm,
+          vote: this.#hardVote,
+          commit: this.#ridingCommit,
+        },
+        entries: message.entries,
+      },
+      () => this.#durable(write),
+    );
+  }
+
+  #durable(write: PendingWrite): void {
+    if (this.#stopped) return;
+    assert(this.#writes.shift() === write, `partition ${this.partition}: writes completed out of order`);
+    this.#afterSync.push(...write.responses);
+    this.#host.stir(this);
+  }
+
+  #deliver(responses: readonly Message[], output: TurnOutput): void {
+    for (const response of responses) {
+      if (response.to === this.replicaId) this.#raft.step(response);
+      else output.send(this, response);
+    }
+  }
+
+  #stepResponses(responses: readonly Message[]): void {
+    for (const response of responses) this.#raft.step(response);
+    this.#reads.applied(this.appliedIndex);
+  }
+
+  /** Role, leader or term may have changed. */
+  #observe(): void {
+    const wasLeader = this.isLeader;
+    const { lead, role, term } = this.#raft;
+    if (lead === this.#lead && role === this.#role && term === this.#term) return;
+    const before = this.#term;
+    this.#lead = lead;
+    this.#role = role;
+    this.#term = term;
+    if (wasLeader && !this.isLeader) this.#lostLeadership(before);
+    this.#host.leadershipChanged(this);
+  }
+
+  #lostLeadership(term: Term): void {
+    this.#proposals.rejectPending(this.notLeader());
+    this.#gate.clear();
+    this.#graceTerm = term;
+    this.#graceEndsMs = this.#host.clock.monotonicMs() + this.#settings.outcomeGraceMs;
+  }
+
+  // ---- refusals ------------------------------------------------------------
+
+  #admission(bytes: number): HansardError | undefined {
+    if (this.#stopped) return new HansardError('SHUTTING_DOWN', 'the node is stopping');
+    if (!this.isLeader) return this.notLeader();
+    const { budget } = this.#host;
+    const waiting = this.#proposals.unappliedBytes;
+    // A single command may be larger than what is left of the limit, never wait for ever.
+    const full = waiting > 0 && waiting + bytes > this.#settings.uncommittedBytes;
+    // Full tails stop applying, so that these bytes stay and the limit is met: admission stops with them.
+    if (full || budget.usedBytes + bytes > budget.limitBytes) {
+      return new HansardError(
+        'OVERLOADED',
+        `partition ${this.partition} has ${waiting} bytes of appends that are not committed yet`,
+        { partition: this.partition },
+        { retryDelayMs: 50 },
+      );
+    }
+    return undefined;
+  }
+
+  notLeader(): HansardError {
+    const fields: Record<string, number> = { partition: this.partition };
+    const leader = this.leader;
+    if (leader !== undefined) fields.leader_node_id = leader;
+    return new HansardError('NOT_LEADER', `this node does not lead partition ${this.partition}`, fields);
+  }
+
+  #notTaken(result: StepResult): HansardError {
+    if (result === 'not-leader' || result === 'no-leader') return this.notLeader();
+    if (result === 'transferring') {
+      return new HansardError(
+        'NOT_LEADER',
+        `leadership of partition ${this.partition} is being handed over`,
+        {
+          partition: this.partition,
+        },
+      );
+    }
+    return new HansardError(
+      'OVERLOADED',
+      `partition ${this.partition} takes no append now (${result})`,
+      {},
+      { retryDelayMs: 50 },
+    );
+  }
+}

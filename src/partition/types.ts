@@ -1,0 +1,79 @@
+/** What a replica needs of the node that runs it. */
+import type { Clock } from '../common/env.js';
+import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
+import type { Logger } from '../common/logger.js';
+import type { Message } from '../raft/types.js';
+import type { GroupWrite } from '../wal/types.js';
+import type { Replica } from './replica.js';
+
+export interface ReplicaHost {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Uniform in [0, n). */
+  random(n: number): number;
+  /** Has `collect` called in this turn's loop. */
+  stir(replica: Replica): void;
+  /** Role or leader changed. */
+  leadershipChanged(replica: Replica): void;
+  /** Bytes of proposals that are not applied yet, over all partitions. */
+  readonly budget: ProposalBudget;
+  /** False while tails are full: nothing more is admitted or applied until a checkpoint has resolved. */
+  tailHasRoom(): boolean;
+  /** The process can't go on: a broken invariant, a failed write. */
+  fatal(error: unknown): void;
+}
+
+export interface ProposalBudget {
+  usedBytes: number;
+  readonly limitBytes: number;
+}
+
+/** What a turn of all stirred replicas produced; the node carries it out as one. */
+export interface TurnOutput {
+  /** To other nodes, at once. */
+  send(replica: Replica, message: Message): void;
+  /** Into this turn's batch of the log; `onDurable` once it is synced. */
+  persist(write: GroupWrite, onDurable: () => void): void;
+}
+
+export interface ReplicaMember {
+  readonly replicaId: ReplicaId;
+  readonly nodeId: NodeId;
+}
+
+export interface ReplicaSettings {
+  readonly partition: PartitionId;
+  readonly electionTicks: number;
+  readonly heartbeatTicks: number;
+  /** One entry's payload, unless one command is larger. */
+  readonly entryBytes: number;
+  /** Proposals of this partition that are not applied yet. */
+  readonly uncommittedBytes: number;
+  /** Entries' data in one message to a follower. */
+  readonly messageBytes: number;
+  /** Messages, and bytes of entries, in flight to one follower. */
+  readonly inflightMessages: number;
+  readonly inflightBytes: number;
+  /** Applied per turn of the loop: about 3 ms of work. */
+  readonly applySliceBytes: number;
+  /** How long an append that overtook its predecessor waits for it. */
+  readonly producerHoldMs: number;
+  /** After losing leadership: how long a proposal may still learn its outcome. */
+  readonly outcomeGraceMs: number;
+  /** A read round without answer is asked again. */
+  readonly readRetryMs: number;
+}
+
+export const replicaDefaults = Object.freeze({
+  electionTicks: 20,
+  heartbeatTicks: 2,
+  entryBytes: 1024 * 1024,
+  uncommittedBytes: 16 * 1024 * 1024,
+  messageBytes: 1024 * 1024,
+  inflightMessages: 128,
+  inflightBytes: 16 * 1024 * 1024,
+  applySliceBytes: 256 * 1024,
+  producerHoldMs: 200,
+  outcomeGraceMs: 500,
+  readRetryMs: 250,
+});

@@ -1,0 +1,179 @@
+/** The small parts of a replica: proposals, the producers' order, shared read rounds. */
+import fc from 'fast-check';
+import t from 'tap';
+import type { HansardError } from '../../src/common/errors.js';
+import type { CommandAnswer } from '../../src/conversation/types.js';
+import { ProducerGate } from '../../src/partition/producer-gate.js';
+import { type Proposal, Proposals } from '../../src/partition/proposals.js';
+import { ReadQueue } from '../../src/partition/reads.js';
+
+const done: CommandAnswer = { kind: 'done' };
+
+function proposal(bytes = 10, deadlineMs = 1e9): Proposal & { ends: string[] } {
+  const ends: string[] = [];
+  return {
+    command: new Uint8Array(bytes),
+    deadlineMs,
+    ended: false,
+    ends,
+    resolve: () => ends.push('applied'),
+    reject: (error: HansardError) => ends.push(error.reason),
+  };
+}
+
+t.test('a proposal ends exactly once, whatever the order of events', async (t) => {
+  fc.assert(
+    fc.property(
+      fc.array(
+        fc.constantFrom('add', 'propose', 'apply', 'applyOther', 'expire', 'giveUp', 'truncate', 'drop'),
+        {
+          maxLength: 60,
+        },
+      ),
+      (steps) => {
+        const budget = { usedBytes: 0, limitBytes: 1e9 };
+        const table = new Proposals(budget);
+        const all: ReturnType<typeof proposal>[] = [];
+        let index = 0;
+        let applied = 0;
+        let term = 1;
+        let now = 0;
+        for (const step of steps) {
+          if (step === 'add') {
+            const one = proposal(10, now + 5);
+            all.push(one);
+            table.add(one);
+          } else if (step === 'propose') {
+            if (table.hasPending) table.proposed(++index, term, table.takeEntry(25));
+          } else if (step === 'apply' && applied < index) {
+            applied++;
+            table.applied(applied, term, [done, done, done]);
+          } else if (step === 'applyOther' && applied < index) {
+            applied++;
+            table.applied(applied, term + 1, []);
+          } else if (step === 'expire') table.expire((now += 3));
+          else if (step === 'giveUp') table.giveUp(term, 'test');
+          else if (step === 'truncate' && index > applied) {
+            index = applied;
+            term++;
+          } else if (step === 'drop') table.rejectPending({ reason: 'NOT_LEADER' } as HansardError);
+        }
+        table.rejectPending({ reason: 'NOT_LEADER' } as HansardError);
+        while (applied < index + 100) table.applied(++applied, term, [done, done, done]);
+        table.giveUp(Number.MAX_SAFE_INTEGER, 'end');
+        return all.every((one) => one.ends.length === 1);
+      },
+    ),
+    { numRuns: 500 },
+  );
+  t.pass('every end is one');
+});
+
+t.test('bytes of all proposals come back to the budget', async (t) => {
+  const budget = { usedBytes: 0, limitBytes: 1e9 };
+  const table = new Proposals(budget);
+  for (let i = 0; i < 5; i++) table.add(proposal(100));
+  t.equal(budget.usedBytes, 500);
+  table.proposed(1, 1, table.takeEntry(250));
+  table.proposed(2, 1, table.takeEntry(250));
+  table.applied(1, 1, [done, done]);
+  t.equal(budget.usedBytes, 300);
+  // A new leader's entry at index 2 proves that ours was cut off.
+  table.proposed(2, 3, table.takeEntry(250));
+  table.applied(2, 3, [done]);
+  t.equal(budget.usedBytes, 0);
+});
+
+function fakeClock() {
+  let now = 0;
+  const timers: { at: number; fn: () => void; off: boolean }[] = [];
+  return {
+    nowUs: () => now * 1000,
+    monotonicMs: () => now,
+    after(delay: number, fn: () => void) {
+      const timer = { at: now + delay, fn, off: false };
+      timers.push(timer);
+      return {
+        cancel() {
+          timer.off = true;
+        },
+      };
+    },
+    defer: (fn: () => void) => fn(),
+    pass(ms: number) {
+      now += ms;
+      for (const timer of timers.splice(0)) {
+        if (timer.off) continue;
+        if (timer.at <= now) timer.fn();
+        else timers.push(timer);
+      }
+    },
+  };
+}
+
+t.test('appends of one producer that overtook one another leave in order', async (t) => {
+  fc.assert(
+    fc.property(
+      fc.shuffledSubarray(
+        Array.from({ length: 12 }, (_, i) => i),
+        { minLength: 12 },
+      ),
+      (order) => {
+        const gate = new ProducerGate(fakeClock(), 200, () => 0);
+        const went: number[] = [];
+        for (const i of order) gate.enter(7, 1 + i * 3, 3, () => went.push(i));
+        return went.length === 12 && went.every((value, at) => value === at);
+      },
+    ),
+  );
+  t.pass('in order');
+});
+
+t.test('an append whose predecessor never comes is let go to its refusal', async (t) => {
+  const clock = fakeClock();
+  const gate = new ProducerGate(clock, 200, () => 0);
+  const went: string[] = [];
+  gate.enter(7, 5, 1, () => went.push('late'));
+  clock.pass(100);
+  t.same(went, []);
+  clock.pass(150);
+  t.same(went, ['late']);
+});
+
+t.test('reads that arrive during a round share the next one', async (t) => {
+  const reads = new ReadQueue(0);
+  const answered: string[] = [];
+  const ask = (name: string) =>
+    reads.linearizable(0, 1000).then(
+      () => answered.push(name),
+      (error: HansardError) => answered.push(`${name}: ${error.reason}`),
+    );
+  ask('a');
+  ask('b');
+  const first = reads.startRound(0);
+  ask('c');
+  t.notOk(reads.wantsRound, 'one round at a time');
+  reads.confirmed(first, 10);
+  reads.applied(9);
+  await undefined;
+  t.same(answered, [], 'not before the index is applied');
+  reads.applied(10);
+  await new Promise(setImmediate);
+  t.same(answered, ['a', 'b']);
+  const second = reads.startRound(100);
+  reads.confirmed(first, 10);
+  reads.applied(10);
+  await new Promise(setImmediate);
+  t.same(answered, ['a', 'b'], "an old round's answer confirms nothing");
+  reads.confirmed(second, 10);
+  reads.applied(10);
+  await new Promise(setImmediate);
+  t.same(answered, ['a', 'b', 'c']);
+  ask('d');
+  reads.startRound(200);
+  reads.tick(500, 250);
+  t.ok(reads.wantsRound, 'an unanswered round is asked again');
+  reads.tick(1000, 250);
+  await new Promise(setImmediate);
+  t.equal(answered[3], 'd: NO_QUORUM');
+});
