@@ -84,9 +84,9 @@ export class SimClock implements Clock {
   }
 }
 
-/** A few rounds of microtasks: chains of promises that wait for nothing real. */
-async function settle(): Promise<void> {
-  for (let i = 0; i < 10; i++) await undefined;
+/** All microtasks, however long their chains: a turn of the real loop in which nothing real happens. */
+function settle(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 function before(a: Event, b: Event): boolean {
@@ -139,6 +139,10 @@ export class SimRandom implements Random {
   /** Uniform in [0, 1). */
   fraction(): number {
     return this.u32() / 2 ** 32;
+  }
+  /** Whole numbers from 0 to n - 1. */
+  below(n: number): number {
+    return Math.floor(this.fraction() * n);
   }
   chance(probability: number): boolean {
     return this.fraction() < probability;

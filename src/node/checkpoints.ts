@@ -1,0 +1,102 @@
+/**
+ * When tails are sealed and the log is cut. Several partitions share one
+ * LevelDB batch, since each costs a sync; one such batch is under way at a time.
+ */
+import type { Clock, Timer } from '../common/env.js';
+import type { Index, PartitionId } from '../common/ids.js';
+import type { Logger } from '../common/logger.js';
+import type { Replica } from '../partition/replica.js';
+import type { Store } from '../store/types.js';
+import type { Wal } from '../wal/types.js';
+import type { NodeSettings } from './options.js';
+
+export interface CheckpointsContext {
+  readonly clock: Clock;
+  readonly settings: NodeSettings;
+  readonly store: Store;
+  readonly wal: Wal;
+  readonly logger: Logger;
+  replicas(): readonly Replica[];
+  /** What all members of the partition have, as far as its leader told; 0 where unknown. */
+  keptByAll(replica: Replica): Index;
+  /** A checkpoint resolved: tails have room again. */
+  roomAgain(): void;
+  fatal(error: unknown): void;
+}
+
+/** How often it looks, ms; a full tail does not wait for the look. */
+const lookMs = 250;
+
+export class Checkpoints {
+  readonly #context: CheckpointsContext;
+  #timer: Timer | undefined;
+  #running: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(context: CheckpointsContext) {
+    this.#context = context;
+  }
+
+  start(): void {
+    this.#timer = this.#context.clock.after(lookMs, () => {
+      if (this.#stopped) return;
+      this.look();
+      this.#cutLogs();
+      this.start();
+    });
+  }
+
+  /** Starts a checkpoint if one is due. */
+  look(): void {
+    if (this.#running !== undefined || this.#stopped) return;
+    const due = this.#due();
+    if (due.length > 0) this.#run(due);
+  }
+
+  /** Waits for the one under way. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    await this.#running;
+  }
+
+  #due(): PartitionId[] {
+    const { store, wal, settings, clock } = this.#context;
+    const now = clock.monotonicMs();
+    const dirty = store.partitions().filter((partition) => partition.dirtySinceMs !== undefined);
+    if (store.tailBytes >= settings.checkpointBytes) {
+      // All of them: sealing the fullest alone would leave old small ones to hold back the log.
+      return dirty.map((partition) => partition.partition);
+    }
+    const holding = new Set(wal.holdingBack());
+    return dirty
+      .filter((p) => now - (p.dirtySinceMs as number) >= settings.checkpointAgeMs || holding.has(p.partition))
+      .map((p) => p.partition);
+  }
+
+  #run(partitions: PartitionId[]): void {
+    const { store, clock, logger } = this.#context;
+    const started = clock.monotonicMs();
+    this.#running = store.checkpoint(partitions).then(
+      () => {
+        this.#running = undefined;
+        logger.debug({ partitions: partitions.length, ms: clock.monotonicMs() - started }, 'checkpoint');
+        this.#context.roomAgain();
+        this.#cutLogs();
+        if (!this.#stopped && store.tailBytes >= this.#context.settings.checkpointBytes) this.look();
+      },
+      (error) => this.#context.fatal(error),
+    );
+  }
+
+  /** Drops what is sealed here and held by every member; the log of a lagging one is kept for it. */
+  #cutLogs(): void {
+    for (const replica of this.#context.replicas()) {
+      const { sealedIndex } = replica.store;
+      const kept = Math.min(sealedIndex, this.#context.keptByAll(replica));
+      if (kept < replica.log.firstIndex()) continue;
+      const term = replica.log.term(kept);
+      if (typeof term === 'number') replica.log.compact(kept, term);
+    }
+  }
+}

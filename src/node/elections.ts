@@ -1,0 +1,131 @@
+/**
+ * Who leads. When a leader's process is gone (its stream broke and a reconnect
+ * was refused) nobody waits for the election timeout: followers forget it, and
+ * the one ranked r campaigns after r steps; pre-vote still guards (design rule
+ * 14). In quiet times a leader hands over to a better ranked replica.
+ */
+import type { Clock, Random, Timer } from '../common/env.js';
+import type { NodeId } from '../common/ids.js';
+import type { Replica } from '../partition/replica.js';
+import type { NodeSettings } from './options.js';
+
+export interface ElectionsContext {
+  readonly nodeId: NodeId;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly settings: NodeSettings;
+  replicas(): readonly Replica[];
+  /** A process that we can talk to both ways. */
+  isConnected(node: NodeId): boolean;
+  /** Its clock is so far ahead that it may not lead. */
+  mayLead(node: NodeId): boolean;
+}
+
+/** Transfers begun in one look: leadership moves without a stampede of elections. */
+const transfersPerLook = 4;
+
+export class Elections {
+  readonly #context: ElectionsContext;
+  readonly #campaigns = new Map<Replica, Timer>();
+  #balanceTimer: Timer | undefined;
+  #stopped = false;
+
+  constructor(context: ElectionsContext) {
+    this.#context = context;
+  }
+
+  start(): void {
+    this.#scheduleBalance();
+    for (const replica of this.#context.replicas()) if (replica.members.length === 1) replica.campaign();
+  }
+
+  /** A peer can be talked to: leaderless partitions elect without waiting for the timeout. */
+  peerUp(): void {
+    for (const replica of this.#context.replicas()) {
+      if (replica.leader === undefined && this.#hasQuorum(replica)) this.#campaignSoon(replica);
+    }
+  }
+
+  /** The process of `node` is gone. */
+  peerGone(node: NodeId): void {
+    for (const replica of this.#context.replicas()) {
+      if (replica.leader !== node) continue;
+      replica.forgetLeader();
+      this.#campaignSoon(replica);
+    }
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#balanceTimer?.cancel();
+    for (const timer of this.#campaigns.values()) timer.cancel();
+    this.#campaigns.clear();
+  }
+
+  #campaignSoon(replica: Replica): void {
+    if (this.#stopped || this.#campaigns.has(replica)) return;
+    const { settings, clock, random } = this.#context;
+    const rank = this.#rankAmongLiving(replica);
+    const delay = rank * settings.campaignStepMs + (random.u32() % (settings.campaignJitterMs + 1));
+    this.#campaigns.set(
+      replica,
+      clock.after(delay, () => {
+        this.#campaigns.delete(replica);
+        if (replica.leader !== undefined || replica.isLeader || !this.#hasQuorum(replica)) return;
+        replica.campaign();
+        // Lost or split: again after all others had their turn.
+        this.#campaigns.set(
+          replica,
+          clock.after(settings.campaignStepMs * (replica.members.length + 1), () => {
+            this.#campaigns.delete(replica);
+            if (replica.leader === undefined) this.#campaignSoon(replica);
+          }),
+        );
+      }),
+    );
+  }
+
+  #rankAmongLiving(replica: Replica): number {
+    let rank = 0;
+    for (const { nodeId } of replica.members) {
+      if (nodeId === this.#context.nodeId) return rank;
+      if (this.#context.isConnected(nodeId)) rank++;
+    }
+    return rank;
+  }
+
+  #hasQuorum(replica: Replica): boolean {
+    const living = replica.members.filter(({ nodeId }) => this.#isAlive(nodeId)).length;
+    return living * 2 > replica.members.length;
+  }
+
+  #isAlive(node: NodeId): boolean {
+    return node === this.#context.nodeId || this.#context.isConnected(node);
+  }
+
+  #scheduleBalance(): void {
+    const { clock, settings, random } = this.#context;
+    const delay = settings.balanceMs + (random.u32() % (settings.balanceMs / 2 + 1));
+    this.#balanceTimer = clock.after(delay, () => {
+      if (this.#stopped) return;
+      this.#balance();
+      this.#scheduleBalance();
+    });
+  }
+
+  /** Hands a few partitions to their best ranked living replica, if it has all that is committed. */
+  #balance(): void {
+    let begun = 0;
+    for (const replica of this.#context.replicas()) {
+      if (begun >= transfersPerLook) return;
+      if (!replica.isLeader) continue;
+      const best = replica.members.find(
+        ({ nodeId }) => this.#isAlive(nodeId) && this.#context.mayLead(nodeId),
+      );
+      if (best === undefined || best.nodeId === this.#context.nodeId || !replica.isCaughtUp(best.replicaId))
+        continue;
+      replica.transferLeadership(best.replicaId);
+      begun++;
+    }
+  }
+}

@@ -1,0 +1,547 @@
+/**
+ * A running node: its replicas, the loop that turns them, and what api/ needs
+ * of them. Everything it is given (options.ts) may be real or simulated.
+ */
+
+import type { Timer } from '../common/env.js';
+import { assert, HansardError } from '../common/errors.js';
+import type { Index, NodeId, PartitionId, TimeUs } from '../common/ids.js';
+import type { ConfState } from '../common/log-types.js';
+import { partitionOf } from '../common/partitioning.js';
+import { Replica } from '../partition/replica.js';
+import { type ProposalBudget, type ReplicaHost, replicaDefaults } from '../partition/types.js';
+import { type Message, MessageType } from '../raft/types.js';
+import { Checkpoints } from './checkpoints.js';
+import { ClockWatch } from './clock-watch.js';
+import { Elections } from './elections.js';
+import { type ForwardHandler, Forwarding } from './forwarding.js';
+import { Heartbeats } from './heartbeats.js';
+import type { NodeOptions } from './options.js';
+import {
+  decodePeerMessage,
+  encodePeerMessage,
+  encodeRaftMessage,
+  type Gossip,
+  type PeerMessage,
+} from './peer-codec.js';
+import { placementOf } from './placement.js';
+import { TurnLoop } from './turn-loop.js';
+import type {
+  ClusterView,
+  NodeIdentity,
+  NodeService,
+  PartitionView,
+  ProposeOptions,
+  ProposeResult,
+  ReadBarrierOptions,
+  ReadView,
+} from './types.js';
+
+/** How often leaders tell what every member has, so that followers may cut their logs, and nodes their clocks. */
+const gossipMs = 1_000;
+
+export class HansardNode implements NodeService {
+  readonly identity: NodeIdentity;
+  readonly partitionCount: number;
+  readonly #options: NodeOptions;
+  /** By partition; undefined where this node holds no replica. */
+  readonly #replicas: (Replica | undefined)[] = [];
+  readonly #held: Replica[] = [];
+  readonly #loop: TurnLoop;
+  readonly #heartbeats = new Heartbeats();
+  readonly #forwarding: Forwarding;
+  readonly #elections: Elections;
+  readonly #checkpoints: Checkpoints;
+  readonly #clockWatch: ClockWatch;
+  readonly #budget: ProposalBudget;
+  /** By partition: what all members have, as its leader told last. */
+  readonly #keptByAll = new Map<PartitionId, { term: number; index: Index }>();
+  /** Leaders of partitions that this node holds no replica of, as told by peers. */
+  readonly #foreignLeaders = new Map<PartitionId, NodeId>();
+  #tickTimer: Timer | undefined;
+  #gossipTimer: Timer | undefined;
+  #lastTickMs = 0;
+  #draining = false;
+  #stopped = false;
+  #failed = false;
+
+  constructor(options: NodeOptions) {
+    this.#options = options;
+    this.identity = options.identity;
+    this.partitionCount = options.partitionCount;
+    const { clock, settings, store, wal, logger } = options;
+    this.#budget = { usedBytes: 0, limitBytes: settings.uncommittedBytesPerNode };
+    this.#loop = new TurnLoop(
+      clock,
+      wal,
+      (replica, message) => this.#sendRaft(replica, message),
+      () => this.#flushHeartbeats(),
+    );
+    const fatal = (error: unknown): void => this.#fatal(error);
+    this.#forwarding = new Forwarding({
+      clock,
+      logger,
+      sendRequest: (to, request) => this.#send(to, { kind: 'request', request }),
+      sendResponse: (to, response) => this.#send(to, { kind: 'response', response }),
+      fatal,
+    });
+    this.#elections = new Elections({
+      nodeId: this.identity.nodeId,
+      clock,
+      random: options.random,
+      settings,
+      replicas: () => this.#held,
+      isConnected: (node) => this.#isConnected(node),
+      mayLead: (node) => !this.#clockWatch.isPeerAhead(node),
+    });
+    this.#checkpoints = new Checkpoints({
+      clock,
+      settings,
+      store,
+      wal,
+      logger,
+      replicas: () => this.#held,
+      keptByAll: (replica) => this.#keptBy(replica),
+      roomAgain: () => this.#stirAll(),
+      fatal,
+    });
+    this.#clockWatch = new ClockWatch(this.identity.nodeId, options.nodes.length);
+    this.#openReplicas();
+  }
+
+  async start(): Promise<void> {
+    const { transport, clock } = this.#options;
+    await transport.start({
+      onMessage: (from, bytes) => this.#receive(from, bytes),
+      onUp: () => this.#elections.peerUp(),
+      onDown: (peer, kind, reason) => this.#peerDown(peer, kind, reason),
+    });
+    this.#lastTickMs = clock.monotonicMs();
+    this.#scheduleTick();
+    this.#scheduleGossip();
+    this.#checkpoints.start();
+    this.#elections.start();
+    this.#stirAll();
+  }
+
+  /** Hands leadership away, as far as that goes within `drainMs`; new calls are refused from here on. */
+  async drain(): Promise<void> {
+    this.#draining = true;
+    this.#elections.stop();
+    const { clock, settings } = this.#options;
+    const endMs = clock.monotonicMs() + settings.drainMs;
+    while (clock.monotonicMs() < endMs && !this.#stopped) {
+      const led = this.#held.filter((replica) => replica.isLeader);
+      const movable = led.filter((replica) => this.#transferAway(replica));
+      if (movable.length === 0) return;
+      await new Promise<void>((resolve) => clock.after(settings.tickMs, resolve));
+    }
+  }
+
+  /** Seals what is in memory where `seal` says so, then releases everything. */
+  async stop(options: { seal: boolean } = { seal: true }): Promise<void> {
+    if (this.#stopped) return;
+    this.#draining = true;
+    this.#elections.stop();
+    this.#tickTimer?.cancel();
+    this.#gossipTimer?.cancel();
+    this.#forwarding.stop();
+    for (const replica of this.#held) replica.stop();
+    this.#stopped = true;
+    await this.#checkpoints.stop();
+    await this.#options.transport.stop();
+    const { store, wal } = this.#options;
+    if (options.seal && !this.#failed) await store.checkpoint(this.#held.map((replica) => replica.partition));
+    await wal.close();
+    await store.close();
+  }
+
+  // ---- NodeService ---------------------------------------------------------
+
+  get isDraining(): boolean {
+    return this.#draining;
+  }
+
+  nowUs(): TimeUs {
+    return this.#options.clock.nowUs();
+  }
+
+  monotonicMs(): number {
+    return this.#options.clock.monotonicMs();
+  }
+
+  partitionOf(tenant: string, channel: string): PartitionId {
+    return partitionOf(tenant, channel, this.partitionCount);
+  }
+
+  leaderOf(partition: PartitionId): NodeId | undefined {
+    const replica = this.#replicas[partition];
+    return replica === undefined ? this.#foreignLeaders.get(partition) : replica.leader;
+  }
+
+  addressOf(node: NodeId): string | undefined {
+    return this.#options.nodes.find(({ nodeId }) => nodeId === node)?.clientAddress;
+  }
+
+  async propose(
+    partition: PartitionId,
+    command: Uint8Array,
+    options: ProposeOptions,
+  ): Promise<ProposeResult> {
+    if (this.#draining) throw new HansardError('SHUTTING_DOWN', 'the node is stopping');
+    const replica = this.#replica(partition);
+    if (this.#clockWatch.isAhead) {
+      throw new HansardError('NO_QUORUM', "this node's clock is ahead of the majority's: it stamps nothing", {
+        ahead_ms: this.#clockWatch.aheadMs,
+      });
+    }
+    if (options.deadlineMs <= this.monotonicMs()) {
+      throw new HansardError('DEADLINE_EXCEEDED', 'the deadline had passed before anything was proposed');
+    }
+    return replica.propose(command, options.deadlineMs, options.producer);
+  }
+
+  async readBarrier(partition: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {
+    const replica = this.#replica(partition);
+    await replica.readBarrier(options.level, options.minIndex, options.deadlineMs);
+    return {
+      reader: replica.store,
+      appliedIndex: replica.appliedIndex,
+      role: replica.isLeader ? 'primary' : 'secondary',
+    };
+  }
+
+  forward(to: NodeId, method: string, request: Uint8Array, deadlineMs: number): Promise<Uint8Array> {
+    return this.#forwarding.forward(to, method, request, deadlineMs);
+  }
+
+  onForward(handler: ForwardHandler): void {
+    this.#forwarding.onForward(handler);
+  }
+
+  cluster(): ClusterView {
+    const peers = new Map(this.#options.transport.peers().map((peer) => [peer.nodeId, peer]));
+    const self = this.identity.nodeId;
+    return {
+      nodes: this.#options.nodes.map(({ nodeId, clientAddress, peerAddress }) => ({
+        nodeId,
+        clientAddress,
+        peerAddress,
+        connected: nodeId === self || (peers.get(nodeId)?.connected ?? false),
+        storeId: nodeId === self ? this.identity.storeId : (peers.get(nodeId)?.storeId ?? ''),
+      })),
+      replicationFactor: this.#options.replicationFactor,
+      partitionMapVersion: 1,
+      partitions: Array.from({ length: this.partitionCount }, (_, partition) =>
+        this.#partitionView(partition),
+      ),
+    };
+  }
+
+  /** Replicas of this node, for metrics, tests and the simulator's checks. */
+  replicas(): readonly Replica[] {
+    return this.#held;
+  }
+
+  // ---- replicas ------------------------------------------------------------
+
+  #openReplicas(): void {
+    const { partitionCount, replicationFactor, settings, wal, store } = this.#options;
+    const nodeIds = this.#options.nodes.map(({ nodeId }) => nodeId);
+    const host = this.#replicaHost();
+    for (let partition = 0; partition < partitionCount; partition++) {
+      const members = placementOf(partition, nodeIds, replicationFactor);
+      const own = members.find(({ nodeId }) => nodeId === this.identity.nodeId);
+      if (own === undefined) {
+        this.#replicas.push(undefined);
+        continue;
+      }
+      const log = wal.group(partition) ?? wal.addGroup(partition, own.replicaId);
+      const state = store.partition(partition);
+      if (state.appliedIndex === 0 && state.confState.voters.length === 0) {
+        state.setConfState(initialConfState(members.map(({ replicaId }) => replicaId)));
+      }
+      checkLogMeetsStore(partition, log, state);
+      const replica = new Replica({
+        replicaId: own.replicaId,
+        members,
+        log,
+        store: state,
+        host,
+        settings: {
+          ...replicaDefaults,
+          partition,
+          electionTicks: Math.max(2, Math.round(settings.electionTimeoutMs / settings.tickMs)),
+          heartbeatTicks: Math.max(1, Math.round(settings.heartbeatMs / settings.tickMs)),
+          entryBytes: settings.entryBytes,
+          uncommittedBytes: settings.uncommittedBytesPerPartition,
+          producerHoldMs: settings.producerHoldMs,
+        },
+      });
+      this.#replicas.push(replica);
+      this.#held.push(replica);
+    }
+  }
+
+  #replicaHost(): ReplicaHost {
+    const { clock, random, logger, store, settings } = this.#options;
+    return {
+      clock,
+      logger,
+      random: (n) => Math.floor((random.u32() / 0x1_0000_0000) * n),
+      stir: (replica) => this.#loop.stir(replica),
+      leadershipChanged: (replica) => {
+        logger.debug(
+          { partition: replica.partition, leader: replica.leader ?? null, term: replica.term },
+          'leader changed',
+        );
+      },
+      budget: this.#budget,
+      tailHasRoom: () => {
+        if (store.tailBytes < settings.tailBytes) return true;
+        this.#checkpoints.look();
+        return false;
+      },
+      fatal: (error) => this.#fatal(error),
+    };
+  }
+
+  #replica(partition: PartitionId): Replica {
+    const replica = this.#replicas[partition];
+    if (replica === undefined) {
+      const leader = this.leaderOf(partition);
+      throw new HansardError('NOT_LEADER', `this node holds no replica of partition ${partition}`, {
+        partition,
+        ...(leader === undefined ? {} : { leader_node_id: leader }),
+      });
+    }
+    return replica;
+  }
+
+  #partitionView(partition: PartitionId): PartitionView {
+    const replica = this.#replicas[partition];
+    const nodeIds = this.#options.nodes.map(({ nodeId }) => nodeId);
+    const members = replica?.members ?? placementOf(partition, nodeIds, this.#options.replicationFactor);
+    return {
+      partition,
+      leader: this.leaderOf(partition),
+      term: replica?.term ?? 0,
+      commitIndex: replica?.commitIndex ?? 0,
+      appliedIndex: replica?.appliedIndex ?? 0,
+      replicas: members.map(({ replicaId, nodeId }) => ({ replicaId, nodeId, learner: false })),
+    };
+  }
+
+  #transferAway(replica: Replica): boolean {
+    const heir = replica.members.find(
+      ({ nodeId, replicaId }) =>
+        nodeId !== this.identity.nodeId && this.#isConnected(nodeId) && replica.isCaughtUp(replicaId),
+    );
+    if (heir === undefined) return false;
+    replica.transferLeadership(heir.replicaId);
+    return true;
+  }
+
+  #stirAll(): void {
+    for (const replica of this.#held) this.#loop.stir(replica);
+  }
+
+  // ---- time ----------------------------------------------------------------
+
+  #scheduleTick(): void {
+    const { clock, settings } = this.#options;
+    this.#tickTimer = clock.after(settings.tickMs, () => {
+      // Messages that are ready come first: after a stall they say that the leader lives (design rule 15).
+      clock.defer(() => {
+        if (this.#stopped) return;
+        this.#tick();
+        this.#scheduleTick();
+      });
+    });
+  }
+
+  #tick(): void {
+    const { clock, settings } = this.#options;
+    const now = clock.monotonicMs();
+    const due = Math.floor((now - this.#lastTickMs) / settings.tickMs);
+    if (due < 1) return;
+    this.#lastTickMs = due > settings.maxTicksPerTurn ? now : this.#lastTickMs + due * settings.tickMs;
+    const ticks = Math.min(due, settings.maxTicksPerTurn);
+    for (const replica of this.#held) for (let i = 0; i < ticks; i++) replica.tick(now);
+  }
+
+  #scheduleGossip(): void {
+    this.#gossipTimer = this.#options.clock.after(gossipMs, () => {
+      if (this.#stopped) return;
+      this.#gossip();
+      this.#scheduleGossip();
+    });
+  }
+
+  #gossip(): void {
+    const led = this.#held
+      .filter((replica) => replica.isLeader)
+      .map((replica) => ({
+        partition: replica.partition,
+        term: replica.term,
+        keptByAll: replica.matchedByAll(),
+      }));
+    for (const { nodeId } of this.#options.nodes) {
+      if (nodeId === this.identity.nodeId) continue;
+      this.#send(nodeId, { kind: 'gossip', gossip: { nowUs: this.nowUs(), led } });
+    }
+    if (this.#clockWatch.isAhead) {
+      for (const replica of this.#held) if (replica.isLeader) this.#transferAway(replica);
+    }
+  }
+
+  /** Index up to which every member has the partition's log. */
+  #keptBy(replica: Replica): Index {
+    if (replica.isLeader) return replica.matchedByAll();
+    const told = this.#keptByAll.get(replica.partition);
+    // Also an earlier leader's word holds: what a member has synced it keeps.
+    return told?.index ?? 0;
+  }
+
+  // ---- peers ---------------------------------------------------------------
+
+  #isConnected(node: NodeId): boolean {
+    return this.#options.transport.isConnected(node);
+  }
+
+  #peerDown(peer: NodeId, kind: 'broken' | 'refused' | 'rejected', reason: string): void {
+    this.#options.logger.info({ peer, kind, reason }, 'link down');
+    this.#forwarding.peerDown(peer);
+    this.#clockWatch.forget(peer);
+    if (kind === 'refused') this.#elections.peerGone(peer);
+    for (const replica of this.#held) {
+      if (!replica.isLeader) continue;
+      for (const member of replica.members)
+        if (member.nodeId === peer) replica.reportUnreachable(member.replicaId);
+    }
+  }
+
+  #sendRaft(replica: Replica, message: Message): void {
+    const to = replica.nodeOf(message.to);
+    if (to === undefined) return;
+    if (Heartbeats.isBeat(message)) {
+      this.#heartbeats.add(to, replica.partition, message);
+      return;
+    }
+    if (
+      message.type === MessageType.MsgApp &&
+      message.entries.some((e) => e.data === undefined && e.sizeBytes > 0)
+    ) {
+      this.#sendFromLog(replica, to, message);
+      return;
+    }
+    this.#options.transport.send(to, encodeRaftMessage(replica.partition, message));
+  }
+
+  /** Entries that the cache has dropped are read back; if the log or the term changed meanwhile, nothing is sent. */
+  #sendFromLog(replica: Replica, to: NodeId, message: Message): void {
+    const missing = message.entries.filter((entry) => entry.data === undefined && entry.sizeBytes > 0);
+    replica.log.fill(missing).then(
+      (found) => {
+        if (!found || this.#stopped || replica.term !== message.term || !replica.isLeader) return;
+        this.#options.transport.send(to, encodeRaftMessage(replica.partition, message));
+      },
+      (error) => this.#fatal(error),
+    );
+  }
+
+  #flushHeartbeats(): void {
+    this.#heartbeats.flush((to, kind, beats) => {
+      this.#options.transport.send(to, encodePeerMessage({ kind, beats }), true);
+    });
+  }
+
+  #send(to: NodeId, message: PeerMessage): boolean {
+    return this.#options.transport.send(to, encodePeerMessage(message), message.kind === 'gossip');
+  }
+
+  #receive(from: NodeId, bytes: Uint8Array): void {
+    if (this.#stopped) return;
+    const message = decodePeerMessage(bytes);
+    switch (message.kind) {
+      case 'raft':
+        return this.#stepRaft(from, message.partition, message.message);
+      case 'heartbeats':
+      case 'heartbeatResponses':
+        for (const beat of message.beats)
+          this.#stepRaft(from, beat.partition, Heartbeats.toMessage(message.kind, beat));
+        return;
+      case 'request':
+        return this.#forwarding.handleRequest(from, message.request);
+      case 'response':
+        return this.#forwarding.handleResponse(message.response);
+      case 'cancel':
+        // What was proposed can't be taken back; the answer is dropped at the other end.
+        return;
+      case 'gossip':
+        return this.#hear(from, message.gossip);
+    }
+  }
+
+  /** A message is believed only for a member's replica that lives on the node it came from. */
+  #stepRaft(from: NodeId, partition: PartitionId, message: Message): void {
+    const replica = this.#replicas[partition];
+    if (replica === undefined || message.to !== replica.replicaId || replica.nodeOf(message.from) !== from) {
+      this.#options.logger.warn(
+        { from, partition, type: message.type },
+        'message for another replica dropped',
+      );
+      return;
+    }
+    replica.step(message);
+  }
+
+  #hear(from: NodeId, gossip: Gossip): void {
+    this.#clockWatch.heard(from, this.nowUs() - gossip.nowUs);
+    for (const { partition, term, keptByAll } of gossip.led) {
+      if (this.#replicas[partition] === undefined) this.#foreignLeaders.set(partition, from);
+      const known = this.#keptByAll.get(partition);
+      if (known !== undefined && (known.term > term || known.index >= keptByAll)) continue;
+      this.#keptByAll.set(partition, { term, index: keptByAll });
+    }
+  }
+
+  #fatal(error: unknown): void {
+    if (this.#failed) return;
+    this.#failed = true;
+    this.#options.onFatal(error);
+  }
+}
+
+export function initialConfState(voters: number[]): ConfState {
+  return {
+    voters: voters.sort((a, b) => a - b),
+    votersOutgoing: [],
+    learners: [],
+    learnersNext: [],
+    autoLeave: false,
+  };
+}
+
+/** The log and the store must meet without a gap (design rule 7); anything else is damage, never absence. */
+function checkLogMeetsStore(
+  partition: PartitionId,
+  log: { firstIndex(): Index; lastIndex(): Index; compact(index: Index, term: number): void },
+  store: { appliedIndex: Index; appliedTerm: number },
+): void {
+  if (store.appliedIndex + 1 < log.firstIndex()) {
+    throw new HansardError(
+      'STORE_DAMAGED',
+      `partition ${partition}: the store holds up to ${store.appliedIndex}, the log begins at ${log.firstIndex()}`,
+      { partition, applied_index: store.appliedIndex, first_index: log.firstIndex() },
+    );
+  }
+  if (store.appliedIndex > log.lastIndex()) {
+    throw new HansardError(
+      'LOG_DAMAGED',
+      `partition ${partition}: the store holds up to ${store.appliedIndex}, the log ends at ${log.lastIndex()}`,
+      { partition, applied_index: store.appliedIndex, last_index: log.lastIndex() },
+    );
+  }
+  assert(log.lastIndex() >= store.appliedIndex, 'log behind store');
+}

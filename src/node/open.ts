@@ -1,0 +1,204 @@
+/**
+ * From a folder to a running node, with real parts. The order matters: LevelDB's
+ * lock keeps a second process out before the log is touched; the log's end is
+ * secured before anything is promised; peers are dialled last.
+ */
+import { bootIdBytes, clusterIdBytes, hexIdBytes, randomHexId } from '../common/hex-ids.js';
+import type { NodeId } from '../common/ids.js';
+import type { Logger } from '../common/logger.js';
+import { levelKvFactory } from '../store/level-kv.js';
+import { formatStore, openStore } from '../store/store.js';
+import type { Store } from '../store/types.js';
+import { createGrpcNetwork } from '../transport/grpc-network.js';
+import { createTransport } from '../transport/transport.js';
+import type { StorePins, Transport } from '../transport/types.js';
+import { formatWal, openDiskDevice, openWal, startWatchdog, type Wal } from '../wal/index.js';
+import { type Identity, initDirectory, type NodeDirectory, openDirectory } from './directory.js';
+import { HansardNode, initialConfState } from './node.js';
+import { type NodeSettings, nodeDefaults } from './options.js';
+import { placementOf } from './placement.js';
+import { realClock, realRandom } from './real-env.js';
+import type { Settings } from './settings-table.js';
+
+export interface InitNodeOptions {
+  readonly dir: string;
+  readonly clusterId: string;
+  readonly nodeId: NodeId;
+  readonly partitionCount: number;
+  readonly replicationFactor: number;
+  readonly members: Identity['members'];
+  readonly segmentBytes?: number;
+}
+
+/** Formats a node's folder, explicitly: never done by a start. Throws DIRECTORY_NOT_EMPTY and the like. */
+export function initNode(options: InitNodeOptions): Promise<NodeDirectory> {
+  return initDirectory({
+    ...options,
+    random: realRandom,
+    async formatLog(path, identity) {
+      const device = openDiskDevice({ directory: path });
+      try {
+        await formatWal(device, {
+          ...logIdentity(identity),
+          random: realRandom,
+          segmentBytes: options.segmentBytes,
+        });
+      } finally {
+        await device.close();
+      }
+    },
+    async formatDb(path, identity) {
+      const kv = await levelKvFactory().open(path, { create: true });
+      try {
+        const { clusterId, storeId } = identity;
+        await formatStore({ kv, clusterId, storeId, partitions: partitionsOf(identity) });
+      } finally {
+        await kv.close();
+      }
+    },
+  });
+}
+
+export interface OpenNodeOptions {
+  readonly dir: string;
+  readonly settings: Settings;
+  /** host:port for peers; the folder's own where undefined. */
+  readonly peerAddress?: string | undefined;
+  readonly version: string;
+  readonly logger: Logger;
+  /** The process must end: what failed is said in the error. */
+  readonly onFatal: (error: unknown) => void;
+}
+
+export interface RunningNode {
+  readonly node: HansardNode;
+  readonly directory: NodeDirectory;
+  readonly wal: Wal;
+  readonly store: Store;
+  readonly transport: Transport;
+  /** Hands leadership away, seals, releases the folder. */
+  stop(): Promise<void>;
+}
+
+/** Opens and starts; resolves once peers may dial. Elections follow by themselves. */
+export async function openNode(options: OpenNodeOptions): Promise<RunningNode> {
+  const { settings, logger, onFatal } = options;
+  const directory = await openDirectory(options.dir);
+  const { identity } = directory;
+  const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
+  const kv = await levelKvFactory({
+    writeBufferBytes: settings.dbWriteBuffer,
+    blockCacheBytes: settings.dbCache,
+  }).open(directory.dbPath, { create: false });
+  const store = await openStore({ kv, ...ids, clock: realClock, logger, tailLimitBytes: settings.tailLimit });
+  const watch = new SharedArrayBuffer(8);
+  const watchdog = startWatchdog({ stallMs: settings.diskStall, memory: watch });
+  const device = openDiskDevice({ directory: directory.logPath, watch });
+  const wal = await openWal({
+    ...logIdentity(identity),
+    device,
+    clock: realClock,
+    logger,
+    segmentBytes: settings.logSegment,
+    maxLogBytes: settings.logMax,
+    cacheBytes: settings.entryCache,
+    onFailure: onFatal,
+  });
+  const replay = wal.stats().replay;
+  logger.info({ ...replay, megabytesPerSecond: rate(replay.bytes, replay.durationMs) }, 'log replayed');
+  const self = identity.members.find(({ nodeId }) => nodeId === identity.nodeId);
+  const nodeIdentity = {
+    ...ids,
+    incarnation: identity.incarnation,
+    nodeId: identity.nodeId,
+    bootId: randomHexId(realRandom, bootIdBytes),
+    version: options.version,
+  };
+  const transport = createTransport({
+    self: nodeIdentity,
+    peers: identity.members.map(({ nodeId, peerAddress }) => ({ nodeId, address: peerAddress })),
+    network: createGrpcNetwork({
+      bindAddress: options.peerAddress ?? self?.peerAddress ?? settings.peerAddress,
+    }),
+    clock: realClock,
+    random: realRandom,
+    pins: pinsOf(store),
+    logger,
+  });
+  const node = new HansardNode({
+    identity: nodeIdentity,
+    nodes: identity.members,
+    partitionCount: identity.partitionCount,
+    replicationFactor: identity.replicationFactor,
+    settings: nodeSettings(settings),
+    clock: realClock,
+    random: realRandom,
+    logger,
+    wal,
+    store,
+    transport,
+    onFatal,
+  });
+  await node.start();
+  return {
+    node,
+    directory,
+    wal,
+    store,
+    transport,
+    async stop() {
+      await node.drain();
+      await node.stop();
+      await watchdog.stop();
+    },
+  };
+}
+
+/** Which store each peer had when we first met it, durable in our own (REPLICA_LOST, design rule 12). */
+function pinsOf(store: Store): StorePins {
+  const name = (nodeId: NodeId): string => `store-of/${nodeId}`;
+  return {
+    getPinned(nodeId) {
+      const pinned = store.getFact(name(nodeId));
+      return pinned === undefined ? undefined : Buffer.from(pinned).toString('latin1');
+    },
+    pin: (nodeId, storeId) => store.putFact(name(nodeId), Buffer.from(storeId, 'latin1')),
+  };
+}
+
+function logIdentity(identity: Identity): { clusterId: Uint8Array; storeId: string } {
+  return { clusterId: hexIdBytes(identity.clusterId, clusterIdBytes), storeId: identity.storeId };
+}
+
+/** The partitions that a node holds at first, and their members. */
+export function partitionsOf(
+  identity: Pick<Identity, 'nodeId' | 'members' | 'partitionCount' | 'replicationFactor'>,
+) {
+  const nodeIds = identity.members.map(({ nodeId }) => nodeId);
+  const partitions: { partition: number; confState: ReturnType<typeof initialConfState> }[] = [];
+  for (let partition = 0; partition < identity.partitionCount; partition++) {
+    const members = placementOf(partition, nodeIds, identity.replicationFactor);
+    if (!members.some(({ nodeId }) => nodeId === identity.nodeId)) continue;
+    partitions.push({ partition, confState: initialConfState(members.map(({ replicaId }) => replicaId)) });
+  }
+  return partitions;
+}
+
+function nodeSettings(settings: Settings): NodeSettings {
+  return {
+    ...nodeDefaults,
+    tickMs: settings.tick,
+    electionTimeoutMs: settings.electionTimeout,
+    uncommittedBytesPerPartition: settings.uncommittedPartition,
+    uncommittedBytesPerNode: settings.uncommittedNode,
+    tailBytes: settings.tailLimit,
+    checkpointAgeMs: settings.checkpointAge,
+    checkpointBytes: settings.checkpointBytes,
+    logBytes: settings.logMax,
+    drainMs: settings.drainTimeout,
+  };
+}
+
+function rate(bytes: number, durationMs: number): number {
+  return durationMs === 0 ? 0 : Math.round(bytes / 1000 / durationMs);
+}

@@ -1,0 +1,80 @@
+/** Everything that a node is given. Defaults with unit and reason; settings.ts reads them from file, environment and flags. */
+import type { Clock, Random } from '../common/env.js';
+import type { NodeId } from '../common/ids.js';
+import type { Logger } from '../common/logger.js';
+import { replicaDefaults } from '../partition/types.js';
+import type { Store } from '../store/types.js';
+import type { Transport } from '../transport/types.js';
+import type { Wal } from '../wal/types.js';
+import type { NodeIdentity } from './types.js';
+
+export interface NodeSettings {
+  /** One tick of every replica's clock. A busy loop delays heartbeats by tens of ms, so not shorter. */
+  tickMs: number;
+  /** Silence of a leader before an election; a multiple of the tick, at least ten heartbeats would be 2 s: five are enough on a LAN. */
+  electionTimeoutMs: number;
+  heartbeatMs: number;
+  /** Ticks made up for after a stall; more would elect in panic. */
+  maxTicksPerTurn: number;
+  /** One entry's payload. */
+  entryBytes: number;
+  uncommittedBytesPerPartition: number;
+  uncommittedBytesPerNode: number;
+  /** Applied events in memory, all partitions; admission and applying stop above it. */
+  tailBytes: number;
+  /** A partition's unsealed changes wait at most this long for their checkpoint. */
+  checkpointAgeMs: number;
+  /** Unsealed bytes over all partitions at which the fullest are sealed. */
+  checkpointBytes: number;
+  /** Log kept for a follower that is behind, bytes of all segments. */
+  logBytes: number;
+  /** Step between campaigns of differently ranked followers when a leader's process is gone. */
+  campaignStepMs: number;
+  campaignJitterMs: number;
+  /** How often a leader looks whether a better placed replica should lead. */
+  balanceMs: number;
+  producerHoldMs: number;
+  /** Leadership is handed over within this time when the node stops. */
+  drainMs: number;
+}
+
+export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
+  tickMs: 50,
+  electionTimeoutMs: 1_000,
+  heartbeatMs: 100,
+  maxTicksPerTurn: 3,
+  entryBytes: replicaDefaults.entryBytes,
+  uncommittedBytesPerPartition: replicaDefaults.uncommittedBytes,
+  uncommittedBytesPerNode: 64 * 1024 * 1024,
+  tailBytes: 64 * 1024 * 1024,
+  checkpointAgeMs: 30_000,
+  checkpointBytes: 24 * 1024 * 1024,
+  logBytes: 1024 * 1024 * 1024,
+  campaignStepMs: 150,
+  campaignJitterMs: 20,
+  balanceMs: 2_000,
+  producerHoldMs: replicaDefaults.producerHoldMs,
+  drainMs: 2_000,
+});
+
+export interface MemberAddress {
+  readonly nodeId: NodeId;
+  readonly peerAddress: string;
+  readonly clientAddress: string;
+}
+
+export interface NodeOptions {
+  readonly identity: NodeIdentity;
+  readonly nodes: readonly MemberAddress[];
+  readonly partitionCount: number;
+  readonly replicationFactor: number;
+  readonly settings: NodeSettings;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly logger: Logger;
+  readonly wal: Wal;
+  readonly store: Store;
+  readonly transport: Transport;
+  /** The process can't go on; called once. */
+  readonly onFatal: (error: unknown) => void;
+}

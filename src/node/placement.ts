@@ -1,0 +1,23 @@
+/** Which nodes hold a partition, and in which order they should lead it: by hash, the same everywhere. */
+import { ByteWriter } from '../common/bytes.js';
+import { xxh32 } from '../common/hash.js';
+import type { NodeId, PartitionId } from '../common/ids.js';
+import type { ReplicaMember } from '../partition/types.js';
+
+/**
+ * The members of a partition by rank (highest random weight): the first is the
+ * preferred leader. A first replica's id is its node's; later ones get new ids.
+ */
+export function placementOf(
+  partition: PartitionId,
+  nodes: readonly NodeId[],
+  replicationFactor: number,
+): ReplicaMember[] {
+  const weighted = nodes.map((nodeId) => ({ nodeId, weight: weightOf(partition, nodeId) }));
+  weighted.sort((a, b) => b.weight - a.weight || a.nodeId - b.nodeId);
+  return weighted.slice(0, replicationFactor).map(({ nodeId }) => ({ replicaId: nodeId as number, nodeId }));
+}
+
+function weightOf(partition: PartitionId, nodeId: NodeId): number {
+  return xxh32(new ByteWriter(16).u32(partition).u32(nodeId).finish());
+}

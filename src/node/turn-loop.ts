@@ -1,0 +1,71 @@
+/**
+ * Visits the replicas that stirred, once per turn: their messages leave at
+ * once, their entries and votes go to the log as one batch. While that batch is
+ * synced the next one gathers.
+ */
+import type { Clock } from '../common/env.js';
+import type { Replica } from '../partition/replica.js';
+import type { TurnOutput } from '../partition/types.js';
+import type { Message } from '../raft/types.js';
+import type { GroupWrite, Wal } from '../wal/types.js';
+
+export class TurnLoop implements TurnOutput {
+  readonly #clock: Clock;
+  readonly #wal: Wal;
+  readonly #send: (replica: Replica, message: Message) => void;
+  readonly #endOfTurn: () => void;
+  #stirred: Replica[] = [];
+  readonly #isStirred = new Set<Replica>();
+  #scheduled = false;
+  #writes: GroupWrite[] = [];
+  #onDurable: (() => void)[] = [];
+  turns = 0;
+
+  constructor(
+    clock: Clock,
+    wal: Wal,
+    send: (replica: Replica, message: Message) => void,
+    endOfTurn: () => void,
+  ) {
+    this.#clock = clock;
+    this.#wal = wal;
+    this.#send = send;
+    this.#endOfTurn = endOfTurn;
+  }
+
+  stir(replica: Replica): void {
+    if (this.#isStirred.has(replica)) return;
+    this.#isStirred.add(replica);
+    this.#stirred.push(replica);
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    this.#clock.defer(() => this.#turn());
+  }
+
+  send(replica: Replica, message: Message): void {
+    this.#send(replica, message);
+  }
+
+  persist(write: GroupWrite, onDurable: () => void): void {
+    this.#writes.push(write);
+    this.#onDurable.push(onDurable);
+  }
+
+  #turn(): void {
+    this.turns++;
+    this.#scheduled = false;
+    const stirred = this.#stirred;
+    this.#stirred = [];
+    this.#isStirred.clear();
+    for (const replica of stirred) replica.collect(this);
+    if (this.#writes.length > 0) {
+      const onDurable = this.#onDurable;
+      this.#wal.write(this.#writes, () => {
+        for (const done of onDurable) done();
+      });
+      this.#writes = [];
+      this.#onDurable = [];
+    }
+    this.#endOfTurn();
+  }
+}
