@@ -4,7 +4,7 @@ import type { ConfState } from '../common/log-types.js';
 import { type ConfChange, describeChanges } from './conf-codec.js';
 import { applyChange } from './confchange.js';
 import type { Raft } from './raft.js';
-import { releaseConfirmedReads } from './reads.js';
+import { releaseConfirmedReads, releasePendingReads } from './reads.js';
 import { broadcastAppend, maybeCommit, maybeSendAppend } from './replication.js';
 import { describeConfig, type MemberConfig, type ProgressList } from './tracker.js';
 import { NONE, Role } from './types.js';
@@ -35,6 +35,7 @@ export function switchTo(r: Raft, config: MemberConfig, progress: ProgressList):
   if (config.voters.length === 0) return config;
   if (maybeCommit(r)) {
     // A smaller quorum may have what the larger one lacked.
+    releasePendingReads(r);
     broadcastAppend(r);
   } else {
     // New members need not wait for the next heartbeat.

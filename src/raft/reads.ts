@@ -5,15 +5,10 @@ import { broadcastHeartbeat } from './replication.js';
 import { MessageType as M, type Message, message, NONE } from './types.js';
 
 export function handleReadIndex(r: Raft, m: Message): void {
-  if (r.tracker.isSingleton()) {
-    // Alone, our commit index is the newest there is.
-    answer(r, m.from, m.context, r.log.committed);
-  } else if (!r.committedInCurrentTerm()) {
-    // Until then an earlier leader may have committed more than we know of.
-    r.pendingReads.push(m);
-  } else {
-    startRead(r, m);
-  }
+  // Until then an earlier leader may have committed more than we know of; so
+  // may we ourselves have, before a restart, since commit indexes are not synced.
+  if (r.committedInCurrentTerm()) startRead(r, m);
+  else r.pendingReads.push(m);
 }
 
 /** The first entry of the term has committed: reads that waited for it go on. */
@@ -25,7 +20,10 @@ export function releasePendingReads(r: Raft): void {
 }
 
 function startRead(r: Raft, m: Message): void {
-  if (r.leaseReads) {
+  // Alone, or within a lease, no round is needed. Not so for a leader that was
+  // removed and leads on: the only voter is then another, who may lead by now.
+  const alone = r.tracker.isSingleton();
+  if ((alone || r.leaseReads) && r.tracker.isVoter(r.id)) {
     answer(r, m.from, m.context, r.log.committed);
     return;
   }

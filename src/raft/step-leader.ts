@@ -169,7 +169,7 @@ function handleHeartbeatResponse(r: Raft, pr: Progress, m: Message): void {
   // To one that lags, or is being probed although it has all (it was reported
   // unreachable): a message to resume from, if an empty one.
   if (pr.match < r.log.lastIndex() || pr.state === ProgressState.probe) sendAppend(r, pr);
-  if (r.leaseReads || m.context === 0) return;
+  if (m.context === 0) return;
   r.readOnly.ack(m.from, m.context);
   releaseConfirmedReads(r);
 }
