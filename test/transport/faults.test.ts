@@ -13,13 +13,17 @@ import { isUp, type Life, makeNodes } from './transport-suite.js';
 /** One seed: three nodes talk while links break and nodes die. Returns all that was seen, as text. */
 async function chaos(seed: number): Promise<{ transcript: string; sent: number; got: number }> {
   const h = simHarness(seed);
-  Object.assign(h.net.faults, { breakChance: 0.01, delayMaxMs: 20, bytesPerSecond: seed % 2 ? 200_000 : 0 });
+  Object.assign(h.net.faults, {
+    breakChance: 0.01,
+    delayMaxMs: 20,
+    bytesPerSecond: seed % 2 ? 150_000 : 0,
+  });
   const pair = await makeNodes(h, 3);
   const random = new SimRandom(seed ^ 0x5eed);
   const lives: Life[] = [];
   const current: Life[] = [];
   const boot = async (nodeId: number) => {
-    const life = await pair.boot(pair.nodes[nodeId - 1]!);
+    const life = await pair.boot(pair.nodes[nodeId - 1]!, { bulkQueueBytes: 2_000_000 });
     current[nodeId] = life;
     lives.push(life);
   };
@@ -31,7 +35,9 @@ async function chaos(seed: number): Promise<{ transcript: string; sent: number; 
     const life = current[a] as Life;
     for (let i = random.u32() % 8; i > 0; i--) {
       // What is said names both lives, so that the check below sees a message of an earlier one.
-      const text = `${life.self.bootId}>${current[b]?.self.bootId} ${String(sent).padStart(6, '0')}`;
+      // Some are large: a slow link then holds a backlog when it breaks.
+      const padding = random.chance(0.3) ? ' '.repeat(100_000) : '';
+      const text = `${life.self.bootId}>${current[b]?.self.bootId} ${String(sent).padStart(6, '0')}${padding}`;
       if (life.transport.send(b, Buffer.from(text))) sent++;
     }
     const dice = random.fraction();
@@ -50,20 +56,20 @@ async function chaos(seed: number): Promise<{ transcript: string; sent: number; 
   const [, one, two, three] = current as [undefined, Life, Life, Life];
   const all = () => [isUp(one, 2), isUp(one, 3), isUp(two, 1), isUp(two, 3), isUp(three, 1), isUp(three, 2)];
   if (!(await h.until(() => all().every(Boolean), 30_000))) throw new Error(`seed ${seed}: links stay down`);
-  await h.pass(20_000);
+  await h.pass(60_000);
   let got = 0;
   const transcript: string[] = [];
   for (const life of lives) {
     const last = new Map<string, number>();
     for (const message of life.messages) {
-      const [, from, to, number] = /^\d:(\w+)>(\w+) (\d+)$/.exec(message) as unknown as string[];
+      const [, from, to, number] = /^\d:(\w+)>(\w+) (\d+) *$/.exec(message) as unknown as string[];
       got++;
       if (to !== life.self.bootId) throw new Error(`seed ${seed}: ${message} came to ${life.self.bootId}`);
       const before = last.get(from as string) ?? -1;
       if (Number(number) <= before) throw new Error(`seed ${seed}: ${message} after ${before}`);
       last.set(from as string, Number(number));
     }
-    transcript.push(life.self.bootId, ...life.messages, ...life.events);
+    transcript.push(life.self.bootId, ...life.messages.map((text) => text.trimEnd()), ...life.events);
     await life.transport.stop();
   }
   return { transcript: transcript.join('\n'), sent, got };
@@ -72,12 +78,12 @@ async function chaos(seed: number): Promise<{ transcript: string; sent: number; 
 t.test('whatever breaks: in order, never twice, never for another life, and up again after', async (t) => {
   let sent = 0;
   let got = 0;
-  for (let seed = 1; seed <= 12; seed++) {
+  for (let seed = 1; seed <= 8; seed++) {
     const run = await chaos(seed);
     sent += run.sent;
     got += run.got;
   }
-  t.ok(got > sent / 2 && got < sent, `${got} of ${sent} arrived`);
+  t.ok(got > sent / 3 && got < sent, `${got} of ${sent} arrived`);
 });
 
 t.test('the same seed, the same story', async (t) => {
