@@ -11,7 +11,7 @@ import { simHarness } from './harness.js';
 import { isUp, type Life, makeNodes } from './transport-suite.js';
 
 /** One seed: three nodes talk while links break and nodes die. Returns all that was seen, as text. */
-async function chaos(seed: number): Promise<{ transcript: string; sent: number; got: number }> {
+async function chaos(seed: number, steps = 400): Promise<{ transcript: string; sent: number; got: number }> {
   const h = simHarness(seed);
   Object.assign(h.net.faults, {
     breakChance: 0.01,
@@ -29,7 +29,7 @@ async function chaos(seed: number): Promise<{ transcript: string; sent: number; 
   };
   for (const setup of pair.nodes) await boot(setup.nodeId);
   let sent = 0;
-  for (let step = 0; step < 400; step++) {
+  for (let step = 0; step < steps; step++) {
     const a = 1 + (random.u32() % 3);
     const b = 1 + ((a + (random.u32() % 2)) % 3);
     const life = current[a] as Life;
@@ -78,7 +78,7 @@ async function chaos(seed: number): Promise<{ transcript: string; sent: number; 
 t.test('whatever breaks: in order, never twice, never for another life, and up again after', async (t) => {
   let sent = 0;
   let got = 0;
-  for (let seed = 1; seed <= 8; seed++) {
+  for (let seed = 1; seed <= 6; seed++) {
     const run = await chaos(seed);
     sent += run.sent;
     got += run.got;
@@ -87,7 +87,7 @@ t.test('whatever breaks: in order, never twice, never for another life, and up a
 });
 
 t.test('the same seed, the same story', async (t) => {
-  const [first, again, other] = [await chaos(77), await chaos(77), await chaos(78)];
+  const [first, again, other] = [await chaos(77, 100), await chaos(77, 100), await chaos(78, 100)];
   t.equal(first.transcript, again.transcript);
   t.not(first.transcript, other.transcript);
 });
