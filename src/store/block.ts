@@ -111,14 +111,13 @@ export function writeUnit(writer: ByteWriter, events: readonly StoredEvent[], co
 
 /** Reads and verifies both sections. The events refer to the sections' own buffers. */
 export function readUnit(reader: ByteReader): StoredEvent[] {
-  const headers = readSection(reader);
-  const places = readHeaders(headers);
+  const events = readHeaders(readSection(reader));
   const contents = readSection(reader);
   let at = 0;
-  const events: StoredEvent[] = [];
-  for (const place of places) {
-    events.push({ ...place, contentBytes: contents, contentOffset: at });
-    at += place.contentLength;
+  for (const event of events) {
+    event.contentBytes = contents;
+    event.contentOffset = at;
+    at += event.contentLength;
   }
   if (at !== contents.length) throw new MalformedError('contents do not fill their section');
   return events;
@@ -129,15 +128,16 @@ export function readUnitTimes(reader: ByteReader): { seq: Seq; commitTimeUs: num
   return readHeaders(readSection(reader));
 }
 
-type EventPlace = Omit<StoredEvent, 'contentBytes' | 'contentOffset'>;
+type MutableEvent = { -readonly [Field in keyof StoredEvent]: StoredEvent[Field] };
 
-function readHeaders(bytes: Buffer): EventPlace[] {
+/** The events without their contents. */
+function readHeaders(bytes: Buffer): MutableEvent[] {
   const reader = new Reader(bytes);
   const firstSeq = reader.uvarint();
   const count = reader.uvarint();
   // Each event takes four bytes at least: a damaged count can't make us allocate.
   if (count === 0 || count > reader.remaining / 4) throw new MalformedError(`a unit of ${count} events`);
-  const places: { -readonly [Field in keyof EventPlace]: EventPlace[Field] }[] = [];
+  const events: MutableEvent[] = [];
   let time = 0;
   let producerId = 0;
   let counter = 0;
@@ -150,7 +150,7 @@ function readHeaders(bytes: Buffer): EventPlace[] {
       producerId = reader.uvarint();
       counter = reader.uvarint();
     } else throw new MalformedError(`producer step ${step}`);
-    places.push({
+    events.push({
       seq: firstSeq + i,
       commitTimeUs: time,
       producerId,
@@ -158,15 +158,17 @@ function readHeaders(bytes: Buffer): EventPlace[] {
       bytes,
       headerOffset: 0,
       headerLength: reader.uvarint(),
+      contentBytes: bytes,
+      contentOffset: 0,
       contentLength: reader.uvarint(),
     });
   }
-  for (const place of places) {
-    place.headerOffset = reader.position;
-    reader.skip(place.headerLength);
+  for (const event of events) {
+    event.headerOffset = reader.position;
+    reader.skip(event.headerLength);
   }
   reader.end();
-  return places;
+  return events;
 }
 
 function writeSection(writer: ByteWriter, raw: Uint8Array, compress: boolean): void {

@@ -119,6 +119,10 @@ async function digestChannels(
 ): Promise<HashSum> {
   const sum = new HashSum();
   const sealedNames = new Set<string>();
+  // Of the same turn as the iterators: nothing has waited yet.
+  const { record } = state.sealed;
+  let sealedChannels = 0;
+  let sealedEvents = 0;
   for (;;) {
     const rows = await iterator.next(rowsAtOnce);
     if (rows.length === 0) break;
@@ -126,6 +130,8 @@ async function digestChannels(
       const sealed = openChannelRow(key, row);
       const name = channelName(sealed.state.tenant, sealed.state.name);
       const recent = tail.get(name);
+      sealedChannels++;
+      sealedEvents += sealed.state.headSeq;
       if (recent !== undefined) sealedNames.add(name);
       const hash = new EventChain();
       await chainBlocks(state, sealed.state.id, sealed.openFirstSeq, hash, slicer);
@@ -133,6 +139,12 @@ async function digestChannels(
       if (recent !== undefined) hash.addAll(recent.events);
       sum.add(hash.finish(recent?.state ?? sealed.state));
     }
+  }
+  if (sealedChannels !== record.meta.channelCount || sealedEvents !== record.eventCount) {
+    throw damaged(
+      `partition ${record.partition}`,
+      `${sealedChannels} of ${record.meta.channelCount} channels with ${sealedEvents} of ${record.eventCount} events are there`,
+    );
   }
   for (const [name, recent] of tail) {
     if (sealedNames.has(name)) continue;

@@ -1,8 +1,10 @@
 /** Listing channels by name: sealed rows and tails as one ascending sequence. */
 
+import type { KvIterator } from '../common/env.js';
 import type { ChannelState } from '../conversation/types.js';
-import { after, nameBytes, nameKey, nameOfKey, RowKind } from './keys.js';
+import { after, asBuffer, nameBytes, nameKey, nameOfKey, RowKind } from './keys.js';
 import { openChannelRow, type PartitionState } from './partition-state.js';
+import { damaged } from './rows.js';
 import { cloneChannel } from './tail.js';
 
 export interface ChannelQuery {
@@ -19,42 +21,95 @@ export async function listChannels(state: PartitionState, query: ChannelQuery): 
   const from = beyond !== undefined && Buffer.compare(beyond, prefix) > 0 ? beyond : prefix;
   const to = after(prefix);
   if (query.limit < 1 || Buffer.compare(from, to) >= 0) return [];
-  // Tails and iterator in one turn: one state.
+  // Tails and iterators in one turn: one state.
   const recent = fromTails(state, query, from);
-  const iterator = state.shared.kv.iterator({
-    gte: nameKey(RowKind.channel, state.place, from),
-    lt: nameKey(RowKind.channel, state.place, to),
-  });
+  const sealed = new SealedChannels(state, from, to);
   const found: ChannelState[] = [];
   try {
-    let rows: [Uint8Array, Uint8Array][] = [];
-    let row = 0;
     let tail = 0;
-    let ended = false;
     while (found.length < query.limit) {
-      if (row === rows.length && !ended) {
-        rows = await iterator.next(Math.min(query.limit - found.length, 256));
-        row = 0;
-        ended = rows.length === 0;
-      }
-      const sealed = rows[row];
+      const row = await sealed.peek(query.limit - found.length);
       const unsealed = recent[tail];
-      if (sealed === undefined && unsealed === undefined) break;
-      const order =
-        sealed === undefined
-          ? 1
-          : unsealed === undefined
-            ? -1
-            : Buffer.compare(nameOfKey(sealed[0]), unsealed.name);
-      if (order < 0 && sealed !== undefined) found.push(openChannelRow(sealed[0], sealed[1]).state);
+      if (row === undefined && unsealed === undefined) break;
+      let order = 1;
+      if (row !== undefined)
+        order = unsealed === undefined ? -1 : Buffer.compare(nameOfKey(row[0]), unsealed.name);
+      if (order < 0 && row !== undefined) found.push(openChannelRow(row[0], row[1]).state);
       else if (unsealed !== undefined) found.push(unsealed.channel);
-      if (order <= 0) row++;
+      if (order <= 0) sealed.take();
       if (order >= 0) tail++;
     }
   } finally {
-    await iterator.close();
+    await sealed.close();
   }
   return found;
+}
+
+type Row = [Uint8Array, Uint8Array];
+
+/**
+ * Walks the channels' rows beside their name rows: LevelDB loses rows in
+ * silence, and a name without its row must not become a shorter list.
+ */
+class SealedChannels {
+  readonly #names: KvIterator;
+  readonly #channels: KvIterator;
+  #nameRows: Row[] = [];
+  #rows: Row[] = [];
+  #ended = false;
+
+  constructor(state: PartitionState, from: Uint8Array, to: Uint8Array) {
+    const range = (kind: RowKind) => ({
+      gte: nameKey(kind, state.place, from),
+      lt: nameKey(kind, state.place, to),
+    });
+    // Names first: a batch that lands between the two adds channels to the second alone.
+    this.#names = state.shared.kv.iterator(range(RowKind.channelName));
+    this.#channels = state.shared.kv.iterator(range(RowKind.channel));
+  }
+
+  async peek(wanted: number): Promise<Row | undefined> {
+    if (this.#rows.length === 0 && !this.#ended) {
+      const count = Math.min(wanted, 256);
+      this.#rows = await this.#channels.next(count);
+      this.#ended = this.#rows.length < count;
+      await this.#compare(count);
+      this.#rows.reverse();
+    }
+    return this.#rows.at(-1);
+  }
+
+  take(): void {
+    this.#rows.pop();
+  }
+
+  /** Every name up to the last row at hand, at the end every name, must have its row. */
+  async #compare(count: number): Promise<void> {
+    let at = 0;
+    for (;;) {
+      if (this.#nameRows.length === 0) this.#nameRows = (await this.#names.next(count)).reverse();
+      const name = this.#nameRows.at(-1);
+      if (name === undefined) return;
+      while (at < this.#rows.length && compareNames(this.#rows[at] as Row, name) < 0) at++;
+      const row = this.#rows[at];
+      if (row === undefined && !this.#ended) return;
+      if (row === undefined || compareNames(row, name) !== 0) {
+        throw damaged(
+          `channel ${JSON.stringify(asBuffer(nameOfKey(name[0])).toString())}`,
+          'its row is missing',
+        );
+      }
+      this.#nameRows.pop();
+    }
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#names.close(), this.#channels.close()]);
+  }
+}
+
+function compareNames(a: Row, b: Row): number {
+  return Buffer.compare(nameOfKey(a[0]), nameOfKey(b[0]));
 }
 
 /** The tails' channels in range, as they are now, ascending; at most `limit`. */

@@ -11,7 +11,7 @@
  */
 import { ByteReader } from '../common/bytes.js';
 import type { Clock, Kv } from '../common/env.js';
-import { assert } from '../common/errors.js';
+import { assert, type HansardError } from '../common/errors.js';
 import type { ChannelId, ProducerId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
@@ -128,7 +128,9 @@ export class PartitionState {
     const key = nameKey(RowKind.channel, this.place, bytes);
     const row = this.shared.kv.getSync(key);
     if (row === undefined) {
-      this.#confirmAbsent(bytes, this.shared.kv.getSync(nameKey(RowKind.channelName, this.place, bytes)));
+      const named = this.shared.kv.getSync(nameKey(RowKind.channelName, this.place, bytes));
+      // Nothing lands unseen here: what a batch on its way brings, the frozen tail has answered.
+      if (named !== undefined) throw missingChannel(bytes, key);
       return undefined;
     }
     return this.#keepChannel(cacheKey, key, row, tenant, name);
@@ -137,30 +139,27 @@ export class PartitionState {
   async sealedChannel(tenant: string, name: string): Promise<SealedChannel | undefined> {
     const cacheKey = this.cacheKey(channelName(tenant, name));
     const bytes = nameBytes(tenant, name);
+    const key = nameKey(RowKind.channel, this.place, bytes);
     for (;;) {
       const cached = this.shared.channelCache.get(cacheKey);
       if (cached !== undefined) return cached;
       if (!this.sealed.names.has(bytes)) return undefined;
       const seals = this.seals;
-      const key = nameKey(RowKind.channel, this.place, bytes);
-      const row = await this.shared.kv.get(key);
-      const named =
-        row === undefined
-          ? await this.shared.kv.get(nameKey(RowKind.channelName, this.place, bytes))
-          : undefined;
+      let row = await this.shared.kv.get(key);
+      if (row === undefined && (await this.#hasNameRow(bytes))) {
+        // The batch that makes the channel may have landed between the two.
+        row = await this.shared.kv.get(key);
+        if (row === undefined) throw missingChannel(bytes, key);
+      }
       // A checkpoint ended meanwhile: the row may be the one before it.
       if (seals !== this.seals) continue;
-      if (row !== undefined) return this.#keepChannel(cacheKey, key, row, tenant, name);
-      this.#confirmAbsent(bytes, named);
-      return undefined;
+      return row === undefined ? undefined : this.#keepChannel(cacheKey, key, row, tenant, name);
     }
   }
 
-  /** A name in the set without a row: a collision of hashes, unless the name has its own row. */
-  #confirmAbsent(name: Uint8Array, nameRow: Uint8Array | undefined): void {
-    if (nameRow !== undefined) {
-      throw damaged(`channel ${JSON.stringify(Buffer.from(name).toString())}`, 'its row is missing');
-    }
+  /** A name in the set without rows is a collision of hashes, or one whose batch is on its way. */
+  async #hasNameRow(name: Uint8Array): Promise<boolean> {
+    return (await this.shared.kv.get(nameKey(RowKind.channelName, this.place, name))) !== undefined;
   }
 
   #keepChannel(
@@ -327,6 +326,10 @@ export class PartitionState {
     this.dirtySinceMs = undefined;
     return this.frozen;
   }
+}
+
+function missingChannel(name: Uint8Array, key: Uint8Array): HansardError {
+  return damaged(`channel ${JSON.stringify(Buffer.from(name).toString())}`, 'its row is missing', key);
 }
 
 export function openChannelRow(key: Uint8Array, row: Uint8Array): SealedChannel {

@@ -29,7 +29,10 @@ export function readPage(
   range: PageRange,
 ): Promise<StoredEvent[]> {
   return withView(state, channel, (view) => {
-    const to = Math.min(range.toSeq, headOf(view));
+    const head = headOf(view);
+    // The caller has seen events that are not here: an older row in the place of a newer one.
+    if (head < channel.headSeq) throw gap(channel.id, head + 1);
+    const to = Math.min(range.toSeq, head);
     const page = new Page(Math.max(range.fromSeq, 1), to, range);
     if (page.done) return Promise.resolve([]);
     return range.reverse ? readDown(state, channel.id, view, page) : readUp(state, channel.id, view, page);

@@ -58,8 +58,11 @@ export async function sealPartition(
     sealRuns(kv, state.place, out, kind, state.runs(kind), entries, floor, takeNumber);
   const keyRuns = await seal(RowKind.keyRun, await keyEntries(frozen, out));
   const messageIdRuns = await seal(RowKind.messageIdRun, await messageIdEntries(frozen, out));
+  let eventCount = before.eventCount;
+  for (const channel of frozen.tail.channels.values()) eventCount += channel.events.length;
   const record = putRecords(state, frozen, out, {
     producerCount,
+    eventCount,
     nextRun,
     runs: [...keyRuns.runs, ...messageIdRuns.runs].map((run) => run.info),
     retired: [...keyRuns.retired, ...messageIdRuns.retired].map((run) => run.info),
@@ -293,7 +296,7 @@ async function messageIdEntries(frozen: FrozenTail, out: SealBatch): Promise<Run
 
 // ---- the records that decide
 
-type Decided = Pick<PartitionRecord, 'producerCount' | 'nextRun' | 'runs' | 'retired'>;
+type Decided = Pick<PartitionRecord, 'producerCount' | 'eventCount' | 'nextRun' | 'runs' | 'retired'>;
 
 function putRecords(
   state: PartitionState,

@@ -45,6 +45,8 @@ export interface PartitionRecord {
   readonly confState: ConfState;
   readonly meta: PartitionMeta;
   readonly producerCount: number;
+  /** Events of all sealed channels: notices a channel's row that is an older one. */
+  readonly eventCount: number;
   /** Checkpoint records at hand: first … last, dense. 0: none yet. */
   readonly firstCheckpoint: number;
   readonly lastCheckpoint: number;
@@ -213,7 +215,7 @@ export function writePartition(writer: ByteWriter, record: PartitionRecord): voi
     .uvarint(record.appliedTerm);
   writeConfState(writer, record.confState);
   writeMeta(writer, record.meta);
-  writer.uvarint(record.producerCount);
+  writer.uvarint(record.producerCount).uvarint(record.eventCount);
   writer.uvarint(record.firstCheckpoint).uvarint(record.lastCheckpoint).u64big(record.lastDigest);
   writer.uvarint(record.nextRun);
   writeRuns(writer, record.runs);
@@ -251,6 +253,7 @@ export function readPartition(reader: ByteReader): PartitionRecord {
     confState: readConfState(reader),
     meta: readMeta(reader, partition),
     producerCount: reader.uvarint(),
+    eventCount: reader.uvarint(),
     firstCheckpoint: reader.uvarint(),
     lastCheckpoint: reader.uvarint(),
     lastDigest: reader.u64big(),

@@ -86,6 +86,7 @@ export async function formatStore(options: FormatOptions): Promise<void> {
       confState,
       meta: initialMeta(partition, options.settings),
       producerCount: 0,
+      eventCount: 0,
       firstCheckpoint: 1,
       lastCheckpoint: 0,
       lastDigest: 0n,

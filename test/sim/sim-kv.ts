@@ -19,6 +19,8 @@ export interface SimKvOptions {
   readonly readMs?: number;
   /** Longest time of a synced batch, ms. */
   readonly writeMs?: number;
+  /** Where no time is given: most turns of the loop that anything takes; 1 where absent. */
+  readonly turns?: number;
 }
 
 /** Sorted rows with cheap snapshots of ranges. */
@@ -263,9 +265,13 @@ export class SimKvFactory implements KvFactory {
 
 function turn(options: SimKvOptions, mostMs = 0): Promise<void> {
   return new Promise((resolve) => {
-    if (mostMs === 0) options.clock.defer(resolve);
+    if (mostMs === 0) defer(options, (options.random.u32() % (options.turns ?? 1)) + 1, resolve);
     else options.clock.after((options.random.u32() / 2 ** 32) * mostMs, resolve);
   });
+}
+
+function defer(options: SimKvOptions, turns: number, fn: () => void): void {
+  options.clock.defer(turns <= 1 ? fn : () => defer(options, turns - 1, fn));
 }
 
 /** Keys as strings of bytes: they compare like the bytes. */

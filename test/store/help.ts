@@ -56,8 +56,8 @@ export const confState = {
   autoLeave: false,
 };
 
-export function simDisk(seed = 1): SimKvDisk {
-  return new SimKvDisk({ clock: new TurnClock(), random: seededRandom(seed) });
+export function simDisk(seed = 1, turns = 1): SimKvDisk {
+  return new SimKvDisk({ clock: new TurnClock(), random: seededRandom(seed), turns });
 }
 
 /** A process begins: the disk gets a new handle. */

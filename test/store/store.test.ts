@@ -12,7 +12,7 @@ import type { ChannelState } from '../../src/conversation/types.js';
 import type { PartitionStore } from '../../src/store/types.js';
 import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
 import { ModelState } from '../conversation/model-state.js';
-import { applyTo, formatted, opened, plain, rejectsWith, simDisk, whileDying } from './help.js';
+import { applyTo, formatted, opened, plain, rejectsWith, seededRandom, simDisk, whileDying } from './help.js';
 
 const everything = { fromSeq: 1, toSeq: Number.MAX_SAFE_INTEGER, maxEvents: 1e9, maxBytes: 1e12 };
 
@@ -315,7 +315,7 @@ t.test('a crash at each point of a checkpoint leaves what was before it or after
   for (const power of [false, true]) {
     let survived = 0;
     let lost = 0;
-    for (let turns = 0; turns < 30; turns++) {
+    for (let turns = 0; turns < 30; turns += 2) {
       const disk = await formatted(simDisk(turns + 1));
       const store = await opened(disk);
       const pair = new Pair(store.partition(0));
@@ -358,4 +358,71 @@ t.test('a failed write ends all sealing; reads still see the frozen tail', async
   await rejectsWith(t, pair.store.checkpoint(), 'DISK_FAILED');
   await rejectsWith(t, store.putFact('a', Buffer.from('b')), 'DISK_FAILED');
   await store.close();
+});
+
+t.test('reads that overlap applying, freezing and sealing at random see one state each', async (t) => {
+  let pages = 0;
+  for (let seed = 1; seed <= 6; seed++) {
+    const random = seededRandom(seed);
+    const disk = await formatted(simDisk(seed, 6), [0, 1]);
+    // With hardly any cache every read goes to the disk, slowly.
+    const store = await opened(disk, seed % 2 === 0 ? 2_000 : 200_000);
+    const pair = new Pair(store.partition(0));
+    const turn = () => new Promise((resolve) => setImmediate(resolve));
+    let done = false;
+    const write = async () => {
+      for (let i = 0; i < 250; i++) {
+        const event = madeEvent(`${i} ${'.'.repeat(random.u32() % 200)}`, { messageId: `m${i}` });
+        const data = [madeAppend(`c${random.u32() % 4}`, [event])];
+        await pair.store.prefetch(madeEntry(data));
+        pair.apply(data);
+        for (let rest = random.u32() % 4; rest > 0; rest--) await turn();
+      }
+      done = true;
+    };
+    const seal = async () => {
+      while (!done) {
+        await store.checkpoint(random.u32() % 2 === 0 ? [0] : [0, 1]);
+        await turn();
+      }
+    };
+    const read = async () => {
+      while (!done) {
+        await turn();
+        const channel = await pair.store.channelByName('default', `c${random.u32() % 4}`);
+        if (channel === undefined) continue;
+        const all = pair.model.events.get(channel.id) ?? [];
+        const fromSeq = 1 + (random.u32() % channel.headSeq);
+        const range = {
+          fromSeq,
+          toSeq: channel.headSeq,
+          maxEvents: 40,
+          maxBytes: 1e9,
+          reverse: random.u32() % 2 === 0,
+        };
+        const page = await pair.store.events(channel, range);
+        const wanted = all.slice(fromSeq - 1, channel.headSeq);
+        assert.deepStrictEqual(page.map(plain), range.reverse ? wanted.slice(-40) : wanted.slice(0, 40));
+        const some = all[random.u32() % channel.headSeq] as { seq: number; commitTimeUs: number };
+        assert.equal(await pair.store.seqAtTime(channel, some.commitTimeUs), some.seq);
+        const ids = [...pair.model.messageIds];
+        const [key, seq] = ids[random.u32() % ids.length] as [string, number];
+        const [id, text] = split(key);
+        assert.equal(await pair.store.seqOfMessageId(id, text), seq);
+        const before = pair.model.channels.size;
+        const listed = await pair.store.listChannels({
+          tenant: 'default',
+          prefix: 'c',
+          after: undefined,
+          limit: 9,
+        });
+        assert.ok(listed.length >= before && listed.length <= pair.model.channels.size);
+        pages++;
+      }
+    };
+    await Promise.all([write(), seal(), read(), read(), read()]);
+    await pair.same();
+    await store.close();
+  }
+  t.ok(pages > 100, `${pages} pages`);
 });
