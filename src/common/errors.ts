@@ -262,6 +262,12 @@ const table = {
     'The node is stopping; nothing was proposed.',
     'Send to another node; the SDK does so by itself.',
   ),
+  CLIENT_CLOSED: r(
+    Code.cancelled,
+    'with-key',
+    'The client was closed before the answer came; the outcome of a write is unknown.',
+    'Await the appends before `close()`, or read the channel to see what was stored.',
+  ),
   INTERNAL: r(Code.internal, 'no', 'A defect of Hansard.', 'Please report it with the text of the error.'),
 } as const satisfies Record<string, ReasonInfo>;
 

@@ -1,0 +1,243 @@
+/** A channel as applications use it. */
+import { HansardError } from '../common/errors.js';
+import type { PartitionId } from '../common/ids.js';
+import { invalid } from './content-encode.js';
+import { Append } from './lane.js';
+import type { LaneSet } from './producers.js';
+import {
+  type AppendCondition,
+  encodeAppend,
+  encodeGet,
+  encodeGetChannel,
+  encodeList,
+  encodeTarget,
+  type GetRef,
+  type ListRequest,
+  methods,
+  requireChannelName,
+} from './requests.js';
+import { type AppendResponse, readChannelResponse, readGetResponse, readListResponse } from './responses.js';
+import type { Route, Router } from './router.js';
+import type { ChannelInfo, Event, NewMessage, ReadOptions, ServedBy } from './types.js';
+
+export interface AppendOptions {
+  /** What the channel must be like; else CONDITION_FAILED and nothing is stored. */
+  readonly condition?: AppendCondition;
+  /** For an append of one message: its idempotency key. */
+  readonly key?: string;
+  /** For an append of one message: its id. */
+  readonly messageId?: string;
+  /** How long it may take, retries included, ms. Default 5,000. */
+  readonly timeoutMs?: number;
+}
+
+export interface AppendResult {
+  /** Seq of the first message; 0 where an old repeat was recognised without it. */
+  readonly seq: number;
+  readonly seqs: readonly number[];
+  /** µs since 1970. */
+  readonly commitTimeUs: number;
+  /** Pass it to a read that must see this append. */
+  readonly commitToken: Uint8Array;
+  /** The append had been applied before (by its key, or by an attempt whose answer was lost). */
+  readonly duplicate: boolean;
+  /** xxh64 of each message's content, as the server keeps it. */
+  readonly checksums: readonly bigint[];
+  readonly checksum: bigint;
+  readonly channelUid: string;
+}
+
+export interface ListOptions extends ReadOptions {
+  /** Events before the anchor, per page; without anchor: before the end. At most 1,000. */
+  readonly before?: number;
+  /** Events at and after the anchor, per page; without anchor: from the first. At most 1,000. */
+  readonly after?: number;
+  /** A seq, or a time. */
+  readonly anchor?: number | Date | { readonly timeUs: number };
+  /** Newest first. */
+  readonly descending?: boolean;
+  /** Goes on where a page ended; the other options must be the same. */
+  readonly pageToken?: string;
+}
+
+export interface Page {
+  readonly events: readonly Event[];
+  /** Empty: there is no more in this direction. */
+  readonly nextPageToken: string;
+  readonly headSeq: number;
+  readonly servedBy: ServedBy;
+  readonly channelUid: string;
+}
+
+/** Events of a page size that iteration uses where none is given. */
+const iterationPageSize = 500;
+
+/**
+ * A listing: await `page()` for one page, or iterate over events or pages.
+ * @example
+ * for await (const event of channel.list()) print(event);          // all, in order
+ * const { events } = await channel.list({ before: 20 }).page();    // the latest 20
+ * for await (const event of channel.list({ descending: true })) …  // newest first
+ */
+export class Listing implements AsyncIterable<Event> {
+  readonly #read: (request: ListRequest) => Promise<Page>;
+  readonly #options: ListOptions;
+  constructor(read: (request: ListRequest) => Promise<Page>, options: ListOptions) {
+    this.#read = read;
+    this.#options = options;
+  }
+
+  /** One page, as the options say; without `before` and `after` the latest 50 events. */
+  page(): Promise<Page> {
+    return this.#read(listRequest(this.#options));
+  }
+
+  /**
+   * Pages to the end of the listing. Without `before`, `after`, `descending` and
+   * anchor: from the first event on. With `before` each page is older than the
+   * one before it, its events in rising order unless `descending`.
+   */
+  async *pages(): AsyncGenerator<Page, void, void> {
+    const { before, after, descending, pageToken } = this.#options;
+    const isOpen = before === undefined && after === undefined && pageToken === undefined;
+    const size = isOpen ? (descending ? { before: iterationPageSize } : { after: iterationPageSize }) : {};
+    const request: ListRequest = { ...listRequest(this.#options), ...size };
+    let token = pageToken;
+    do {
+      const page: Page = await this.#read(token === undefined ? request : { ...request, pageToken: token });
+      yield page;
+      token = page.nextPageToken;
+    } while (token !== '');
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Event, void, void> {
+    for await (const page of this.pages()) yield* page.events;
+  }
+}
+
+export class Channel {
+  readonly name: string;
+  readonly #router: Router;
+  readonly #lanes: LaneSet;
+  readonly #prefix: Buffer;
+
+  /** Made by `client.channel(name)`. */
+  constructor(name: string, router: Router, lanes: LaneSet) {
+    requireChannelName(name);
+    this.name = name;
+    this.#router = router;
+    this.#lanes = lanes;
+    this.#prefix = encodeTarget(router.tenant, name);
+  }
+
+  /**
+   * Appends one message or several (all or none). Calls take effect in their
+   * order, whether awaited or not. Resolves when a majority has the messages on
+   * disk. Rejects with a HansardError; `DEADLINE_EXCEEDED` with
+   * `fields.outcome` `unknown` alone leaves open whether they were stored.
+   * @example
+   * const { seq } = await channel.append({ role: 'user', text: 'hello' });
+   */
+  append(messages: NewMessage | readonly NewMessage[], options: AppendOptions = {}): Promise<AppendResult> {
+    return new Promise((resolve, reject) => {
+      const timeoutMs = options.timeoutMs ?? this.#router.options.timeoutMs;
+      if (!(timeoutMs > 0)) throw invalid('timeoutMs', `not a time: ${timeoutMs}`);
+      const append: Append = new Append(
+        encodeAppend(this.#prefix, withIds(messages, options), options.condition),
+        this.name,
+        performance.now() + timeoutMs,
+        0,
+        (done, response) => {
+          this.#lanes.finished(append);
+          resolve(appendResult(done, response));
+        },
+        (error) => {
+          this.#lanes.finished(append);
+          reject(error);
+        },
+      );
+      this.#lanes.submit(append);
+    });
+  }
+
+  /** Events of the channel. */
+  list(options: ListOptions = {}): Listing {
+    return new Listing(
+      (request) =>
+        this.#call(methods.list, encodeList(this.#prefix, request, options), options, readListResponse),
+      options,
+    );
+  }
+
+  /** One event, by seq or message id. Rejects MESSAGE_NOT_FOUND, CHANNEL_NOT_FOUND. */
+  async get(ref: number | { readonly messageId: string }, options: ReadOptions = {}): Promise<Event> {
+    const by: GetRef = typeof ref === 'number' ? { seq: ref } : ref;
+    const request = encodeGet(this.#prefix, by, options);
+    const { event } = await this.#call(methods.get, request, options, readGetResponse);
+    if (event === undefined) throw new HansardError('INTERNAL', 'the server answered without an event');
+    return event;
+  }
+
+  /** The channel's own fields. Rejects CHANNEL_NOT_FOUND. */
+  async info(options: ReadOptions = {}): Promise<ChannelInfo> {
+    const request = encodeGetChannel(this.#prefix, options);
+    const { channel } = await this.#call(methods.getChannel, request, options, readChannelResponse);
+    if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
+    return channel;
+  }
+
+  async #call<T>(
+    method: (typeof methods)[keyof typeof methods],
+    request: Uint8Array,
+    options: ReadOptions,
+    read: (bytes: Uint8Array) => T,
+  ): Promise<T> {
+    const deadlineMs = performance.now() + (options.timeoutMs ?? this.#router.options.timeoutMs);
+    await this.#router.known(deadlineMs);
+    const partition = this.#router.partitionOf(this.name) as PartitionId;
+    const route: Route = { partition, preference: options.preference };
+    return this.#router.call(method, request, route, deadlineMs, read);
+  }
+}
+
+function withIds(
+  messages: NewMessage | readonly NewMessage[],
+  options: AppendOptions,
+): readonly NewMessage[] {
+  const list = isList(messages) ? messages : [messages];
+  const { key, messageId } = options;
+  if (key === undefined && messageId === undefined) return list;
+  if (list.length !== 1)
+    throw invalid(
+      'key',
+      'key and messageId as options are for an append of one message; give each message its own',
+    );
+  const ids = { ...(key === undefined ? {} : { key }), ...(messageId === undefined ? {} : { messageId }) };
+  return [{ ...(list[0] as NewMessage), ...ids }];
+}
+
+function isList(messages: NewMessage | readonly NewMessage[]): messages is readonly NewMessage[] {
+  return Array.isArray(messages);
+}
+
+function appendResult(append: Append, response: AppendResponse): AppendResult {
+  const { checksums } = append.encoded;
+  return {
+    seq: response.seqs[0] ?? 0,
+    seqs: response.seqs,
+    commitTimeUs: response.commitTimeUs,
+    commitToken: response.commitToken,
+    duplicate: response.duplicate,
+    checksums,
+    checksum: checksums[0] as bigint,
+    channelUid: response.channelUid,
+  };
+}
+
+function listRequest(options: ListOptions): ListRequest {
+  const { anchor, before, after, descending, pageToken } = options;
+  const base: ListRequest = { before, after, descending, pageToken };
+  if (anchor === undefined) return base;
+  if (typeof anchor === 'number') return { ...base, anchorSeq: anchor };
+  return { ...base, anchorTimeUs: anchor instanceof Date ? anchor.getTime() * 1000 : anchor.timeUs };
+}

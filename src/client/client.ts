@@ -1,0 +1,133 @@
+/** The way in: a client of one cluster and tenant. */
+import { HansardError } from '../common/errors.js';
+import { limits } from '../common/limits.js';
+import { Channel } from './channel.js';
+import { invalid } from './content-encode.js';
+import { Budget } from './lane.js';
+import { type ClientOptions, checkedOptions, parseTarget } from './options.js';
+import { LaneSet, NamedProducer } from './producers.js';
+import {
+  encodeCreateChannel,
+  encodeListChannels,
+  methods,
+  type NewChannel,
+  requireChannelName,
+} from './requests.js';
+import { readChannelResponse, readListChannelsResponse } from './responses.js';
+import { Router } from './router.js';
+import type { ChannelInfo, ClusterInfo, ReadOptions } from './types.js';
+
+/**
+ * A client of the cluster at `hansard://host:port,host:port/tenant`. Connects
+ * with the first call; errors come from the calls. Close it when done.
+ * @example
+ * const client = connect('hansard://127.0.0.1:4701,127.0.0.1:4702/support');
+ * await client.channel('ticket-17').append({ role: 'user', text: 'hello' });
+ * await client.close();
+ */
+export function connect(url: string, options: ClientOptions = {}): Client {
+  const { endpoints, tenant } = parseTarget(url);
+  return new Client(endpoints, tenant, options);
+}
+
+export interface ListChannelsOptions extends ReadOptions {
+  /** Only names that begin with this. */
+  readonly prefix?: string;
+  /** Default 100, at most 1,000. */
+  readonly pageSize?: number;
+  readonly pageToken?: string;
+}
+
+export interface ChannelPage {
+  readonly channels: readonly ChannelInfo[];
+  readonly nextPageToken: string;
+}
+
+export interface CreateChannelOptions extends NewChannel {
+  readonly timeoutMs?: number;
+}
+
+export class Client {
+  /** Empty means `default`. */
+  readonly tenant: string;
+  readonly #router: Router;
+  readonly #budget: Budget;
+  readonly #lanes: LaneSet;
+  readonly #producers = new Set<NamedProducer>();
+
+  /** Use `connect`. */
+  constructor(endpoints: readonly string[], tenant: string, options: ClientOptions) {
+    this.tenant = tenant;
+    const checked = checkedOptions(options);
+    this.#router = new Router(endpoints, tenant, checked);
+    this.#budget = new Budget(checked.inFlightBytes);
+    this.#lanes = new LaneSet('', this.#router, this.#budget);
+  }
+
+  /** A handle; sends nothing. Throws INVALID_NAME. */
+  channel(name: string): Channel {
+    return new Channel(name, this.#router, this.#lanes);
+  }
+
+  /** The tenant's channels, by name. */
+  async *channels(options: ListChannelsOptions = {}): AsyncGenerator<ChannelInfo, void, void> {
+    let pageToken = options.pageToken;
+    do {
+      const page: ChannelPage = await this.channelPage({ ...options, ...(pageToken ? { pageToken } : {}) });
+      yield* page.channels;
+      pageToken = page.nextPageToken;
+    } while (pageToken !== '');
+  }
+
+  async channelPage(options: ListChannelsOptions = {}): Promise<ChannelPage> {
+    const request = encodeListChannels(this.tenant, options, options);
+    const deadlineMs = this.#deadline(options.timeoutMs);
+    return this.#router.call(methods.listChannels, request, {}, deadlineMs, readListChannelsResponse);
+  }
+
+  /** Rejects CHANNEL_EXISTS. Safe to be repeated by the SDK; a second call of yours is a second creation. */
+  async createChannel(name: string, options: CreateChannelOptions = {}): Promise<ChannelInfo> {
+    requireChannelName(name);
+    const deadlineMs = this.#deadline(options.timeoutMs);
+    const request = encodeCreateChannel(this.tenant, name, options, crypto.randomUUID());
+    await this.#router.known(deadlineMs);
+    const route = { partition: this.#router.partitionOf(name) };
+    const { channel } = await this.#router.call(
+      methods.createChannel,
+      request,
+      route,
+      deadlineMs,
+      readChannelResponse,
+    );
+    if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
+    return channel;
+  }
+
+  /**
+   * A producer that the cluster keeps under this name. One process at a time
+   * may use a name; two would refuse each other's counters.
+   */
+  openProducer(name: string): NamedProducer {
+    if (name === '' || Buffer.byteLength(name) > limits.idBytes)
+      throw invalid('name', `a producer's name has 1 to ${limits.idBytes} bytes`);
+    const producer = new NamedProducer(name, this.#router, this.#budget);
+    this.#producers.add(producer);
+    return producer;
+  }
+
+  /** Nodes, partitions and leaders, as one node knows them. */
+  cluster(options: { readonly timeoutMs?: number } = {}): Promise<ClusterInfo> {
+    return this.#router.cluster(this.#deadline(options.timeoutMs));
+  }
+
+  /** Ends what is under way with CLIENT_CLOSED, and the connections. */
+  async close(): Promise<void> {
+    this.#lanes.close();
+    for (const producer of this.#producers) producer.close();
+    this.#router.close();
+  }
+
+  #deadline(timeoutMs = this.#router.options.timeoutMs): number {
+    return performance.now() + timeoutMs;
+  }
+}

@@ -1,0 +1,229 @@
+/** MessageContent and its parts from bytes. Absent fields stay absent, unknown kinds of parts keep their bytes. */
+import { roles } from './content-encode.js';
+import type { MessageContent, MessageRef, Part, Role, Usage } from './types.js';
+import { ProtoReader } from './wire.js';
+
+/** Throws WireError where the bytes are no MessageContent. */
+export function readContent(bytes: Uint8Array): MessageContent {
+  const r = new ProtoReader(bytes);
+  const content: { -readonly [K in keyof MessageContent]: MessageContent[K] } = {};
+  const parts: Part[] = [];
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) content.role = roleName(r.uint());
+    else if (tag === 18) content.author = r.string();
+    else if (tag === 26) parts.push(readPart(r.view()));
+    else if (tag === 34) setRef(content, 'parent', r);
+    else if (tag === 42) setRef(content, 'replyTo', r);
+    else if (tag === 50) content.metadataJson = r.string();
+    else if (tag === 58) content.clientTimeUs = r.message(readTimestamp);
+    else if (tag === 66) content.usage = r.message(readUsage);
+    else r.skip();
+  }
+  if (parts.length > 0) content.parts = parts;
+  return content;
+}
+
+/** Whole microseconds since 1970, rounded down. */
+export function readTimestamp(r: ProtoReader): number {
+  let seconds = 0;
+  let nanos = 0;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) seconds = r.int();
+    else if (tag === 16) nanos = r.int();
+    else r.skip();
+  }
+  return seconds * 1_000_000 + Math.floor(nanos / 1000);
+}
+
+type Fields = Record<string, unknown>;
+type FieldReader = (into: Fields, r: ProtoReader) => void;
+
+interface PartKind {
+  /** The part's type and the fields that are always there. */
+  readonly empty: Fields;
+  /** By tag. */
+  readonly fields: Readonly<Record<number, FieldReader>>;
+}
+
+const text =
+  (name: string): FieldReader =>
+  (into, r) => {
+    into[name] = r.string();
+  };
+const bytes =
+  (name: string): FieldReader =>
+  (into, r) => {
+    into[name] = new Uint8Array(r.view());
+  };
+const flag =
+  (name: string): FieldReader =>
+  (into, r) => {
+    into[name] = r.bool();
+  };
+const number =
+  (name: string): FieldReader =>
+  (into, r) => {
+    into[name] = r.uint64();
+  };
+const texts =
+  (name: string): FieldReader =>
+  (into, r) => {
+    (into[name] ??= [] as string[]) as string[];
+    (into[name] as string[]).push(r.string());
+  };
+/** One of a oneof: the last on the wire counts. */
+const choice =
+  (read: FieldReader, ...others: string[]): FieldReader =>
+  (into, r) => {
+    for (const other of others) delete into[other];
+    read(into, r);
+  };
+
+/** By tag of the part's message in Part. */
+const partKinds: Readonly<Record<number, PartKind>> = {
+  10: { empty: { type: 'text', text: '' }, fields: { 10: text('text'), 18: text('state') } },
+  18: {
+    empty: { type: 'reasoning' },
+    fields: {
+      10: text('text'),
+      18: bytes('signature'),
+      26: bytes('encrypted'),
+      34: texts('summary'),
+      42: text('id'),
+      50: text('state'),
+    },
+  },
+  26: {
+    empty: { type: 'tool-call', callId: '', name: '', arguments: '' },
+    fields: {
+      10: text('callId'),
+      18: text('name'),
+      26: text('arguments'),
+      34: text('id'),
+      42: text('state'),
+      48: flag('providerExecuted'),
+    },
+  },
+  34: {
+    empty: { type: 'tool-result', callId: '' },
+    fields: {
+      10: text('callId'),
+      18: text('name'),
+      26: choice(text('outputJson'), 'outputText', 'errorText'),
+      34: choice(text('outputText'), 'outputJson', 'errorText'),
+      42: choice(text('errorText'), 'outputJson', 'outputText'),
+      48: flag('isError'),
+      58: text('id'),
+      66: text('state'),
+    },
+  },
+  42: {
+    empty: { type: 'file' },
+    fields: {
+      10: text('mediaType'),
+      18: text('filename'),
+      26: choice(text('url'), 'fileId', 'inlineData'),
+      34: choice(text('fileId'), 'url', 'inlineData'),
+      42: choice(bytes('inlineData'), 'url', 'fileId'),
+      48: number('sizeBytes'),
+      58: bytes('sha256'),
+    },
+  },
+  50: {
+    empty: { type: 'source' },
+    fields: {
+      10: text('sourceId'),
+      18: text('kind'),
+      26: text('url'),
+      34: text('title'),
+      42: text('mediaType'),
+      50: text('filename'),
+    },
+  },
+  58: {
+    empty: { type: 'data', name: '' },
+    fields: { 10: text('name'), 18: text('id'), 26: text('json') },
+  },
+  66: {
+    empty: { type: 'custom', kind: '' },
+    fields: {
+      10: text('kind'),
+      18: choice(text('json'), 'binary'),
+      26: choice(bytes('binary'), 'json'),
+    },
+  },
+};
+
+const usageFields: Readonly<Record<number, FieldReader>> = {
+  10: text('model'),
+  16: number('inputTokens'),
+  24: number('outputTokens'),
+  32: number('cachedInputTokens'),
+  40: number('reasoningTokens'),
+  50: text('detailsJson'),
+};
+
+function readPart(encoded: Buffer): Part {
+  const r = new ProtoReader(encoded);
+  let part: Fields | undefined;
+  let providerMetadata: string | undefined;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    const kind = partKinds[tag];
+    if (kind !== undefined) {
+      part = { ...kind.empty };
+      readFields(part, r, kind.fields);
+    } else if (tag === 122) providerMetadata = r.string();
+    else {
+      // A kind of a newer version: kept as its bytes, whatever else they hold.
+      part = undefined;
+      break;
+    }
+  }
+  if (part === undefined) return { type: 'unknown', bytes: new Uint8Array(encoded) };
+  if (providerMetadata !== undefined) part['providerMetadataJson'] = providerMetadata;
+  return part as unknown as Part;
+}
+
+function readFields(into: Fields, r: ProtoReader, fields: Readonly<Record<number, FieldReader>>): void {
+  r.message((inner) => {
+    for (let tag = inner.next(); tag !== 0; tag = inner.next()) {
+      const read = fields[tag];
+      if (read === undefined) inner.skip();
+      else read(into, inner);
+    }
+  });
+}
+
+function readUsage(r: ProtoReader): Usage {
+  const usage: Fields = {};
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    const read = usageFields[tag];
+    if (read === undefined) r.skip();
+    else read(usage, r);
+  }
+  return usage as Usage;
+}
+
+function setRef(
+  content: { parent?: MessageRef; replyTo?: MessageRef },
+  name: 'parent' | 'replyTo',
+  r: ProtoReader,
+): void {
+  const ref = r.message(readRef);
+  if (ref !== undefined) content[name] = ref;
+}
+
+function readRef(r: ProtoReader): MessageRef | undefined {
+  let ref: MessageRef | undefined;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) ref = { seq: r.uint64() };
+    else if (tag === 18) ref = { messageId: r.string() };
+    else if (tag === 24) ref = { batchPosition: r.uint() };
+    else r.skip();
+  }
+  return ref;
+}
+
+function roleName(number: number): Role {
+  return roles[number] ?? number;
+}

@@ -1,0 +1,21 @@
+/** The TypeScript SDK of Hansard. See README.md in this folder. */
+export { Code, HansardError, type Reason, reasons } from '../common/errors.js';
+export {
+  type AppendOptions,
+  type AppendResult,
+  type Channel,
+  Listing,
+  type ListOptions,
+  type Page,
+} from './channel.js';
+export {
+  type ChannelPage,
+  type Client,
+  type CreateChannelOptions,
+  connect,
+  type ListChannelsOptions,
+} from './client.js';
+export { type ClientOptions, clientDefaults, parseTarget } from './options.js';
+export type { NamedProducer, ProducerAppendOptions, ProducerAppendResult } from './producers.js';
+export type { AppendCondition } from './requests.js';
+export type * from './types.js';

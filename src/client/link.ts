@@ -1,0 +1,344 @@
+/**
+ * The way to one node. Calls that may have left and got no answer end "in
+ * doubt"; calls that surely never left do not. Two kinds: one Exchange stream
+ * for everything, or a unary call each.
+ */
+import {
+  type ChannelOptions,
+  Client,
+  type ClientDuplexStream,
+  connectivityState,
+  credentials,
+  Metadata,
+  type ServiceError,
+} from '@grpc/grpc-js';
+import { HansardError } from '../common/errors.js';
+import { limits } from '../common/limits.js';
+import { type Call, decodeFrame, encodeFrame, encodeRequest, requestSize } from './frames.js';
+import { errorFromService, leavesDoubt, type Outcome } from './rpc-errors.js';
+import { WireError } from './wire.js';
+
+export interface Link {
+  readonly address: string;
+  /** `performance.now()` of the last connection that failed; 0: none since the last success. */
+  readonly failedAtMs: number;
+  /** Somebody who should know says that the node is there. */
+  forgive(): void;
+  /** Sends or queues; ends in exactly one `call.done`, never within this call. */
+  send(call: Call): void;
+  close(): void;
+}
+
+export type Transport = 'exchange' | 'unary';
+
+export function openLink(transport: Transport, address: string): Link {
+  return transport === 'exchange' ? new ExchangeLink(address) : new UnaryLink(address);
+}
+
+/** A frame ends at this size unless one call is larger: turns stay short on both sides. */
+const frameTargetBytes = 512 * 1024;
+/** Frames that have not left for the socket yet; more calls gather into the next one. */
+const framesUnsentMax = 4;
+/** How long a node may take to accept a connection. */
+const connectTimeoutMs = 2_000;
+/** An answer may be this late beyond the server's own deadline before the call counts as lost. */
+const answerGraceMs = 500;
+const sweepIntervalMs = 100;
+
+const channelOptions: ChannelOptions = {
+  'grpc.enable_retries': 0,
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 5_000,
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.min_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 1_000,
+  'grpc.max_receive_message_length': limits.grpcMessageBytes,
+  'grpc.max_send_message_length': limits.grpcMessageBytes,
+  // Pages of reads; the client's is the one window that grpc-js lets us widen.
+  'grpc-node.flow_control_window': 4 * 1024 * 1024,
+  // Each client has its own connection: two in one process must not share a stream's window.
+  'grpc.use_local_subchannel_pool': 1,
+};
+
+/** One channel to one address, which says at once whether anybody is there. */
+class Connection {
+  readonly client: Client;
+  failedAtMs = 0;
+  #connecting: Promise<HansardError | undefined> | undefined;
+  constructor(readonly address: string) {
+    this.client = new Client(address, credentials.createInsecure(), channelOptions);
+  }
+  get isReady(): boolean {
+    return this.client.getChannel().getConnectivityState(false) === connectivityState.READY;
+  }
+  /** Resolves to an error where the node can't be reached; one attempt for all who wait. */
+  ready(): Promise<HansardError | undefined> {
+    this.#connecting ??= this.#connect().then((error) => {
+      this.#connecting = undefined;
+      this.failedAtMs = error === undefined ? 0 : performance.now();
+      return error;
+    });
+    return this.#connecting;
+  }
+  async #connect(): Promise<HansardError | undefined> {
+    const channel = this.client.getChannel();
+    const deadline = Date.now() + connectTimeoutMs;
+    let tried = false;
+    for (;;) {
+      const state = channel.getConnectivityState(true);
+      if (state === connectivityState.READY) return undefined;
+      if (state === connectivityState.SHUTDOWN) return this.#unreachable('the client is closed');
+      if (state === connectivityState.CONNECTING) tried = true;
+      // A failure from before this attempt says nothing: wait out the (short) backoff.
+      if (state === connectivityState.TRANSIENT_FAILURE && tried)
+        return this.#unreachable('connection refused');
+      const changed = await new Promise<boolean>((resolve) =>
+        channel.watchConnectivityState(state, deadline, (error) => resolve(error === undefined)),
+      );
+      if (!changed) return this.#unreachable(`no connection within ${connectTimeoutMs} ms`);
+    }
+  }
+  #unreachable(problem: string): HansardError {
+    return new HansardError('UNREACHABLE', `${this.address}: ${problem}`, { address: this.address });
+  }
+}
+
+interface Pending {
+  readonly call: Call;
+  readonly lostAtMs: number;
+}
+
+/** Calls in flight on one stream, framed once per turn. */
+class ExchangeLink implements Link {
+  readonly #connection: Connection;
+  #stream: ClientDuplexStream<Buffer, Buffer> | undefined;
+  #opening = false;
+  #closed = false;
+  #flushScheduled = false;
+  /** `write()` returned false: nothing more until 'drain'. */
+  #full = false;
+  #framesUnsent = 0;
+  #nextId = 1;
+  #queue: Call[] = [];
+  readonly #pending = new Map<number, Pending>();
+  #sweeper: NodeJS.Timeout | undefined;
+
+  constructor(readonly address: string) {
+    this.#connection = new Connection(address);
+  }
+
+  get failedAtMs(): number {
+    return this.#connection.failedAtMs;
+  }
+
+  forgive(): void {
+    this.#connection.failedAtMs = 0;
+  }
+
+  send(call: Call): void {
+    this.#queue.push(call);
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
+    // One frame for all calls of this turn of the loop, those of resumed callers included.
+    setImmediate(() => {
+      this.#flushScheduled = false;
+      this.#flush();
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#fail(new HansardError('CLIENT_CLOSED', 'the client was closed'));
+    this.#stream?.cancel();
+    this.#connection.client.close();
+  }
+
+  #flush(): void {
+    if (this.#closed) return this.#failQueue(new HansardError('CLIENT_CLOSED', 'the client was closed'));
+    const stream = this.#stream;
+    if (stream === undefined) return this.#open();
+    while (this.#queue.length > 0 && !this.#full && this.#framesUnsent < framesUnsentMax) {
+      const calls = this.#takeFrame();
+      const firstId = this.#nextId;
+      this.#nextId += calls.length;
+      const now = performance.now();
+      for (let i = 0; i < calls.length; i++) {
+        const call = calls[i] as Call;
+        this.#pending.set(firstId + i, { call, lostAtMs: now + call.timeoutMs + answerGraceMs });
+      }
+      this.#framesUnsent++;
+      const more = stream.write(encodeFrame(calls, firstId), () => {
+        if (stream !== this.#stream) return;
+        this.#framesUnsent--;
+        if (this.#queue.length > 0) this.#flush();
+      });
+      if (!more) this.#full = true;
+    }
+    if (this.#pending.size > 0) this.#sweeper ??= setInterval(() => this.#sweep(), sweepIntervalMs);
+  }
+
+  #takeFrame(): Call[] {
+    let bytes = 0;
+    let count = 0;
+    while (count < this.#queue.length) {
+      const size = requestSize(this.#queue[count] as Call);
+      if (count > 0 && bytes + size > frameTargetBytes) break;
+      bytes += size;
+      count++;
+    }
+    if (count < this.#queue.length) return this.#queue.splice(0, count);
+    const all = this.#queue;
+    this.#queue = [];
+    return all;
+  }
+
+  #open(): void {
+    if (this.#opening || this.#queue.length === 0) return;
+    this.#opening = true;
+    void this.#connection.ready().then((error) => {
+      this.#opening = false;
+      if (this.#closed) return;
+      if (error !== undefined) return this.#failQueue(error);
+      this.#openStream();
+      this.#flush();
+    });
+  }
+
+  #openStream(): void {
+    const stream = this.#connection.client.makeBidiStreamRequest<Buffer, Buffer>(
+      '/hansard.v1.ExchangeService/Exchange',
+      (frame) => frame,
+      (bytes) => bytes,
+      new Metadata(),
+    );
+    this.#stream = stream;
+    this.#full = false;
+    this.#framesUnsent = 0;
+    stream.on('data', (bytes: Buffer) => this.#onFrame(stream, bytes));
+    stream.on('drain', () => {
+      if (stream !== this.#stream) return;
+      this.#full = false;
+      this.#flush();
+    });
+    stream.on('error', (error: ServiceError) => this.#onBroken(stream, errorFromService(error)));
+    stream.on('end', () =>
+      this.#onBroken(stream, new HansardError('UNREACHABLE', `${this.address}: the node ended the stream`)),
+    );
+  }
+
+  #onFrame(stream: unknown, bytes: Buffer): void {
+    try {
+      decodeFrame(bytes, (id, outcome) => this.#settle(id, outcome));
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error;
+      // Nothing on this stream can be trusted any more.
+      this.#stream?.cancel();
+      this.#onBroken(
+        stream,
+        new HansardError('UNREACHABLE', `${this.address}: unreadable answer: ${error.message}`),
+      );
+    }
+  }
+
+  #settle(id: number, outcome: Outcome): void {
+    const pending = this.#pending.get(id);
+    if (pending === undefined) return; // given up before
+    this.#pending.delete(id);
+    if (this.#pending.size === 0) this.#stopSweeper();
+    pending.call.done(outcome);
+  }
+
+  /** What was written may have been carried out; what was queued was not, and goes by the next stream. */
+  #onBroken(stream: unknown, error: HansardError): void {
+    if (stream !== this.#stream) return;
+    // The node counts as failed only if it refuses the next connection.
+    this.#stream = undefined;
+    this.#failPending(error);
+    this.#failQueue(error);
+  }
+
+  #fail(error: HansardError): void {
+    this.#failPending(error);
+    this.#failQueue(error);
+  }
+
+  #failPending(error: HansardError): void {
+    const pending = [...this.#pending.values()];
+    this.#pending.clear();
+    this.#stopSweeper();
+    // A server without the method has done nothing; any other end of a stream may have come after the work.
+    const inDoubt = error.reason !== 'NOT_IMPLEMENTED';
+    for (const { call } of pending) call.done({ ok: false, error, inDoubt });
+  }
+
+  #failQueue(error: HansardError): void {
+    const queued = this.#queue;
+    this.#queue = [];
+    for (const call of queued) call.done({ ok: false, error, inDoubt: false });
+  }
+
+  /** A node that is stuck neither answers nor breaks its stream. */
+  #sweep(): void {
+    const now = performance.now();
+    const error = new HansardError('DEADLINE_EXCEEDED', `${this.address}: no answer in time`, {
+      address: this.address,
+    });
+    for (const [id, { lostAtMs }] of this.#pending)
+      if (lostAtMs < now) this.#settle(id, { ok: false, error, inDoubt: true });
+  }
+
+  #stopSweeper(): void {
+    clearInterval(this.#sweeper);
+    this.#sweeper = undefined;
+  }
+}
+
+/** A unary call each: simple, ordered only by the server's producers. */
+class UnaryLink implements Link {
+  readonly #connection: Connection;
+  #closed = false;
+  constructor(readonly address: string) {
+    this.#connection = new Connection(address);
+  }
+
+  get failedAtMs(): number {
+    return this.#connection.failedAtMs;
+  }
+
+  forgive(): void {
+    this.#connection.failedAtMs = 0;
+  }
+
+  send(call: Call): void {
+    const ready = this.#connection.isReady ? Promise.resolve(undefined) : this.#connection.ready();
+    void ready.then((error) => {
+      if (this.#closed) {
+        const closed = new HansardError('CLIENT_CLOSED', 'the client was closed');
+        call.done({ ok: false, error: closed, inDoubt: false });
+      } else if (error !== undefined) call.done({ ok: false, error, inDoubt: false });
+      else this.#start(call);
+    });
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#connection.client.close();
+  }
+
+  #start(call: Call): void {
+    this.#connection.client.makeUnaryRequest<Buffer, Buffer>(
+      `/${call.method}`,
+      (request) => request,
+      (bytes) => bytes,
+      encodeRequest(call),
+      new Metadata(),
+      { deadline: Date.now() + call.timeoutMs },
+      (error, response) => {
+        if (error === null && response !== undefined) return call.done({ ok: true, response });
+        const failure =
+          error === null ? new HansardError('INTERNAL', 'empty answer') : errorFromService(error);
+        call.done({ ok: false, error: failure, inDoubt: leavesDoubt(failure) });
+      },
+    );
+  }
+}

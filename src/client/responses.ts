@@ -1,0 +1,438 @@
+/** Responses of the API from bytes. Field numbers: proto/hansard/v1. Throws WireError on what is none. */
+import { HansardError } from '../common/errors.js';
+import { xxh64 } from '../common/hash.js';
+import { readContent, readTimestamp } from './content-decode.js';
+import { eventTypes, isMessageType } from './requests.js';
+import type {
+  ChannelInfo,
+  ClusterInfo,
+  Event,
+  NodeInfo,
+  Participant,
+  PartitionInfo,
+  ServedBy,
+} from './types.js';
+import { ProtoReader, WireError } from './wire.js';
+
+export interface AppendResponse {
+  seqs: number[];
+  commitTimeUs: number;
+  commitToken: Uint8Array;
+  duplicate: boolean;
+  channelUid: string;
+}
+
+export function readAppendResponse(bytes: Uint8Array): AppendResponse {
+  const r = new ProtoReader(bytes);
+  let firstSeq = 0;
+  let count = 0;
+  const response: AppendResponse = {
+    seqs: [],
+    commitTimeUs: 0,
+    commitToken: new Uint8Array(0),
+    duplicate: false,
+    channelUid: '',
+  };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) firstSeq = r.uint();
+    else if (tag === 16) count = r.uint();
+    else if (tag === 26) response.commitTimeUs = r.message(readTimestamp);
+    else if (tag === 34) response.commitToken = r.bytes();
+    else if (tag === 40) response.duplicate = r.bool();
+    else if (tag === 48) response.seqs.push(r.uint());
+    else if (tag === 50) readPacked(r, response.seqs);
+    else if (tag === 58) response.channelUid = r.string();
+    else r.skip();
+  }
+  // `count` is bounded by what was sent; an older repeat has neither seq nor count.
+  if (firstSeq > 0 && response.seqs.length === 0) {
+    if (count > 100_000) throw new WireError(`answer for ${count} messages`);
+    for (let i = 0; i < count; i++) response.seqs.push(firstSeq + i);
+  }
+  return response;
+}
+
+function readPacked(r: ProtoReader, into: number[]): void {
+  const inner = new ProtoReader(r.view());
+  while (!inner.atEnd) into.push(inner.uint());
+}
+
+export interface GetResponse {
+  event: Event | undefined;
+  servedBy: ServedBy;
+}
+
+export function readGetResponse(bytes: Uint8Array): GetResponse {
+  const r = new ProtoReader(bytes);
+  let event: Event | undefined;
+  let servedBy = nobody;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) event = r.message(readEvent);
+    else if (tag === 18) servedBy = r.message(readServedBy);
+    else r.skip();
+  }
+  return { event, servedBy };
+}
+
+export interface ListResponse {
+  events: Event[];
+  nextPageToken: string;
+  headSeq: number;
+  servedBy: ServedBy;
+  channelUid: string;
+}
+
+export function readListResponse(bytes: Uint8Array): ListResponse {
+  const r = new ProtoReader(bytes);
+  const response: ListResponse = {
+    events: [],
+    nextPageToken: '',
+    headSeq: 0,
+    servedBy: nobody,
+    channelUid: '',
+  };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) response.events.push(r.message(readEvent));
+    else if (tag === 18) response.nextPageToken = r.string();
+    else if (tag === 24) response.headSeq = r.uint();
+    else if (tag === 34) response.servedBy = r.message(readServedBy);
+    else if (tag === 42) response.channelUid = r.string();
+    else r.skip();
+  }
+  return response;
+}
+
+const nobody: ServedBy = Object.freeze({ nodeId: 0, role: 'unspecified', partition: 0, appliedIndex: 0 });
+const servedRoles = ['unspecified', 'primary', 'secondary', 'learner'] as const;
+
+function readServedBy(r: ProtoReader): ServedBy {
+  const served = { nodeId: 0, role: 'unspecified' as ServedBy['role'], partition: 0, appliedIndex: 0 };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) served.nodeId = r.uint();
+    else if (tag === 16) served.role = servedRoles[r.uint()] ?? 'unspecified';
+    else if (tag === 24) served.partition = r.uint();
+    else if (tag === 32) served.appliedIndex = r.uint();
+    else r.skip();
+  }
+  return served;
+}
+
+const none = new Uint8Array(0);
+type Writable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** Verifies the content against its checksum: CHECKSUM_MISMATCH where bytes changed on the way. */
+export function readEvent(r: ProtoReader): Event {
+  const event: Writable<Event> = {
+    seq: 0,
+    type: 'unspecified' as Event['type'],
+    commitTimeUs: 0,
+    producerId: 0,
+    producerCounter: 0,
+    actor: '',
+    subject: '',
+    targetSeq: 0,
+    messageId: '',
+    key: '',
+    batchPosition: 0,
+    erased: false,
+    checksum: 0n,
+    commitment: none,
+    salt: none,
+    contentBytes: none,
+  };
+  let type = 0;
+  let hasContent = false;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    switch (tag) {
+      case 8:
+        event.seq = r.uint();
+        break;
+      case 16:
+        type = r.uint();
+        break;
+      case 26:
+        event.commitTimeUs = r.message(readTimestamp);
+        break;
+      case 32:
+        event.producerId = r.uint();
+        break;
+      case 40:
+        event.producerCounter = r.uint();
+        break;
+      case 50:
+        event.actor = r.string();
+        break;
+      case 58:
+        event.subject = r.string();
+        break;
+      case 64:
+        event.targetSeq = r.uint();
+        break;
+      case 73:
+        event.checksum = r.fixed64();
+        break;
+      case 82:
+        event.commitment = r.bytes();
+        break;
+      case 90:
+        event.salt = r.bytes();
+        break;
+      case 98:
+        event.messageId = r.string();
+        break;
+      case 106:
+        event.key = r.string();
+        break;
+      case 120:
+        event.erased = r.bool();
+        break;
+      case 128:
+        event.batchPosition = r.uint();
+        break;
+      case 162:
+      case 170:
+        event.contentBytes = r.bytes();
+        hasContent = true;
+        break;
+      default:
+        r.skip();
+    }
+  }
+  event.type = eventTypes[type] ?? type;
+  if (!event.erased) {
+    verify(event);
+    if (hasContent && isMessageType(type)) setMessage(event);
+  }
+  return event;
+}
+
+function verify(event: Event): void {
+  const actual = xxh64(event.contentBytes);
+  if (actual === event.checksum) return;
+  throw new HansardError(
+    'CHECKSUM_MISMATCH',
+    `the content of event ${event.seq} does not match its checksum`,
+    {
+      seq: event.seq,
+      expected: event.checksum.toString(16),
+      actual: actual.toString(16),
+    },
+  );
+}
+
+function setMessage(event: Writable<Event>): void {
+  try {
+    event.message = readContent(event.contentBytes);
+  } catch (error) {
+    // One message that can't be read must not hide its channel; contentBytes has it whole.
+    if (!(error instanceof WireError)) throw error;
+  }
+}
+
+export function readOpenProducerResponse(bytes: Uint8Array): {
+  producerId: number;
+  partition: number;
+  nextCounter: number;
+  window: number;
+} {
+  const r = new ProtoReader(bytes);
+  const response = { producerId: 0, partition: 0, nextCounter: 1, window: 1 };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) response.producerId = r.uint();
+    else if (tag === 16) response.partition = r.uint();
+    else if (tag === 24) response.nextCounter = r.uint();
+    else if (tag === 32) response.window = r.uint();
+    else r.skip();
+  }
+  return response;
+}
+
+function readChannel(r: ProtoReader): ChannelInfo {
+  const participants: Participant[] = [];
+  const labels: Record<string, string> = {};
+  const channel: Writable<ChannelInfo> = {
+    tenant: '',
+    name: '',
+    uid: '',
+    title: '',
+    labels,
+    class: '',
+    participants,
+    createTimeUs: 0,
+    updateTimeUs: 0,
+    headSeq: 0,
+    lastMessageSeq: 0,
+    messageCount: 0,
+    etag: '',
+    partition: 0,
+  };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) channel.tenant = r.string();
+    else if (tag === 18) channel.name = r.string();
+    else if (tag === 26) channel.uid = r.string();
+    else if (tag === 34) channel.title = r.string();
+    else if (tag === 42) {
+      const [key, value] = r.message(readMapEntry);
+      // defineProperty: a label named __proto__ is data.
+      Object.defineProperty(labels, key, { value, enumerable: true, writable: true, configurable: true });
+    } else if (tag === 50) channel.class = r.string();
+    else if (tag === 58) participants.push(r.message(readParticipant));
+    else if (tag === 66) channel.createTimeUs = r.message(readTimestamp);
+    else if (tag === 74) channel.updateTimeUs = r.message(readTimestamp);
+    else if (tag === 80) channel.headSeq = r.uint();
+    else if (tag === 88) channel.lastMessageSeq = r.uint();
+    else if (tag === 96) channel.messageCount = r.uint();
+    else if (tag === 106) channel.etag = r.string();
+    else if (tag === 112) channel.partition = r.uint();
+    else r.skip();
+  }
+  return channel;
+}
+
+function readParticipant(r: ProtoReader): Participant {
+  const participant = { id: '', displayName: '', role: '' };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) participant.id = r.string();
+    else if (tag === 18) participant.displayName = r.string();
+    else if (tag === 26) participant.role = r.string();
+    else r.skip();
+  }
+  return participant;
+}
+
+export function readMapEntry(r: ProtoReader): [string, string] {
+  let key = '';
+  let value = '';
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) key = r.string();
+    else if (tag === 18) value = r.string();
+    else r.skip();
+  }
+  return [key, value];
+}
+
+/** GetChannelResponse and CreateChannelResponse: the channel is field 1 of both. */
+export function readChannelResponse(bytes: Uint8Array): {
+  channel: ChannelInfo | undefined;
+  second: Uint8Array | undefined;
+} {
+  const r = new ProtoReader(bytes);
+  let channel: ChannelInfo | undefined;
+  let second: Uint8Array | undefined;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) channel = r.message(readChannel);
+    else if (tag === 18) second = r.bytes();
+    else r.skip();
+  }
+  return { channel, second };
+}
+
+export function readListChannelsResponse(bytes: Uint8Array): {
+  channels: ChannelInfo[];
+  nextPageToken: string;
+} {
+  const r = new ProtoReader(bytes);
+  const response = { channels: [] as ChannelInfo[], nextPageToken: '' };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) response.channels.push(r.message(readChannel));
+    else if (tag === 18) response.nextPageToken = r.string();
+    else r.skip();
+  }
+  return response;
+}
+
+export function readClusterResponse(bytes: Uint8Array): ClusterInfo {
+  const r = new ProtoReader(bytes);
+  const nodes: NodeInfo[] = [];
+  const pools: ClusterInfo['pools'][number][] = [];
+  const partitions: PartitionInfo[] = [];
+  const cluster: Writable<ClusterInfo> = {
+    clusterId: '',
+    incarnation: 0,
+    answeredByNodeId: 0,
+    version: '',
+    nodes,
+    pools,
+    partitionMapVersion: 0,
+    partitions,
+  };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) cluster.clusterId = r.string();
+    else if (tag === 16) cluster.incarnation = r.uint();
+    else if (tag === 24) cluster.answeredByNodeId = r.uint();
+    else if (tag === 34) cluster.version = r.string();
+    else if (tag === 42) nodes.push(r.message(readNode));
+    else if (tag === 50) pools.push(r.message(readPool));
+    else if (tag === 56) cluster.partitionMapVersion = r.uint();
+    else if (tag === 66) partitions.push(r.message(readPartition));
+    else r.skip();
+  }
+  return cluster;
+}
+
+const nodeStates = ['unspecified', 'connected', 'unreachable'] as const;
+
+function readNode(r: ProtoReader): NodeInfo {
+  const node: Writable<NodeInfo> = {
+    nodeId: 0,
+    clientAddress: '',
+    peerAddress: '',
+    state: 'unspecified',
+    storeId: '',
+  };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) node.nodeId = r.uint();
+    else if (tag === 18) node.clientAddress = r.string();
+    else if (tag === 26) node.peerAddress = r.string();
+    else if (tag === 32) node.state = nodeStates[r.uint()] ?? 'unspecified';
+    else if (tag === 42) node.storeId = r.string();
+    else r.skip();
+  }
+  return node;
+}
+
+function readPool(r: ProtoReader): ClusterInfo['pools'][number] {
+  const pool = { name: '', partitionCount: 0, replicationFactor: 0 };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) pool.name = r.string();
+    else if (tag === 16) pool.partitionCount = r.uint();
+    else if (tag === 24) pool.replicationFactor = r.uint();
+    else r.skip();
+  }
+  return pool;
+}
+
+function readPartition(r: ProtoReader): PartitionInfo {
+  const replicas: PartitionInfo['replicas'][number][] = [];
+  const partition = {
+    pool: '',
+    partition: 0,
+    leaderNodeId: 0,
+    term: 0,
+    replicas,
+    commitIndex: 0,
+    appliedIndex: 0,
+  };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) partition.pool = r.string();
+    else if (tag === 16) partition.partition = r.uint();
+    else if (tag === 24) partition.leaderNodeId = r.uint();
+    else if (tag === 32) partition.term = r.uint();
+    else if (tag === 42) replicas.push(r.message(readReplica));
+    else if (tag === 48) partition.commitIndex = r.uint();
+    else if (tag === 56) partition.appliedIndex = r.uint();
+    else r.skip();
+  }
+  return partition;
+}
+
+function readReplica(r: ProtoReader): PartitionInfo['replicas'][number] {
+  const replica = { replicaId: 0, nodeId: 0, learner: false };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) replica.replicaId = r.uint();
+    else if (tag === 16) replica.nodeId = r.uint();
+    else if (tag === 24) replica.learner = r.bool();
+    else r.skip();
+  }
+  return replica;
+}

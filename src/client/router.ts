@@ -1,0 +1,309 @@
+/**
+ * Who leads which partition, as far as this client knows, and the links to the
+ * nodes. Learned from GetCluster, corrected by NOT_LEADER's hints and by broken
+ * connections; every mistake costs a detour, never a wrong result.
+ */
+import { HansardError, reasons } from '../common/errors.js';
+import type { PartitionId } from '../common/ids.js';
+import { partitionOf } from '../common/partitioning.js';
+import { type Link, openLink } from './link.js';
+import type { ClientOptions } from './options.js';
+import { type Method, methods } from './requests.js';
+import { readClusterResponse } from './responses.js';
+import type { Outcome } from './rpc-errors.js';
+import type { ClusterInfo, ReadPreference } from './types.js';
+
+/** A node that just failed is passed over for this long where others are left. */
+const avoidFailedMs = 300;
+/** At most this often, however many calls fail. */
+const refreshSpacingMs = 100;
+/** A read or open is tried elsewhere after this long without an answer. */
+const attemptTimeoutMs = 2_000;
+const backoffFirstMs = 20;
+const backoffMaxMs = 1_000;
+/** NOT_LEADER hints followed at once, before waiting. */
+const hintsFollowed = 3;
+
+const none = new Uint8Array(0);
+
+export interface Route {
+  /** Undefined: any node. */
+  readonly partition?: PartitionId | undefined;
+  readonly preference?: ReadPreference | undefined;
+}
+
+interface Place {
+  leader: string | undefined;
+  term: number;
+  replicas: readonly string[];
+}
+
+export class Router {
+  /** P; undefined until the first map has come. */
+  partitionCount: number | undefined;
+  #places: Place[] = [];
+  #addresses: string[];
+  readonly #links = new Map<string, Link>();
+  /** Where the next call without a known leader goes. */
+  #turn = 0;
+  #refreshing: Promise<ClusterInfo | HansardError> | undefined;
+  #refreshedAtMs = Number.NEGATIVE_INFINITY;
+  #closed = false;
+
+  constructor(
+    readonly endpoints: readonly string[],
+    readonly tenant: string,
+    readonly options: Required<ClientOptions>,
+  ) {
+    this.#addresses = [...endpoints];
+  }
+
+  /** Undefined until the map is known. */
+  partitionOf(channel: string): PartitionId | undefined {
+    return this.partitionCount === undefined
+      ? undefined
+      : partitionOf(this.tenant, channel, this.partitionCount);
+  }
+
+  /** The leader's link; where none is known `current` if it is sound, else another node, which forwards or knows more. */
+  leaderLink(partition: PartitionId, current?: Link): Link {
+    const leader = this.#places[partition]?.leader;
+    if (leader !== undefined) {
+      const link = this.#link(leader);
+      if (!isFailed(link)) return link;
+    }
+    if (current !== undefined && !isFailed(current)) return current;
+    return this.#anyLink();
+  }
+
+  /** NOT_LEADER named the leader. */
+  hint(partition: PartitionId, address: string): void {
+    const place = this.#places[partition];
+    if (place !== undefined) place.leader = address;
+    this.#link(address).forgive();
+    if (!this.#addresses.includes(address)) this.#addresses.push(address);
+  }
+
+  /** The node at `address` does not lead (any more), or is out of reach. */
+  distrust(partition: PartitionId, address: string): void {
+    const place = this.#places[partition];
+    if (place?.leader === address) place.leader = undefined;
+  }
+
+  /**
+   * Makes a call that may be repeated (a read, or a write that is recognised),
+   * with retries until `deadlineMs` on performance.now(). Resolves to bytes of
+   * this turn, read by `read` at once.
+   */
+  async call<T>(
+    method: Method,
+    body: Uint8Array,
+    route: Route,
+    deadlineMs: number,
+    read: (response: Uint8Array) => T,
+  ): Promise<T> {
+    let last: HansardError | undefined;
+    let hints = 0;
+    for (let attempt = 0; ; attempt++) {
+      const leftMs = deadlineMs - performance.now();
+      if (leftMs <= 0 || this.#closed) throw this.#closed ? closedError() : (last ?? lateError(method));
+      const link = this.#routed(route, attempt);
+      const outcome = await attemptOn(link, method, body, Math.min(leftMs, attemptTimeoutMs), read);
+      if (outcome.ok) return outcome.value;
+      last = outcome.error;
+      if (last.reason === 'NOT_LEADER' && route.partition !== undefined) {
+        const address = String(last.fields['leader_address'] ?? '');
+        if (address !== '' && address !== link.address) {
+          this.hint(route.partition, address);
+          if (++hints <= hintsFollowed) continue;
+        } else this.distrust(route.partition, link.address);
+      } else if (!outcome.inDoubt && reasons[last.reason].retry !== 'yes') throw last;
+      else if (last.reason === 'INTERNAL') throw last;
+      if (last.reason !== 'OVERLOADED' && method !== methods.getCluster) this.refresh();
+      await sleep(
+        Math.min(last.retryDelayMs ?? backoffMs(attempt), Math.max(0, deadlineMs - performance.now())),
+      );
+    }
+  }
+
+  /** Asks for the map in the background, not too often. */
+  refresh(): void {
+    if (this.#closed || this.#refreshing !== undefined) return;
+    if (performance.now() - this.#refreshedAtMs < refreshSpacingMs) return;
+    void this.#refresh();
+  }
+
+  refreshIfOld(): void {
+    if (performance.now() - this.#refreshedAtMs > this.options.mapRefreshMs) this.refresh();
+  }
+
+  /** Resolves once P is known; rejects with why not at the deadline. */
+  async known(deadlineMs: number): Promise<number> {
+    for (let attempt = 0; ; attempt++) {
+      if (this.partitionCount !== undefined) return this.partitionCount;
+      const result = await this.#refresh();
+      if (this.partitionCount !== undefined) return this.partitionCount;
+      if (this.#closed) throw closedError();
+      if (performance.now() >= deadlineMs)
+        throw result instanceof HansardError
+          ? result
+          : new HansardError('NO_QUORUM', 'the cluster has no pool yet');
+      await sleep(Math.min(backoffMs(attempt), Math.max(0, deadlineMs - performance.now())));
+    }
+  }
+
+  async cluster(deadlineMs: number): Promise<ClusterInfo> {
+    const info = await this.call(methods.getCluster, none, {}, deadlineMs, readClusterResponse);
+    this.#learn(info);
+    return info;
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const link of this.#links.values()) link.close();
+    this.#links.clear();
+  }
+
+  #refresh(): Promise<ClusterInfo | HansardError> {
+    this.#refreshing ??= this.#readMap().then((result) => {
+      this.#refreshing = undefined;
+      this.#refreshedAtMs = performance.now();
+      if (!(result instanceof HansardError)) this.#learn(result);
+      return result;
+    });
+    return this.#refreshing;
+  }
+
+  /** One round over the nodes. */
+  async #readMap(): Promise<ClusterInfo | HansardError> {
+    let last: HansardError = closedError();
+    for (let i = 0; i < this.#addresses.length && !this.#closed; i++) {
+      const outcome = await attemptOn(
+        this.#anyLink(),
+        methods.getCluster,
+        none,
+        attemptTimeoutMs,
+        readClusterResponse,
+      );
+      if (outcome.ok) return outcome.value;
+      last = outcome.error;
+    }
+    return last;
+  }
+
+  #learn(info: ClusterInfo): void {
+    const pool = info.pools.find((each) => each.name === 'default') ?? info.pools[0];
+    if (pool === undefined || pool.partitionCount === 0) return;
+    this.partitionCount = pool.partitionCount;
+    const addressOf = new Map(info.nodes.map((node) => [node.nodeId, node.clientAddress]));
+    for (const { partition, leaderNodeId, term, replicas } of info.partitions) {
+      const known = this.#places[partition];
+      const addresses = replicas
+        .map((replica) => addressOf.get(replica.nodeId) ?? '')
+        .filter((each) => each !== '');
+      const leader = addressOf.get(leaderNodeId);
+      // An older view than ours (a node that is cut off, a hint since) changes no leader.
+      const isNews = known === undefined || term > known.term || known.leader === undefined;
+      this.#places[partition] = {
+        leader: isNews ? leader || undefined : known.leader,
+        term: Math.max(term, known?.term ?? 0),
+        replicas: addresses,
+      };
+    }
+    const addresses = info.nodes.map((node) => node.clientAddress).filter((each) => each !== '');
+    if (addresses.length > 0) this.#addresses = [...new Set([...addresses, ...this.endpoints])];
+  }
+
+  #routed(route: Route, attempt: number): Link {
+    const { partition, preference } = route;
+    if (partition === undefined) return this.#anyLink();
+    const replicas = this.#places[partition]?.replicas ?? [];
+    if (preference === undefined || preference.startsWith('primary') || replicas.length === 0)
+      return this.leaderLink(partition);
+    const leader = this.#places[partition]?.leader;
+    const others = preference === 'nearest' ? replicas : replicas.filter((each) => each !== leader);
+    const links = others.map((address) => this.#link(address)).filter((link) => !isFailed(link));
+    // `nearest` keeps to one node, so that its connection stays warm; the others spread by turn.
+    if (links.length > 0)
+      return links[(preference === 'nearest' ? attempt : this.#turn++) % links.length] as Link;
+    return this.leaderLink(partition);
+  }
+
+  #anyLink(): Link {
+    for (let i = 0; i < this.#addresses.length; i++) {
+      const link = this.#link(this.#addresses[this.#turn++ % this.#addresses.length] as string);
+      if (!isFailed(link)) return link;
+    }
+    return this.#link(this.#addresses[this.#turn++ % this.#addresses.length] as string);
+  }
+
+  #link(address: string): Link {
+    let link = this.#links.get(address);
+    if (link === undefined) {
+      link = openLink(this.options.transport, address);
+      if (this.#closed) link.close();
+      else this.#links.set(address, link);
+    }
+    return link;
+  }
+}
+
+type Attempt<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: HansardError; readonly inDoubt: boolean };
+
+/** The response is read in the turn in which it came: its bytes do not outlive it. */
+function attemptOn<T>(
+  link: Link,
+  method: Method,
+  body: Uint8Array,
+  timeoutMs: number,
+  read: (response: Uint8Array) => T,
+): Promise<Attempt<T>> {
+  return new Promise((resolve) => {
+    const done = (outcome: Outcome): void => {
+      if (!outcome.ok) return resolve(outcome);
+      try {
+        resolve({ ok: true, value: read(outcome.response) });
+      } catch (cause) {
+        const error =
+          cause instanceof HansardError
+            ? cause
+            : new HansardError('INTERNAL', `unreadable answer from ${link.address}: ${cause}`, {}, { cause });
+        resolve({ ok: false, error, inDoubt: false });
+      }
+    };
+    const call = {
+      method,
+      prefix: none,
+      producerId: 0,
+      counter: 0,
+      body,
+      timeoutMs: Math.ceil(timeoutMs),
+      done,
+    };
+    link.send(call);
+  });
+}
+
+export function isFailed(link: Link): boolean {
+  return link.failedAtMs > 0 && performance.now() - link.failedAtMs < avoidFailedMs;
+}
+
+/** Doubles up to a second; between half and the whole, so that clients do not come back together. */
+export function backoffMs(failures: number): number {
+  const full = Math.min(backoffMaxMs, backoffFirstMs * 2 ** Math.min(failures, 10));
+  return full * (0.5 + Math.random() / 2);
+}
+
+export function closedError(): HansardError {
+  return new HansardError('CLIENT_CLOSED', 'the client was closed');
+}
+
+function lateError(method: Method): HansardError {
+  return new HansardError('DEADLINE_EXCEEDED', `${method} was not answered in time`);
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

@@ -1,0 +1,281 @@
+/** What an application writes and reads: messages, their typed parts, events, channels. */
+
+/** A 64-bit number of a message: a bigint only where it is beyond 2^53 - 1. */
+export type Uint64 = number | bigint;
+
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [key: string]: Json };
+
+/** `other` is what a message without a known role has. A number: a role of a newer version. */
+export type Role = 'unspecified' | 'user' | 'assistant' | 'system' | 'tool' | 'developer' | 'other' | number;
+
+export type EventType =
+  | 'unspecified'
+  | 'message-completed'
+  | 'message-created'
+  | 'message-started'
+  | 'message-edited'
+  | 'message-deleted'
+  | 'message-redacted'
+  | 'reaction-added'
+  | 'reaction-removed'
+  | 'feedback-given'
+  | 'annotated'
+  | 'participant-joined'
+  | 'participant-left'
+  | 'branch-selected'
+  | 'delivery-state-changed'
+  | 'channel-updated'
+  | 'erased'
+  | 'custom'
+  | number;
+
+/** Another message of the same channel; `batchPosition` counts within one append, from 0. */
+export type MessageRef =
+  | { readonly seq: Uint64 }
+  | { readonly messageId: string }
+  | { readonly batchPosition: number };
+
+export interface Usage {
+  readonly model?: string;
+  readonly inputTokens?: Uint64;
+  readonly outputTokens?: Uint64;
+  readonly cachedInputTokens?: Uint64;
+  readonly reasoningTokens?: Uint64;
+  /** JSON text, kept byte for byte; at most 16 KiB. */
+  readonly detailsJson?: string;
+}
+
+interface PartBase {
+  /** JSON text that the provider wants back with this part, kept byte for byte; at most 16 KiB. */
+  readonly providerMetadataJson?: string;
+}
+
+export interface TextPart extends PartBase {
+  readonly type: 'text';
+  readonly text: string;
+  readonly state?: string;
+}
+export interface ReasoningPart extends PartBase {
+  readonly type: 'reasoning';
+  readonly text?: string;
+  /** The provider's proof of this reasoning, sent back unchanged. */
+  readonly signature?: Uint8Array;
+  readonly encrypted?: Uint8Array;
+  readonly summary?: readonly string[];
+  readonly id?: string;
+  readonly state?: string;
+}
+export interface ToolCallPart extends PartBase {
+  readonly type: 'tool-call';
+  readonly callId: string;
+  readonly name: string;
+  /** As the model wrote them, valid JSON or not, kept byte for byte; at most 16 KiB. */
+  readonly arguments: string;
+  readonly id?: string;
+  readonly state?: string;
+  readonly providerExecuted?: boolean;
+}
+export interface ToolResultPart extends PartBase {
+  readonly type: 'tool-result';
+  readonly callId: string;
+  readonly name?: string;
+  /** At most one of the three: JSON text kept byte for byte, a text, or an error's text. */
+  readonly outputJson?: string;
+  readonly outputText?: string;
+  readonly errorText?: string;
+  readonly isError?: boolean;
+  readonly id?: string;
+  readonly state?: string;
+}
+export interface FilePart extends PartBase {
+  readonly type: 'file';
+  readonly mediaType?: string;
+  readonly filename?: string;
+  /** At most one of the three says where the file is. */
+  readonly url?: string;
+  readonly fileId?: string;
+  readonly inlineData?: Uint8Array;
+  readonly sizeBytes?: Uint64;
+  readonly sha256?: Uint8Array;
+}
+export interface SourcePart extends PartBase {
+  readonly type: 'source';
+  readonly sourceId?: string;
+  readonly kind?: string;
+  readonly url?: string;
+  readonly title?: string;
+  readonly mediaType?: string;
+  readonly filename?: string;
+}
+export interface DataPart extends PartBase {
+  readonly type: 'data';
+  readonly name: string;
+  readonly id?: string;
+  /** JSON text, kept byte for byte. */
+  readonly json?: string;
+}
+export interface CustomPart extends PartBase {
+  readonly type: 'custom';
+  readonly kind: string;
+  readonly json?: string;
+  readonly binary?: Uint8Array;
+}
+/** A part that this version of the SDK does not know: its bytes, which are written back as they are. */
+export interface UnknownPart {
+  readonly type: 'unknown';
+  readonly bytes: Uint8Array;
+}
+
+export type Part =
+  | TextPart
+  | ReasoningPart
+  | ToolCallPart
+  | ToolResultPart
+  | FilePart
+  | SourcePart
+  | DataPart
+  | CustomPart
+  | UnknownPart;
+
+/** What a message says. Absent fields are the empty ones of the protocol. */
+export interface MessageContent {
+  readonly role?: Role;
+  readonly author?: string;
+  readonly parts?: readonly Part[];
+  readonly parent?: MessageRef;
+  readonly replyTo?: MessageRef;
+  /** JSON text, kept byte for byte; at most 16 KiB. */
+  readonly metadataJson?: string;
+  /** When the client says it happened, µs since 1970 (may be negative). */
+  readonly clientTimeUs?: number;
+  readonly usage?: Usage;
+}
+
+/**
+ * A message to append.
+ * @example { role: 'user', text: 'hello' }
+ * @example { role: 'assistant', parts: [{ type: 'reasoning', text: '…' }, { type: 'text', text: 'hi' }] }
+ */
+export interface NewMessage extends MessageContent {
+  /** Short for one text part; not together with `parts`. */
+  readonly text?: string;
+  /** Short for `metadataJson: JSON.stringify(…)`. */
+  readonly metadata?: Json;
+  /** Short for `clientTimeUs`. */
+  readonly clientTime?: Date;
+  /** `message-completed` if absent. */
+  readonly type?: EventType;
+  /** The application's idempotency key (at most 128 bytes), kept at least 24 hours. */
+  readonly key?: string;
+  /** The application's own id (at most 128 bytes), unique in its channel for ever. */
+  readonly messageId?: string;
+  /** Whose data this is (at most 128 bytes). */
+  readonly subject?: string;
+  /** The earlier event that this one is about. */
+  readonly targetSeq?: number;
+  /** Encoded content, sent as it is instead of the fields above: an export that is loaded again keeps its checksums. */
+  readonly contentBytes?: Uint8Array;
+}
+
+export interface ServedBy {
+  readonly nodeId: number;
+  readonly role: 'unspecified' | 'primary' | 'secondary' | 'learner';
+  readonly partition: number;
+  readonly appliedIndex: number;
+}
+
+/** One record of a channel's log, its checksum verified. */
+export interface Event {
+  readonly seq: number;
+  readonly type: EventType;
+  readonly commitTimeUs: number;
+  /** 0: none. */
+  readonly producerId: number;
+  readonly producerCounter: number;
+  readonly actor: string;
+  readonly subject: string;
+  readonly targetSeq: number;
+  readonly messageId: string;
+  readonly key: string;
+  readonly batchPosition: number;
+  readonly erased: boolean;
+  /** xxh64 of `contentBytes`. */
+  readonly checksum: bigint;
+  readonly commitment: Uint8Array;
+  readonly salt: Uint8Array;
+  /** What the client sent, byte for byte, fields unknown to this version included. */
+  readonly contentBytes: Uint8Array;
+  /** Decoded; absent for other types, erased content, and bytes that this version can't decode. */
+  readonly message?: MessageContent;
+}
+
+export interface Participant {
+  readonly id: string;
+  readonly displayName: string;
+  readonly role: string;
+}
+
+export interface ChannelInfo {
+  readonly tenant: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly title: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly class: string;
+  readonly participants: readonly Participant[];
+  readonly createTimeUs: number;
+  readonly updateTimeUs: number;
+  readonly headSeq: number;
+  readonly lastMessageSeq: number;
+  readonly messageCount: number;
+  readonly etag: string;
+  readonly partition: number;
+}
+
+export interface ClusterInfo {
+  readonly clusterId: string;
+  readonly incarnation: number;
+  readonly answeredByNodeId: number;
+  readonly version: string;
+  readonly nodes: readonly NodeInfo[];
+  readonly pools: readonly { name: string; partitionCount: number; replicationFactor: number }[];
+  readonly partitionMapVersion: number;
+  readonly partitions: readonly PartitionInfo[];
+}
+export interface NodeInfo {
+  readonly nodeId: number;
+  readonly clientAddress: string;
+  readonly peerAddress: string;
+  readonly state: 'unspecified' | 'connected' | 'unreachable';
+  readonly storeId: string;
+}
+export interface PartitionInfo {
+  readonly pool: string;
+  readonly partition: number;
+  /** 0: unknown or none. */
+  readonly leaderNodeId: number;
+  readonly term: number;
+  readonly replicas: readonly { replicaId: number; nodeId: number; learner: boolean }[];
+  readonly commitIndex: number;
+  readonly appliedIndex: number;
+}
+
+export type ReadLevel = 'linearizable' | 'session' | 'bounded' | 'eventual';
+export type ReadPreference =
+  | 'primary'
+  | 'primary-preferred'
+  | 'secondary'
+  | 'secondary-preferred'
+  | 'nearest';
+
+export interface ReadOptions {
+  /** Default `linearizable`: sees every write acknowledged before the read began. */
+  readonly level?: ReadLevel;
+  readonly preference?: ReadPreference;
+  /** What the answer must include: tokens of earlier writes. */
+  readonly commitTokens?: readonly Uint8Array[];
+  /** For level `bounded`. */
+  readonly maxStalenessMs?: number;
+  /** Default 5 s. */
+  readonly timeoutMs?: number;
+}
