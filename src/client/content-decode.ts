@@ -180,7 +180,7 @@ function readPart(encoded: Buffer): Part {
     }
   }
   if (part === undefined) return { type: 'unknown', bytes: new Uint8Array(encoded) };
-  if (providerMetadata !== undefined) part['providerMetadataJson'] = providerMetadata;
+  if (providerMetadata !== undefined) part.providerMetadataJson = providerMetadata;
   return part as unknown as Part;
 }
 

@@ -297,7 +297,7 @@ export class Lane {
     else {
       append.lastError = outcome.error;
       this.#lastError = outcome.error;
-      if (outcome.error.fields['counter_consumed'] === 'true' || outcome.error.reason === 'PRODUCER_REUSED') {
+      if (outcome.error.fields.counter_consumed === 'true' || outcome.error.reason === 'PRODUCER_REUSED') {
         this.#recovered();
         this.#settle(append, outcome.error);
       } else this.#onNotApplied(append, outcome.error, outcome.inDoubt);
@@ -325,7 +325,7 @@ export class Lane {
     const address = this.#link?.address ?? '';
     switch (error.reason) {
       case 'NOT_LEADER': {
-        const leader = String(error.fields['leader_address'] ?? '');
+        const leader = String(error.fields.leader_address ?? '');
         if (leader !== '' && leader !== address) {
           this.router.hint(this.partition, leader);
           if (++this.#hints <= hintsFollowed) return;
@@ -351,7 +351,7 @@ export class Lane {
 
   /** Something before it is missing there; it goes again after that (#sendWaiting keeps the order). */
   #onGap(append: Append, error: HansardError): void {
-    const expected = Number(error.fields['expected_counter'] ?? append.counter);
+    const expected = Number(error.fields.expected_counter ?? append.counter);
     const oldest = this.#flight.at(0) as Append;
     if (expected >= oldest.counter) {
       // Nothing of ours is missing before the oldest: not to be asked again in a tight loop.

@@ -112,7 +112,7 @@ export class Router {
       if (outcome.ok) return outcome.value;
       last = outcome.error;
       if (last.reason === 'NOT_LEADER' && route.partition !== undefined) {
-        const address = String(last.fields['leader_address'] ?? '');
+        const address = String(last.fields.leader_address ?? '');
         if (address !== '' && address !== link.address) {
           this.hint(route.partition, address);
           if (++hints <= hintsFollowed) continue;

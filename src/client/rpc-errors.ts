@@ -21,7 +21,7 @@ export type Outcome =
  * (`counter_consumed`) are certain too, of course.
  */
 export function leavesDoubt(error: HansardError): boolean {
-  if (error.fields['counter_consumed'] === 'true') return false;
+  if (error.fields.counter_consumed === 'true') return false;
   switch (error.reason) {
     case 'COMMIT_UNKNOWN':
     case 'DEADLINE_EXCEEDED':
@@ -53,7 +53,7 @@ export function errorFromStatus(code: number, message: string, details: readonly
   if (retryDelayMs !== undefined) options.retryDelayMs = retryDelayMs;
   if (reason !== undefined && Object.hasOwn(reasons, reason))
     return new HansardError(reason as Reason, message, fields, options);
-  if (reason !== undefined) fields['server_reason'] = reason;
+  if (reason !== undefined) fields.server_reason = reason;
   return new HansardError(reasonOfCode(code), message, fields, options);
 }
 

@@ -1,7 +1,7 @@
 import t from 'tap';
-import { connect, HansardError } from '../../src/client/index.js';
-import type { ClientOptions } from '../../src/client/index.js';
 import type { Client } from '../../src/client/client.js';
+import type { ClientOptions } from '../../src/client/index.js';
+import { connect, HansardError } from '../../src/client/index.js';
 import { FakeCluster, type Fate } from './fake-cluster.js';
 
 async function start(
@@ -37,7 +37,13 @@ for (const transport of ['exchange', 'unary'] as const) {
     cluster.leaders = [2, 1, 0, 2];
     const channel = client.channel('talk/1');
     const first = await channel.append({ role: 'user', author: 'ann', text: 'hello', metadata: { a: 1 } });
-    t.match(first, { seq: 1, seqs: [1], duplicate: false, commitTimeUs: 1_700_000_000_000_005, channelUid: 'uid' });
+    t.match(first, {
+      seq: 1,
+      seqs: [1],
+      duplicate: false,
+      commitTimeUs: 1_700_000_000_000_005,
+      channelUid: 'uid',
+    });
     t.equal(Buffer.from(first.commitToken).toString(), 'token');
     cluster.frames.length = 0;
     const results = await Promise.all(names(64).map((text) => channel.append({ role: 'assistant', text })));
@@ -52,15 +58,26 @@ for (const transport of ['exchange', 'unary'] as const) {
     t.same(cluster.texts('talk/1'), ['hello', ...names(64), 'x', 'y']);
 
     const page = await channel.list({ before: 3 }).page();
-    t.same(page.events.map((event) => event.seq), [65, 66, 67]);
+    t.same(
+      page.events.map((event) => event.seq),
+      [65, 66, 67],
+    );
     t.equal(page.headSeq, 67);
     t.equal(page.servedBy.appliedIndex, Number.MAX_SAFE_INTEGER);
     const all: number[] = [];
     for await (const event of channel.list()) all.push(event.seq);
-    t.same(all, Array.from({ length: 67 }, (_, i) => i + 1), 'iteration reads all, in order');
+    t.same(
+      all,
+      Array.from({ length: 67 }, (_, i) => i + 1),
+      'iteration reads all, in order',
+    );
     const back: number[] = [];
     for await (const event of channel.list({ before: 10, descending: true })) back.push(event.seq);
-    t.same(back, Array.from({ length: 67 }, (_, i) => 67 - i), 'newest first across pages');
+    t.same(
+      back,
+      Array.from({ length: 67 }, (_, i) => 67 - i),
+      'newest first across pages',
+    );
 
     const event = await channel.get(1);
     t.match(event, { type: 'message-completed', commitTimeUs: 1_700_000_000_000_005, producerCounter: 1 });
@@ -87,48 +104,57 @@ for (const transport of ['exchange', 'unary'] as const) {
       channel.append({ text: 'c' }, { condition: { expectedHeadSeq: 1 } }),
     ];
     const outcomes = await Promise.allSettled(appends);
-    t.same(outcomes.map((each) => each.status), ['fulfilled', 'rejected', 'fulfilled']);
+    t.same(
+      outcomes.map((each) => each.status),
+      ['fulfilled', 'rejected', 'fulfilled'],
+    );
     const error = (outcomes[1] as PromiseRejectedResult).reason as HansardError;
     t.match(error, { reason: 'CONDITION_FAILED', code: 10, fields: { expected: '0', actual: '1' } });
   });
 
-  t.test(`${transport}: whatever happens to attempts, each append takes effect once and in order`, async (t) => {
-    for (let seed = 1; seed <= 6; seed++) {
-      const { cluster, client } = await start(t, 3, { transport, timeoutMs: 60_000, window: 32 });
-      const random = xorshift(seed * 7919);
-      let trouble = 60;
-      cluster.fate = (): Fate => {
-        if (trouble <= 0 || random() % 4 > 0) return { do: 'apply' };
-        trouble--;
-        const kind = random() % 8;
-        if (kind === 0) moveLeaders(cluster, random);
-        if (kind <= 1) return { do: 'refuse', answer: new HansardError('NO_QUORUM', 'none') };
-        if (kind === 2) return { do: 'refuse', answer: new HansardError('OVERLOADED', 'full', {}, { retryDelayMs: 3 }) };
-        if (kind === 3) return { do: 'apply', answer: new HansardError('COMMIT_UNKNOWN', 'lost the leader') };
-        if (kind === 4) return { do: 'refuse', answer: new HansardError('COMMIT_UNKNOWN', 'lost the leader') };
-        if (kind === 5) return { do: 'apply', answer: 'cut' };
-        if (kind === 6) return { do: 'refuse', answer: 'cut' };
-        return { do: 'apply' };
-      };
-      cluster.delay = () => (random() % 3 === 0 ? random() % 6 : 0);
-      const channels = ['a', 'b{x}', 'c{x}'].map((name) => client.channel(name));
-      const results = await Promise.all(
-        names(240).map((text, i) => (channels[i % 3] as (typeof channels)[0]).append({ text })),
-      );
-      for (let c = 0; c < 3; c++) {
-        const expected = names(240).filter((_, i) => i % 3 === c);
-        const name = (channels[c] as (typeof channels)[0]).name;
-        t.same(cluster.texts(name), expected, `seed ${seed}: channel ${name}`);
-        t.same(
-          results.filter((_, i) => i % 3 === c).map((result) => result.seq),
-          expected.map((_, i) => i + 1),
-          `seed ${seed}: the answers are those of the appends`,
+  t.test(
+    `${transport}: whatever happens to attempts, each append takes effect once and in order`,
+    async (t) => {
+      for (let seed = 1; seed <= 6; seed++) {
+        const { cluster, client } = await start(t, 3, { transport, timeoutMs: 60_000, window: 32 });
+        const random = xorshift(seed * 7919);
+        let trouble = 60;
+        cluster.fate = (): Fate => {
+          if (trouble <= 0 || random() % 4 > 0) return { do: 'apply' };
+          trouble--;
+          const kind = random() % 8;
+          if (kind === 0) moveLeaders(cluster, random);
+          if (kind <= 1) return { do: 'refuse', answer: new HansardError('NO_QUORUM', 'none') };
+          if (kind === 2)
+            return { do: 'refuse', answer: new HansardError('OVERLOADED', 'full', {}, { retryDelayMs: 3 }) };
+          if (kind === 3)
+            return { do: 'apply', answer: new HansardError('COMMIT_UNKNOWN', 'lost the leader') };
+          if (kind === 4)
+            return { do: 'refuse', answer: new HansardError('COMMIT_UNKNOWN', 'lost the leader') };
+          if (kind === 5) return { do: 'apply', answer: 'cut' };
+          if (kind === 6) return { do: 'refuse', answer: 'cut' };
+          return { do: 'apply' };
+        };
+        cluster.delay = () => (random() % 3 === 0 ? random() % 6 : 0);
+        const channels = ['a', 'b{x}', 'c{x}'].map((name) => client.channel(name));
+        const results = await Promise.all(
+          names(240).map((text, i) => (channels[i % 3] as (typeof channels)[0]).append({ text })),
         );
+        for (let c = 0; c < 3; c++) {
+          const expected = names(240).filter((_, i) => i % 3 === c);
+          const name = (channels[c] as (typeof channels)[0]).name;
+          t.same(cluster.texts(name), expected, `seed ${seed}: channel ${name}`);
+          t.same(
+            results.filter((_, i) => i % 3 === c).map((result) => result.seq),
+            expected.map((_, i) => i + 1),
+            `seed ${seed}: the answers are those of the appends`,
+          );
+        }
+        await client.close();
+        await cluster.stop();
       }
-      await client.close();
-      await cluster.stop();
-    }
-  });
+    },
+  );
 }
 
 function moveLeaders(cluster: FakeCluster, random: () => number): void {

@@ -21,7 +21,15 @@ export const protos = loadSync(
     'google/rpc/error_details.proto',
     'google/rpc/status.proto',
   ],
-  { keepCase: true, longs: String, enums: Number, defaults: false, arrays: true, oneofs: true, includeDirs: [protoDir] },
+  {
+    keepCase: true,
+    longs: String,
+    enums: Number,
+    defaults: false,
+    arrays: true,
+    oneofs: true,
+    includeDirs: [protoDir],
+  },
 );
 
 interface Codec {
@@ -144,7 +152,11 @@ export class FakeCluster {
     const leader = this.leaders[partition] as number;
     if (leader === node.index) return partition;
     const address = leader >= 0 && this.hints ? this.nodes[leader]?.address : undefined;
-    throw new HansardError('NOT_LEADER', 'not here', address === undefined ? {} : { leader_address: address });
+    throw new HansardError(
+      'NOT_LEADER',
+      'not here',
+      address === undefined ? {} : { leader_address: address },
+    );
   }
 
   async #append(node: FakeNode, request: Loose): Promise<object> {
@@ -194,7 +206,8 @@ export class FakeCluster {
     }
     producer.last += count;
     const events = this.channels.get(request.channel) ?? [];
-    const expected = request.condition?.condition === 'expected_head_seq' ? request.condition.expected_head_seq : '';
+    const expected =
+      request.condition?.condition === 'expected_head_seq' ? request.condition.expected_head_seq : '';
     if (expected !== '' && Number(expected) !== events.length) {
       const refusal = new HansardError('CONDITION_FAILED', 'no', {
         expected,
@@ -263,7 +276,8 @@ export class FakeCluster {
     const refusal = this.refuseRead?.(node.index, 'ListMessages');
     if (refusal !== undefined) throw refusal;
     const events = this.channels.get(request.channel);
-    if (events === undefined) throw new HansardError('CHANNEL_NOT_FOUND', 'no such channel', { channel: request.channel });
+    if (events === undefined)
+      throw new HansardError('CHANNEL_NOT_FOUND', 'no such channel', { channel: request.channel });
     const forward = request.after > 0;
     const size = request.after || request.before || 50;
     const from = !request.page_token ? (forward ? 0 : events.length) : Number(request.page_token);
@@ -297,7 +311,9 @@ export class FakeCluster {
       answered_by_node_id: node.index + 1,
       version: '0',
       nodes: this.nodes.map((each) => ({ node_id: each.index + 1, client_address: each.address, state: 1 })),
-      pools: [{ name: 'default', partition_count: this.partitionCount, replication_factor: this.nodes.length }],
+      pools: [
+        { name: 'default', partition_count: this.partitionCount, replication_factor: this.nodes.length },
+      ],
       partition_map_version: this.term,
       partitions: this.leaders.map((leader, partition) => ({
         pool: 'default',
@@ -364,7 +380,8 @@ export class FakeNode {
           (response) => callback(null, response as Loose),
           (error: unknown) => {
             if (error instanceof HansardError) callback(serviceError(error));
-            else if (error instanceof Cut) callback({ code: grpc.status.UNAVAILABLE, details: 'connection lost' });
+            else if (error instanceof Cut)
+              callback({ code: grpc.status.UNAVAILABLE, details: 'connection lost' });
             // Dropped: the client's deadline ends the call.
           },
         );
@@ -403,10 +420,15 @@ export class FakeNode {
 }
 
 function details(error: HansardError): { type_url: string; value: Buffer }[] {
-  const metadata = Object.fromEntries(Object.entries(error.fields).map(([key, value]) => [key, String(value)]));
+  const metadata = Object.fromEntries(
+    Object.entries(error.fields).map(([key, value]) => [key, String(value)]),
+  );
   const info = { reason: error.reason, domain: 'hansard', metadata };
   const list = [
-    { type_url: 'type.googleapis.com/google.rpc.ErrorInfo', value: codec('google.rpc.ErrorInfo').serialize(info) },
+    {
+      type_url: 'type.googleapis.com/google.rpc.ErrorInfo',
+      value: codec('google.rpc.ErrorInfo').serialize(info),
+    },
   ];
   if (error.retryDelayMs !== undefined) {
     const retry = { retry_delay: { seconds: 0, nanos: error.retryDelayMs * 1e6 } };
