@@ -107,6 +107,50 @@ t.test('a stale acknowledgement of a write does not count (A, then B, then A aga
   t.equal(raw.lastIndex, 12);
 });
 
+t.test('nor does one of this term for an entry that was replaced since', async (t) => {
+  const { raw, storage } = member(2, 3, { asyncStorageWrites: true });
+  const appends: Message[] = [];
+  const hear = (m: Message) => {
+    raw.step(m);
+    appends.push(...raw.ready().messages.filter((out) => out.type === M.MsgStorageAppend));
+  };
+  hear(msgApp(1, 2, [entry(2, 11)]));
+  const beat = message(M.MsgHeartbeat, 2);
+  Object.assign(beat, { from: 3, term: 3, commit: 10 });
+  hear(beat);
+  hear(msgApp(3, 3, [entry(3, 11)]));
+  t.equal(appends.length, 3);
+  for (const m of appends.slice(0, 2)) {
+    storage.append(m.entries);
+    for (const response of m.responses) if (response.to === 2) raw.step(response);
+  }
+  t.equal(storage.term(11), 2);
+  t.equal(raw.termAt(11), 3, 'its write is still to come');
+});
+
+t.test('an entry of an earlier term does not commit by counting (Raft, figure 8)', async (t) => {
+  const one = member(1, 3);
+  one.storage.append([entry(1, 11)]);
+  const leader = {
+    raw: new RawNode({ id: 1, storage: one.storage, random: (n) => n - 1, applied: 10 }),
+    storage: one.storage,
+  };
+  leader.raw.campaign();
+  turn(leader);
+  const answer = (type: Message['type'], index: number) => {
+    const m = message(type, 1);
+    Object.assign(m, { from: 2, term: 2, index });
+    leader.raw.step(m);
+  };
+  answer(M.MsgVoteResp, 0);
+  t.equal(leader.raw.role, Role.leader);
+  turn(leader);
+  answer(M.MsgAppResp, 11);
+  t.equal(leader.raw.commitIndex, 10, 'two of three have it, and another leader could still replace it');
+  answer(M.MsgAppResp, 12);
+  t.equal(leader.raw.commitIndex, 12);
+});
+
 t.test('votes and acknowledgements wait for the write, also of an earlier Ready', async (t) => {
   const { raw } = member(2, 3, { asyncStorageWrites: true });
   raw.step(msgApp(1, 2, [entry(2, 11)]));
@@ -183,6 +227,30 @@ t.test('reads', async (t) => {
   alone.raw.readIndex(3);
   t.same(turn(alone).readStates, []);
   t.same(settle([alone]), [[1, 3, 11]]);
+});
+
+t.test('a read waits for a quorum to answer its round, not an earlier one', async (t) => {
+  const members = [1, 2, 3, 4, 5].map((id) => member(id, 5));
+  const leader = members[0]!;
+  leader.raw.campaign();
+  settle(members);
+  const round = (context: number) => {
+    leader.raw.readIndex(context);
+    return turn(leader).messages.filter((m) => m.type === M.MsgHeartbeat);
+  };
+  const answer = (beats: readonly Message[], from: number): readonly number[] => {
+    const to = members[from - 1]!;
+    to.raw.step(beats.find((m) => m.to === from)!);
+    for (const m of turn(to).messages) leader.raw.step(m);
+    return leader.raw.hasReady() ? turn(leader).readStates.map(({ context }) => context) : [];
+  };
+  const first = round(1);
+  const second = round(2);
+  t.same(answer(first, 2), []);
+  t.same(answer(first, 3), [1], 'three of five, the leader included');
+  t.same(answer(second, 2), []);
+  t.same(answer(first, 4), []);
+  t.same(answer(second, 5), [2]);
 });
 
 t.test('a removed leader that leads on answers no read by itself', async (t) => {
