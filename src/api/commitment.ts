@@ -31,10 +31,15 @@ export function commitmentOf(salt: Uint8Array, content: Uint8Array): Buffer {
   if (size > scratchBytes) return createHash('sha256').update(salt).update(content).digest();
   scratch.set(salt, 0);
   scratch.set(content, salt.length);
-  return hash('sha256', scratch.subarray(0, size), 'buffer');
+  return digestOf(scratch.subarray(0, size));
 }
 
 /** First 16 bytes of SHA-256 of the content: by it a key tells equal content from other content. */
 export function keyDigestOf(content: Uint8Array): Buffer {
-  return hash('sha256', content, 'buffer').subarray(0, 16);
+  return digestOf(content).subarray(0, 16);
+}
+
+/** By way of a string: half the time of asking for a buffer (node dist/bench/skim.js). */
+function digestOf(bytes: Uint8Array): Buffer {
+  return Buffer.from(hash('sha256', bytes, 'binary'), 'latin1');
 }

@@ -52,7 +52,8 @@ function appendMessages({ node, codecs, router, tokens }: Services): Handler {
   };
 }
 
-function commandOf(route: Route, append: SkimmedAppend): AppendInput {
+/** Adds salt, commitment and key digest to each message. */
+export function commandOf(route: Route, append: SkimmedAppend): AppendInput {
   const events = append.messages.map((message) => {
     const salt = newSalt();
     return {

@@ -15,31 +15,51 @@ export const statusTrailer = 'grpc-status-details-bin';
 const messageLengthMax = 1024;
 const fieldLengthMax = 512;
 const fieldsMax = 16;
+const ascii = /^[\x20-\x7e]*$/;
+
+/**
+ * Buffers of their own for each level of nesting, used again for every error: a
+ * node that refuses thousands of calls must not spend itself on saying so.
+ */
+const scratch = {
+  status: new ByteWriter(2048),
+  any: new ByteWriter(1024),
+  info: new ByteWriter(1024),
+  entry: new ByteWriter(512),
+  delay: new ByteWriter(16),
+  retry: new ByteWriter(32),
+};
+
+function cleared(writer: ByteWriter): ByteWriter {
+  writer.truncate(0);
+  return writer;
+}
 
 /** The message of an error as it may stand in a header: bounded, and no lone surrogate (they can't be encoded). */
 export function wireMessage(error: HansardError): string {
-  return Buffer.from(error.message.slice(0, messageLengthMax), 'utf8').toString('utf8');
+  const message = error.message.slice(0, messageLengthMax);
+  return ascii.test(message) ? message : Buffer.from(message, 'utf8').toString('utf8');
 }
 
 /** `details` of google.rpc.Status: each an encoded google.protobuf.Any. */
 export function encodeErrorDetails(error: HansardError): Buffer[] {
-  const info = new ByteWriter(128);
+  const info = cleared(scratch.info);
   text(info, 1, error.reason);
   text(info, 2, errorDomain);
   for (const [name, value] of Object.entries(error.fields).slice(0, fieldsMax)) {
-    const entry = new ByteWriter(64);
+    const entry = cleared(scratch.entry);
     text(entry, 1, name);
     text(entry, 2, String(value).slice(0, fieldLengthMax));
     info.u8(0x1a).sized(entry.view());
   }
   const details = [any(errorInfoUrl, info)];
   if (error.retryDelayMs !== undefined) {
-    const delay = new ByteWriter(16);
+    const delay = cleared(scratch.delay);
     const seconds = Math.floor(error.retryDelayMs / 1000);
     const nanos = Math.round((error.retryDelayMs - seconds * 1000) * 1e6);
     if (seconds > 0) delay.u8(0x08).uvarint(seconds);
     if (nanos > 0) delay.u8(0x10).uvarint(nanos);
-    const retry = new ByteWriter(16);
+    const retry = cleared(scratch.retry);
     retry.u8(0x0a).sized(delay.view());
     details.push(any(retryInfoUrl, retry));
   }
@@ -48,11 +68,11 @@ export function encodeErrorDetails(error: HansardError): Buffer[] {
 
 /** An encoded google.rpc.Status. */
 export function encodeStatus(error: HansardError): Buffer {
-  const status = new ByteWriter(256);
+  const status = cleared(scratch.status);
   status.u8(0x08).uvarint(error.code);
   text(status, 2, wireMessage(error));
   for (const detail of encodeErrorDetails(error)) status.u8(0x1a).sized(detail);
-  return status.finish();
+  return Buffer.from(status.view());
 }
 
 /** Undefined where the bytes are no google.rpc.Status, or hold no ErrorInfo of ours. */
@@ -163,9 +183,9 @@ function decodeAny(bytes: Uint8Array): { url: string; value: Buffer } {
 }
 
 function any(url: string, value: ByteWriter): Buffer {
-  const writer = new ByteWriter(value.length + url.length + 8);
+  const writer = cleared(scratch.any);
   text(writer, 1, url);
-  return writer.u8(0x12).sized(value.view()).finish();
+  return Buffer.from(writer.u8(0x12).sized(value.view()).view());
 }
 
 function text(writer: ByteWriter, field: number, value: string): void {
