@@ -44,7 +44,7 @@ export interface PartitionStore extends ApplyState, PartitionReader {
   readonly sealedTerm: Term;
   readonly confState: ConfState;
   setConfState(confState: ConfState): void;
-  /** Brackets the changes of one entry. */
+  /** Brackets the changes of one entry; every entry has its turn, also an empty one and a configuration change. */
   beginEntry(): void;
   endEntry(index: Index, term: Term): void;
   /**
@@ -59,7 +59,7 @@ export interface PartitionStore extends ApplyState, PartitionReader {
   readonly sealing: boolean;
   /**
    * Freezes the tail at the applied index and seals it in slices; resolves when
-   * it is synced and the frozen tail dropped. Rejects: the process must end.
+   * it is synced and the frozen tail dropped. Waits for one that runs. Rejects: the process must end.
    */
   checkpoint(): Promise<void>;
   /** Digest of the whole logical state at the applied index, the same on every replica (tests, verify). */
