@@ -208,12 +208,14 @@ export class Group implements GroupLog {
     if (wholeRange === 0) this.#termStarts[0] = index + 1;
     this.#base = index;
     this.#baseTerm = term;
+    // What is sealed was committed.
+    this.noteCommit(index);
     this.#shrink();
   }
 
   reset(index: Index, term: Term): void {
     this.restart(index, term);
-    this.#commit = Math.max(this.#commit, index);
+    this.noteCommit(index);
     this.epoch++;
     this.#space.onReset(this);
   }
@@ -291,13 +293,16 @@ export class Group implements GroupLog {
     return { partition, replicaId, start, hardState: { term, vote, commit: recorded.commit }, entries };
   }
 
-  /** What is synced, for a new segment's table; nothing rides along after it. */
+  /** What is synced, for a new segment's table; rows packed before it count as never packed. */
   tableRow(): TableRow {
     const { recorded, partition, replicaId } = this;
     const commit = Math.min(this.#commit, this.#last);
     recorded.known = true;
+    recorded.term = this.#term;
+    recorded.vote = this.#vote;
+    recorded.commit = commit;
     recorded.base = this.#base;
-    recorded.commit = Math.max(recorded.commit, commit);
+    recorded.last = this.#last;
     return {
       partition,
       replicaId,

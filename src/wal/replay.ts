@@ -149,7 +149,8 @@ class Replay {
     this.#lastFirst = { segment: file.segment, offset: length };
     this.onUsed(file);
     this.#used.push(file);
-    const end = await this.#walk(file, bytes, length, place);
+    const { end, problem } = this.#walk(file, bytes, length, place);
+    if (problem !== undefined) throw await this.#damage(file, end, problem, bytes);
     await this.#checkTail(file, bytes, end, this.#expected);
     this.#keepPending();
     this.#report.segments++;
@@ -166,7 +167,8 @@ class Replay {
       return;
     }
     if (header.firstBatch === this.#expected && header.previous === this.#chain) {
-      await this.#applyPending();
+      const problem = this.#applyPending();
+      if (problem !== undefined) throw await this.#damage(file, 0, problem, undefined);
     } else if (
       pending !== undefined &&
       header.firstBatch === pending.batch.number &&
@@ -189,22 +191,22 @@ class Replay {
     if (problem !== undefined) throw await this.#damage(file, 0, `its table: ${problem}`, undefined);
   }
 
-  async #walk(
+  /** Takes in a segment's batches up to the first that is not valid. Synchronous: this is the bulk of a start. */
+  #walk(
     file: SegmentFile,
     bytes: Buffer,
     from: number,
     place: { segment: number; seed: bigint },
-  ): Promise<number> {
+  ): { end: number; problem?: string } {
     let at = from;
     for (;;) {
       const batch = readBatch(bytes, at, place);
-      if (batch === undefined) return at;
+      if (batch === undefined) return { end: at };
       if (batch.number !== this.#expected || batch.previous !== this.#chain) {
-        throw await this.#damage(file, at, `batch ${batch.number} does not continue the chain`, bytes);
+        return { end: at, problem: `batch ${batch.number} does not continue the chain` };
       }
-      const problem = verifyEntries(batch, bytes, at);
-      if (problem !== undefined) throw await this.#damage(file, at, problem, bytes);
-      await this.#applyPending();
+      const problem = verifyEntries(batch, bytes, at) ?? this.#applyPending();
+      if (problem !== undefined) return { end: at, problem };
       this.#pending = {
         batch,
         segment: file.segment,
@@ -246,15 +248,12 @@ class Replay {
     }
   }
 
-  async #applyPending(): Promise<void> {
+  #applyPending(): string | undefined {
     const pending = this.#pending;
-    if (pending === undefined) return;
+    if (pending === undefined) return undefined;
     this.#pending = undefined;
     const problem = this.#state.apply(pending, pending.segment, pending.offset);
-    if (problem !== undefined) {
-      const file = { segment: pending.segment, bytes: 0 };
-      throw await this.#damage(file, pending.offset, `batch ${pending.batch.number}: ${problem}`, undefined);
-    }
+    return problem === undefined ? undefined : `batch ${pending.batch.number}: ${problem}`;
   }
 
   #checkIdentity(header: SegmentHeader): void {

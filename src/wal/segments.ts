@@ -19,14 +19,16 @@ export class Segments {
   readonly #device: LogDevice;
   readonly #segmentBytes: number;
   readonly #logger: Logger;
+  readonly #onFailure: (error: unknown) => void;
   readonly #used: UsedSegment[] = [];
   readonly #byNumber = new Map<number, UsedSegment>();
   #recent: UsedSegment | undefined;
-  #spares: SegmentFile[] = [];
+  readonly #spares: SegmentFile[] = [];
   #highest = 0;
   #next: Promise<SegmentFile | undefined> | undefined;
 
-  constructor(device: LogDevice, segmentBytes: number, logger: Logger) {
+  constructor(device: LogDevice, segmentBytes: number, logger: Logger, onFailure: (error: unknown) => void) {
+    this.#onFailure = onFailure;
     this.#device = device;
     this.#segmentBytes = segmentBytes;
     this.#logger = logger;
@@ -50,9 +52,10 @@ export class Segments {
     this.#highest = Math.max(this.#highest, file.segment);
   }
 
-  /** A file whose content nobody needs. */
+  /** A file found without batches. Those that can not serve again are removed. */
   addSpare(file: SegmentFile): void {
-    this.#spares.push(file);
+    if (this.#spares.length < sparesMax && file.bytes === this.#segmentBytes) this.#spares.push(file);
+    else this.#device.remove(file.segment).catch(this.#onFailure);
     this.#highest = Math.max(this.#highest, file.segment);
   }
 
@@ -82,13 +85,9 @@ export class Segments {
   async #make(): Promise<SegmentFile> {
     const segment = ++this.#highest;
     const file = { segment, bytes: this.#segmentBytes };
-    const at = this.#spares.findIndex((spare) => spare.bytes === this.#segmentBytes);
-    if (at < 0) {
-      await this.#device.create(segment, this.#segmentBytes);
-    } else {
-      const [spare] = this.#spares.splice(at, 1) as [SegmentFile];
-      await this.#device.rename(spare.segment, segment);
-    }
+    const spare = this.#spares.pop();
+    if (spare === undefined) await this.#device.create(segment, this.#segmentBytes);
+    else await this.#device.rename(spare.segment, segment);
     return file;
   }
 
@@ -101,36 +100,34 @@ export class Segments {
 
   /** Gives up the `count` oldest segments. */
   retire(count: number): void {
-    for (const segment of this.#used.splice(0, count)) {
-      if (segment.live !== 0) throw new InvariantError(`segment ${segment.segment} is needed`);
-      this.#byNumber.delete(segment.segment);
-      if (this.#recent === segment) this.#recent = undefined;
-      this.#spares.push({ segment: segment.segment, bytes: segment.bytes });
-    }
-    this.#removeExcess();
+    for (const segment of this.#used.splice(0, count)) this.#giveUp(segment);
   }
 
   /** Gives up a segment whose batches another one holds too. */
   replace(segment: number): void {
     const at = this.#used.findIndex((used) => used.segment === segment);
-    const [replaced] = this.#used.splice(at, 1);
-    if (at < 0 || replaced?.live !== 0) throw new InvariantError(`segment ${segment} is needed`);
-    this.#byNumber.delete(segment);
-    this.#recent = undefined;
-    this.#spares.push({ segment, bytes: replaced.bytes });
+    const [replaced] = at < 0 ? [] : this.#used.splice(at, 1);
+    if (replaced === undefined) throw new InvariantError(`segment ${segment} is in use`);
+    this.#giveUp(replaced);
   }
 
-  #removeExcess(): void {
-    const keep: SegmentFile[] = [];
-    for (const spare of this.#spares) {
-      if (keep.length < sparesMax && spare.bytes === this.#segmentBytes) keep.push(spare);
-      else {
-        this.#device.remove(spare.segment).catch((error: unknown) => {
-          this.#logger.warn({ err: error, segment: spare.segment }, 'could not remove an old log segment');
-        });
-      }
+  /**
+   * A segment that is given up must no longer be found under its number: once an
+   * older or newer neighbour is gone too, a start would take it for a log with a
+   * hole. So it gets another number, or goes, at once and in order, oldest first;
+   * a failure of that ends the process.
+   */
+  #giveUp(segment: UsedSegment): void {
+    if (segment.live !== 0) throw new InvariantError(`segment ${segment.segment} is needed`);
+    this.#byNumber.delete(segment.segment);
+    if (this.#recent === segment) this.#recent = undefined;
+    if (this.#spares.length >= sparesMax || segment.bytes !== this.#segmentBytes) {
+      this.#device.remove(segment.segment).catch(this.#onFailure);
+      return;
     }
-    this.#spares = keep;
+    const spare = { segment: ++this.#highest, bytes: segment.bytes };
+    this.#device.rename(segment.segment, spare.segment).catch(this.#onFailure);
+    this.#spares.push(spare);
   }
 
   /** Highest segment number whose giving back brings the log down to `maxBytes`; 0: it is small enough. */

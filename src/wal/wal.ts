@@ -122,7 +122,8 @@ class Log implements Wal, GroupSpace {
     this.#cacheBytes = options.cacheBytes ?? walDefaults.cacheBytes;
     this.#maxLogBytes = options.maxLogBytes ?? walDefaults.maxLogBytes;
     this.#closeAfterMs = options.closeAfterMs ?? walDefaults.closeAfterMs;
-    this.#segments = new Segments(this.#device, this.#segmentBytes, options.logger ?? silentLogger);
+    const logger = options.logger ?? silentLogger;
+    this.#segments = new Segments(this.#device, this.#segmentBytes, logger, (error) => this.#fail(error));
   }
 
   static async open(options: WalOptions): Promise<Log> {

@@ -58,6 +58,7 @@ export function startWatchdog(options: WatchdogOptions): Watchdog {
   return {
     stop() {
       const words = new Int32Array(control);
+      worker.ref();
       Atomics.store(words, 0, 1);
       Atomics.notify(words, 0);
       return ended;

@@ -6,6 +6,7 @@ import { HansardError, type Reason } from '../../src/common/errors.js';
 import type { Entry } from '../../src/common/log-types.js';
 import type { LogDevice } from '../../src/wal/device.js';
 import { type GroupLog, type GroupWrite, openWal, type Wal, type WalOptions } from '../../src/wal/index.js';
+import type { SimClock } from '../sim/sim-clock.js';
 
 export const identity = { clusterId: new Uint8Array(16).fill(0xc1), storeId: '0123456789abcdef' };
 
@@ -88,4 +89,20 @@ export async function refused(
   }
   t.fail(`expected ${reason}`);
   return undefined;
+}
+
+/** Lets simulated time pass until `promise` has settled. */
+export async function settleOn<T>(clock: SimClock, promise: Promise<T>, limitMs = 60_000): Promise<T> {
+  let settled = false;
+  const mark = (): void => {
+    settled = true;
+  };
+  promise.then(mark, mark);
+  // Long chains of promises need more turns than the clock gives them between events.
+  for (let i = 0; i < 10 && !settled; i++) {
+    await clock.until(() => settled, limitMs);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  if (!settled) throw new Error('it did not settle');
+  return promise;
 }

@@ -1,0 +1,90 @@
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import t from 'tap';
+import { DiskWatch, openDiskDevice, startWatchdog } from '../../src/wal/index.js';
+import { SimClock, SimRandom } from '../sim/sim-clock.js';
+import { SimDisk } from '../sim/sim-disk.js';
+import { deviceSuite } from './device-suite.js';
+import { settleOn } from './harness.js';
+
+t.test('the real disk', (t) =>
+  deviceSuite(t, async (t) => {
+    const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'hansard-device-'));
+    t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
+    return {
+      device: openDiskDevice({ directory }),
+      reopen: () => openDiskDevice({ directory }),
+      settle: (promise) => promise,
+    };
+  }),
+);
+
+t.test('the simulated disk', (t) =>
+  deviceSuite(t, async () => {
+    const clock = new SimClock();
+    const disk = new SimDisk({ clock, random: new SimRandom(1) });
+    return {
+      device: disk.device(),
+      reopen: () => disk.device(),
+      settle: (promise) => settleOn(clock, promise),
+    };
+  }),
+);
+
+t.test('half-made segments are removed, not listed', async (t) => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'hansard-device-'));
+  t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
+  fs.writeFileSync(path.join(directory, 'log-0000000000000004.seg.new'), 'x');
+  fs.writeFileSync(path.join(directory, 'unrelated'), 'x');
+  const device = openDiskDevice({ directory });
+  t.same(await device.list(), []);
+  t.same(fs.readdirSync(directory), ['unrelated']);
+  await device.close();
+});
+
+t.test('the simulated disk loses what was not synced', async (t) => {
+  const fates = new Set<string>();
+  for (let seed = 1; seed <= 60; seed++) {
+    const clock = new SimClock();
+    const disk = new SimDisk({ clock, random: new SimRandom(seed) });
+    const device = disk.device();
+    await settleOn(clock, device.create(1, 8192));
+    await settleOn(clock, device.write(1, 0, Buffer.alloc(2048, 'a')));
+    disk.failNext('sync');
+    await settleOn(
+      clock,
+      device.write(1, 0, Buffer.alloc(2048, 'b')).catch(() => {}),
+    );
+    t.equal(disk.bytes(1).toString('latin1', 0, 2048), 'b'.repeat(2048), 'reads back clean');
+    await settleOn(clock, device.write(1, 4096, Buffer.from('c')));
+    disk.losePower();
+    const left = disk.bytes(1).toString('latin1', 0, 2048);
+    fates.add(left === 'a'.repeat(2048) ? 'lost' : left === 'b'.repeat(2048) ? 'kept' : 'torn');
+    t.match(left, /^((a{512})|(b{512}))+$/, 'by whole sectors');
+    t.equal(disk.bytes(1).toString('latin1', 4096, 4097), 'c', 'what was synced stays');
+  }
+  t.same([...fates].sort(), ['kept', 'lost', 'torn']);
+});
+
+t.test('the watchdog ends a process whose disk hangs, and no other', async (t) => {
+  const memory = new SharedArrayBuffer(8);
+  const watch = new DiskWatch(memory, 1);
+  const child = spawn(process.execPath, ['-e', 'setTimeout(() => {}, 20000)'], { stdio: 'ignore' });
+  t.teardown(() => child.kill('SIGKILL'));
+  const ended = new Promise<string>((resolve) =>
+    child.once('exit', (_, signal) => resolve(signal ?? 'none')),
+  );
+  const watchdog = startWatchdog({ memory, stallMs: 200, pid: child.pid as number });
+  const busyUntil = performance.now() + 600;
+  while (performance.now() < busyUntil) {
+    watch.enter();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    watch.leave();
+  }
+  t.equal(child.exitCode ?? child.signalCode, null, 'many short operations are no stall');
+  watch.enter();
+  t.equal(await ended, 'SIGKILL');
+  await watchdog.stop();
+});
