@@ -16,12 +16,17 @@ export class MalformedError extends Error {
   override readonly name = 'MalformedError';
 }
 
-/** Grows as needed; `finish` hands out the bytes written, not shared with anyone. */
+/** Grows as needed; `finish` hands out the bytes written, not shared with anyone unless pooled. */
 export class ByteWriter {
   #buffer: Buffer;
   #at = 0;
-  constructor(initialBytes = 256) {
-    this.#buffer = Buffer.allocUnsafeSlow(initialBytes);
+  /**
+   * `pooled`: a small buffer shares memory with others (0.3 µs instead of 3); only
+   * for what is copied soon and never transferred to another thread.
+   */
+  constructor(initialBytes = 256, pooled: 'own' | 'pooled' = 'own') {
+    this.#buffer =
+      pooled === 'pooled' ? Buffer.allocUnsafe(initialBytes) : Buffer.allocUnsafeSlow(initialBytes);
   }
   get length(): number {
     return this.#at;

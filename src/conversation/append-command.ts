@@ -49,7 +49,8 @@ export function encodeAppend(input: AppendInput): Uint8Array {
   if (events.length === 0) throw new RangeError('an append needs an event');
   let size = 64 + input.tenant.length + input.channel.length * 3;
   for (const event of events) size += 256 + event.content.length;
-  const writer = new ByteWriter(size).u8(appendKind);
+  // The command is copied into its entry within the turn.
+  const writer = new ByteWriter(size, 'pooled').u8(appendKind);
   writer.u8((producer ? AppendFlag.producer : 0) | (condition ? AppendFlag.condition : 0));
   const digestAt = writer.length;
   writer.u32(0).string(input.tenant).string(input.channel);
