@@ -33,7 +33,12 @@ export type Methods = ReadonlyMap<string, Handler>;
 
 export interface CallHooks {
   /** A call ended. `reason` is undefined where it went well. */
-  onCall?(method: string, origin: Origin, reason: Reason | undefined, milliseconds: number): void;
+  onCall?(
+    method: string,
+    origin: Origin,
+    reason: Reason | 'CANCELLED' | undefined,
+    milliseconds: number,
+  ): void;
   /** A broken invariant: the process must end. */
   onFatal(error: unknown): void;
 }
@@ -147,7 +152,7 @@ export class Calls {
     if (call.settled) return;
     call.cancelled = true;
     call.settled = true;
-    this.#report(call, 'DEADLINE_EXCEEDED');
+    this.#report(call, 'CANCELLED');
   }
 
   /** Refuses all further calls; resolves when those in flight have ended. */
@@ -211,7 +216,7 @@ export class Calls {
     }
   }
 
-  #report(call: ActiveCall, reason: Reason | undefined): void {
+  #report(call: ActiveCall, reason: Reason | 'CANCELLED' | undefined): void {
     this.#hooks.onCall?.(call.method, call.origin, reason, this.#nowMs() - call.startedMs);
   }
 

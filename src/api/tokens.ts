@@ -33,7 +33,10 @@ export class Tokens {
   }
 
   commitOf(positions: CommitPositions): Buffer {
-    const writer = new ByteWriter(32, 'pooled').u8(commitVersion).uvarint(this.#incarnation).uvarint(positions.size);
+    const writer = new ByteWriter(32, 'pooled')
+      .u8(commitVersion)
+      .uvarint(this.#incarnation)
+      .uvarint(positions.size);
     for (const [partition, index] of [...positions].sort((a, b) => a[0] - b[0])) {
       writer.uvarint(partition).uvarint(index);
     }
@@ -69,7 +72,10 @@ export class Tokens {
 
   /** `request`: all parameters that must stay the same from page to page. */
   page(request: string, write: (writer: ByteWriter) => void): string {
-    const writer = new ByteWriter(48, 'pooled').u8(pageVersion).uvarint(this.#incarnation).u32(digest(request));
+    const writer = new ByteWriter(48, 'pooled')
+      .u8(pageVersion)
+      .uvarint(this.#incarnation)
+      .u32(digest(request));
     write(writer);
     return this.#sealed(writer).toString('base64url');
   }
