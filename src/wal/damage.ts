@@ -4,7 +4,7 @@
  */
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
-import { type Batch, readEndDirectory, readFrontDirectory } from './batch.js';
+import { type Batch, readBatch, readEndDirectory, readFrontDirectory } from './batch.js';
 import { alignBytes } from './segment-header.js';
 
 /**
@@ -21,10 +21,17 @@ export interface Finding {
   readonly problem: string;
   /** Number of the batch that is missing or damaged. */
   readonly expected: number;
-  /** Directories readable at or behind the place, by batch number. */
-  readonly directories: ReadonlyMap<number, Batch>;
+  /** What is readable at or behind the place, by batch number. */
+  readonly directories: ReadonlyMap<number, Remains>;
   /** A later segment's table restates every group's term and vote. */
   readonly laterTable: boolean;
+}
+
+/** What can be read of a batch: at least its directory. */
+export interface Remains {
+  readonly batch: Batch;
+  /** All of it verifies. */
+  readonly whole: boolean;
 }
 
 export interface Damage {
@@ -38,9 +45,9 @@ export function classifyDamage(finding: Finding): Damage {
   const highest = Math.max(finding.expected - 1, ...finding.directories.keys());
   const partitions = new Set<PartitionId>();
   for (let number = finding.expected; number <= highest; number++) {
-    const directory = finding.directories.get(number);
-    if (directory === undefined) break;
-    for (const row of directory.rows) partitions.add(row.partition);
+    const remains = finding.directories.get(number);
+    if (remains === undefined) break;
+    if (!remains.whole) for (const row of remains.batch.rows) partitions.add(row.partition);
     // All directories from the gap on are readable: the rows restate terms and votes.
     if (number === highest) return { kind: 'log-damaged', partitions: [...partitions].sort((a, b) => a - b) };
   }
@@ -61,18 +68,17 @@ export function damaged(finding: Finding): HansardError {
   );
 }
 
-/** Every directory of the segment that can be read at or behind `from`, by batch number. */
+/** What can be read of the segment's batches at or behind `from`, by number. */
 export function scanDirectories(
   bytes: Buffer,
   from: number,
   place: { segment: number; seed: bigint },
-): Map<number, Batch> {
-  const found = new Map<number, Batch>();
+): Map<number, Remains> {
+  const found = new Map<number, Remains>();
   for (let at = from; at + alignBytes <= bytes.length; at += alignBytes) {
-    const front = readFrontDirectory(bytes, at, place);
-    if (front !== undefined) found.set(front.number, front);
-    const end = readEndDirectory(bytes, at + alignBytes, place);
-    if (end !== undefined) found.set(end.number, end);
+    const batch = readFrontDirectory(bytes, at, place) ?? readEndDirectory(bytes, at + alignBytes, place);
+    if (batch === undefined || found.get(batch.number)?.whole) continue;
+    found.set(batch.number, { batch, whole: readBatch(bytes, at, place) !== undefined });
   }
   return found;
 }

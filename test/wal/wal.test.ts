@@ -129,7 +129,7 @@ t.test('segments are used again once their entries are sealed', async (t) => {
   const again = await open(device(), { segmentBytes });
   t.same(
     again.group(1)?.hardState,
-    { term: 1, vote: 2, commit: 0 },
+    { term: 1, vote: 2, commit: 1 },
     'votes outlive the segments they were in',
   );
   t.equal(again.group(1)?.firstIndex(), 2);
