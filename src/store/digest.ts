@@ -18,17 +18,12 @@ import {
   RunPart,
   runPlaceOfKey,
 } from './keys.js';
-import {
-  keyRecordOf,
-  openChannelRow,
-  openEvents,
-  openProducerRow,
-  type PartitionState,
-} from './partition-state.js';
+import { openChannelRow, openEvents, openProducerRow, type PartitionState } from './partition-state.js';
 import { damaged, openRow } from './rows.js';
-import { compositeKey, type Run, type RunEntry, readChunk } from './runs.js';
+import { EntryMaker, keyBytes, type RunEntry, valueBytes } from './run-entry.js';
+import { type Run, readChunk } from './runs.js';
 import { Slicer } from './slices.js';
-import { writeChannelFields, writeKeyRecord, writeMeta, writeProducer } from './state-codec.js';
+import { writeChannelFields, writeMeta, writeProducer } from './state-codec.js';
 import { channelName, cloneChannel, cloneMeta, cloneProducer } from './tail.js';
 
 const rowsAtOnce = 64;
@@ -75,33 +70,22 @@ export async function digestPartition(state: PartitionState): Promise<string> {
   try {
     const channelSum = await digestChannels(state, rows(RowKind.channel), channels, slicer);
     const producerSum = await digestProducers(rows(RowKind.producer), producers, slicer);
+    const maker = new EntryMaker();
     const keySum = new HashSum();
-    const addKey = (key: Uint8Array, value: Uint8Array) => keySum.add(xxh64Seeded(value, xxh64(key)));
+    const addKey = (entry: RunEntry) => {
+      if (entry.timeUs >= meta.keyHorizonUs) keySum.add(hashOfEntry(entry));
+    };
     for (const [id, entries] of keys) {
-      for (const [text, record] of entries) {
-        if (record.commitTimeUs < meta.keyHorizonUs) continue;
-        const value = new ByteWriter(40);
-        writeKeyRecord(value, record);
-        addKey(compositeKey(id, text), value.finish());
-      }
+      for (const [text, record] of entries) addKey(maker.key(id, text, record));
     }
-    await eachRunEntry(rows(RowKind.keyRun), RowKind.keyRun, runs[RowKind.keyRun], slicer, (entry) => {
-      if (keyRecordOf(entry).commitTimeUs >= meta.keyHorizonUs) addKey(entry.key, entry.value);
-    });
+    await eachRunEntry(rows(RowKind.keyRun), RowKind.keyRun, runs[RowKind.keyRun], slicer, addKey);
     const idSum = new HashSum();
-    const addId = (key: Uint8Array, value: Uint8Array) => idSum.add(xxh64Seeded(value, xxh64(key)));
+    const addId = (entry: RunEntry) => idSum.add(hashOfEntry(entry));
     for (const [id, entries] of messageIds) {
-      for (const [text, seq] of entries) {
-        addId(compositeKey(id, text), new ByteWriter(10).uvarint(seq).finish());
-      }
+      for (const [text, seq] of entries) addId(maker.messageId(id, text, seq));
     }
-    await eachRunEntry(
-      rows(RowKind.messageIdRun),
-      RowKind.messageIdRun,
-      runs[RowKind.messageIdRun],
-      slicer,
-      (entry) => addId(entry.key, entry.value),
-    );
+    const idKind = RowKind.messageIdRun;
+    await eachRunEntry(rows(idKind), idKind, runs[idKind], slicer, addId);
     const whole = new ByteWriter();
     writeMeta(whole, meta);
     for (const { sum, count } of [channelSum, producerSum, keySum, idSum]) whole.u64big(sum).uvarint(count);
@@ -109,6 +93,10 @@ export async function digestPartition(state: PartitionState): Promise<string> {
   } finally {
     await Promise.all([...iterators.values()].map((iterator) => iterator.close()));
   }
+}
+
+function hashOfEntry(entry: RunEntry): bigint {
+  return xxh64Seeded(valueBytes(entry), xxh64Seeded(keyBytes(entry), BigInt(entry.timeUs)));
 }
 
 async function digestChannels(

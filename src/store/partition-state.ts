@@ -31,14 +31,9 @@ import {
 import type { LruCache } from './lru.js';
 import type { NameSet } from './name-set.js';
 import { damaged, openRow } from './rows.js';
-import { chunkFor, compositeKey, findEntry, type Run, type RunEntry, readChunk } from './runs.js';
-import {
-  type PartitionRecord,
-  readChannel,
-  readKeyRecord,
-  readProducer,
-  type SealedChannel,
-} from './state-codec.js';
+import { compositeKey, type RunEntry } from './run-entry.js';
+import { chunkFor, findEntry, type Run, readChunk } from './runs.js';
+import { type PartitionRecord, readChannel, readProducer, type SealedChannel } from './state-codec.js';
 import { channelName, type FrozenTail, Tail, weightOfChannel, weightOfProducer } from './tail.js';
 
 /** What a store's partitions share. */
@@ -338,10 +333,6 @@ export function openChannelRow(key: Uint8Array, row: Uint8Array): SealedChannel 
 
 export function openProducerRow(key: Uint8Array, row: Uint8Array): ProducerState {
   return openRow(key, row, 'a producer row', readProducer);
-}
-
-export function keyRecordOf(entry: RunEntry): KeyRecord {
-  return readKeyRecord(new ByteReader(entry.value));
 }
 
 /** Events of a row's open block. */

@@ -1,5 +1,4 @@
 /** One partition's applied state, as the state machine changes it and readers see it. */
-import { ByteReader } from '../common/bytes.js';
 import { assert } from '../common/errors.js';
 import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
@@ -14,9 +13,10 @@ import type {
 import { digestPartition } from './digest.js';
 import { RowKind } from './keys.js';
 import { type ChannelQuery, listChannels } from './list-channels.js';
-import { keyRecordOf, type PartitionState } from './partition-state.js';
+import type { PartitionState } from './partition-state.js';
 import { prefetch } from './prefetch.js';
 import { findSeqAtTime, readPage, tailChannelByName } from './reader.js';
+import { keyRecordOf, seqOf } from './run-entry.js';
 import { channelName, cloneChannel, cloneProducer } from './tail.js';
 import type { PageRange, PartitionStore } from './types.js';
 
@@ -176,7 +176,7 @@ export class PartitionStoreImpl implements PartitionStore {
     const recent = this.#state.tailMessageId(channelId, messageId);
     if (recent !== undefined) return recent;
     const entry = this.#state.runEntrySync(RowKind.messageIdRun, channelId, messageId);
-    return entry === undefined ? undefined : new ByteReader(entry.value).uvarint();
+    return entry === undefined ? undefined : seqOf(entry);
   }
 
   putMessageId(channelId: ChannelId, messageId: string, seq: Seq): void {
@@ -205,7 +205,7 @@ export class PartitionStoreImpl implements PartitionStore {
     const recent = this.#state.tailMessageId(channelId, messageId);
     if (recent !== undefined) return recent;
     const entry = await this.#state.runEntry(RowKind.messageIdRun, channelId, messageId);
-    return entry === undefined ? undefined : new ByteReader(entry.value).uvarint();
+    return entry === undefined ? undefined : seqOf(entry);
   }
 
   seqAtTime(channel: ChannelState, timeUs: TimeUs): Promise<Seq> {

@@ -6,7 +6,8 @@
 import type { Kv } from '../common/env.js';
 import type { TimeUs } from '../common/ids.js';
 import { type Place, RowKind, type RunKind, RunPart, runKey } from './keys.js';
-import { compareEntries, type Run, type RunEntry, RunWriter, readChunk } from './runs.js';
+import { compareEntries, type RunEntry } from './run-entry.js';
+import { type Run, RunWriter, readChunk } from './runs.js';
 import type { SealBatch } from './seal-batch.js';
 import type { RunInfo } from './state-codec.js';
 

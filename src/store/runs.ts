@@ -6,40 +6,20 @@
  */
 import type { ByteReader } from '../common/bytes.js';
 import type { Kv } from '../common/env.js';
-import type { ChannelId, TimeUs } from '../common/ids.js';
 import { type FilterHash, makeFilter, mayContain } from './filter.js';
-import { asBuffer, type Place, type RunKind, RunPart, runKey, writeU64BE } from './keys.js';
+import { asBuffer, type Place, type RunKind, RunPart, runKey } from './keys.js';
 import { damaged, openRow, rowWriter } from './rows.js';
+import { compareWithKey, keyBytes, type RunEntry, valueBytes } from './run-entry.js';
 import type { SealBatch } from './seal-batch.js';
 import type { RunInfo } from './state-codec.js';
 
 const chunkBytes = 16 * 1024;
 const chunksPerIndexRow = 32;
 
-export interface RunEntry {
-  /** Composite. */
-  readonly key: Uint8Array;
-  readonly value: Uint8Array;
-  /** Of a key; 0 for message ids. */
-  readonly timeUs: TimeUs;
-}
-
 export interface Run {
   readonly info: RunInfo;
   readonly firstKeys: Uint8Array[];
   readonly filters: Uint8Array[];
-}
-
-export function compositeKey(channelId: ChannelId, text: string): Buffer {
-  const length = Buffer.byteLength(text);
-  const key = Buffer.allocUnsafe(8 + length);
-  writeU64BE(key, channelId, 0);
-  key.write(text, 8);
-  return key;
-}
-
-export function compareEntries(a: RunEntry, b: RunEntry): number {
-  return Buffer.compare(a.key, b.key);
 }
 
 /** Takes entries in ascending order and writes chunks and index rows. */
@@ -62,7 +42,7 @@ export class RunWriter {
   ) {}
 
   add(entry: RunEntry): Promise<void> | undefined {
-    const size = entry.key.length + entry.value.length + 16;
+    const size = entry.keyEnd - entry.keyAt + (entry.valueEnd - entry.valueAt) + 16;
     let pause: Promise<void> | undefined;
     if (this.#chunkSize + size > chunkBytes && this.#chunk.length > 0) pause = this.#endChunk();
     this.#chunk.push(entry);
@@ -102,10 +82,11 @@ export class RunWriter {
 
   #endChunk(): Promise<void> | undefined {
     const writer = rowWriter(this.#chunkSize + 16).uvarint(this.#chunk.length);
-    for (const entry of this.#chunk) writer.u64(entry.timeUs).sized(entry.key).sized(entry.value);
+    for (const entry of this.#chunk)
+      writer.uvarint(entry.timeUs).sized(keyBytes(entry)).sized(valueBytes(entry));
     const number = this.#firstKeys.length;
-    this.#firstKeys.push(Uint8Array.from((this.#chunk[0] as RunEntry).key));
-    this.#filters.push(makeFilter(this.#chunk.map((entry) => entry.key)));
+    this.#firstKeys.push(Uint8Array.from(keyBytes(this.#chunk[0] as RunEntry)));
+    this.#filters.push(makeFilter(this.#chunk.map(keyBytes)));
     this.#bytes += writer.length;
     this.#chunk = [];
     this.#chunkSize = 0;
@@ -158,32 +139,35 @@ export function readChunk(key: Uint8Array, row: Uint8Array | undefined, info: Ru
   if (row === undefined) throw damaged(what, 'a chunk is missing', key);
   return openRow(key, row, what, (reader) => {
     const entries: RunEntry[] = [];
-    for (let left = reader.uvarint(); left > 0; left--) entries.push(readEntry(reader));
+    const bytes = asBuffer(row);
+    for (let left = reader.uvarint(); left > 0; left--) entries.push(readEntry(reader, bytes));
     reader.end();
     return entries;
   });
 }
 
-function readEntry(reader: ByteReader): RunEntry {
-  return { timeUs: reader.u64(), key: reader.sized(), value: reader.sized() };
+function readEntry(reader: ByteReader, bytes: Buffer): RunEntry {
+  const timeUs = reader.uvarint();
+  const keyLength = reader.uvarint();
+  const keyAt = reader.position;
+  reader.skip(keyLength);
+  const valueLength = reader.uvarint();
+  const valueAt = reader.position;
+  reader.skip(valueLength);
+  return { bytes, keyAt, keyEnd: keyAt + keyLength, valueAt, valueEnd: valueAt + valueLength, timeUs };
 }
 
-export function findEntry(entries: readonly RunEntry[], key: Uint8Array): RunEntry | undefined {
+export function findEntry(entries: readonly RunEntry[], key: Buffer): RunEntry | undefined {
   let low = 0;
   let high = entries.length;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    const order = Buffer.compare((entries[middle] as RunEntry).key, key);
+    const order = compareWithKey(entries[middle] as RunEntry, key);
     if (order === 0) return entries[middle];
     if (order < 0) low = middle + 1;
     else high = middle;
   }
   return undefined;
-}
-
-export function channelIdOfEntry(entry: RunEntry): ChannelId {
-  const key = asBuffer(entry.key);
-  return key.readUInt32BE(0) * 0x1_0000_0000 + key.readUInt32BE(4);
 }
 
 export function runName(info: RunInfo): string {

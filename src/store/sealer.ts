@@ -12,15 +12,14 @@ import { BlockCutter, readUnit, writeUnit } from './block.js';
 import { blockKey, checkpointKey, nameBytes, nameKey, partitionKey, producerKey, RowKind } from './keys.js';
 import { openChannelRow, type PartitionState, weightOfSealed } from './partition-state.js';
 import { damaged, rowWriter, sealRow } from './rows.js';
+import { EntryMaker, type RunEntry } from './run-entry.js';
 import { deleteRunRows, type SealedRuns, sealRuns } from './run-merge.js';
-import { compositeKey, type RunEntry } from './runs.js';
 import type { SealBatch } from './seal-batch.js';
 import {
   type PartitionRecord,
   type SealedChannel,
   writeChannel,
   writeCheckpoint,
-  writeKeyRecord,
   writePartition,
   writeProducer,
 } from './state-codec.js';
@@ -265,15 +264,10 @@ async function sealProducers(state: PartitionState, frozen: FrozenTail, out: Sea
 
 async function keyEntries(frozen: FrozenTail, out: SealBatch): Promise<RunEntry[]> {
   const entries: RunEntry[] = [];
+  const maker = new EntryMaker();
   for (const [channelId, keys] of frozen.tail.keys) {
     for (const [text, record] of keys) {
-      const value = new ByteWriter(40);
-      writeKeyRecord(value, record);
-      entries.push({
-        key: compositeKey(channelId, text),
-        value: value.finish(),
-        timeUs: record.commitTimeUs,
-      });
+      entries.push(maker.key(channelId, text, record));
       const pause = out.spent(64);
       if (pause !== undefined) await pause;
     }
@@ -283,10 +277,10 @@ async function keyEntries(frozen: FrozenTail, out: SealBatch): Promise<RunEntry[
 
 async function messageIdEntries(frozen: FrozenTail, out: SealBatch): Promise<RunEntry[]> {
   const entries: RunEntry[] = [];
+  const maker = new EntryMaker();
   for (const [channelId, ids] of frozen.tail.messageIds) {
     for (const [text, seq] of ids) {
-      const value = new ByteWriter(10).uvarint(seq).finish();
-      entries.push({ key: compositeKey(channelId, text), value, timeUs: 0 });
+      entries.push(maker.messageId(channelId, text, seq));
       const pause = out.spent(64);
       if (pause !== undefined) await pause;
     }

@@ -6,7 +6,6 @@ import type { ConfState } from '../common/log-types.js';
 import type {
   AppendAnswer,
   ChannelState,
-  KeyRecord,
   Participant,
   PartitionMeta,
   ProducerAnswer,
@@ -329,17 +328,6 @@ export function readCheckpoint(reader: ByteReader): CheckpointRecord {
   };
   reader.end();
   return record;
-}
-
-export function writeKeyRecord(writer: ByteWriter, record: KeyRecord): void {
-  writer.uvarint(record.seq).u64(record.commitTimeUs).bytes(record.contentDigest);
-}
-
-export function readKeyRecord(reader: ByteReader): KeyRecord {
-  const seq = reader.uvarint();
-  const commitTimeUs = reader.u64();
-  // A copy: the chunk's buffer must not live on for 16 bytes of it.
-  return { seq, commitTimeUs, contentDigest: Uint8Array.from(reader.bytes(reader.remaining)) };
 }
 
 /** A counted list; each item takes at least `minBytes`, so a damaged count can't make us allocate. */

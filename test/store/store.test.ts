@@ -356,6 +356,29 @@ t.test('a crash at each point of a checkpoint leaves what was before it or after
   }
 });
 
+t.test('partitions sealed together survive a power loss together or not at all', async (t) => {
+  const outcomes = new Set<string>();
+  for (let turns = 0; turns < 12; turns++) {
+    const disk = await formatted(simDisk(turns + 1), [0, 1, 2]);
+    const store = await opened(disk);
+    for (let i = 0; i < 30; i++) {
+      applyTo(store.partition(i % 2), madeEntry([madeAppend(`c${i}`, [`text ${i}`])]));
+    }
+    whileDying(store.checkpoint([0, 1, 2]));
+    for (let i = 0; i < turns; i++) await new Promise((resolve) => setImmediate(resolve));
+    disk.powerLoss();
+    const again = await opened(disk);
+    outcomes.add(
+      again
+        .partitions()
+        .map((partition) => partition.appliedIndex)
+        .join(),
+    );
+    await again.close();
+  }
+  t.strictSame([...outcomes].sort(), ['0,0,0', '15,15,0']);
+});
+
 t.test('a failed write ends all sealing; reads still see the frozen tail', async (t) => {
   const disk = await formatted(simDisk());
   const store = await opened(disk);
