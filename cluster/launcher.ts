@@ -3,7 +3,7 @@
  * status. Everything it knows is in files under its folder, so that any later
  * invocation can find, check and stop what an earlier one started.
  */
-import { randomUUID } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   existsSync,
@@ -76,8 +76,8 @@ export const launcherDefaults = Object.freeze({
   partitions: 64,
   /** A start replays at most the log's size; a laptop does that in seconds. */
   readyTimeoutMs: 60_000,
-  /** Above the nodes' own drain_timeout. */
-  stopGraceMs: 15_000,
+  /** Above the nodes' own stop_timeout. */
+  stopGraceMs: 20_000,
   probeTimeoutMs: 2_000,
 });
 
@@ -173,7 +173,7 @@ async function format(
   const state: ClusterState = {
     version: 1,
     state: 'formatting',
-    clusterId: randomUUID(),
+    clusterId: randomBytes(16).toString('hex'),
     nodes: options.nodes ?? halfMade?.nodes ?? launcherDefaults.nodes,
     basePort: options.basePort ?? halfMade?.basePort ?? launcherDefaults.basePort,
     partitions: options.partitions ?? halfMade?.partitions ?? launcherDefaults.partitions,

@@ -3,7 +3,7 @@ import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { invalid } from './content-encode.js';
 import { Append, type Budget, Lane } from './lane.js';
-import { encodeAppend, encodeTarget, requireChannelName } from './requests.js';
+import { type AppendCondition, encodeAppend, encodeTarget, requireChannelName } from './requests.js';
 import { closedError, type Router } from './router.js';
 import type { NewMessage } from './types.js';
 
@@ -112,6 +112,8 @@ export interface ProducerAppendOptions {
    * absent. Messages whose counters the partition has already are skipped.
    */
   readonly counter?: number;
+  /** What the channel must be like; else CONDITION_FAILED, which uses up the counters. */
+  readonly condition?: AppendCondition;
   readonly timeoutMs?: number;
 }
 
@@ -201,7 +203,7 @@ export class NamedProducer {
     }
     return new Promise((resolve, reject) => {
       const append: Append = new Append(
-        encodeAppend(this.#prefix(channel), rest, undefined),
+        encodeAppend(this.#prefix(channel), rest, options.condition),
         channel,
         deadlineMs,
         counter === undefined ? 0 : counter + skipped,

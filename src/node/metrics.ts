@@ -25,10 +25,13 @@ export interface Metrics {
   /** The page in Prometheus' text format. */
   text(): Promise<string>;
   readonly contentType: string;
-  /** One finished call of the API. `code` is the gRPC status. */
-  observeCall(method: string, code: number, durationMs: number): void;
+  /** One finished call of the API; `outcome` is OK or the reason of its error. */
+  observeCall(method: string, outcome: string, durationMs: number): void;
   close(): void;
 }
+
+/** Labels of different methods that are kept. */
+const methodsMax = 64;
 
 /** Seconds; from what one synced append takes to the default deadline. */
 const callBuckets = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
@@ -42,7 +45,7 @@ export function createMetrics(sources: MetricSources): Metrics {
   return {
     contentType: registry.contentType,
     text: () => registry.metrics(),
-    observeCall: (method, code, durationMs) => calls.observe(method, code, durationMs),
+    observeCall: (method, outcome, durationMs) => calls.observe(method, outcome, durationMs),
     close() {
       registry.clear();
     },
@@ -50,19 +53,19 @@ export function createMetrics(sources: MetricSources): Metrics {
 }
 
 class CallMetrics {
-  readonly #counter: Counter<'method' | 'code'>;
+  readonly #counter: Counter<'method' | 'outcome'>;
   readonly #histogram: Histogram<'method'>;
   readonly #children = new Map<
     string,
-    { counters: Map<number, Counter.Internal>; duration: Histogram.Internal<string> }
+    { counters: Map<string, Counter.Internal>; duration: Histogram.Internal<string> }
   >();
 
   constructor(registry: Registry) {
     const registers = [registry];
     this.#counter = new Counter({
       name: 'hansard_calls_total',
-      help: 'Finished calls of the API, by method and gRPC status code',
-      labelNames: ['method', 'code'],
+      help: 'Finished calls of the API, by method and outcome (OK, or the reason of the error)',
+      labelNames: ['method', 'outcome'],
       registers,
     });
     this.#histogram = new Histogram({
@@ -74,16 +77,19 @@ class CallMetrics {
     });
   }
 
-  observe(method: string, code: number, durationMs: number): void {
+  observe(method: string, outcome: string, durationMs: number): void {
     let child = this.#children.get(method);
     if (child === undefined) {
+      // What a client calls methods must not fill the memory.
+      if (this.#children.size >= methodsMax && method !== 'other')
+        return this.observe('other', outcome, durationMs);
       child = { counters: new Map(), duration: this.#histogram.labels(method) };
       this.#children.set(method, child);
     }
-    let counter = child.counters.get(code);
+    let counter = child.counters.get(outcome);
     if (counter === undefined) {
-      counter = this.#counter.labels(method, String(code));
-      child.counters.set(code, counter);
+      counter = this.#counter.labels(method, outcome);
+      child.counters.set(outcome, counter);
     }
     counter.inc();
     child.duration.observe(durationMs / 1000);

@@ -90,7 +90,14 @@ export async function openNode(options: OpenNodeOptions): Promise<RunningNode> {
     writeBufferBytes: settings.dbWriteBuffer,
     blockCacheBytes: settings.dbCache,
   }).open(directory.dbPath, { create: false });
-  const store = await openStore({ kv, ...ids, clock: realClock, logger, tailLimitBytes: settings.tailLimit });
+  const store = await openStore({
+    kv,
+    ...ids,
+    clock: realClock,
+    logger,
+    cacheBytes: settings.storeCache,
+    tailLimitBytes: settings.tailLimit,
+  });
   const watch = new SharedArrayBuffer(8);
   const watchdog = startWatchdog({ stallMs: settings.diskStall, memory: watch });
   const device = openDiskDevice({ directory: directory.logPath, watch });
@@ -189,6 +196,7 @@ function nodeSettings(settings: Settings): NodeSettings {
     ...nodeDefaults,
     tickMs: settings.tick,
     electionTimeoutMs: settings.electionTimeout,
+    heartbeatMs: settings.heartbeat,
     uncommittedBytesPerPartition: settings.uncommittedPartition,
     uncommittedBytesPerNode: settings.uncommittedNode,
     tailBytes: settings.tailLimit,

@@ -70,6 +70,13 @@ const table = {
     1 * second,
     "Raft's unit of time. A busy loop delays heartbeats by tens of ms; shorter ticks make elections out of that.",
   ),
+  heartbeat: duration(
+    'consensus',
+    100,
+    10,
+    10 * second,
+    'How often a leader shows itself where nothing else is sent; at most a quarter of election_timeout.',
+  ),
   electionTimeout: duration(
     'consensus',
     1 * second,
@@ -91,28 +98,6 @@ const table = {
     4 * GiB,
     'The same for the whole node: bounds what a stalled majority costs in memory.',
   ),
-  inflightBytes: bytes(
-    'consensus',
-    8 * MiB,
-    64 * KiB,
-    256 * MiB,
-    'Entries under way to one follower of one partition before an acknowledgement.',
-  ),
-  inflightMessages: count(
-    'consensus',
-    256,
-    1,
-    10_000,
-    'Messages of entries under way to one follower of one partition.',
-  ),
-  entryCache: bytes(
-    'consensus',
-    128 * MiB,
-    8 * MiB,
-    8 * GiB,
-    'Log entries kept in memory for followers that are a little behind.',
-  ),
-
   tailLimit: bytes(
     'memory and disk',
     64 * MiB,
@@ -155,7 +140,21 @@ const table = {
     1 * GiB,
     "LevelDB's write buffer: 128 MiB writes 3.5 bytes per byte where its default writes 5.7.",
   ),
-  dbCache: bytes('memory and disk', 64 * MiB, 1 * MiB, 64 * GiB, "LevelDB's cache of read blocks."),
+  dbCache: bytes('memory and disk', 32 * MiB, 1 * MiB, 64 * GiB, "LevelDB's own cache of table blocks."),
+  storeCache: bytes(
+    'memory and disk',
+    64 * MiB,
+    4 * MiB,
+    64 * GiB,
+    'Channels, producers and decoded blocks in memory, ready to be answered from.',
+  ),
+  entryCache: bytes(
+    'memory and disk',
+    64 * MiB,
+    4 * MiB,
+    64 * GiB,
+    'Log entries in memory, for applying and for followers that are a little behind.',
+  ),
 
   diskStall: duration(
     'process',
@@ -166,10 +165,17 @@ const table = {
   ),
   drainTimeout: duration(
     'process',
-    10 * second,
+    2 * second,
     0,
     10 * minute,
-    'How long a stop may take to hand leaderships away and finish what is under way.',
+    'How long a stopping node may take to hand its leaderships away.',
+  ),
+  stopTimeout: duration(
+    'process',
+    15 * second,
+    1 * second,
+    60 * minute,
+    'How long a whole stop may take, sealing included; then the process ends as it is (the log has everything).',
   ),
   logLevel: choice(
     'process',
@@ -212,9 +218,6 @@ function duration(group: Group, def: number, min: number, max: number, reason: s
 }
 function bytes(group: Group, def: number, min: number, max: number, reason: string) {
   return { kind: 'bytes', group, default: def, min, max, reason } as const;
-}
-function count(group: Group, def: number, min: number, max: number, reason: string) {
-  return { kind: 'count', group, default: def, min, max, reason } as const;
 }
 function choice<const C extends string>(
   group: Group,

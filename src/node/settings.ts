@@ -121,6 +121,8 @@ function checkTogether(s: Settings, origins: Origins): void {
       from('electionTimeout'),
       `it must be at least five ticks (${5 * s.tick} ms)`,
     );
+  if (4 * s.heartbeat > s.electionTimeout)
+    throw invalid('heartbeat', from('heartbeat'), 'it must be at most a quarter of election_timeout');
   if (s.checkpointBytes >= s.tailLimit)
     throw invalid('checkpointBytes', from('checkpointBytes'), 'it must be below tail_limit');
   if (s.logMax < 4 * s.logSegment)

@@ -1,0 +1,111 @@
+/** `hansard export`: every event as a line of JSON. */
+import { createWriteStream } from 'node:fs';
+import type { Writable } from 'node:stream';
+import { finished } from 'node:stream/promises';
+import { createGzip } from 'node:zlib';
+import { HansardError } from '../../common/errors.js';
+import type { ActionContext } from '../action.js';
+import { exportLine } from '../export-line.js';
+import { exportPages } from '../exporter.js';
+import { count, durationText, type Output, writeAll } from '../output.js';
+import { Progress } from '../progress.js';
+import { type ClientOptions, exportSource, openSession } from '../session.js';
+
+interface ExportCommandOptions extends ClientOptions {
+  readonly channel?: string;
+  readonly prefix?: string;
+  readonly full?: boolean;
+}
+
+export async function exportEvents({
+  output,
+  options,
+  args,
+}: ActionContext<ExportCommandOptions>): Promise<undefined> {
+  const file = args[0] ?? '-';
+  const session = await openSession(options);
+  const sink = openSink(file, output);
+  let events = 0;
+  let channels = 0;
+  let bytes = 0;
+  const progress = new Progress({
+    stream: output.stderr,
+    label: 'exporting',
+    enabled: file !== '-' && !output.isJson,
+    read: () => ({ bytes, totalBytes: undefined, messages: events }),
+  });
+  try {
+    const source = exportSource(session);
+    const names =
+      options.channel === undefined ? namesOf(source.channels(options.prefix ?? '')) : [options.channel];
+    let last: string | undefined;
+    for await (const page of exportPages(source, names)) {
+      if (page.channel !== last) channels++;
+      last = page.channel;
+      const text = page.events
+        .map((event) => exportLine(page.channel, event, { full: options.full ?? false }))
+        .join('');
+      await sink.write(text);
+      events += page.events.length;
+      bytes += text.length;
+    }
+    await sink.close();
+  } finally {
+    progress.stop();
+    await session.close();
+  }
+  // The result itself may be on stdout; what is said of it goes to stderr.
+  if (file === '-') return;
+  output.json({ file, channels, events, seconds: Number(progress.seconds.toFixed(3)) });
+  output.line(
+    `${file}: ${count(events)} events of ${count(channels)} channels, ${durationText(progress.seconds)}`,
+  );
+}
+
+async function* namesOf(channels: AsyncIterable<{ name: string }>): AsyncGenerator<string> {
+  for await (const channel of channels) yield channel.name;
+}
+
+interface Sink {
+  write(text: string): Promise<void>;
+  close(): Promise<void>;
+}
+
+function openSink(file: string, output: Output): Sink {
+  if (file === '-') return { write: (text) => writeAll(output.stdout, text), close: async () => {} };
+  const target = createWriteStream(file);
+  const gzip = file.endsWith('.gz') ? createGzip() : undefined;
+  gzip?.pipe(target);
+  const into: Writable = gzip ?? target;
+  let failure: unknown;
+  target.on('error', (error) => {
+    failure = error;
+    // Whoever waits for room must learn that none will come.
+    gzip?.destroy(error);
+  });
+  gzip?.on('error', () => {});
+  const check = (): void => {
+    if (failure !== undefined)
+      throw new HansardError(
+        'INVALID_ARGUMENT',
+        `${file} can not be written: ${(failure as Error).message}`,
+        {
+          field: 'FILE',
+        },
+      );
+  };
+  return {
+    async write(text) {
+      check();
+      await writeAll(into, text).catch((error: unknown) => {
+        failure ??= error;
+      });
+      check();
+    },
+    async close() {
+      into.end();
+      await finished(target).catch(() => {});
+      check();
+    },
+  };
+}

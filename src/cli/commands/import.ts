@@ -1,0 +1,275 @@
+/**
+ * `hansard import`. A file is read twice: once for its hash (the producer's
+ * name) and to find bad lines before anything is sent, once to send it.
+ */
+import { createHash } from 'node:crypto';
+import { createWriteStream, statSync, type WriteStream } from 'node:fs';
+import { finished } from 'node:stream/promises';
+import { HansardError } from '../../common/errors.js';
+import type { ActionContext } from '../action.js';
+import { ExitCode } from '../exit-codes.js';
+import {
+  BadLine,
+  exportedHint,
+  type Ignored,
+  type ImportedMessage,
+  type ParseOptions,
+  parseLine,
+} from '../import-line.js';
+import { Importer } from '../importer.js';
+import { openLines } from '../json-lines.js';
+import { count, durationText, type Output } from '../output.js';
+import { Progress } from '../progress.js';
+import { type ClientOptions, importTarget, openSession } from '../session.js';
+
+interface ImportOptions extends ClientOptions {
+  readonly name?: string;
+  readonly exported?: boolean;
+  readonly skipBad?: boolean;
+  readonly acks?: string;
+  readonly inFlight: number;
+  readonly patience: number;
+}
+
+/** Bad lines that are shown; all are counted. */
+const badLinesShown = 10;
+
+interface Source {
+  readonly file: string;
+  readonly parse: ParseOptions;
+  readonly skipBad: boolean;
+}
+
+interface Survey {
+  readonly producerName: string;
+  readonly totalBytes: number | undefined;
+  readonly hash: string | undefined;
+}
+
+export async function importFile({ output, options, args }: ActionContext<ImportOptions>): Promise<ExitCode> {
+  const file = args[0] ?? '-';
+  if (file === '-' && options.name === undefined)
+    throw new HansardError(
+      'INVALID_ARGUMENT',
+      'stdin can be read only once: give the import a name with --name',
+      {
+        field: '--name',
+      },
+    );
+  const ignored: Ignored = new Map();
+  const source: Source = {
+    file,
+    parse: { exported: options.exported ?? false, ignored },
+    skipBad: options.skipBad ?? false,
+  };
+  const survey = file === '-' ? surveyOfStdin(options) : await surveyFile(source, options, output);
+  const session = await openSession({ ...options, timeout: options.patience });
+  const acks = options.acks === undefined ? undefined : new AckFile(options.acks);
+  try {
+    const importer = new Importer(await importTarget(session), {
+      producerName: survey.producerName,
+      maxBytesInFlight: options.inFlight * 1024 * 1024,
+      onAck: (message, seq, checksum) => acks?.write(message, seq, checksum),
+    });
+    return await send(source, survey, importer, output);
+  } finally {
+    await acks?.close();
+    await session.close();
+  }
+}
+
+function surveyOfStdin(options: ImportOptions): Survey {
+  return { producerName: producerNameOf(options.name ?? ''), totalBytes: undefined, hash: undefined };
+}
+
+/** The hash is of the unpacked content, so that packing a file anew does not make it another. */
+async function surveyFile(source: Source, options: ImportOptions, output: Output): Promise<Survey> {
+  const totalBytes = sizeOf(source.file);
+  const hash = createHash('sha256');
+  const lines = openLines(source.file, (chunk) => hash.update(chunk));
+  let messages = 0;
+  const bad: BadLine[] = [];
+  let badCount = 0;
+  const progress = new Progress({
+    stream: output.stderr,
+    label: 'checking ',
+    enabled: !output.isJson,
+    read: () => ({ bytes: lines.bytesRead, totalBytes, messages }),
+  });
+  try {
+    for await (const chunk of lines.lines())
+      for (const line of chunk)
+        try {
+          if (parseLine(line, source.parse) !== undefined) messages++;
+        } catch (error) {
+          if (!(error instanceof BadLine)) throw error;
+          if (error.problem === exportedHint)
+            throw new HansardError('INVALID_ARGUMENT', `${source.file}: ${error.message}`, {
+              field: '--exported',
+            });
+          badCount++;
+          if (bad.length < badLinesShown) bad.push(error);
+        }
+  } finally {
+    progress.stop();
+  }
+  source.parse.ignored.clear();
+  if (badCount > 0) reportBad(source, bad, badCount, output);
+  const digest = hash.digest('hex');
+  return { producerName: producerNameOf(options.name ?? digest), totalBytes, hash: digest };
+}
+
+function reportBad(source: Source, bad: readonly BadLine[], badCount: number, output: Output): void {
+  for (const line of bad) output.warn(`${source.file}: ${line.message}`);
+  if (badCount > bad.length) output.warn(`… and ${badCount - bad.length} more bad lines`);
+  if (source.skipBad) return;
+  throw new HansardError(
+    'INVALID_ARGUMENT',
+    `${source.file}: ${badCount} bad line${badCount === 1 ? '' : 's'}, the first is ${bad[0]?.message}; nothing was imported. Mend them, or leave them out with --skip-bad`,
+    { field: 'FILE', line: bad[0]?.line ?? 0, bad_lines: badCount },
+  );
+}
+
+async function send(source: Source, survey: Survey, importer: Importer, output: Output): Promise<ExitCode> {
+  const hash = createHash('sha256');
+  const lines = openLines(source.file, (chunk) => hash.update(chunk));
+  const progress = new Progress({
+    stream: output.stderr,
+    label: 'importing',
+    enabled: !output.isJson,
+    read: () => ({
+      bytes: lines.bytesRead,
+      totalBytes: survey.totalBytes,
+      messages: importer.added + importer.before + importer.repeated + importer.refused,
+    }),
+  });
+  let interrupted = false;
+  const onSignal = (): void => {
+    interrupted = true;
+  };
+  process.once('SIGINT', onSignal);
+  let skipped = 0;
+  try {
+    skipped = await sendLines(source, lines, importer, () => interrupted);
+    await importer.finish();
+  } catch (error) {
+    await importer.settle();
+    progress.stop();
+    output.note(
+      `${count(importer.added)} messages were added before this; run the same command again to go on`,
+    );
+    throw error instanceof BadLine
+      ? new HansardError('INVALID_ARGUMENT', `${source.file}: ${error.message}`, {
+          field: 'FILE',
+          line: error.line,
+        })
+      : error;
+  } finally {
+    process.off('SIGINT', onSignal);
+    progress.stop();
+  }
+  if (!interrupted && survey.hash !== undefined && hash.digest('hex') !== survey.hash)
+    throw new HansardError(
+      'INVALID_ARGUMENT',
+      `${source.file} changed while it was imported; import a copy that stays as it is`,
+      {
+        field: 'FILE',
+      },
+    );
+  report(source, survey, importer, { skipped, seconds: progress.seconds, interrupted }, output);
+  if (interrupted) return ExitCode.interrupted;
+  return importer.refused > 0 ? ExitCode.conflict : ExitCode.ok;
+}
+
+/** Returns how many lines were left out. */
+async function sendLines(
+  source: Source,
+  lines: ReturnType<typeof openLines>,
+  importer: Importer,
+  isInterrupted: () => boolean,
+): Promise<number> {
+  let skipped = 0;
+  for await (const chunk of lines.lines()) {
+    for (const line of chunk) {
+      if (isInterrupted()) return skipped;
+      let message: ImportedMessage | undefined;
+      try {
+        message = parseLine(line, source.parse);
+      } catch (error) {
+        if (!(error instanceof BadLine) || !source.skipBad) throw error;
+        skipped++;
+      }
+      if (message !== undefined) await importer.add(message);
+    }
+  }
+  return skipped;
+}
+
+function report(
+  source: Source,
+  survey: Survey,
+  importer: Importer,
+  run: { skipped: number; seconds: number; interrupted: boolean },
+  output: Output,
+): void {
+  const { added, before, repeated, refused } = importer;
+  const rate = run.seconds > 0 ? added / run.seconds : 0;
+  output.json({
+    file: source.file,
+    producer: survey.producerName,
+    channels: importer.channels,
+    added,
+    before,
+    repeated_by_key: repeated,
+    refused,
+    refusals: importer.refusals,
+    skipped_lines: run.skipped,
+    ignored_fields: Object.fromEntries(source.parse.ignored),
+    seconds: Number(run.seconds.toFixed(3)),
+    interrupted: run.interrupted,
+  });
+  const parts = [`${count(added)} added`, `${count(before)} were there before`];
+  if (repeated > 0) parts.push(`${count(repeated)} repeats by key`);
+  if (refused > 0) parts.push(`${count(refused)} refused`);
+  if (run.skipped > 0) parts.push(`${count(run.skipped)} bad lines left out`);
+  output.line(
+    `${source.file}: ${parts.join(', ')}; ${count(importer.channels)} channels, ${durationText(run.seconds)}${added > 0 ? `, ${count(rate)} messages/s` : ''}`,
+  );
+  for (const [field, times] of source.parse.ignored)
+    output.warn(`the field "${field}" has no place in a message and was ignored (${count(times)} times)`);
+  for (const r of importer.refusals)
+    output.warn(`line ${r.line}, channel ${r.channel}: ${r.message} (${r.reason})`);
+  if (run.interrupted) output.note('interrupted; run the same command again to go on');
+}
+
+function producerNameOf(name: string): string {
+  return `import:${name}`;
+}
+
+function sizeOf(file: string): number | undefined {
+  // Whatever is wrong with the file, reading it says so better.
+  return statSync(file, { throwIfNoEntry: false })?.size;
+}
+
+/** Acknowledgements as JSON Lines, each written as it arrives; a resumed import adds to the file. */
+class AckFile {
+  readonly #stream: WriteStream;
+  #failure: unknown;
+  constructor(name: string) {
+    this.#stream = createWriteStream(name, { flags: 'a' });
+    this.#stream.on('error', (error) => {
+      this.#failure ??= error;
+    });
+  }
+  write(message: ImportedMessage, seq: number, checksum: bigint): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    const content_xxh64 = checksum.toString(16).padStart(16, '0');
+    this.#stream.write(
+      `${JSON.stringify({ channel: message.channel, seq, content_xxh64, line: message.line })}\n`,
+    );
+  }
+  async close(): Promise<void> {
+    this.#stream.end();
+    await finished(this.#stream);
+  }
+}

@@ -1,0 +1,130 @@
+/** `hansard read`: a page of a channel, one event, or all of it. */
+import type { Event, Part, ReadLevel } from '../../client/types.js';
+import type { ActionContext } from '../action.js';
+import { eventObject } from '../export-line.js';
+import { type Output, printable, writeAll } from '../output.js';
+import { type ClientOptions, openSession, pageFrom, type Session } from '../session.js';
+import { formatTime } from '../times.js';
+
+interface ReadCommandOptions extends ClientOptions {
+  readonly limit: number;
+  readonly from?: number;
+  readonly before?: number;
+  readonly seq?: number;
+  readonly messageId?: string;
+  readonly all?: boolean;
+  readonly level: ReadLevel;
+}
+
+export async function read({ output, options, args }: ActionContext<ReadCommandOptions>): Promise<undefined> {
+  const channel = args[0] ?? '';
+  const session = await openSession(options);
+  try {
+    const events: Event[] = [];
+    let headSeq = 0;
+    for await (const page of pages(session, channel, options)) {
+      headSeq = page.headSeq;
+      if (output.isJson) events.push(...page.events);
+      else await writeAll(output.stdout, page.events.map((event) => eventText(event, output)).join(''));
+    }
+    output.json({ channel, head_seq: headSeq, events: events.map((event) => eventObject(channel, event)) });
+  } finally {
+    await session.close();
+  }
+}
+
+interface Page {
+  readonly events: readonly Event[];
+  readonly headSeq: number;
+}
+
+async function* pages(session: Session, channel: string, options: ReadCommandOptions): AsyncGenerator<Page> {
+  const handle = session.client.channel(channel);
+  const readOptions = { level: options.level };
+  const single =
+    options.seq !== undefined
+      ? options.seq
+      : options.messageId !== undefined
+        ? { messageId: options.messageId }
+        : undefined;
+  if (single !== undefined) {
+    const event = await handle.get(single, readOptions);
+    yield { events: [event], headSeq: event.seq };
+    return;
+  }
+  if (options.from === undefined && !options.all) {
+    yield* lastPages(session, channel, options);
+    return;
+  }
+  let left = options.all ? Number.POSITIVE_INFINITY : options.limit;
+  let next = options.from ?? 1;
+  for (;;) {
+    const page = await pageFrom(session, channel, next, Math.min(left, 1_000), options.level);
+    yield page;
+    left -= page.events.length;
+    next += page.events.length;
+    if (page.events.length === 0 || left <= 0 || next > page.headSeq) return;
+  }
+}
+
+/** The last `limit` before the end (or --before): read backwards, shown forwards. */
+async function* lastPages(
+  session: Session,
+  channel: string,
+  options: ReadCommandOptions,
+): AsyncGenerator<Page> {
+  const end = options.before;
+  const head =
+    end === undefined
+      ? (await session.client.channel(channel).info({ level: options.level })).headSeq
+      : end - 1;
+  let next = Math.max(1, head - options.limit + 1);
+  if (head < 1) yield { events: [], headSeq: 0 };
+  while (next <= head) {
+    const page = await pageFrom(session, channel, next, Math.min(head - next + 1, 1_000), options.level);
+    yield page;
+    if (page.events.length === 0) return;
+    next += page.events.length;
+  }
+}
+
+function eventText(event: Event, output: Output): string {
+  const c = output.colors;
+  const message = event.message;
+  const when = formatTime(message?.clientTimeUs ?? event.commitTimeUs);
+  const role = message?.role ?? (typeof event.type === 'string' ? event.type : `type ${event.type}`);
+  const who = message?.author ? `${printable(message.author)} ${c.dim(`(${role})`)}` : String(role);
+  const type = event.type === 'message-completed' || message === undefined ? '' : c.dim(` [${event.type}]`);
+  const head = `${c.dim(`#${event.seq}`)}  ${c.dim(when)}  ${c.cyan(who)}${type}`;
+  const body =
+    message === undefined ? c.dim(`${event.contentBytes.length} bytes`) : bodyText(message.parts ?? []);
+  const lines = body.split('\n').map((line) => `    ${line}`);
+  return `${head}\n${lines.join('\n')}\n`;
+}
+
+function bodyText(parts: readonly Part[]): string {
+  return parts.map((part) => printable(partText(part))).join('\n');
+}
+
+function partText(part: Part): string {
+  switch (part.type) {
+    case 'text':
+      return part.text;
+    case 'reasoning':
+      return `[reasoning] ${part.text ?? ''}`;
+    case 'tool-call':
+      return `[tool call ${part.name}] ${part.arguments}`;
+    case 'tool-result':
+      return `[tool result] ${part.outputText ?? part.outputJson ?? part.errorText ?? ''}`;
+    case 'file':
+      return `[file] ${part.filename ?? part.url ?? part.fileId ?? ''}`;
+    case 'source':
+      return `[source] ${part.title ?? part.url ?? part.sourceId ?? ''}`;
+    case 'data':
+      return `[data ${part.name}] ${part.json ?? ''}`;
+    case 'custom':
+      return `[${part.kind}] ${part.json ?? ''}`;
+    case 'unknown':
+      return `[a part that this version does not know, ${part.bytes.length} bytes]`;
+  }
+}

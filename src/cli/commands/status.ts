@@ -1,0 +1,100 @@
+/** `hansard status`: nodes, partitions and leaders, as the node that answers knows them. */
+import type { ActionContext } from '../action.js';
+import { ExitCode } from '../exit-codes.js';
+import { type ClientOptions, openSession } from '../session.js';
+
+interface StatusOptions extends ClientOptions {
+  readonly partitions?: boolean;
+}
+
+/** Exit code 3 where a partition has no leader. */
+export async function status({ output, options }: ActionContext<StatusOptions>): Promise<ExitCode> {
+  const session = await openSession(options);
+  try {
+    const cluster = await session.client.cluster();
+    const leads = (nodeId: number) => cluster.partitions.filter((p) => p.leaderNodeId === nodeId).length;
+    const leaderless = leads(0);
+    output.json({
+      cluster_id: cluster.clusterId,
+      incarnation: cluster.incarnation,
+      answered_by: cluster.answeredByNodeId,
+      version: cluster.version,
+      partition_map_version: cluster.partitionMapVersion,
+      leaderless,
+      nodes: cluster.nodes.map((n) => ({
+        node: n.nodeId,
+        state: n.state,
+        client_address: n.clientAddress,
+        peer_address: n.peerAddress,
+        store_id: n.storeId,
+        leads: leads(n.nodeId),
+      })),
+      pools: cluster.pools.map((p) => ({
+        name: p.name,
+        partition_count: p.partitionCount,
+        replication_factor: p.replicationFactor,
+      })),
+      ...(options.partitions ? { partitions: cluster.partitions.map(partitionJson) } : {}),
+    });
+    const c = output.colors;
+    const pools = cluster.pools.map(
+      (p) => `${p.partitionCount} partitions on ${p.replicationFactor} nodes each`,
+    );
+    output.line(
+      `cluster ${cluster.clusterId}, ${pools.join(', ')}; answered by node ${cluster.answeredByNodeId}`,
+    );
+    output.table(
+      [
+        { title: 'NODE', align: 'right' },
+        { title: 'STATE' },
+        { title: 'CLIENTS' },
+        { title: 'PEERS' },
+        { title: 'LEADS', align: 'right' },
+      ],
+      cluster.nodes.map((n) => [
+        n.nodeId,
+        n.state === 'connected' ? c.green(n.state) : c.red(n.state),
+        n.clientAddress,
+        n.peerAddress,
+        leads(n.nodeId),
+      ]),
+    );
+    if (options.partitions)
+      output.table(
+        [
+          { title: 'PARTITION', align: 'right' },
+          { title: 'LEADER', align: 'right' },
+          { title: 'TERM', align: 'right' },
+          { title: 'COMMIT', align: 'right' },
+          { title: 'APPLIED', align: 'right' },
+          { title: 'REPLICAS' },
+        ],
+        cluster.partitions.map((p) => [
+          p.partition,
+          p.leaderNodeId === 0 ? c.red('none') : p.leaderNodeId,
+          p.term,
+          p.commitIndex,
+          p.appliedIndex,
+          p.replicas.map((r) => (r.learner ? `${r.nodeId} (learner)` : r.nodeId)).join(' '),
+        ]),
+      );
+    if (leaderless > 0)
+      output.line(c.red(`${leaderless} of ${cluster.partitions.length} partitions have no leader`));
+    return leaderless > 0 ? ExitCode.unreachable : ExitCode.ok;
+  } finally {
+    await session.close();
+  }
+}
+
+type Cluster = Awaited<ReturnType<Awaited<ReturnType<typeof openSession>>['client']['cluster']>>;
+
+function partitionJson(p: Cluster['partitions'][number]): Record<string, unknown> {
+  return {
+    partition: p.partition,
+    leader: p.leaderNodeId,
+    term: p.term,
+    commit_index: p.commitIndex,
+    applied_index: p.appliedIndex,
+    replicas: p.replicas.map((r) => ({ replica_id: r.replicaId, node: r.nodeId, learner: r.learner })),
+  };
+}

@@ -1,0 +1,269 @@
+/**
+ * One line of an import as a message: the fields of docs/cli.md, and those of
+ * an export (`--exported`). Whatever is not as it should be is a BadLine with
+ * what and where; nothing is guessed and no value is changed in silence.
+ */
+import { writeContent } from '../client/content-encode.js';
+import type { EventType, NewMessage, Role } from '../client/types.js';
+import { BackWriter } from '../client/wire.js';
+import { xxh64 } from '../common/hash.js';
+import { limits } from '../common/limits.js';
+import { type Line, maxLineBytes, memberText } from './json-lines.js';
+import { parseTime } from './times.js';
+
+export interface ImportedMessage {
+  readonly line: number;
+  readonly channel: string;
+  readonly message: NewMessage;
+  /** Estimate of the encoded size, for batching. */
+  readonly sizeBytes: number;
+  /** What an export says of it; undefined in a plain import. */
+  readonly exported: ExportedPlace | undefined;
+}
+
+export interface ExportedPlace {
+  /** Must be given out again. */
+  readonly seq: number;
+  /** Hex; what is stored must have it again. */
+  readonly checksum: string;
+  /** Place in its append: references inside a batch count by it. */
+  readonly batchPosition: number;
+}
+
+export class BadLine extends Error {
+  override readonly name = 'BadLine';
+  constructor(
+    readonly line: number,
+    readonly problem: string,
+  ) {
+    super(`line ${line}: ${problem}`);
+  }
+}
+
+/** Fields that were there and have no place in a message; told at the end. */
+export type Ignored = Map<string, number>;
+
+type Fields = Readonly<Record<string, unknown>>;
+type Bad = (problem: string) => never;
+
+const writer = new BackWriter();
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+const roles: ReadonlySet<string> = new Set(['user', 'assistant', 'system', 'tool', 'developer', 'other']);
+const importedFields: ReadonlySet<string> = new Set([
+  'channel',
+  'time',
+  'role',
+  'author',
+  'text',
+  'metadata',
+  'metadata_json',
+  'key',
+  'message_id',
+  'subject',
+]);
+/** What an export has beside them. `export` writes some only for readers. */
+const exportedFields: ReadonlySet<string> = new Set([
+  'seq',
+  'type',
+  'commit_time',
+  'target_seq',
+  'content',
+  'content_xxh64',
+  'batch_position',
+  'parts',
+  'parent',
+  'reply_to',
+  'usage',
+  'producer_id',
+  'producer_counter',
+  'actor',
+  'commitment',
+  'erased',
+]);
+
+export const exportedHint = 'this is a line of an export; load it with --exported';
+
+export interface ParseOptions {
+  readonly exported: boolean;
+  readonly ignored: Ignored;
+}
+
+/** Undefined for a blank line. Throws BadLine. */
+export function parseLine(line: Line, options: ParseOptions): ImportedMessage | undefined {
+  const bad: Bad = (problem) => {
+    throw new BadLine(line.number, problem);
+  };
+  if (line.tooLong) bad(`longer than ${maxLineBytes / 1024 / 1024} MiB`);
+  const text = decode(line.bytes, bad);
+  if (text.trim() === '') return undefined;
+  const fields = parseObject(text, bad);
+  noteUnknown(fields, options, bad);
+  const channel = stringField(fields, 'channel', bad) ?? bad('channel is missing');
+  checkChannel(channel, bad);
+  const key = idField(fields, 'key', bad);
+  const messageId = idField(fields, 'message_id', bad);
+  const subject = idField(fields, 'subject', bad);
+  const exported = options.exported ? placeOf(fields, bad) : undefined;
+  const message: NewMessage = {
+    ...(key === undefined ? {} : { key }),
+    ...(messageId === undefined ? {} : { messageId }),
+    ...(subject === undefined ? {} : { subject }),
+    ...(exported === undefined ? {} : eventFields(fields, bad)),
+    ...(exported !== undefined && fields.content !== undefined
+      ? { contentBytes: base64(fields.content, bad) }
+      : plainContent(fields, text, bad)),
+  };
+  if (exported !== undefined) checkContent(message, exported, bad);
+  return { line: line.number, channel, message, sizeBytes: line.bytes.length, exported };
+}
+
+/** What will be sent must be what was exported: a file that was touched is told before anything is stored. */
+function checkContent(message: NewMessage, exported: ExportedPlace, bad: Bad): void {
+  let bytes = message.contentBytes;
+  if (bytes === undefined) {
+    writer.reset();
+    writeContent(writer, message, exported.batchPosition);
+    bytes = writer.view();
+  }
+  if (xxh64(bytes).toString(16).padStart(16, '0') !== exported.checksum)
+    bad('the content does not match content_xxh64: the line was changed since its export');
+}
+
+function noteUnknown(fields: Fields, options: ParseOptions, bad: Bad): void {
+  for (const name of Object.keys(fields)) {
+    if (importedFields.has(name) || (options.exported && exportedFields.has(name))) continue;
+    if (name === 'content_xxh64') bad(exportedHint);
+    options.ignored.set(name, (options.ignored.get(name) ?? 0) + 1);
+  }
+}
+
+function placeOf(fields: Fields, bad: Bad): ExportedPlace {
+  const checksum = fields.content_xxh64;
+  if (typeof checksum !== 'string' || !/^[0-9a-f]{16}$/.test(checksum))
+    return bad('content_xxh64 is missing: this is no export');
+  if (fields.erased === true) return bad('the event was erased: there is no content to load');
+  return {
+    seq: wholeNumber(fields, 'seq', 1, bad) ?? bad('seq is missing'),
+    checksum,
+    batchPosition: wholeNumber(fields, 'batch_position', 0, bad) ?? 0,
+  };
+}
+
+function eventFields(fields: Fields, bad: Bad): { type?: EventType; targetSeq?: number } {
+  const type = stringField(fields, 'type', bad) ?? 'message_completed';
+  const targetSeq = wholeNumber(fields, 'target_seq', 0, bad);
+  return {
+    ...(type === 'message_completed' ? {} : { type: eventTypeOf(type, bad) }),
+    ...(targetSeq === undefined ? {} : { targetSeq }),
+  };
+}
+
+function plainContent(fields: Fields, line: string, bad: Bad): NewMessage {
+  const text = stringField(fields, 'text', bad) ?? bad('text is missing (it may be empty)');
+  if (Buffer.byteLength(text) > limits.messageBytes) bad(`text is longer than ${limits.messageBytes} bytes`);
+  const author = stringField(fields, 'author', bad) ?? '';
+  if (Buffer.byteLength(author) > limits.shortTextBytes)
+    bad(`author is longer than ${limits.shortTextBytes} bytes`);
+  const role = stringField(fields, 'role', bad) ?? 'other';
+  const time = stringField(fields, 'time', bad);
+  const metadataJson = metadataOf(fields, line, bad);
+  return {
+    role: roles.has(role) ? (role as Role) : 'other',
+    ...(author === '' ? {} : { author }),
+    text,
+    ...(metadataJson === undefined ? {} : { metadataJson }),
+    ...(time === undefined ? {} : { clientTimeUs: parseTime(time) ?? bad(`time "${time}" is not RFC 3339`) }),
+  };
+}
+
+function metadataOf(fields: Fields, line: string, bad: Bad): string | undefined {
+  const asText = stringField(fields, 'metadata_json', bad);
+  const value = fields.metadata;
+  const hasValue = value !== undefined && value !== null;
+  if (asText !== undefined && hasValue) return bad('metadata and metadata_json are both there');
+  if (asText === undefined && !hasValue) return undefined;
+  if (hasValue && (typeof value !== 'object' || Array.isArray(value)))
+    return bad('metadata is not an object');
+  const json = asText ?? memberText(line, 'metadata') ?? '';
+  if (Buffer.byteLength(json) > limits.jsonTextBytes)
+    return bad(`metadata is longer than ${limits.jsonTextBytes} bytes`);
+  if (asText !== undefined && !isJson(asText)) return bad('metadata_json is not JSON');
+  if (asText === undefined && !isWellFormed.call(json)) return bad('metadata holds a lone surrogate');
+  return json;
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function decode(bytes: Buffer, bad: Bad): string {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    return bad('not UTF-8');
+  }
+}
+
+function parseObject(text: string, bad: Bad): Fields {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    return bad(`not JSON: ${error instanceof Error ? error.message : String(error)}`);
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return bad('not a JSON object');
+  return value as Fields;
+}
+
+// In Node since 20, in TypeScript's library only from es2024.
+const isWellFormed = (String.prototype as unknown as { isWellFormed(this: string): boolean }).isWellFormed;
+
+/** null is the same as absent. */
+function stringField(fields: Fields, name: string, bad: Bad): string | undefined {
+  const value = Object.hasOwn(fields, name) ? fields[name] : undefined;
+  if (value === undefined || value === null) return undefined;
+  if (typeof value !== 'string') return bad(`${name} is not a string`);
+  if (!isWellFormed.call(value)) return bad(`${name} holds a lone surrogate`);
+  return value;
+}
+
+function wholeNumber(fields: Fields, name: string, min: number, bad: Bad): number | undefined {
+  const value = fields[name];
+  if (value === undefined || value === null) return undefined;
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min)
+    return bad(`${name} is no whole number from ${min}`);
+  return value;
+}
+
+function idField(fields: Fields, name: string, bad: Bad): string | undefined {
+  const value = stringField(fields, name, bad);
+  if (value === undefined || value === '') return undefined;
+  if (Buffer.byteLength(value) > limits.idBytes) return bad(`${name} is longer than ${limits.idBytes} bytes`);
+  return value;
+}
+
+function checkChannel(channel: string, bad: Bad): void {
+  const length = Buffer.byteLength(channel);
+  if (length === 0) bad('channel is empty');
+  if (length > limits.channelNameBytes) bad(`channel is longer than ${limits.channelNameBytes} bytes`);
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  if (/[\u0000-\u001f\u007f-\u009f]/.test(channel)) bad('channel holds a control character');
+}
+
+function base64(value: unknown, bad: Bad): Uint8Array {
+  if (typeof value !== 'string' || value.length % 4 !== 0 || !/^[A-Za-z0-9+/]*={0,2}$/.test(value))
+    return bad('content is not base64');
+  return Buffer.from(value, 'base64');
+}
+
+/** `message_edited` as `message-edited`; a type of a newer version is its number. */
+function eventTypeOf(type: string, bad: Bad): EventType {
+  if (/^\d{1,9}$/.test(type)) return Number(type);
+  if (!/^[a-z_]{1,40}$/.test(type)) return bad(`type "${type}" is unknown`);
+  return type.replaceAll('_', '-') as EventType;
+}

@@ -1,0 +1,264 @@
+/**
+ * Sends imported messages: per partition one lane, in file order, under one
+ * named producer whose counter is the message's number in that partition. So a
+ * rerun knows by the producer's next counter what is there already, and adds
+ * nothing twice, however the earlier run ended.
+ */
+import type { AppendCondition } from '../client/requests.js';
+import type { NewMessage } from '../client/types.js';
+import { HansardError, type Reason } from '../common/errors.js';
+import { BadLine, type ImportedMessage } from './import-line.js';
+
+export const importLimits = Object.freeze({
+  /** Messages of one append: what a frame of 64 gives in throughput is reached well before. */
+  batchMessages: 100,
+  batchBytes: 256 * 1024,
+});
+
+/** What the importer needs of a client; the SDK gives it (session.ts), tests their own. */
+export interface ImportTarget {
+  partitionOf(channel: string): number;
+  /** `channel`: any one of the partition. */
+  openProducer(name: string, channel: string): Promise<ImportProducer>;
+}
+
+export interface ImportProducer {
+  /** Counter of the first append that is not there yet. */
+  readonly nextCounter: number;
+  /** Appends take their counters in the order of the calls; any number may be under way. */
+  append(channel: string, messages: readonly NewMessage[], options: ImportAppendOptions): Promise<ImportAck>;
+}
+
+export interface ImportAppendOptions {
+  /** Of the first message. */
+  readonly counter: number;
+  readonly condition: AppendCondition | undefined;
+}
+
+export interface ImportAck {
+  readonly seqs: readonly number[];
+  /** xxh64 of each content. */
+  readonly checksums: readonly bigint[];
+  readonly duplicate: boolean;
+}
+
+export interface ImporterOptions {
+  readonly producerName: string;
+  readonly maxBytesInFlight: number;
+  /** One call per message, as answers arrive. */
+  readonly onAck: (message: ImportedMessage, seq: number, checksum: bigint) => void;
+}
+
+export interface Refusal {
+  readonly line: number;
+  readonly channel: string;
+  readonly reason: Reason;
+  readonly message: string;
+}
+
+/** Examples that are kept; all are counted. */
+const refusalsKept = 20;
+
+interface Batch {
+  readonly channel: string;
+  readonly messages: ImportedMessage[];
+  /** Counter of the first one. */
+  readonly firstCounter: number;
+  bytes: number;
+}
+
+export class Importer {
+  readonly #target: ImportTarget;
+  readonly #options: ImporterOptions;
+  readonly #lanes = new Map<number, Lane>();
+  readonly #channels = new Map<string, number>();
+  #bytesInFlight = 0;
+  #failure: unknown;
+  #wake: (() => void) | undefined;
+  added = 0;
+  /** By the producer's counter: an earlier run added them. */
+  before = 0;
+  /** By key: the channel had them, or this run sent them twice. */
+  repeated = 0;
+  refused = 0;
+  readonly refusals: Refusal[] = [];
+
+  constructor(target: ImportTarget, options: ImporterOptions) {
+    this.#target = target;
+    this.#options = options;
+  }
+
+  get channels(): number {
+    return this.#channels.size;
+  }
+
+  /** Takes one message, in file order; resolves when there is room for the next. */
+  async add(imported: ImportedMessage): Promise<void> {
+    let partition = this.#channels.get(imported.channel);
+    if (partition === undefined) {
+      partition = this.#target.partitionOf(imported.channel);
+      this.#channels.set(imported.channel, partition);
+    }
+    let lane = this.#lanes.get(partition);
+    if (lane === undefined) {
+      lane = new Lane(this.#target.openProducer(this.#options.producerName, imported.channel));
+      this.#lanes.set(partition, lane);
+    }
+    const full = lane.add(imported);
+    for (const batch of full) this.#send(lane, batch);
+    if (this.#bytesInFlight >= this.#options.maxBytesInFlight)
+      await this.#room(this.#options.maxBytesInFlight);
+    this.#throwFailure();
+  }
+
+  /** Sends what is gathered and waits for every answer. */
+  async finish(): Promise<void> {
+    for (const lane of this.#lanes.values()) {
+      const last = lane.take();
+      if (last !== undefined) this.#send(lane, last);
+    }
+    await this.settle();
+    this.#throwFailure();
+  }
+
+  /** Waits until nothing is under way, whatever the outcome. */
+  async settle(): Promise<void> {
+    while (this.#bytesInFlight > 0) await this.#room(1);
+  }
+
+  #send(lane: Lane, batch: Batch): void {
+    this.#bytesInFlight += batch.bytes;
+    lane
+      .run(async (producer) => await this.#append(producer, batch))
+      .catch((error: unknown) => {
+        this.#failure ??= error;
+      })
+      .finally(() => {
+        this.#bytesInFlight -= batch.bytes;
+        this.#wake?.();
+      });
+  }
+
+  async #append(producer: ImportProducer, batch: Batch): Promise<void> {
+    const there = Math.min(batch.messages.length, Math.max(0, producer.nextCounter - batch.firstCounter));
+    this.before += there;
+    const messages = there === 0 ? batch.messages : batch.messages.slice(there);
+    const first = messages[0];
+    // After a failure nothing more is sent: what follows would only be gaps.
+    if (first === undefined || this.#failure !== undefined) return;
+    const condition = first.exported === undefined ? undefined : { expectedHeadSeq: first.exported.seq - 1 };
+    let ack: ImportAck;
+    try {
+      ack = await producer.append(
+        batch.channel,
+        messages.map((m) => m.message),
+        { counter: batch.firstCounter + there, condition },
+      );
+    } catch (error) {
+      this.#refusedOrFailed(error, messages);
+      return;
+    }
+    const isKeyed = ack.duplicate && first.message.key !== undefined;
+    if (isKeyed) this.repeated += messages.length;
+    else this.added += messages.length;
+    for (let i = 0; i < messages.length; i++)
+      this.#options.onAck(messages[i] as ImportedMessage, ack.seqs[i] ?? 0, ack.checksums[i] ?? 0n);
+  }
+
+  #refusedOrFailed(error: unknown, messages: readonly ImportedMessage[]): void {
+    const first = messages[0];
+    if (!(error instanceof HansardError) || first === undefined) throw error;
+    if (first.exported !== undefined && error.reason === 'CONDITION_FAILED')
+      throw new HansardError(
+        'CONDITION_FAILED',
+        `line ${first.line}: channel ${first.channel} should have its event ${first.exported.seq} next, and has not (${error.message}); an export is loaded into an empty cluster or tenant`,
+        { ...error.fields, channel: first.channel },
+        { cause: error },
+      );
+    // Refused when it was applied: its counters are used up, and the next ones go on.
+    if (String(error.fields.counter_consumed) !== 'true') throw error;
+    this.refused += messages.length;
+    for (const m of messages) {
+      if (this.refusals.length >= refusalsKept) break;
+      this.refusals.push({ line: m.line, channel: m.channel, reason: error.reason, message: error.message });
+    }
+  }
+
+  async #room(below: number): Promise<void> {
+    while (this.#bytesInFlight >= below && (below === 1 || this.#failure === undefined)) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+}
+
+/** One partition's messages in order. */
+class Lane {
+  readonly #producer: Promise<ImportProducer>;
+  /** Set once it is open: from then on appends are called in the same turn. */
+  #open: ImportProducer | undefined;
+  #nextCounter = 1;
+  #batch: Batch | undefined;
+
+  constructor(producer: Promise<ImportProducer>) {
+    this.#producer = producer;
+    producer.then(
+      (open) => {
+        this.#open = open;
+      },
+      // Every `run` sees it; here it must only not be unhandled.
+      () => {},
+    );
+  }
+
+  /** Returns the batches that are complete now. */
+  add(imported: ImportedMessage): Batch[] {
+    const done: Batch[] = [];
+    if (this.#batch !== undefined && startsNew(this.#batch, imported)) done.push(this.take() as Batch);
+    this.#batch ??= { channel: imported.channel, messages: [], firstCounter: this.#nextCounter, bytes: 0 };
+    const position = imported.exported?.batchPosition ?? 0;
+    if (imported.exported !== undefined && position !== this.#batch.messages.length)
+      throw new BadLine(imported.line, `batch_position ${position} does not follow the line before it`);
+    this.#batch.messages.push(imported);
+    this.#batch.bytes += imported.sizeBytes;
+    this.#nextCounter++;
+    if (imported.exported === undefined && isAlone(imported)) done.push(this.take() as Batch);
+    return done;
+  }
+
+  take(): Batch | undefined {
+    const batch = this.#batch;
+    this.#batch = undefined;
+    return batch;
+  }
+
+  /** Runs `work` in the order of the calls: promise callbacks of one promise keep it. */
+  async run(work: (producer: ImportProducer) => Promise<void>): Promise<void> {
+    if (this.#open !== undefined) return await work(this.#open);
+    return await this.#producer.then(work);
+  }
+}
+
+/**
+ * A batch is atomic, so a message that may be refused for itself (a key or id
+ * that is taken) must not take others with it.
+ */
+function isAlone(imported: ImportedMessage): boolean {
+  return imported.message.key !== undefined || imported.message.messageId !== undefined;
+}
+
+function startsNew(batch: Batch, next: ImportedMessage): boolean {
+  if (batch.channel !== next.channel) return true;
+  // An export is loaded in the very appends that it was made of: references inside a batch count on it.
+  if (next.exported !== undefined) return next.exported.batchPosition === 0;
+  return (
+    isAlone(next) ||
+    batch.messages.length >= importLimits.batchMessages ||
+    batch.bytes + next.sizeBytes > importLimits.batchBytes
+  );
+}

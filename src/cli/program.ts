@@ -1,0 +1,361 @@
+/** All commands with their options, help and examples. Each one's work is in commands/, loaded when it runs. */
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { HansardError } from '../common/errors.js';
+import { formatSetting } from '../node/setting-values.js';
+import { flagOf, variableOf } from '../node/settings.js';
+import { type SettingName, settingNames, settingsTable } from '../node/settings-table.js';
+import type { Action, CommonOptions } from './action.js';
+import { ExitCode, exitCodeOf, exitCodeTable } from './exit-codes.js';
+import { Output, type OutputOptions } from './output.js';
+import { version } from './version.js';
+
+export interface RunOptions {
+  readonly stdout?: OutputOptions['stdout'];
+  readonly stderr?: OutputOptions['stderr'];
+  readonly env?: Readonly<Record<string, string | undefined>>;
+}
+
+/** Runs one command; resolves with the exit code. Never throws. */
+export async function runCommand(argv: readonly string[], run: RunOptions = {}): Promise<ExitCode> {
+  const env = run.env ?? process.env;
+  const outputOptions = {
+    json: argv.includes('--json'),
+    env,
+    ...(run.stdout === undefined ? {} : { stdout: run.stdout }),
+    ...(run.stderr === undefined ? {} : { stderr: run.stderr }),
+  };
+  const output = new Output(outputOptions);
+  let code: ExitCode = ExitCode.ok;
+  const program = buildProgram(env, async (action, options, args) => {
+    code = (await action({ output, options, args })) ?? ExitCode.ok;
+  });
+  for (const command of [program, ...allCommands(program)])
+    command.exitOverride().configureOutput({
+      writeOut: (text) => output.stdout.write(text),
+      writeErr: (text) => output.stderr.write(text),
+      ...(output.isJson ? { outputError: (text) => output.usage(text) } : {}),
+    });
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? ExitCode.ok : ExitCode.usage;
+    output.error(error);
+    return error instanceof HansardError ? exitCodeOf(error) : ExitCode.failed;
+  }
+}
+
+type Runner = <O>(action: Action<O>, options: O, args: string[]) => Promise<void>;
+
+function buildProgram(env: Readonly<Record<string, string | undefined>>, runner: Runner): Command {
+  const program = new Command('hansard')
+    .description('The durable, replicated, verifiable record of conversations.')
+    .version(version, '--version')
+    .helpCommand('help [command]')
+    .showHelpAfterError('(see --help)')
+    .showSuggestionAfterError(true);
+  const on = <O extends CommonOptions>(command: Command, load: () => Promise<Action<O>>): void => {
+    command.option('--json', 'answer as JSON; errors too, on stderr').action(async () => {
+      const args = command.processedArgs.filter((arg): arg is string => typeof arg === 'string');
+      await runner(await load(), command.opts<O>(), args);
+    });
+  };
+  addServer(program, on);
+  addCluster(program, on);
+  addData(program, on, env);
+  program.addHelpText(
+    'after',
+    `${examples([
+      ['hansard cluster up --dir ./data', 'three nodes on this machine'],
+      ["hansard append support/42 'My parcel has not arrived.' --role user", ''],
+      ['hansard read support/42', ''],
+      ['hansard status', 'nodes and leaders'],
+    ])}\nEnvironment:\n  HANSARD_ENDPOINT  host:port[,host:port], instead of --endpoint\n  HANSARD_TENANT    instead of --tenant\n  NO_COLOR          no colours\n\nExit codes:\n${exitCodeTable
+      .map(([code, meaning]) => `  ${String(code).padEnd(4)} ${meaning}`)
+      .join('\n')}`,
+  );
+  return program;
+}
+
+type On = <O extends CommonOptions>(command: Command, load: () => Promise<Action<O>>) => void;
+
+function addServer(program: Command, on: On): void {
+  const init = program
+    .command('init')
+    .description("Make a node's folder: its identity, log and database.")
+    .requiredOption('--dir <folder>', 'the folder to make; must be empty or absent')
+    .option('--cluster-file <file>', 'TOML or JSON that lists the nodes (docs/operations.md)')
+    .option('--node <number>', 'which of them this is', wholeNumber(1))
+    .option('--client-address <host:port>', 'without --cluster-file: where clients connect')
+    .option('--peer-address <host:port>', 'without --cluster-file: where nodes connect')
+    .option(
+      '--partitions <number>',
+      'without --cluster-file: fixed for ever (default 64)',
+      wholeNumber(1, 65_536),
+    );
+  on(init, async () => (await import('./commands/init.js')).init);
+  init.addHelpText(
+    'after',
+    examples([
+      ['hansard init --dir ./data', 'a cluster of one node'],
+      ['hansard init --dir /var/lib/hansard --cluster-file cluster.toml --node 2', 'node 2 of several'],
+    ]),
+  );
+
+  const start = program
+    .command('start')
+    .description(
+      'Run the node whose folder `init` made. Ends on SIGTERM or SIGINT; a second signal ends it at once.',
+    )
+    .option(
+      '--config <file>',
+      'TOML file with settings (HANSARD_CONFIG; default: hansard.toml in the folder, if there)',
+    )
+    .option('--print-config', 'show every setting, its value and where that comes from, and end');
+  for (const name of settingNames) start.addOption(settingOption(name));
+  on(start, async () => (await import('./commands/start.js')).start);
+  start.addHelpText(
+    'after',
+    `\nA flag counts before the environment (${variableOf('dir')} …), that before the file, that before the folder.\n${examples(
+      [
+        ['hansard start --dir ./data', ''],
+        ['hansard start --dir ./data --tail-limit 256MiB --print-config', ''],
+      ],
+    )}`,
+  );
+}
+
+function settingOption(name: SettingName): Option {
+  const info = settingsTable[name];
+  if (info.kind === 'switch') return new Option(flagOf(name), info.reason);
+  const value = {
+    path: 'folder',
+    address: 'host:port',
+    duration: 'time',
+    bytes: 'size',
+    count: 'number',
+    choice: 'choice',
+  };
+  const shown = info.default === '' ? '' : ` (default ${formatSetting(info, info.default)})`;
+  return new Option(`${flagOf(name)} <${value[info.kind]}>`, `${info.reason}${shown}`);
+}
+
+function addCluster(program: Command, on: On): void {
+  const cluster = program.command('cluster').description('A cluster of several nodes on this machine.');
+  const dir = ['--dir <folder>', 'where the cluster lives: data, logs, pids', './hansard-data'] as const;
+  const up = cluster
+    .command('up')
+    .description(
+      'Start the nodes in the background, making them first in a new folder; returns when all are ready.',
+    )
+    .option(...dir)
+    .option('--nodes <number>', 'how many (default 3, or as made)', wholeNumber(1, 9))
+    .option(
+      '--base-port <port>',
+      "first node's client port; the others follow (default 4650, or as made)",
+      wholeNumber(1024, 65_500),
+    )
+    .option('--partitions <number>', 'fixed when the cluster is made (default 64)', wholeNumber(1, 65_536))
+    .option('--timeout <seconds>', 'how long to wait until ready', wholeNumber(1, 3600))
+    .option(
+      '--start-arg <argument>',
+      "passed on to every node's `start` (repeatable)",
+      (value: string, all: string[]) => [...all, value],
+      [],
+    );
+  on(up, async () => (await import('./commands/cluster.js')).up);
+  up.addHelpText(
+    'after',
+    examples([
+      ['hansard cluster up --dir ./data', 'three nodes; the first one listens on 4650'],
+      ['hansard cluster up --dir ./data', 'again: starts those that are down'],
+      ['hansard cluster up --dir ./small --nodes 1 --base-port 5000', ''],
+    ]),
+  );
+  const down = cluster
+    .command('down')
+    .description('Stop the nodes; data stays.')
+    .option(...dir);
+  on(down, async () => (await import('./commands/cluster.js')).down);
+  down.addHelpText('after', examples([['hansard cluster down --dir ./data', '']]));
+  const status = cluster
+    .command('status')
+    .description('Processes, ports and leaders.')
+    .option(...dir);
+  on(status, async () => (await import('./commands/cluster.js')).status);
+  status.addHelpText('after', examples([['hansard cluster status --dir ./data --json', '']]));
+}
+
+function addData(program: Command, on: On, env: Readonly<Record<string, string | undefined>>): void {
+  const connected = (command: Command): Command =>
+    command
+      .addOption(
+        new Option('--endpoint <host:port[,…]>', 'nodes to connect to (HANSARD_ENDPOINT)').default(
+          env.HANSARD_ENDPOINT || '127.0.0.1:4650',
+        ),
+      )
+      .addOption(
+        new Option('--tenant <name>', 'whose channels (HANSARD_TENANT)').default(
+          env.HANSARD_TENANT || 'default',
+        ),
+      )
+      .option('--timeout <seconds>', 'deadline of each call', seconds, 5);
+
+  const status = connected(
+    program.command('status').description('Nodes, partitions and leaders, as one node knows them.'),
+  ).option('--partitions', 'list every partition');
+  on(status, async () => (await import('./commands/status.js')).status);
+  status.addHelpText(
+    'after',
+    examples([
+      ['hansard status', ''],
+      ['hansard status --partitions --endpoint 127.0.0.1:4651', 'as the second node sees it'],
+    ]),
+  );
+
+  const append = connected(
+    program.command('append').description('Append a message to a channel; the first one makes the channel.'),
+  )
+    .argument('<channel>')
+    .argument('[text]', 'the message; without it, or with -, stdin is the message')
+    .option('--lines', 'each line of stdin is a message; all of them or none are appended')
+    .addOption(
+      new Option('--role <role>')
+        .choices(['user', 'assistant', 'system', 'tool', 'developer', 'other'])
+        .default('user'),
+    )
+    .option('--author <name>', 'who speaks')
+    .option('--metadata <json>', 'JSON text, kept as it is')
+    .option('--key <key>', 'idempotency key: a repeat within 24 hours adds nothing')
+    .option('--message-id <id>', 'your own id, unique in the channel')
+    .option(
+      '--expect-head <seq>',
+      "only if the channel's last event is this one (0: none yet)",
+      wholeNumber(0),
+    )
+    .option('--must-exist', 'only if the channel exists')
+    .option('--must-not-exist', 'only if it does not');
+  on(append, async () => (await import('./commands/append.js')).append);
+  append.addHelpText(
+    'after',
+    examples([
+      ["hansard append support/42 'My parcel has not arrived.' --author anna", ''],
+      ['hansard append support/42 --role assistant < answer.txt', ''],
+      [
+        "hansard append support/42 'again' --key order-7 --expect-head 2",
+        'exit code 5 if someone was faster',
+      ],
+    ]),
+  );
+
+  const read = connected(
+    program.command('read').description("A channel's latest messages, or those from a place on."),
+  )
+    .argument('<channel>')
+    .option('-n, --limit <number>', 'how many', wholeNumber(1), 20)
+    .option('--from <seq>', 'from this event on', wholeNumber(1))
+    .option('--before <seq>', 'up to, and without, this event', wholeNumber(1))
+    .option('--seq <seq>', 'this event alone', wholeNumber(1))
+    .option('--message-id <id>', 'the message with this id alone')
+    .option('--all', 'the whole channel')
+    .addOption(
+      new Option('--level <level>', 'how fresh')
+        .choices(['linearizable', 'eventual'])
+        .default('linearizable'),
+    );
+  on(read, async () => (await import('./commands/read.js')).read);
+  read.addHelpText(
+    'after',
+    examples([
+      ['hansard read support/42', 'the last 20'],
+      ['hansard read support/42 --from 1 --limit 100', ''],
+      ['hansard read support/42 --all --json', ''],
+    ]),
+  );
+
+  const channels = connected(program.command('channels').description('The channels of a tenant, by name.'))
+    .option('--prefix <text>', 'only names that begin with it')
+    .option('-n, --limit <number>', 'how many', wholeNumber(1), 100)
+    .option('--after <name>', 'only names behind this one')
+    .option('--all', 'all of them');
+  on(channels, async () => (await import('./commands/channels.js')).channels);
+  channels.addHelpText(
+    'after',
+    examples([
+      ['hansard channels --prefix support/', ''],
+      ['hansard channels --all --json', ''],
+    ]),
+  );
+  addTransfer(program, on, connected);
+}
+
+function addTransfer(program: Command, on: On, connected: (command: Command) => Command): void {
+  const importing = connected(
+    program
+      .command('import')
+      .description('Append a file of messages (JSON Lines). Running it again adds nothing twice.'),
+  )
+    .argument('<file>', 'JSON Lines, unpacked where the name ends in .gz; - is stdin (needs --name)')
+    .option('--name <name>', "the import's name, instead of the hash of its content")
+    .option('--exported', 'the file was made by `export`: seqs and checksums must come out the same')
+    .option('--skip-bad', 'leave out lines that can not be read, and say which')
+    .option('--acks <file>', 'write each acknowledgement (channel, seq, checksum) as it arrives')
+    .option('--in-flight <MiB>', 'how much may be under way', wholeNumber(1, 1024), 16)
+    .option('--patience <seconds>', 'how long to retry while nodes are down', seconds, 120);
+  on(importing, async () => (await import('./commands/import.js')).importFile);
+  importing.addHelpText(
+    'after',
+    `\nFields of a line: channel, text (required; text may be empty), time (RFC 3339), role, author,\nmetadata (object), key, message_id, subject. See docs/cli.md.\n${examples(
+      [
+        ['hansard import chats.jsonl.gz', ''],
+        ['hansard import chats.jsonl --skip-bad --acks acks.jsonl', ''],
+        ['zcat old.gz | hansard import - --name old-chats', ''],
+        ['hansard import --exported backup.jsonl.gz', 'into an empty cluster, seqs kept'],
+      ],
+    )}`,
+  );
+
+  const exporting = connected(
+    program.command('export').description('Write events as JSON Lines, channel by channel, in order.'),
+  )
+    .argument('[file]', 'packed where the name ends in .gz; without it, or with -, stdout')
+    .option('--channel <name>', 'this channel alone')
+    .option('--prefix <text>', 'channels whose names begin with it')
+    .option('--full', 'content bytes, producer and commitment of every event');
+  on(exporting, async () => (await import('./commands/export.js')).exportEvents);
+  exporting.addHelpText(
+    'after',
+    examples([
+      ['hansard export backup.jsonl.gz', 'everything of the tenant'],
+      ['hansard export --channel support/42', ''],
+    ]),
+  );
+}
+
+function examples(list: readonly (readonly [string, string])[]): string {
+  return `\nExamples:\n${list.map(([line, what]) => `  $ ${line}${what === '' ? '' : `   # ${what}`}`).join('\n')}\n`;
+}
+
+function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || value < min || value > max)
+      throw new InvalidArgumentError(
+        max === Number.MAX_SAFE_INTEGER
+          ? `a whole number from ${min}`
+          : `a whole number from ${min} to ${max}`,
+      );
+    return value;
+  };
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || value <= 0 || value > 86_400)
+    throw new InvalidArgumentError('seconds, more than 0');
+  return value;
+}
+
+function allCommands(command: Command): Command[] {
+  return command.commands.flatMap((child) => [child, ...allCommands(child)]);
+}

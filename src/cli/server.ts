@@ -1,0 +1,165 @@
+/**
+ * One node at work: opened, made ready, stopped by a signal. The order of
+ * stopping: leaderships away first, while calls are still answered; then the
+ * door; then what is in memory is sealed and the folder released.
+ */
+import { startApi } from '../api/server.js';
+import type { Logger } from '../common/logger.js';
+import { type HttpServer, type Readiness, startHttp } from '../node/http.js';
+import { createMetrics, type Metrics } from '../node/metrics.js';
+import { openNode, type RunningNode } from '../node/open.js';
+import type { Settings } from '../node/settings-table.js';
+import { version } from './version.js';
+
+/** Calls under way may end within this, ms; the SDK's own deadline is longer, and it goes on elsewhere. */
+const callGraceMs = 2_000;
+const readyPollMs = 50;
+
+/** Resolves when the node has stopped cleanly. Rejects where it could not start. */
+export async function runServer(settings: Settings, logger: Logger): Promise<void> {
+  const onFatal = fatalHandler(logger);
+  process.on('uncaughtException', onFatal);
+  process.on('unhandledRejection', onFatal);
+  const stopSignal = firstSignal(logger);
+  const running = await openNode({
+    dir: settings.dir,
+    settings,
+    peerAddress: settings.peerAddress,
+    version,
+    logger,
+    onFatal,
+  });
+  const metrics = metricsOf(running);
+  let http: HttpServer | undefined;
+  let api: Awaited<ReturnType<typeof startApi>> | undefined;
+  try {
+    api = await startApi(running.node, {
+      address: settings.clientAddress,
+      insecure: settings.insecure,
+      logger,
+      hooks: {
+        onCall: (method, _origin, reason, ms) => metrics.observeCall(method, reason ?? 'OK', ms),
+        onFatal,
+      },
+    });
+    if (settings.httpAddress !== 'off') http = await openHttp(settings.httpAddress, running, metrics, logger);
+  } catch (error) {
+    await api?.stop(0);
+    await running.stop();
+    throw error;
+  }
+  const { identity } = running.directory;
+  const addresses = { client: api.address, peer: running.transport.address, http: http?.address ?? 'off' };
+  logger.info({ node: identity.nodeId, cluster: identity.clusterId, ...addresses, version }, 'started');
+  const readyTimer = logWhenReady(running, logger);
+
+  const signal = await stopSignal;
+  clearInterval(readyTimer);
+  logger.info({ signal }, 'stopping');
+  const overdue = setTimeout(() => {
+    logger.error(
+      { stop_timeout_ms: settings.stopTimeout },
+      'stopping takes too long; ending as it is, the log has everything',
+    );
+    die();
+  }, settings.stopTimeout);
+  await running.node.drain();
+  await api.stop(callGraceMs);
+  await running.stop();
+  await http?.close();
+  metrics.close();
+  clearTimeout(overdue);
+  logger.info({}, 'stopped');
+}
+
+/** Ready: this node knows a leader of every partition, and is not stopping. */
+export function readinessOf(running: RunningNode): Readiness {
+  const { node } = running;
+  const { partitions } = node.cluster();
+  const leaderless = partitions.filter((p) => p.leader === undefined).length;
+  const problems: string[] = [];
+  if (node.isDraining) problems.push('stopping');
+  if (leaderless > 0) problems.push(`${leaderless} of ${partitions.length} partitions have no leader`);
+  return {
+    ready: problems.length === 0,
+    problems,
+    details: {
+      node: node.identity.nodeId,
+      leads: partitions.filter((p) => p.leader === node.identity.nodeId).length,
+      leaderless,
+      partitions: partitions.length,
+    },
+  };
+}
+
+function openHttp(
+  address: string,
+  running: RunningNode,
+  metrics: Metrics,
+  logger: Logger,
+): Promise<HttpServer> {
+  return startHttp(
+    address,
+    {
+      metrics: async () => ({ text: await metrics.text(), contentType: metrics.contentType }),
+      readiness: () => readinessOf(running),
+    },
+    logger,
+  );
+}
+
+function metricsOf(running: RunningNode): Metrics {
+  return createMetrics({
+    identity: () => running.node.identity,
+    cluster: () => running.node.cluster(),
+    wal: () => running.wal.stats(),
+    store: () => running.store.stats(),
+    peers: () => running.transport.peers(),
+  });
+}
+
+function logWhenReady(running: RunningNode, logger: Logger): NodeJS.Timeout {
+  const timer = setInterval(() => {
+    const { ready, details } = readinessOf(running);
+    if (!ready) return;
+    clearInterval(timer);
+    logger.info(details, 'ready');
+  }, readyPollMs);
+  return timer.unref();
+}
+
+/** The first SIGTERM or SIGINT asks, the second one ends the process at once. */
+function firstSignal(logger: Logger): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    let seen = false;
+    const onSignal = (signal: NodeJS.Signals): void => {
+      if (seen) {
+        logger.warn({ signal }, 'second signal: ending at once');
+        die();
+      }
+      seen = true;
+      resolve(signal);
+    };
+    process.on('SIGTERM', onSignal);
+    process.on('SIGINT', onSignal);
+  });
+}
+
+/** A node that can't keep its promises must not go on, not even to say goodbye. */
+function fatalHandler(logger: Logger): (error: unknown) => void {
+  let ended = false;
+  return (error) => {
+    if (ended) return;
+    ended = true;
+    const what = error instanceof Error ? error.message : String(error);
+    logger.error({ err: error }, `the node ends: ${what}`);
+    die();
+  };
+}
+
+/** process.exit() would wait for a worker that sits in a blocked call of a stalled disk. */
+function die(): never {
+  process.kill(process.pid, 'SIGKILL');
+  // SIGKILL to oneself takes effect before kill() returns; this line is for the type.
+  throw new Error('unreachable');
+}

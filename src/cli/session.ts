@@ -1,0 +1,75 @@
+/** A command's connection: the SDK's client, and what importing and exporting need of it. */
+import { type ChannelInfo, type Client, connect, type Event, type ReadLevel } from '../client/index.js';
+import type { CommonOptions } from './action.js';
+import type { ExportSource } from './exporter.js';
+import type { ImportTarget } from './importer.js';
+
+export interface ClientOptions extends CommonOptions {
+  readonly endpoint: string;
+  readonly tenant: string;
+  /** Deadline of each call, seconds. */
+  readonly timeout: number;
+}
+
+export interface Session {
+  readonly client: Client;
+  readonly timeoutMs: number;
+  close(): Promise<void>;
+}
+
+export function openSession(options: ClientOptions): Session {
+  const timeoutMs = options.timeout * 1000;
+  const endpoints = options.endpoint.replace(/^hansard:\/\//, '').replace(/\/.*$/, '');
+  const client = connect(`hansard://${endpoints}/${options.tenant}`, { timeoutMs });
+  return { client, timeoutMs, close: () => client.close() };
+}
+
+/** Up to `limit` events from `fromSeq` on. */
+export async function pageFrom(
+  session: Session,
+  channel: string,
+  fromSeq: number,
+  limit: number,
+  level: ReadLevel = 'linearizable',
+): Promise<{ readonly events: readonly Event[]; readonly headSeq: number }> {
+  return await session.client.channel(channel).list({ anchor: fromSeq, after: limit, level }).page();
+}
+
+const channelPageSize = 1_000;
+const exportPageSize = 1_000;
+
+export function listChannels(session: Session, prefix: string): AsyncIterable<ChannelInfo> {
+  return session.client.channels({ prefix, pageSize: channelPageSize });
+}
+
+export function exportSource(session: Session): ExportSource {
+  return {
+    channels: (prefix) => listChannels(session, prefix),
+    page: (channel, fromSeq) => pageFrom(session, channel, fromSeq, exportPageSize),
+  };
+}
+
+/** A named producer, whose counters are the messages' numbers in their partition. */
+export async function importTarget(session: Session): Promise<ImportTarget> {
+  const { partitionOf } = await import('../common/partitioning.js');
+  const { pools } = await session.client.cluster();
+  const partitionCount = pools[0]?.partitionCount ?? 1;
+  const { client } = session;
+  let producer: ReturnType<typeof client.openProducer> | undefined;
+  return {
+    partitionOf: (channel) => partitionOf(client.tenant, channel, partitionCount),
+    async openProducer(name, channel) {
+      producer ??= client.openProducer(name);
+      const named = producer;
+      const nextCounter = await named.nextCounter(channel);
+      return {
+        nextCounter,
+        append: (to, messages, options) =>
+          named.append(to, messages, {
+            counter: options.counter,
+            ...(options.condition === undefined ? {} : { condition: options.condition }),
+          }),
+      };
+    },
+  };
+}

@@ -1,0 +1,34 @@
+/**
+ * 10,000 appends at once against a node that holds 256 of them; prints what became
+ * of them. A process of its own: the test runner's hooks make each call ten times dearer.
+ */
+import { encode, type Failure, Harness, text } from './harness.js';
+
+const calls = 10_000;
+const held = 256;
+
+const h = await Harness.start(undefined, { callLimits: { callsInFlight: held, bytesInFlight: 1 << 20 } });
+let open = (): void => {};
+const opened = new Promise<void>((resolve) => {
+  open = resolve;
+});
+h.node.gate = () => opened;
+const request = encode('AppendMessagesRequest', { channel: 'c', messages: [text('x')] });
+const result = { appended: 0, overloaded: 0, other: 0, mostInFlight: 0, after: '' };
+const all = Array.from({ length: calls }, async () => {
+  try {
+    await h.raw('MessageService/AppendMessages', request, 100_000);
+    result.appended++;
+  } catch (error) {
+    const failure = error as Failure;
+    const refused = failure.error?.reason === 'OVERLOADED' && (failure.error.retryDelayMs ?? 0) > 0;
+    if (refused && failure.code === 8) result.overloaded++;
+    else result.other++;
+    result.mostInFlight = Math.max(result.mostInFlight, h.api.callsInFlight);
+  }
+  if (result.overloaded + result.other >= calls - held) open();
+});
+await Promise.all(all);
+result.after = (await h.append({ channel: 'c', messages: [text('y')] })).first_seq;
+await h.stop();
+console.log(JSON.stringify(result));

@@ -1,0 +1,170 @@
+/** The importer against a partition that counts: order, resuming, refusals. */
+import t from 'tap';
+import type { ImportedMessage } from '../../src/cli/import-line.js';
+import {
+  type ImportAck,
+  type ImportAppendOptions,
+  Importer,
+  type ImportProducer,
+  type ImportTarget,
+  importLimits,
+} from '../../src/cli/importer.js';
+import type { NewMessage } from '../../src/client/types.js';
+import { HansardError } from '../../src/common/errors.js';
+
+const consumed = { counter_consumed: 'true' };
+
+/** Channels of P partitions; each producer's counters are dense, answers come late and out of order. */
+class FakeCluster implements ImportTarget {
+  readonly channels = new Map<string, NewMessage[]>();
+  readonly counters = new Map<string, number>();
+  readonly batches: number[] = [];
+  failAfter = Number.POSITIVE_INFINITY;
+  largestInFlight = 0;
+  #inFlight = 0;
+  partitionOf(channel: string): number {
+    return channel.charCodeAt(channel.length - 1) % 4;
+  }
+  async openProducer(name: string, channel: string): Promise<ImportProducer> {
+    const id = `${name}@${this.partitionOf(channel)}`;
+    await new Promise((done) => setTimeout(done, 5));
+    return {
+      nextCounter: (this.counters.get(id) ?? 0) + 1,
+      append: (to, messages, options) => this.#append(id, to, messages, options),
+    };
+  }
+  #append(
+    id: string,
+    channel: string,
+    messages: readonly NewMessage[],
+    { counter, condition }: ImportAppendOptions,
+  ): Promise<ImportAck> {
+    if (--this.failAfter < 0) return Promise.reject(new HansardError('NO_QUORUM', 'gone'));
+    if (counter !== (this.counters.get(id) ?? 0) + 1)
+      return Promise.reject(new HansardError('PRODUCER_GAP', `${counter}`));
+    const log = this.channels.get(channel) ?? [];
+    this.counters.set(id, (this.counters.get(id) ?? 0) + messages.length);
+    this.batches.push(messages.length);
+    if (condition !== undefined && 'expectedHeadSeq' in condition && condition.expectedHeadSeq !== log.length)
+      return Promise.reject(new HansardError('CONDITION_FAILED', `head is ${log.length}`, consumed));
+    const taken = messages.find(
+      (m) => m.messageId !== undefined && log.some((old) => old.messageId === m.messageId),
+    );
+    if (taken !== undefined)
+      return Promise.reject(new HansardError('MESSAGE_ID_EXISTS', `${taken.messageId} is taken`, consumed));
+    const seqs = messages.map((_, i) => log.length + i + 1);
+    log.push(...messages);
+    this.channels.set(channel, log);
+    this.#inFlight++;
+    this.largestInFlight = Math.max(this.largestInFlight, this.#inFlight);
+    return new Promise((done) =>
+      setTimeout(() => {
+        this.#inFlight--;
+        done({ seqs, checksums: messages.map(() => 7n), duplicate: false });
+      }, Math.random() * 3),
+    );
+  }
+}
+
+function messages(count: number, channels: number): ImportedMessage[] {
+  return Array.from({ length: count }, (_, i) => ({
+    line: i + 1,
+    channel: `c${Math.floor(i / 7) % channels}`,
+    message: { text: String(i) },
+    sizeBytes: 100,
+    exported: undefined,
+  }));
+}
+
+async function run(cluster: FakeCluster, list: readonly ImportedMessage[], maxBytesInFlight = 5_000) {
+  const acks = new Map<string, number>();
+  const importer = new Importer(cluster, {
+    producerName: 'import:x',
+    maxBytesInFlight,
+    onAck: (m, seq) => acks.set(`${m.channel}/${seq}`, m.line),
+  });
+  let failure: unknown;
+  try {
+    for (const m of list) await importer.add(m);
+    await importer.finish();
+  } catch (error) {
+    failure = error;
+    await importer.settle();
+  }
+  return { importer, acks, failure };
+}
+
+function expected(list: readonly ImportedMessage[]): Map<string, string[]> {
+  const channels = new Map<string, string[]>();
+  for (const m of list) channels.set(m.channel, [...(channels.get(m.channel) ?? []), m.message.text ?? '']);
+  return channels;
+}
+const texts = (cluster: FakeCluster) =>
+  new Map([...cluster.channels].map(([name, log]) => [name, log.map((m) => m.text ?? '')]));
+
+t.test('every channel gets its messages once, in order; every one is acknowledged', async (t) => {
+  const cluster = new FakeCluster();
+  const list = messages(2_000, 9);
+  const { importer, acks, failure } = await run(cluster, list);
+  t.equal(failure, undefined);
+  t.same(texts(cluster), expected(list));
+  t.equal(importer.added, 2_000);
+  t.equal(acks.size, 2_000);
+  t.equal(importer.channels, 9);
+  t.ok(cluster.largestInFlight > 4, 'many are under way');
+  t.ok(cluster.batches.some((n) => n > 1) && cluster.batches.every((n) => n <= importLimits.batchMessages));
+});
+
+t.test('a rerun adds nothing; after a failure it goes on where the partition stands', async (t) => {
+  const cluster = new FakeCluster();
+  const list = messages(1_000, 9);
+  cluster.failAfter = 40;
+  const broken = await run(cluster, list);
+  t.match(broken.failure, { reason: 'NO_QUORUM' });
+  t.ok(broken.importer.added > 0 && broken.importer.added < 1_000);
+  cluster.failAfter = Number.POSITIVE_INFINITY;
+  const resumed = await run(cluster, list);
+  t.equal(resumed.failure, undefined);
+  t.equal(resumed.importer.before + resumed.importer.added, 1_000);
+  t.equal(resumed.importer.before, broken.importer.added);
+  t.same(texts(cluster), expected(list));
+  const again = await run(cluster, list);
+  t.equal(again.importer.before, 1_000);
+  t.equal(again.importer.added, 0);
+  t.same(texts(cluster), expected(list));
+});
+
+t.test('a message that may be refused travels alone and takes no other with it', async (t) => {
+  const cluster = new FakeCluster();
+  const list = messages(100, 1).map((m, i) =>
+    i % 10 === 5 ? { ...m, message: { ...m.message, messageId: `id-${i % 20}` } } : m,
+  );
+  const { importer } = await run(cluster, list);
+  t.equal(importer.refused, 8, 'ids 5 and 15 are there once each');
+  t.equal(importer.added, 92);
+  t.match(importer.refusals[0], { line: 26, reason: 'MESSAGE_ID_EXISTS' });
+});
+
+t.test('an export is loaded in its own appends, with its seqs, into empty channels alone', async (t) => {
+  const cluster = new FakeCluster();
+  const sizes = [1, 3, 1, 2];
+  const list: ImportedMessage[] = [];
+  for (const size of sizes)
+    for (let i = 0; i < size; i++)
+      list.push({
+        line: list.length + 1,
+        channel: 'c',
+        message: { text: 'x' },
+        sizeBytes: 10,
+        exported: { seq: list.length + 1, checksum: '0'.repeat(16), batchPosition: i },
+      });
+  const { failure } = await run(cluster, list);
+  t.equal(failure, undefined);
+  t.same(cluster.batches, sizes);
+  const occupied = new FakeCluster();
+  occupied.channels.set('c', [{ text: 'old' }]);
+  const refused = await run(occupied, list);
+  t.match(refused.failure, { reason: 'CONDITION_FAILED', message: /line 1: channel c .* empty/ });
+  const torn = await run(new FakeCluster(), list.slice(2));
+  t.match(String(torn.failure), /batch_position 1 does not follow/);
+});
