@@ -32,6 +32,8 @@ export type Handler = (context: CallContext, request: Buffer) => Promise<Uint8Ar
 export type Methods = ReadonlyMap<string, Handler>;
 
 export interface CallHooks {
+  /** Where identity and rights will be: throws a HansardError to refuse the call before its handler sees it. */
+  admit?(call: CallContext): void;
   /** A call ended. `reason` is undefined where it went well. */
   onCall?(
     method: string,
@@ -134,6 +136,7 @@ export class Calls {
     this.#bytes += call.requestBytes;
     this.#sweep ??= setInterval(() => this.#expire(), sweepMs).unref();
     try {
+      this.#hooks.admit?.(call);
       const result = handler(call, request);
       if (result instanceof Promise) {
         result.then(
@@ -197,8 +200,8 @@ export class Calls {
     this.#active.delete(call);
     this.#bytes -= call.requestBytes;
     if (error === undefined && response === undefined) {
-      this.#settle(call, this.#mapError(call, new TypeError('a handler gave no response')), undefined);
-    } else this.#settle(call, error === undefined ? undefined : this.#mapError(call, error), response);
+      this.#settle(call, this.errorOf(call.method, new TypeError('a handler gave no response')), undefined);
+    } else this.#settle(call, error === undefined ? undefined : this.errorOf(call.method, error), response);
     if (this.#active.size > 0) return;
     clearInterval(this.#sweep);
     this.#sweep = undefined;
@@ -230,7 +233,8 @@ export class Calls {
     }
   }
 
-  #mapError(call: ActiveCall, error: unknown): HansardError {
+  /** What the client is told of whatever was thrown; defects are logged, broken invariants end the process. */
+  errorOf(method: string, error: unknown): HansardError {
     if (error instanceof HansardError) return withRetryDelay(error);
     if (error instanceof MalformedError) {
       return new HansardError('INVALID_ARGUMENT', `the request is no valid protobuf: ${error.message}`, {
@@ -239,7 +243,7 @@ export class Calls {
       });
     }
     const id = randomBytes(6).toString('hex');
-    this.#logger.error({ err: error, method: call.method, error_id: id }, 'a call failed by a defect');
+    this.#logger.error({ err: error, method, error_id: id }, 'a call failed by a defect');
     if (error instanceof InvariantError) this.#hooks.onFatal(error);
     return new HansardError('INTERNAL', `a defect of this node, logged as ${id}`, { error_id: id });
   }

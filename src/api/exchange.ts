@@ -5,8 +5,7 @@
  * stream may hold is bounded: past a bound it is not read until answers are gone.
  */
 import type { ServerDuplexStream } from '@grpc/grpc-js';
-import { MalformedError } from '../common/bytes.js';
-import { HansardError } from '../common/errors.js';
+import type { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
 import { encodeErrorDetails, wireMessage } from '../common/status.js';
 import {
@@ -39,6 +38,7 @@ export const defaultExchangeLimits: ExchangeLimits = Object.freeze({
   messageBytes: 1024 * 1024,
 });
 
+const exchangeName = 'hansard.v1.ExchangeService/Exchange';
 const answerTag = 0x0a;
 
 /** One message with calls: read as far as the bounds allow. */
@@ -136,9 +136,8 @@ export class ExchangeStream {
         }
       }
     } catch (error) {
-      if (!(error instanceof HansardError || error instanceof MalformedError)) throw error;
       // Which call it was can't be told, so nobody can be answered.
-      this.#fail(error instanceof HansardError ? error : invalidArgument('calls', error.message));
+      this.#fail(error);
       return;
     }
     if (this.#blocked || this.#inboxes.length > 0) this.#stream.pause();
@@ -204,7 +203,11 @@ export class ExchangeStream {
       const batch = count === this.#answers.length ? this.#answers : this.#answers.slice(0, count);
       this.#answers = count === this.#answers.length ? [] : this.#answers.slice(count);
       this.#answerBytes -= bytes;
-      this.#full = !this.#stream.write(encodeAnswers(batch));
+      try {
+        this.#full = !this.#stream.write(encodeAnswers(batch));
+      } catch (error) {
+        this.#fail(error);
+      }
     }
     if (this.#closed) return;
     this.#pump();
@@ -223,9 +226,10 @@ export class ExchangeStream {
     this.#stream.end();
   }
 
-  #fail(error: HansardError): void {
+  /** Ends the stream with a status: a request never ends the process. */
+  #fail(error: unknown): void {
     if (this.#closed) return;
-    this.#stream.emit('error', grpcStatusOf(error));
+    this.#stream.emit('error', grpcStatusOf(this.#calls.errorOf(exchangeName, error)));
     this.#close();
   }
 

@@ -343,6 +343,25 @@ t.test('a defect ends in INTERNAL; a broken invariant also ends the process', as
   t.ok(await h.append({ channel: 'c', messages: [text('still here')] }));
 });
 
+t.test('the hook for identity and rights refuses before the handler', async (t) => {
+  const h = await Harness.start(new FakeNode(), {
+    hooks: {
+      admit(call) {
+        if (call.method.endsWith('/AppendMessages'))
+          throw new HansardError('NOT_IMPLEMENTED', `not ${call.origin}`);
+      },
+      onFatal() {},
+    },
+  });
+  t.teardown(() => h.stop());
+  t.match(await h.refused({ channel: 'c', messages: [text('x')] }), {
+    reason: 'NOT_IMPLEMENTED',
+    message: 'not grpc',
+  });
+  t.equal(h.node.proposals, 0);
+  t.ok(await h.call('ClusterService/GetCluster', {}));
+});
+
 t.test('GetCluster, health and reflection', async (t) => {
   const h = await Harness.start();
   t.teardown(() => h.stop());
