@@ -30,8 +30,8 @@ export interface Random {
 
 /**
  * A sorted map of bytes to bytes: LevelDB, or its simulated stand-in. Keys
- * compare bytewise. Buffers given to `put` must not be changed afterwards;
- * buffers handed out belong to the caller.
+ * compare bytewise. `put` copies what it is given, so that the caller may use
+ * its buffers again; buffers handed out belong to the caller.
  */
 export interface Kv {
   get(key: Uint8Array): Promise<Uint8Array | undefined>;

@@ -72,21 +72,18 @@ export class BlockCutter {
 /** Same producer as the event before, the next counter; same producer; another one. */
 const ProducerStep = { next: 0, same: 1, other: 2 } as const;
 
+const headerScratch = new ByteWriter(16 * 1024);
+const contentScratch = new ByteWriter(64 * 1024);
+
 /** Writes both sections of consecutive events (at least one). */
 export function writeUnit(writer: ByteWriter, events: readonly StoredEvent[], compress: boolean): void {
   const first = events[0] as StoredEvent;
-  let contentBytes = 0;
-  let headerBytes = 64;
-  for (const event of events) {
-    contentBytes += event.contentLength;
-    headerBytes += event.headerLength + 24;
-  }
-  const headers = new ByteWriter(headerBytes).uvarint(first.seq).uvarint(events.length);
-  const contents = Buffer.allocUnsafe(contentBytes);
+  // Nothing of these leaves this function but copies.
+  const headers = headerScratch.truncate(0).uvarint(first.seq).uvarint(events.length);
+  const contents = contentScratch.truncate(0);
   let time = 0;
   let producer = 0;
   let counter = 0;
-  let at = 0;
   for (const event of events) {
     headers.uvarint(event.commitTimeUs - time);
     time = event.commitTimeUs;
@@ -100,13 +97,12 @@ export function writeUnit(writer: ByteWriter, events: readonly StoredEvent[], co
     producer = event.producerId;
     counter = event.producerCounter;
     headers.uvarint(event.headerLength).uvarint(event.contentLength);
-    contents.set(slice(event.contentBytes, event.contentOffset, event.contentLength), at);
-    at += event.contentLength;
+    contents.bytes(slice(event.contentBytes, event.contentOffset, event.contentLength));
   }
   for (const event of events) headers.bytes(slice(event.bytes, event.headerOffset, event.headerLength));
   // Headers are commitments and checksums for the most part: not worth compressing.
   writeSection(writer, headers.finish(), false);
-  writeSection(writer, contents, compress);
+  writeSection(writer, contents.finish(), compress);
 }
 
 /** Reads and verifies both sections. The events refer to the sections' own buffers. */

@@ -13,7 +13,12 @@ const bodyAt = 9;
 
 /** A writer whose first bytes are kept for the envelope. */
 export function rowWriter(initialBytes = 256): ByteWriter {
-  return new ByteWriter(initialBytes + bodyAt).u8(rowVersion).u64big(0n);
+  return beginRow(new ByteWriter(initialBytes + bodyAt));
+}
+
+/** The same with a writer that was used before. */
+export function beginRow(writer: ByteWriter): ByteWriter {
+  return writer.truncate(0).u8(rowVersion).u64big(0n);
 }
 
 /** Completes what `rowWriter` began. */

@@ -8,7 +8,7 @@ import type { ByteReader } from '../common/bytes.js';
 import type { Kv } from '../common/env.js';
 import { type FilterHash, makeFilter, mayContain } from './filter.js';
 import { asBuffer, type Place, type RunKind, RunPart, runKey } from './keys.js';
-import { damaged, openRow, rowWriter } from './rows.js';
+import { damaged, openRow } from './rows.js';
 import { compareWithKey, keyBytes, type RunEntry, valueBytes } from './run-entry.js';
 import type { SealBatch } from './seal-batch.js';
 import type { RunInfo } from './state-codec.js';
@@ -59,7 +59,8 @@ export class RunWriter {
     await this.#endChunk();
     for (let from = 0; from < this.#firstKeys.length; from += chunksPerIndexRow) {
       const to = Math.min(from + chunksPerIndexRow, this.#firstKeys.length);
-      const writer = rowWriter()
+      const writer = this.out
+        .row()
         .uvarint(from)
         .uvarint(to - from);
       for (let i = from; i < to; i++) {
@@ -81,7 +82,7 @@ export class RunWriter {
   }
 
   #endChunk(): Promise<void> | undefined {
-    const writer = rowWriter(this.#chunkSize + 16).uvarint(this.#chunk.length);
+    const writer = this.out.row().uvarint(this.#chunk.length);
     for (const entry of this.#chunk)
       writer.uvarint(entry.timeUs).sized(keyBytes(entry)).sized(valueBytes(entry));
     const number = this.#firstKeys.length;

@@ -1,15 +1,21 @@
 /** Rows of one partition's checkpoint on their way into the (shared) LevelDB batch, counted and digested. */
 import { ByteWriter } from '../common/bytes.js';
 import type { KvBatch } from '../common/env.js';
+import { assert } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
-import { checksumOfRow, sealRow } from './rows.js';
+import { beginRow, checksumOfRow, sealRow } from './rows.js';
 import type { Slicer } from './slices.js';
+
+/** A row is begun and put within one turn, so all batches may share it. */
+const rowScratch = new ByteWriter(32 * 1024);
 
 export class SealBatch {
   rowCount = 0;
   bytes = 0;
   /** Chain over the checksums of the rows, which cover key and value. */
-  #checksums = new ByteWriter(4096);
+  readonly #checksums = new ByteWriter(4096);
+  readonly #writer = rowScratch;
+  #writing = false;
   #digest: bigint;
 
   constructor(
@@ -20,9 +26,19 @@ export class SealBatch {
     this.#digest = previousDigest;
   }
 
-  /** Completes and adds a row that `rowWriter` began; then, where the slice is over, a pause. */
+  /** The writer for the next row, to be filled and put in this very turn: all rows share its memory. */
+  row(): ByteWriter {
+    assert(!this.#writing, 'one row at a time');
+    this.#writing = true;
+    return beginRow(this.#writer);
+  }
+
+  /** Completes and adds the row that `row` began; then, where the slice is over, a pause. */
   put(key: Uint8Array, writer: ByteWriter): Promise<void> | undefined {
+    assert(this.#writing && writer === this.#writer, 'a row is put with the writer it was begun with');
+    this.#writing = false;
     const row = sealRow(key, writer);
+    // Copied by the batch, so the memory is free for the next row.
     this.batch.put(key, row);
     this.rowCount++;
     this.bytes += key.length + row.length;
@@ -47,6 +63,6 @@ export class SealBatch {
   #fold(): void {
     if (this.#checksums.length === 0) return;
     this.#digest = xxh64Seeded(this.#checksums.finish(), this.#digest);
-    this.#checksums = new ByteWriter(4096);
+    this.#checksums.truncate(0);
   }
 }

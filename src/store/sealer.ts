@@ -95,6 +95,9 @@ export function finishSeal(state: PartitionState, sealed: Sealed): void {
 
 // ---- channels
 
+/** Used within one turn. */
+const unitScratch = new ByteWriter(16 * 1024);
+
 async function sealChannels(
   state: PartitionState,
   frozen: FrozenTail,
@@ -175,14 +178,14 @@ async function sealChannel(
   const nameInBytes = nameBytes(tenant, name);
   if (before === undefined) {
     const key = nameKey(RowKind.channelName, state.place, nameInBytes);
-    const pause = out.put(key, rowWriter(16).uvarint(id));
+    const pause = out.put(key, out.row().uvarint(id));
     if (pause !== undefined) await pause;
     // Early is harmless: until the batch is there, the frozen tail answers for it.
     state.sealed.names.add(nameInBytes);
   }
   const sealed = await sealEvents(state, channel, before, out);
   const key = nameKey(RowKind.channel, state.place, nameInBytes);
-  const writer = rowWriter(512 + (sealed.openUnit?.length ?? 0));
+  const writer = out.row();
   writeChannel(writer, sealed);
   const pause = out.put(key, writer);
   if (pause !== undefined) await pause;
@@ -213,7 +216,7 @@ async function sealEvents(
   const open = cutter.open;
   let openUnit: Uint8Array | undefined;
   if (open.length > 0) {
-    const writer = new ByteWriter(state.shared.blockBytes + 512);
+    const writer = unitScratch.truncate(0);
     writeUnit(writer, open, false);
     // Its own bytes: it may stay in the cache for long.
     openUnit = Uint8Array.from(writer.finish());
@@ -233,7 +236,7 @@ function putBlock(
   out: SealBatch,
 ): Promise<void> | undefined {
   const key = blockKey(state.place, channelId, (events[0] as StoredEvent).seq);
-  const writer = rowWriter(state.shared.blockBytes + 512);
+  const writer = out.row();
   writeUnit(writer, events, true);
   // Compressing costs more than copying: count the events' bytes as well.
   const pause = out.put(key, writer);
@@ -254,7 +257,7 @@ async function sealProducers(state: PartitionState, frozen: FrozenTail, out: Sea
       continue;
     }
     if (!known(id)) count++;
-    const writer = rowWriter(64 + 48 * producer.state.answers.length);
+    const writer = out.row();
     writeProducer(writer, producer.state);
     const pause = out.put(key, writer);
     if (pause !== undefined) await pause;
