@@ -5,8 +5,8 @@
 
 import type { Clock } from '../common/env.js';
 import { assert, InvariantError } from '../common/errors.js';
-import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
-import type { Entry, HardState } from '../common/log-types.js';
+import type { PartitionId, ReplicaId } from '../common/ids.js';
+import type { Entry } from '../common/log-types.js';
 import { type Logger, silentLogger } from '../common/logger.js';
 import { BatchFlag, batchBytesMax, encodeBatch, moveBatch, type RowSource, storedBytes } from './batch.js';
 import type { LogDevice, SegmentFile } from './device.js';
@@ -15,6 +15,15 @@ import { type LogIdentity, type Replayed, replay } from './replay.js';
 import { alignBytes, alignUp, encodeHeader, headerBytes, segmentSeed } from './segment-header.js';
 import { Segments } from './segments.js';
 import type { GroupLog, GroupWrite, ReplayReport, Wal, WalStats } from './types.js';
+import {
+  closingItem,
+  emptyItem,
+  type Flight,
+  type Item,
+  payloadBytes,
+  storedSum,
+  WriteQueue,
+} from './write-queue.js';
 
 const MiB = 1024 * 1024;
 
@@ -57,29 +66,12 @@ export async function openWal(options: WalOptions): Promise<Wal> {
 /** Groups that may join between a batch's gathering and its table. */
 const groupsToCome = 64;
 
-/** A queued write of one group, or of none (a callback alone). */
-interface Item {
-  readonly group: Group | undefined;
-  readonly epoch: number;
-  readonly hardState: HardState | undefined;
-  entries: readonly Entry[];
-  readonly reset: { readonly index: Index; readonly term: Term } | undefined;
-  /** The closing batch: no entries, but whatever is not on disk yet. */
-  readonly closing: boolean;
-  done: (() => void) | undefined;
-}
-
 /** Where a synced batch's entries begin. */
 interface Written {
   readonly segment: number;
   readonly payloadAt: number;
   /** The payload as written; valid until the next batch is packed. */
   readonly payload: Buffer;
-}
-
-interface Flight {
-  readonly items: Item[];
-  readonly bytes: number;
 }
 
 class Log implements Wal, GroupSpace {
@@ -100,7 +92,7 @@ class Log implements Wal, GroupSpace {
   #previous = 0n;
   #staging: Buffer = Buffer.alloc(0);
 
-  #queue: Item[] = [];
+  readonly #queue = new WriteQueue();
   #running = false;
   #failed: Error | undefined;
   #closing = false;
@@ -306,7 +298,7 @@ class Log implements Wal, GroupSpace {
     await Promise.resolve();
     let finished: Flight | undefined;
     for (;;) {
-      const flight = this.#gather();
+      const flight = this.#queue.gather(Math.min(this.#maxBatchBytes, this.#roomInSegment()));
       const written = flight === undefined ? undefined : this.#submit(flight);
       // The disk is busy with the next batch while the last one's callbacks run.
       written?.catch(() => {});
@@ -326,7 +318,7 @@ class Log implements Wal, GroupSpace {
   #fail(error: unknown): void {
     if (this.#failed !== undefined) return;
     this.#failed = error instanceof Error ? error : new InvariantError(String(error));
-    this.#queue = [];
+    this.#queue.clear();
     for (const waiter of this.#idleWaiters.splice(0)) waiter();
     this.#options.onFailure(this.#failed);
   }
@@ -334,44 +326,6 @@ class Log implements Wal, GroupSpace {
   #idle(): Promise<void> {
     if (!this.#running || this.#failed !== undefined) return Promise.resolve();
     return new Promise((resolve) => this.#idleWaiters.push(resolve));
-  }
-
-  /** Takes from the queue what fits into one batch. */
-  #gather(): Flight | undefined {
-    if (this.#queue.length === 0) return undefined;
-    const room = Math.min(this.#maxBatchBytes, this.#roomInSegment());
-    const items: Item[] = [];
-    let payload = 0;
-    for (const item of this.#queue) {
-      const size = storedSum(item.entries);
-      if (batchBytesMax(items.length + 1, payload + size) > room) break;
-      items.push(item);
-      payload += size;
-    }
-    if (items.length === 0) items.push(this.#takePart(this.#queue[0] as Item, room));
-    // One splice: shifting one by one would be quadratic under load.
-    else if (items.length === this.#queue.length) this.#queue = [];
-    else this.#queue.splice(0, items.length);
-    let bytes = 0;
-    for (const item of items) bytes += payloadBytes(item.entries);
-    return { items, bytes };
-  }
-
-  /** The first entries of an item that is too large for one batch; the rest stays in the queue. */
-  #takePart(item: Item, room: number): Item {
-    let count = 1;
-    let size = storedBytes(item.entries[0] as Entry);
-    for (; count < item.entries.length; count++) {
-      size += storedBytes(item.entries[count] as Entry);
-      if (batchBytesMax(1, size) > room) break;
-    }
-    if (count === item.entries.length) {
-      this.#queue.shift();
-      return item;
-    }
-    const part: Item = { ...item, entries: item.entries.slice(0, count), done: undefined };
-    this.#queue[0] = { ...item, hardState: undefined, entries: item.entries.slice(count) };
-    return part;
   }
 
   /** Undefined: callbacks alone, nothing to write. */
@@ -526,34 +480,6 @@ class Log implements Wal, GroupSpace {
   }
 }
 
-function closingItem(): Item {
-  return { ...emptyItem(), closing: true };
-}
-
-function emptyItem(): Item {
-  return {
-    group: undefined,
-    epoch: 0,
-    hardState: undefined,
-    entries: [],
-    reset: undefined,
-    closing: false,
-    done: undefined,
-  };
-}
-
 function runCallbacks(flight: Flight): void {
   for (const item of flight.items) item.done?.();
-}
-
-function payloadBytes(entries: readonly Entry[]): number {
-  let bytes = 0;
-  for (const entry of entries) bytes += entry.sizeBytes;
-  return bytes;
-}
-
-function storedSum(entries: readonly Entry[]): number {
-  let bytes = 0;
-  for (const entry of entries) bytes += storedBytes(entry);
-  return bytes;
 }
