@@ -81,13 +81,12 @@ function listChannels(services: Services): Handler {
         return source;
       }),
     );
-    const rows = await mergeByName(sources, size + 1, atOnce);
-    const page = rows.slice(0, size);
+    const { page, more } = await mergeByName(sources, size, atOnce);
     const last = page.at(-1);
-    const more = rows.length > size && last !== undefined;
     return encode({
       channels: page.map(({ channel, partition }) => channelMessage(channel, partition)),
-      next_page_token: more ? tokens.page(bound, (writer) => writer.string(last.channel.name)) : '',
+      next_page_token:
+        more && last !== undefined ? tokens.page(bound, (writer) => writer.string(last.channel.name)) : '',
     });
   };
 
@@ -133,24 +132,42 @@ class NameSource {
   }
 }
 
+interface ChannelRow {
+  readonly channel: ChannelState;
+  readonly partition: PartitionId;
+}
+
+/** The first `count` channels of all sources, fewer where they are large; `more`: there are others behind them. */
 async function mergeByName(
   sources: readonly NameSource[],
   count: number,
   atOnce: number,
-): Promise<{ channel: ChannelState; partition: PartitionId }[]> {
-  const rows: { channel: ChannelState; partition: PartitionId }[] = [];
-  while (rows.length < count) {
+): Promise<{ page: ChannelRow[]; more: boolean }> {
+  const page: ChannelRow[] = [];
+  let bytes = 0;
+  for (;;) {
     let first: NameSource | undefined;
     for (const source of sources) {
       if (source.dry) await source.fetch(undefined, atOnce);
       if (source.head === undefined) continue;
       if (first?.head === undefined || compareBytewise(source.head.name, first.head.name) < 0) first = source;
     }
-    if (first?.head === undefined) break;
-    rows.push({ channel: first.head, partition: first.partition });
+    if (first?.head === undefined) return { page, more: false };
+    bytes += weightOf(first.head);
+    if (page.length === count || (page.length > 0 && bytes > limits.pageBytes)) return { page, more: true };
+    page.push({ channel: first.head, partition: first.partition });
     first.take();
   }
-  return rows;
+}
+
+/** About the encoded bytes of a channel, rather too many. */
+function weightOf(channel: ChannelState): number {
+  let characters = channel.name.length + channel.title.length + channel.class.length;
+  for (const [name, value] of channel.labels) characters += name.length + value.length + 4;
+  for (const { id, displayName, role } of channel.participants) {
+    characters += id.length + displayName.length + role.length + 4;
+  }
+  return 256 + 3 * characters;
 }
 
 /** Order of the names' UTF-8 bytes, which differs from that of UTF-16 where surrogates are. */

@@ -234,6 +234,30 @@ t.test('channels: created with a request id, got, listed in the order of their b
   t.equal(h.node.barriers.length, 1, 'a tag in the prefix fixes the partition');
 });
 
+t.test('a page of large channels ends early', async (t) => {
+  const h = await Harness.start();
+  t.teardown(() => h.stop());
+  const participants = Array.from({ length: 1_000 }, (_, i) => ({
+    id: `u${i}`,
+    display_name: 'x'.repeat(250),
+    role: 'y'.repeat(250),
+  }));
+  for (let i = 0; i < 6; i++)
+    await h.call('ChannelService/CreateChannel', { channel: { name: `large-${i}`, participants } });
+  const sizes: number[] = [];
+  let page_token = '';
+  do {
+    const page = await h.call('ChannelService/ListChannels', { page_token });
+    sizes.push(page.channels.length);
+    page_token = page.next_page_token;
+  } while (page_token !== '');
+  t.equal(
+    sizes.reduce((a, b) => a + b, 0),
+    6,
+  );
+  t.ok(sizes.length > 1 && !sizes.includes(0), `pages of ${sizes}`);
+});
+
 t.test('reads: levels and tokens', async (t) => {
   const h = await Harness.start();
   t.teardown(() => h.stop());
