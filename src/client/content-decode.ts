@@ -68,8 +68,9 @@ const number =
 const texts =
   (name: string): FieldReader =>
   (into, r) => {
-    (into[name] ??= [] as string[]) as string[];
-    (into[name] as string[]).push(r.string());
+    const list = (into[name] as string[] | undefined) ?? [];
+    list.push(r.string());
+    into[name] = list;
   };
 /** One of a oneof: the last on the wire counts. */
 const choice =

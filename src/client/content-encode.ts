@@ -156,8 +156,8 @@ function writeRef(w: BackWriter, field: number, ref: MessageRef, position: numbe
 
 /** google.protobuf.Timestamp from whole microseconds. */
 export function writeTimestamp(w: BackWriter, timeUs: number): void {
-  // 0001-01-01 to 9999-12-31, as the type defines it.
-  if (!Number.isSafeInteger(timeUs) || timeUs < -62_135_596_800_000_000)
+  // A double holds the microseconds of the years 1684 to 2255 exactly.
+  if (!Number.isSafeInteger(timeUs))
     throw invalid('client_time', `not a time in whole microseconds: ${timeUs}`);
   const seconds = Math.floor(timeUs / 1_000_000);
   w.int(2, (timeUs - seconds * 1_000_000) * 1000);

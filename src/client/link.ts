@@ -41,6 +41,8 @@ const frameTargetBytes = 512 * 1024;
 const framesUnsentMax = 4;
 /** How long a node may take to accept a connection. */
 const connectTimeoutMs = 2_000;
+/** A connection that failed just before is waited for this long to try again. */
+const backoffWaitMs = 200;
 /** An answer may be this late beyond the server's own deadline before the call counts as lost. */
 const answerGraceMs = 500;
 const sweepIntervalMs = 100;
@@ -88,14 +90,18 @@ class Connection {
       const state = channel.getConnectivityState(true);
       if (state === connectivityState.READY) return undefined;
       if (state === connectivityState.SHUTDOWN) return this.#unreachable('the client is closed');
-      if (state === connectivityState.CONNECTING) tried = true;
-      // A failure from before this attempt says nothing: wait out the (short) backoff.
-      if (state === connectivityState.TRANSIENT_FAILURE && tried)
-        return this.#unreachable('connection refused');
+      const isBackingOff = state === connectivityState.TRANSIENT_FAILURE;
+      if (isBackingOff && tried) return this.#unreachable('connection refused');
+      tried ||= state === connectivityState.CONNECTING;
+      // A failure from before this attempt says little: wait for the next one, but not for long.
+      const until = isBackingOff ? Math.min(deadline, Date.now() + backoffWaitMs) : deadline;
       const changed = await new Promise<boolean>((resolve) =>
-        channel.watchConnectivityState(state, deadline, (error) => resolve(error === undefined)),
+        channel.watchConnectivityState(state, until, (error) => resolve(error === undefined)),
       );
-      if (!changed) return this.#unreachable(`no connection within ${connectTimeoutMs} ms`);
+      if (!changed)
+        return this.#unreachable(
+          isBackingOff ? 'connection refused' : `no connection within ${connectTimeoutMs} ms`,
+        );
     }
   }
   #unreachable(problem: string): HansardError {

@@ -46,7 +46,6 @@ export function parseTarget(url: string): Target {
   const slash = rest.indexOf('/');
   const hosts = slash < 0 ? rest : rest.slice(0, slash);
   const tenant = slash < 0 ? '' : rest.slice(slash + 1).replace(/\/$/, '');
-  requireTenant(tenant);
   const endpoints = hosts.split(',').map((host) => host.trim());
   for (const endpoint of endpoints) {
     const port = Number(/^(?:\[[0-9a-fA-F:.]+\]|[^\s:/@?#]+):(\d{1,5})$/.exec(endpoint)?.[1]);
@@ -60,6 +59,7 @@ export function parseTarget(url: string): Target {
         },
       );
   }
+  requireTenant(tenant);
   return { endpoints, tenant };
 }
 

@@ -24,17 +24,17 @@ export class LaneSet {
     readonly budget: Budget,
   ) {}
 
-  /** The append's bytes are counted until `finished`. */
+  /** The append's bytes are counted until `finished`, which every end of an append calls. */
   submit(append: Append): void {
+    this.#queuedBytes += append.bytes;
     if (this.#closed) return append.onFailure(closedError());
     const { queuedBytes } = this.router.options;
-    if (this.#queuedBytes > 0 && this.#queuedBytes + append.bytes > queuedBytes)
+    if (this.#queuedBytes > queuedBytes && this.#queuedBytes > append.bytes)
       return append.onFailure(
         new HansardError('OVERLOADED', `more than ${queuedBytes} bytes of appends wait in this client`, {
           limit: queuedBytes,
         }),
       );
-    this.#queuedBytes += append.bytes;
     this.#ticker ??= setInterval(() => this.#tick(), tickMs);
     const partition = this.router.partitionOf(append.channel);
     if (partition === undefined || this.#unrouted.length > 0) {

@@ -20,7 +20,10 @@ const refreshSpacingMs = 100;
 /** A read or open is tried elsewhere after this long without an answer. */
 const attemptTimeoutMs = 2_000;
 const backoffFirstMs = 20;
-const backoffMaxMs = 1_000;
+/** A new leader is found this soon after it is there; elections take a few hundred ms. */
+const backoffMaxMs = 250;
+/** Of a call beyond the server's own deadline. */
+const attemptGraceMs = 50;
 /** NOT_LEADER hints followed at once, before waiting. */
 const hintsFollowed = 3;
 
@@ -47,6 +50,8 @@ export class Router {
   /** Where the next call without a known leader goes. */
   #turn = 0;
   #refreshing: Promise<ClusterInfo | HansardError> | undefined;
+  /** Why the last attempt to read the map failed. */
+  #mapError: HansardError = new HansardError('UNREACHABLE', 'no node answered in time');
   #refreshedAtMs = Number.NEGATIVE_INFINITY;
   #closed = false;
 
@@ -141,7 +146,8 @@ export class Router {
   async known(deadlineMs: number): Promise<number> {
     for (let attempt = 0; ; attempt++) {
       if (this.partitionCount !== undefined) return this.partitionCount;
-      const result = await this.#refresh();
+      const leftMs = Math.max(0, deadlineMs - performance.now());
+      const result = (await within(this.#refresh(), leftMs)) ?? this.#mapError;
       if (this.partitionCount !== undefined) return this.partitionCount;
       if (this.#closed) throw closedError();
       if (performance.now() >= deadlineMs)
@@ -168,7 +174,8 @@ export class Router {
     this.#refreshing ??= this.#readMap().then((result) => {
       this.#refreshing = undefined;
       this.#refreshedAtMs = performance.now();
-      if (!(result instanceof HansardError)) this.#learn(result);
+      if (result instanceof HansardError) this.#mapError = result;
+      else this.#learn(result);
       return result;
     });
     return this.#refreshing;
@@ -187,6 +194,7 @@ export class Router {
       );
       if (outcome.ok) return outcome.value;
       last = outcome.error;
+      this.#mapError = last;
     }
     return last;
   }
@@ -261,17 +269,18 @@ function attemptOn<T>(
   read: (response: Uint8Array) => T,
 ): Promise<Attempt<T>> {
   return new Promise((resolve) => {
+    // Also ends what waits for a connection; an answer that comes after is nobody's.
+    const timer = setTimeout(() => {
+      const reason = link.failedAtMs > 0 ? 'UNREACHABLE' : 'DEADLINE_EXCEEDED';
+      resolve({
+        ok: false,
+        error: new HansardError(reason, `${link.address}: no answer in time`),
+        inDoubt: true,
+      });
+    }, timeoutMs + attemptGraceMs);
     const done = (outcome: Outcome): void => {
-      if (!outcome.ok) return resolve(outcome);
-      try {
-        resolve({ ok: true, value: read(outcome.response) });
-      } catch (cause) {
-        const error =
-          cause instanceof HansardError
-            ? cause
-            : new HansardError('INTERNAL', `unreadable answer from ${link.address}: ${cause}`, {}, { cause });
-        resolve({ ok: false, error, inDoubt: false });
-      }
+      clearTimeout(timer);
+      resolve(outcome.ok ? readOutcome(link, outcome.response, read) : outcome);
     };
     const call = {
       method,
@@ -286,11 +295,23 @@ function attemptOn<T>(
   });
 }
 
+function readOutcome<T>(link: Link, response: Uint8Array, read: (response: Uint8Array) => T): Attempt<T> {
+  try {
+    return { ok: true, value: read(response) };
+  } catch (cause) {
+    const error =
+      cause instanceof HansardError
+        ? cause
+        : new HansardError('INTERNAL', `unreadable answer from ${link.address}: ${cause}`, {}, { cause });
+    return { ok: false, error, inDoubt: false };
+  }
+}
+
 export function isFailed(link: Link): boolean {
   return link.failedAtMs > 0 && performance.now() - link.failedAtMs < avoidFailedMs;
 }
 
-/** Doubles up to a second; between half and the whole, so that clients do not come back together. */
+/** Doubles up to `backoffMaxMs`; between half and the whole, so that clients do not come back together. */
 export function backoffMs(failures: number): number {
   const full = Math.min(backoffMaxMs, backoffFirstMs * 2 ** Math.min(failures, 10));
   return full * (0.5 + Math.random() / 2);
@@ -302,6 +323,15 @@ export function closedError(): HansardError {
 
 function lateError(method: Method): HansardError {
   return new HansardError('DEADLINE_EXCEEDED', `${method} was not answered in time`);
+}
+
+/** Undefined where the time is up first. */
+function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, ms, undefined);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
 function sleep(ms: number): Promise<void> {

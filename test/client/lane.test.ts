@@ -1,0 +1,319 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import t from 'tap';
+import type { Client } from '../../src/client/client.js';
+import type { ClientOptions } from '../../src/client/index.js';
+import { connect, HansardError } from '../../src/client/index.js';
+import { type AppendSeen, FakeCluster, type Fate } from './fake-cluster.js';
+
+async function start(
+  t: { teardown(fn: () => unknown): void },
+  nodes: number,
+  options: ClientOptions & { serverWindow?: number } = {},
+): Promise<{ cluster: FakeCluster; client: Client }> {
+  const { serverWindow, ...clientOptions } = options;
+  const cluster = new FakeCluster(serverWindow === undefined ? {} : { window: serverWindow });
+  await cluster.start(nodes);
+  const client = connect(cluster.url, clientOptions);
+  t.teardown(async () => {
+    await client.close();
+    await cluster.stop();
+  });
+  return { cluster, client };
+}
+
+const names = (count: number): string[] => Array.from({ length: count }, (_, i) => `m${i}`);
+const apply: Fate = { do: 'apply' };
+
+/** The reason of each rejection, the first seq of each success. */
+async function outcomes(promises: Promise<{ seq: number }>[]): Promise<(string | number)[]> {
+  const settled = await Promise.allSettled(promises);
+  return settled.map((each) =>
+    each.status === 'fulfilled' ? each.value.seq : (each.reason as HansardError).reason,
+  );
+}
+
+async function reasonOf(promise: Promise<unknown>): Promise<string> {
+  return promise.then(
+    () => 'none',
+    (error: unknown) => (error instanceof HansardError ? error.reason : String(error)),
+  );
+}
+
+/** `fate` for the nth time that an append with this text arrives, from 1. */
+function script(cluster: FakeCluster, fates: Record<string, (Fate | undefined)[]>): void {
+  const times = new Map<string, number>();
+  cluster.fate = (seen) => {
+    const text = seen.texts[0] as string;
+    const time = (times.get(text) ?? 0) + 1;
+    times.set(text, time);
+    return fates[text]?.[time - 1] ?? apply;
+  };
+}
+
+const refuse = (reason: ConstructorParameters<typeof HansardError>[0]): Fate => ({
+  do: 'refuse',
+  answer: new HansardError(reason, 'scripted'),
+});
+
+t.test('an append that got lost is sent again before those after it, which met a gap', async (t) => {
+  const { cluster, client } = await start(t, 1);
+  script(cluster, { m3: [refuse('COMMIT_UNKNOWN')] });
+  const channel = client.channel('c');
+  const seqs = await outcomes(names(10).map((text) => channel.append({ text })));
+  t.same(seqs, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+  t.same(cluster.texts('c'), names(10));
+  t.equal(cluster.producers.size, 1, 'by the same producer');
+  const counters = cluster.seen.filter((seen) => seen.texts[0] === 'm3').map((seen) => seen.counter);
+  t.same(counters, [4, 4], 'under the same counter');
+});
+
+t.test('an answer that got lost: the repeat is recognised, the caller learns the first seq', async (t) => {
+  const { cluster, client } = await start(t, 1);
+  script(cluster, { m1: [{ do: 'apply', answer: new HansardError('COMMIT_UNKNOWN', 'scripted') }] });
+  const channel = client.channel('c');
+  const results = await Promise.all(names(3).map((text) => channel.append({ text })));
+  t.same(
+    results.map(({ seq, duplicate }) => [seq, duplicate]),
+    [
+      [1, false],
+      [2, true],
+      [3, false],
+    ],
+  );
+});
+
+t.test('a refused condition that was answered twice stays refused', async (t) => {
+  const { cluster, client } = await start(t, 1);
+  script(cluster, { m1: [{ do: 'apply', answer: new HansardError('COMMIT_UNKNOWN', 'scripted') }] });
+  const channel = client.channel('c');
+  const appends = [
+    channel.append({ text: 'm0' }),
+    channel.append({ text: 'm1' }, { condition: { expectedHeadSeq: 7 } }),
+    channel.append({ text: 'm2' }),
+  ];
+  t.same(await outcomes(appends), [1, 'CONDITION_FAILED', 2]);
+});
+
+t.test('answers may come in any order', async (t) => {
+  const { cluster, client } = await start(t, 1);
+  cluster.delay = (seen) => (seen.counter % 7) * 4;
+  const channel = client.channel('c');
+  const seqs = await outcomes(names(50).map((text) => channel.append({ text })));
+  t.same(
+    seqs,
+    names(50).map((_, i) => i + 1),
+  );
+});
+
+t.test('NOT_LEADER: the leader that is named is used at once, the order kept', async (t) => {
+  const { cluster, client } = await start(t, 3);
+  const channel = client.channel('c');
+  await channel.append({ text: 'first' });
+  cluster.leaders = [2, 2, 2, 2];
+  const before = performance.now();
+  await Promise.all(names(100).map((text) => channel.append({ text })));
+  t.ok(performance.now() - before < 2_000);
+  t.same(cluster.texts('c'), ['first', ...names(100)]);
+  t.same(cluster.seen.at(-1)?.node, 2);
+});
+
+t.test('a node that dies with appends in flight, and another that leads after it', async (t) => {
+  const { cluster, client } = await start(t, 3, { timeoutMs: 20_000 });
+  const channel = client.channel('c');
+  await channel.append({ text: 'first' });
+  let arrived = 0;
+  cluster.fate = () => (++arrived > 40 ? { do: 'apply', answer: 'none' } : apply);
+  const appends = names(100).map((text) => channel.append({ text }));
+  await sleep(100);
+  cluster.nodes[0]?.stop();
+  cluster.fate = () => apply;
+  cluster.leaders = [-1, -1, -1, -1];
+  await sleep(150);
+  cluster.leaders = [1, 1, 1, 1];
+  cluster.term++;
+  await Promise.all(appends);
+  t.same(cluster.texts('c'), ['first', ...names(100)]);
+});
+
+t.test('all nodes die and come back', async (t) => {
+  const { cluster, client } = await start(t, 2, { timeoutMs: 20_000 });
+  const channel = client.channel('c');
+  await channel.append({ text: 'first' });
+  for (const node of cluster.nodes) node.stop();
+  const appends = names(20).map((text) => channel.append({ text }));
+  await sleep(300);
+  for (const node of cluster.nodes) await node.restart();
+  await Promise.all(appends);
+  t.same(cluster.texts('c'), ['first', ...names(20)]);
+});
+
+t.test('a refusal at the door: its caller learns it, those after it go under a new producer', async (t) => {
+  const { cluster, client } = await start(t, 1);
+  script(cluster, { m2: [refuse('INVALID_ARGUMENT')] });
+  const channel = client.channel('c');
+  t.same(await outcomes(names(6).map((text) => channel.append({ text }))), [
+    1,
+    2,
+    'INVALID_ARGUMENT',
+    3,
+    4,
+    5,
+  ]);
+  t.same(cluster.texts('c'), ['m0', 'm1', 'm3', 'm4', 'm5']);
+  t.equal(cluster.producers.size, 2, 'a late copy of m3 under its old counter could never apply');
+});
+
+t.test('a refusal at the door of the last append frees its counter', async (t) => {
+  const { cluster, client } = await start(t, 1);
+  script(cluster, { m1: [refuse('METADATA_NOT_JSON')] });
+  const channel = client.channel('c');
+  t.same(await outcomes([channel.append({ text: 'm0' })]), [1]);
+  t.same(await outcomes([channel.append({ text: 'm1' })]), ['METADATA_NOT_JSON']);
+  t.same(await outcomes([channel.append({ text: 'm2' })]), [2]);
+  t.equal(cluster.producers.size, 1);
+});
+
+t.test('a refusal at the door after an attempt in doubt leaves the outcome open', async (t) => {
+  const { cluster, client } = await start(t, 1);
+  script(cluster, { m1: [refuse('COMMIT_UNKNOWN'), refuse('INVALID_ARGUMENT')] });
+  const channel = client.channel('c');
+  t.same(await outcomes(names(4).map((text) => channel.append({ text }))), [1, 'COMMIT_UNKNOWN', 2, 3]);
+  t.same(cluster.texts('c'), ['m0', 'm2', 'm3']);
+});
+
+t.test(
+  'an expired producer: what is not in doubt goes under a new one, what is ends with the error',
+  async (t) => {
+    const { cluster, client } = await start(t, 1);
+    const channel = client.channel('c');
+    await channel.append({ text: 'first' });
+    cluster.producers.clear();
+    t.same(
+      await outcomes(names(3).map((text) => channel.append({ text }))),
+      [2, 3, 4],
+      'nothing was in doubt',
+    );
+    script(cluster, { x0: [{ do: 'apply', answer: new HansardError('COMMIT_UNKNOWN', 'scripted') }] });
+    const lost = channel.append({ text: 'x0' });
+    while (!cluster.texts('c').includes('x0')) await sleep(1);
+    cluster.producers.clear();
+    const later = channel.append({ text: 'x1' });
+    t.same(await outcomes([lost, later]), ['PRODUCER_EXPIRED', 6]);
+    t.same(cluster.texts('c'), ['first', 'm0', 'm1', 'm2', 'x0', 'x1'], 'no silent second append');
+  },
+);
+
+t.test('deadline: the last typed error where nothing can have happened, else an open outcome', async (t) => {
+  const { cluster, client } = await start(t, 1, { timeoutMs: 250 });
+  const channel = client.channel('c');
+  await channel.append({ text: 'first' });
+  cluster.fate = () => refuse('NO_QUORUM');
+  t.same(await outcomes([channel.append({ text: 'a' }), channel.append({ text: 'b' })]), [
+    'NO_QUORUM',
+    'NO_QUORUM',
+  ]);
+  cluster.fate = () => apply;
+  t.same(await outcomes([channel.append({ text: 'c' })]), [2], 'their counters are free again');
+
+  cluster.fate = () => ({ do: 'apply', answer: new HansardError('COMMIT_UNKNOWN', 'scripted') });
+  const error = await channel.append({ text: 'd' }).catch((each: HansardError) => each);
+  t.match(error, { reason: 'DEADLINE_EXCEEDED', fields: { outcome: 'unknown' } });
+  cluster.fate = () => apply;
+  t.same(
+    await outcomes([channel.append({ text: 'e' }, { timeoutMs: 5_000 })]),
+    [4],
+    'settled first, then the next',
+  );
+  t.same(cluster.texts('c'), ['first', 'c', 'd', 'e']);
+});
+
+t.test('nobody there: UNREACHABLE within the deadline', async (t) => {
+  const client = connect('hansard://127.0.0.1:1,127.0.0.1:2', { timeoutMs: 300 });
+  t.teardown(() => client.close());
+  t.same(await outcomes([client.channel('c').append({ text: 'x' })]), ['UNREACHABLE']);
+  t.equal(await reasonOf(client.cluster()), 'UNREACHABLE');
+  t.equal(await reasonOf(client.channel('c').get(1)), 'UNREACHABLE');
+});
+
+t.test('the window of the server and the bytes in flight are respected', async (t) => {
+  const { cluster, client } = await start(t, 1, { serverWindow: 8 });
+  cluster.delay = () => 2;
+  const channel = client.channel('c');
+  await Promise.all(names(100).map((text) => channel.append({ text })));
+  t.same(cluster.texts('c'), names(100));
+  t.ok(cluster.maxOutstanding <= 8, `${cluster.maxOutstanding} at once`);
+
+  const narrow = connect(cluster.url, { inFlightBytes: 3_000 });
+  t.teardown(() => narrow.close());
+  cluster.maxOutstanding = 0;
+  const wide = names(40).map((text, i) => narrow.channel(`n${i % 5}`).append({ text: text.padEnd(1_000) }));
+  await Promise.all(wide);
+  t.ok(cluster.maxOutstanding <= 2, `${cluster.maxOutstanding} of 1,000 bytes at once`);
+  const bounded = connect(cluster.url, { queuedBytes: 5_000 });
+  t.teardown(() => bounded.close());
+  const ends = await outcomes(
+    names(10).map((text) => bounded.channel('q').append({ text: text.padEnd(1_000) })),
+  );
+  t.same(ends.slice(4), Array(6).fill('OVERLOADED'));
+  t.same(cluster.texts('q').length, 4);
+});
+
+t.test('close ends what is under way', async (t) => {
+  const { cluster, client } = await start(t, 1);
+  cluster.fate = () => ({ do: 'apply', answer: 'none' });
+  const append = client.channel('c').append({ text: 'x' });
+  const other = client.channel('c2').append({ text: 'x' });
+  await sleep(50);
+  await client.close();
+  t.same(await outcomes([append, other]), ['CLIENT_CLOSED', 'CLIENT_CLOSED']);
+  t.same(await outcomes([client.channel('c').append({ text: 'y' })]), ['CLIENT_CLOSED']);
+  t.equal(await reasonOf(client.channel('c').get(1)), 'CLIENT_CLOSED');
+});
+
+t.test('a named producer: a second run adds only what is missing', async (t) => {
+  const { cluster, client } = await start(t, 2, { timeoutMs: 10_000 });
+  const lines = names(60).map((text, i) => ({ channel: i % 3 === 0 ? 'a' : 'b{a}', text }));
+  const seen: AppendSeen[] = cluster.seen;
+
+  /** One message per append, counters by partition; stops after `stop` lines. */
+  const run = async (by: Client, stop: number): Promise<(number | string)[]> => {
+    const producer = by.openProducer('file:abc');
+    const appends = lines.slice(0, stop).map(({ channel, text }, i) =>
+      producer.append(channel, [{ text }], { counter: i + 1 }).then((result) => {
+        t.equal(result.nextCounter, i + 2);
+        return { seq: result.duplicate ? -1 : (result.seqs[0] as number) };
+      }),
+    );
+    return outcomes(appends);
+  };
+  t.equal(cluster.partitionOf('a'), cluster.partitionOf('b{a}'), 'one partition');
+  await run(client, 25);
+  cluster.fate = (append) =>
+    append.counter === 40 && seen.length < 200 ? { do: 'apply', answer: 'cut' } : apply;
+  const second = connect(cluster.url, { timeoutMs: 10_000 });
+  t.teardown(() => second.close());
+  const again = await run(second, 60);
+  t.same(again.slice(0, 25), Array(25).fill(-1), 'known lines are not sent again');
+  for (const channel of ['a', 'b{a}'])
+    t.same(
+      cluster.texts(channel),
+      lines.filter((line) => line.channel === channel).map((line) => line.text),
+    );
+  const third = connect(cluster.url);
+  t.teardown(() => third.close());
+  const producer = third.openProducer('file:abc');
+  t.equal(await producer.nextCounter('a'), 61);
+  const straddling = await producer.append('a', [{ text: 'm58' }, { text: 'm59' }, { text: 'new' }], {
+    counter: 59,
+  });
+  t.match(straddling, { skipped: 2, counter: 59, nextCounter: 62 });
+  t.equal(cluster.texts('a').at(-1), 'new');
+  t.equal(await reasonOf(producer.append('a', [{ text: 'x' }], { counter: 70 })), 'PRODUCER_GAP');
+  cluster.fate = () => refuse('INVALID_ARGUMENT');
+  const failing = ['p', 'q'].map((text) => producer.append('a', [{ text }]).then(() => ({ seq: 0 })));
+  t.same(
+    await outcomes(failing),
+    ['INVALID_ARGUMENT', 'PRODUCER_GAP'],
+    'what follows a refused line is not sent',
+  );
+});
