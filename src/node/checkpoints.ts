@@ -92,8 +92,7 @@ export class Checkpoints {
   /** Drops what is sealed here and held by every member; the log of a lagging one is kept for it. */
   #cutLogs(): void {
     for (const replica of this.#context.replicas()) {
-      const { sealedIndex } = replica.store;
-      const kept = Math.min(sealedIndex, this.#context.keptByAll(replica));
+      const kept = Math.min(replica.cuttableIndex, this.#context.keptByAll(replica));
       if (kept < replica.log.firstIndex()) continue;
       const term = replica.log.term(kept);
       if (typeof term === 'number') replica.log.compact(kept, term);

@@ -110,11 +110,7 @@ export class Replica {
     this.#hardTerm = log.hardState.term;
     this.#hardVote = log.hardState.vote;
     this.#proposals = new Proposals(host.budget);
-    this.#gate = new ProducerGate(
-      host.clock,
-      settings.producerHoldMs,
-      (id) => store.producer(id)?.lastCounter ?? 0,
-    );
+    this.#gate = new ProducerGate(host.clock, settings.producerHoldMs, (id) => store.lastCounterOf(id));
     this.#reads = new ReadQueue(host.random(0x4000_0000) * 0x1000);
     this.#applier = new Applier(store, settings.applySliceBytes, {
       fill: (entries) => log.fill(entries),
@@ -149,6 +145,11 @@ export class Replica {
 
   get appliedIndex(): Index {
     return this.store.appliedIndex;
+  }
+
+  /** The log may be cut up to here: sealed, and reported to the core as applied (it hands out nothing below again). */
+  get cuttableIndex(): Index {
+    return Math.min(this.store.sealedIndex, this.#raft.appliedIndex);
   }
 
   nodeOf(replicaId: ReplicaId): NodeId | undefined {

@@ -136,6 +136,13 @@ export class PartitionStoreImpl implements PartitionStore {
     return before === undefined ? undefined : active.addProducer(cloneProducer(before), false).state;
   }
 
+  lastCounterOf(id: ProducerId): number {
+    const { active, frozen } = this.#state;
+    const known = active.producers.get(id) ?? frozen?.tail.producers.get(id);
+    if (known !== undefined) return known.deleted ? 0 : known.state.lastCounter;
+    return this.#state.sealedProducerSync(id)?.lastCounter ?? 0;
+  }
+
   producerByName(tenant: string, name: string): ProducerState | undefined {
     const { active, frozen, sealed } = this.#state;
     const key = channelName(tenant, name);

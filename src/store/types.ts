@@ -2,7 +2,7 @@
  * Applied state of a store's partitions: recent events in memory (the tail),
  * everything else in LevelDB, sealed by checkpoints.
  */
-import type { ChannelId, Index, PartitionId, Seq, Term, TimeUs } from '../common/ids.js';
+import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { ApplyState, ChannelState, StoredEvent } from '../conversation/types.js';
 
@@ -52,6 +52,11 @@ export interface PartitionStore extends ApplyState, PartitionReader {
    * of it is there already. Called when an entry is received.
    */
   prefetch(data: Uint8Array): Promise<void> | undefined;
+  /**
+   * A producer's last applied counter, 0 where it is unknown. Unlike
+   * `producer()` it may be asked outside an entry: it leaves the tail alone.
+   */
+  lastCounterOf(id: ProducerId): number;
   readonly tailBytes: number;
   /** When the oldest unsealed change was applied, ms of the monotonic clock; undefined: nothing unsealed. */
   readonly dirtySinceMs: number | undefined;

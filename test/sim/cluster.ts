@@ -1,0 +1,238 @@
+/**
+ * A whole cluster in one process: complete nodes (all of src/ below api/) on one
+ * simulated clock, with simulated disks, LevelDBs and network, driven by one
+ * seed. What is kept of a node across its lives is its disk and its database.
+ */
+import { silentLogger } from '../../src/common/logger.js';
+import { partitionOf } from '../../src/common/partitioning.js';
+import { HansardNode } from '../../src/node/node.js';
+import { partitionsOf } from '../../src/node/open.js';
+import { type MemberAddress, type NodeSettings, nodeDefaults } from '../../src/node/options.js';
+import { formatStore, openStore } from '../../src/store/store.js';
+import { createTransport } from '../../src/transport/transport.js';
+import { formatWal, openWal } from '../../src/wal/index.js';
+import type { History } from './history.js';
+import { NodeClock } from './node-clock.js';
+import { SimClock, SimRandom } from './sim-clock.js';
+import { SimDisk } from './sim-disk.js';
+import { SimKvFactory } from './sim-kv.js';
+import { SimNetwork } from './sim-network.js';
+
+export type CrashKind = 'process' | 'power';
+
+export interface SimClusterOptions {
+  readonly seed: number;
+  readonly nodes: number;
+  readonly partitions: number;
+  readonly history: History;
+}
+
+const clusterId = 'c1'.repeat(16);
+
+export class SimCluster {
+  readonly clock = new SimClock();
+  readonly random: SimRandom;
+  readonly network: SimNetwork;
+  readonly nodes: SimNode[] = [];
+  readonly history: History;
+  /** "partition/term" → node: at most one leader per term. */
+  readonly #leaders = new Map<string, number>();
+  readonly violations: string[] = [];
+
+  constructor(readonly options: SimClusterOptions) {
+    this.random = new SimRandom(options.seed);
+    this.history = options.history;
+    this.network = new SimNetwork(this.clock, this.random.fork());
+    const members = Array.from({ length: options.nodes }, (_, i) => ({
+      nodeId: i + 1,
+      peerAddress: `node${i + 1}:1`,
+      clientAddress: `node${i + 1}:2`,
+    }));
+    for (const { nodeId } of members) this.nodes.push(new SimNode(this, nodeId, members));
+  }
+
+  get living(): SimNode[] {
+    return this.nodes.filter((node) => node.node !== undefined);
+  }
+
+  /** A living node that believes itself leader. */
+  leaderOf(partition: number): HansardNode | undefined {
+    for (const { node } of this.living) {
+      if (node?.replicas().some((replica) => replica.partition === partition && replica.isLeader))
+        return node;
+    }
+    return undefined;
+  }
+
+  partitionOf(channel: string): number {
+    return partitionOf('default', channel, this.options.partitions);
+  }
+
+  /** At most one leader per term (Raft, Figure 3: election safety). */
+  observeLeaders(): void {
+    for (const { node, nodeId } of this.living) {
+      for (const replica of node?.replicas() ?? []) {
+        if (!replica.isLeader) continue;
+        const key = `${replica.partition}/${replica.term}`;
+        const known = this.#leaders.get(key);
+        if (known !== undefined && known !== nodeId) {
+          this.violations.push(
+            `partition ${replica.partition} term ${replica.term}: nodes ${known} and ${nodeId} lead`,
+          );
+        }
+        this.#leaders.set(key, nodeId);
+      }
+    }
+  }
+
+  log(line: string): void {
+    this.history.log(this.clock.monotonicMs(), line);
+  }
+}
+
+/** One node's folder, and the process that runs on it (if any). */
+export class SimNode {
+  readonly disk: SimDisk;
+  readonly database: SimKvFactory;
+  node: HansardNode | undefined;
+  clock: NodeClock;
+  /** A process runs on the folder (it may still be opening). */
+  isUp = false;
+  #formatted = false;
+  #boots = 0;
+  /** Ends the process's own doings when it is killed while it opens. */
+  #life = 0;
+  readonly settings: NodeSettings;
+  readonly storeId: string;
+
+  constructor(
+    private readonly cluster: SimCluster,
+    readonly nodeId: number,
+    private readonly members: readonly MemberAddress[],
+  ) {
+    const { random, clock } = cluster;
+    this.disk = new SimDisk({ clock, random: random.fork() });
+    this.database = new SimKvFactory({ clock, random: random.fork(), readMs: 0.3, writeMs: 2 });
+    this.clock = new NodeClock(clock);
+    this.storeId = nodeId.toString(16).padStart(16, 'a');
+    // Each node its own sizes and times: nothing replicated may depend on them.
+    this.settings = {
+      ...nodeDefaults,
+      entryBytes: 200 + random.below(5_000),
+      tailBytes: 20_000 + random.below(100_000),
+      checkpointBytes: 2_000 + random.below(20_000),
+      checkpointAgeMs: 100 + random.below(3_000),
+    };
+  }
+
+  /** Starts a process; what goes wrong in it is a violation, unless it was killed meanwhile. */
+  start(): void {
+    const life = ++this.#life;
+    this.isUp = true;
+    this.#open(life).catch((error) => this.#failed(life, error));
+  }
+
+  async #open(life: number): Promise<void> {
+    const { cluster } = this;
+    const clock = new NodeClock(cluster.clock, this.clock.offsetUs);
+    this.clock = clock;
+    const random = cluster.random.fork();
+    const ids = { clusterId, storeId: this.storeId };
+    const logIds = { clusterId: Buffer.from(clusterId, 'hex'), storeId: this.storeId };
+    if (!this.#formatted) {
+      const device = this.disk.device();
+      await formatWal(device, { ...logIds, random });
+      await device.close();
+      const kv = await this.database.open('db', { create: true });
+      const partitions = partitionsOf({
+        nodeId: this.nodeId,
+        members: this.members,
+        partitionCount: cluster.options.partitions,
+        replicationFactor: 3,
+      });
+      await formatStore({ kv, ...ids, partitions });
+      await kv.close();
+      this.#formatted = true;
+    }
+    const kv = await this.database.open('db', { create: false });
+    const store = await openStore({ kv, ...ids, clock, logger: silentLogger });
+    const wal = await openWal({
+      device: this.disk.device(),
+      ...logIds,
+      clock,
+      logger: silentLogger,
+      segmentBytes: 64 * 1024,
+      onFailure: (error) => this.#failed(life, error),
+    });
+    const bootId = (++this.#boots * 256 + this.nodeId).toString(16).padStart(16, '0');
+    const identity = {
+      clusterId,
+      incarnation: 1,
+      nodeId: this.nodeId,
+      storeId: this.storeId,
+      bootId,
+      version: 'sim',
+    };
+    const transport = createTransport({
+      self: identity,
+      peers: this.members.map((member) => ({ nodeId: member.nodeId, address: member.peerAddress })),
+      network: cluster.network.node(this.nodeId, `node${this.nodeId}:1`),
+      clock,
+      random,
+      pins: {
+        getPinned: (nodeId) => decode(store.getFact(`store-of/${nodeId}`)),
+        pin: (nodeId, storeId) => store.putFact(`store-of/${nodeId}`, Buffer.from(storeId)),
+      },
+      logger: silentLogger,
+    });
+    if (life !== this.#life) return;
+    const node = new HansardNode({
+      identity,
+      nodes: this.members,
+      partitionCount: cluster.options.partitions,
+      replicationFactor: 3,
+      settings: this.settings,
+      clock,
+      random,
+      logger: silentLogger,
+      wal,
+      store,
+      transport,
+      onFatal: (error) => this.#failed(life, error),
+    });
+    this.node = node;
+    await node.start();
+    cluster.log(`node ${this.nodeId} up`);
+  }
+
+  /** The process is gone at once; `power`: so is what the disk had not synced. */
+  kill(kind: CrashKind): void {
+    if (!this.isUp) return;
+    this.isUp = false;
+    this.cluster.log(`node ${this.nodeId} ${kind === 'power' ? 'loses power' : 'is killed'}`);
+    this.#life++;
+    this.node = undefined;
+    this.clock.kill();
+    this.cluster.network.kill(this.nodeId);
+    const database = this.database.disk('db');
+    if (kind === 'power') {
+      this.disk.losePower();
+      database.powerLoss();
+    } else {
+      this.disk.crash();
+      database.processDeath();
+    }
+  }
+
+  #failed(life: number, error: unknown): void {
+    if (life !== this.#life) return;
+    this.cluster.violations.push(
+      `node ${this.nodeId}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+    );
+    this.kill('process');
+  }
+}
+
+function decode(bytes: Uint8Array | undefined): string | undefined {
+  return bytes === undefined ? undefined : Buffer.from(bytes).toString();
+}

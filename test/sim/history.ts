@@ -1,0 +1,30 @@
+/** What clients were told, and what the cluster holds in the end. */
+export interface Acknowledged {
+  readonly client: string;
+  readonly channel: string;
+  readonly seq: number;
+  /** The message's text; unique, so that it names the append. */
+  readonly text: string;
+}
+
+export class History {
+  readonly acknowledged: Acknowledged[] = [];
+  /** Appends whose outcome no client ever learned. */
+  readonly unknown = new Set<string>();
+  readonly refused = new Set<string>();
+  /** Readable trace; the newest lines only. */
+  readonly trace: string[] = [];
+  #lines = 0;
+
+  constructor(private readonly keep = 4_000) {}
+
+  log(atMs: number, line: string): void {
+    this.#lines++;
+    this.trace.push(`${atMs.toFixed(3)} ${line}`);
+    if (this.trace.length > this.keep * 2) this.trace.splice(0, this.keep);
+  }
+
+  get lines(): number {
+    return this.#lines;
+  }
+}

@@ -1,0 +1,338 @@
+/**
+ * One seed: load with faults, then healing, then the checks. The same seed gives
+ * the same history, byte for byte.
+ */
+import type { StoredEvent } from '../../src/conversation/types.js';
+import type { Replica } from '../../src/partition/replica.js';
+import { SimClient } from './client.js';
+import { SimCluster, type SimNode } from './cluster.js';
+import { History } from './history.js';
+
+export interface SimResult {
+  readonly seed: number;
+  readonly violations: string[];
+  readonly acknowledged: number;
+  readonly crashes: number;
+  readonly simulatedMs: number;
+  readonly trace: readonly string[];
+  /** Two runs of a seed must agree on it. */
+  readonly fingerprint: string;
+}
+
+export interface SimOptions {
+  readonly seed: number;
+  readonly nodes?: number;
+  /** Load with faults, simulated ms. */
+  readonly faultMs?: number;
+}
+
+/** Everything must have settled by then once nothing breaks any more, simulated ms. */
+const healMs = 60_000;
+
+export async function runSeed(options: SimOptions): Promise<SimResult> {
+  const run = new SeedRun(options);
+  return run.run();
+}
+
+class SeedRun {
+  readonly #cluster: SimCluster;
+  readonly #history = new History();
+  readonly #faultMs: number;
+  #crashes = 0;
+  readonly #seed: number;
+
+  constructor(options: SimOptions) {
+    this.#seed = options.seed;
+    this.#faultMs = options.faultMs ?? 10_000;
+    this.#cluster = new SimCluster({
+      seed: options.seed,
+      nodes: options.nodes ?? 3,
+      partitions: 3,
+      history: this.#history,
+    });
+  }
+
+  async run(): Promise<SimResult> {
+    const { clock, nodes, violations } = this.#cluster;
+    for (const node of nodes) node.start();
+    await clock.run(3_000);
+    const clients = this.#startClients();
+    await this.#faults();
+    // A broken promise ends the run: what follows from it would only hide it.
+    if (violations.length > 0) return this.#result();
+    await this.#heal();
+    const stopping = Promise.all(clients.map((client) => client.stop()));
+    let stopped = false;
+    stopping.then(
+      () => {
+        stopped = true;
+      },
+      (error) => this.#violation('a client failed', error),
+    );
+    if (!(await clock.until(() => stopped, healMs)))
+      violations.push('liveness: calls did not end after healing');
+    await this.#settle();
+    if (violations.length === 0) await this.#check();
+    return this.#result();
+  }
+
+  #result(): SimResult {
+    const { clock, violations } = this.#cluster;
+    return {
+      seed: this.#seed,
+      violations,
+      acknowledged: this.#history.acknowledged.length,
+      crashes: this.#crashes,
+      simulatedMs: clock.monotonicMs(),
+      trace: this.#history.trace,
+      fingerprint: `${this.#history.lines}/${this.#history.acknowledged.length}/${clock.monotonicMs()}`,
+    };
+  }
+
+  #startClients(): SimClient[] {
+    const { clock, random } = this.#cluster;
+    const world = {
+      clock,
+      random,
+      history: this.#history,
+      partitionCount: this.#cluster.options.partitions,
+      leaderOf: (partition: number) => this.#cluster.leaderOf(partition),
+      partitionOf: (channel: string) => this.#cluster.partitionOf(channel),
+    };
+    return [
+      new SimClient('p1', 'producer', ['a', 'b', 'shared'], 8, world),
+      new SimClient('p2', 'producer', ['c', 'shared'], 3, world),
+      new SimClient('k1', 'keys', ['d', 'shared'], 4, world),
+    ];
+  }
+
+  /** Faults of the kinds that this seed draws; never more than a minority down for ever. */
+  async #faults(): Promise<void> {
+    const { clock, random, network } = this.#cluster;
+    const kinds = ['kill', 'power', 'killAll', 'powerAll', 'isolate', 'oneWay', 'break'].filter(
+      () => random.below(3) > 0,
+    );
+    network.faults.breakChance = random.below(3) === 0 ? 0.002 : 0;
+    network.faults.delayMaxMs = random.below(3) === 0 ? 20 : 1;
+    const endMs = clock.monotonicMs() + this.#faultMs;
+    while (clock.monotonicMs() < endMs && this.#cluster.violations.length === 0) {
+      await this.#run(50 + random.below(800));
+      const kind = kinds[random.below(Math.max(1, kinds.length))];
+      if (kind !== undefined) await this.#fault(kind);
+      for (const node of this.#cluster.nodes)
+        if (!node.isUp && random.below(2) === 0) await this.#restart(node);
+      if (random.below(3) === 0) network.healAll();
+    }
+  }
+
+  async #fault(kind: string): Promise<void> {
+    const { random, network, nodes } = this.#cluster;
+    const victim = nodes[random.below(nodes.length)] as SimNode;
+    const others = nodes.filter((node) => node !== victim).map((node) => node.nodeId);
+    if (kind === 'kill' || kind === 'power') this.#kill([victim], kind === 'kill' ? 'process' : 'power');
+    else if (kind === 'killAll') this.#kill(nodes, 'process');
+    else if (kind === 'powerAll') this.#kill(nodes, 'power');
+    else if (kind === 'isolate') {
+      this.#cluster.log(`node ${victim.nodeId} is cut off`);
+      network.isolate(victim.nodeId, others);
+    } else if (kind === 'oneWay') {
+      const other = others[random.below(others.length)] as number;
+      this.#cluster.log(`nothing from ${victim.nodeId} reaches ${other}`);
+      network.block(victim.nodeId, other);
+    } else {
+      const other = others[random.below(others.length)] as number;
+      this.#cluster.log(`streams between ${victim.nodeId} and ${other} break`);
+      network.breakStreams(victim.nodeId, other);
+    }
+  }
+
+  #kill(nodes: readonly SimNode[], kind: 'process' | 'power'): void {
+    for (const node of nodes) {
+      if (!node.isUp) continue;
+      this.#crashes++;
+      node.kill(kind);
+    }
+  }
+
+  async #restart(node: SimNode): Promise<void> {
+    node.start();
+    await this.#run(1);
+  }
+
+  async #heal(): Promise<void> {
+    const { network, nodes, clock } = this.#cluster;
+    network.healAll();
+    network.faults.breakChance = 0;
+    network.faults.delayMaxMs = 1;
+    for (const node of nodes) if (!node.isUp) await this.#restart(node);
+    const led = (): boolean =>
+      Array.from({ length: this.#cluster.options.partitions }, (_, p) => this.#cluster.leaderOf(p)).every(
+        Boolean,
+      );
+    if (!(await clock.until(led, healMs)))
+      this.#cluster.violations.push('liveness: a partition has no leader after healing');
+    await this.#run(2_000);
+  }
+
+  /** Lets every replica apply all that is committed. */
+  async #settle(): Promise<void> {
+    const equal = (): boolean => {
+      for (let partition = 0; partition < this.#cluster.options.partitions; partition++) {
+        const indexes = new Set(this.#replicas(partition).map((replica) => replica.appliedIndex));
+        const commits = new Set(this.#replicas(partition).map((replica) => replica.commitIndex));
+        if (indexes.size !== 1 || commits.size !== 1 || [...indexes][0] !== [...commits][0]) return false;
+      }
+      return true;
+    };
+    if (!(await this.#cluster.clock.until(equal, healMs))) {
+      this.#cluster.violations.push(
+        `liveness: replicas did not reach the same index after healing: ${this.#places()}`,
+      );
+    }
+  }
+
+  /** Where every replica stands, for the reader of a failure. */
+  #places(): string {
+    return this.#cluster.nodes
+      .flatMap(({ node, nodeId }) =>
+        (node?.replicas() ?? []).map(
+          (r) =>
+            `${nodeId}/${r.partition}${r.isLeader ? '*' : ''} term ${r.term} last ${r.log.lastIndex()} commit ${r.commitIndex} applied ${r.appliedIndex}`,
+        ),
+      )
+      .concat(
+        this.#cluster.nodes.map(({ node, nodeId, settings }) => {
+          const stores =
+            node
+              ?.replicas()
+              .map(
+                (r) =>
+                  `${r.store.tailBytes}${r.store.sealing ? ' sealing' : ''} dirty ${r.store.dirtySinceMs}`,
+              ) ?? [];
+          return `node ${nodeId}: tails ${stores.join()} of ${settings.tailBytes}`;
+        }),
+      )
+      .join('; ');
+  }
+
+  #replicas(partition: number) {
+    return this.#cluster.nodes.flatMap(
+      ({ node }) => node?.replicas().filter((r) => r.partition === partition) ?? [],
+    );
+  }
+
+  /** Applied state equal; channels dense; acknowledged never lost; nothing applied twice. */
+  async #check(): Promise<void> {
+    const texts = new Map<string, string[]>();
+    for (let partition = 0; partition < this.#cluster.options.partitions; partition++) {
+      const digests: string[] = [];
+      for (const replica of this.#replicas(partition)) {
+        digests.push(await this.#wait(replica.store.digest()));
+        const seen = new Map<string, string[]>();
+        for (const channel of ['a', 'b', 'c', 'd', 'shared']) {
+          if (this.#cluster.partitionOf(channel) === partition)
+            seen.set(channel, await this.#textsOf(replica, channel));
+        }
+        for (const [channel, list] of seen) {
+          const known = texts.get(channel);
+          if (known === undefined) texts.set(channel, list);
+          else if (known.join() !== list.join())
+            this.#cluster.violations.push(`channel ${channel} differs on replica ${replica.replicaId}`);
+        }
+      }
+      if (new Set(digests).size > 1)
+        this.#cluster.violations.push(`partition ${partition}: digests differ: ${digests.join(' ')}`);
+    }
+    for (const { channel, seq, text, client } of this.#history.acknowledged) {
+      const found = texts.get(channel)?.[seq - 1];
+      if (found !== text)
+        this.#cluster.violations.push(
+          `lost: ${client} was told that ${text} is ${channel}#${seq}; there is ${found}`,
+        );
+    }
+    for (const [channel, list] of texts) {
+      const twice = list.filter((text, i) => list.indexOf(text) !== i);
+      if (twice.length > 0) this.#cluster.violations.push(`twice in ${channel}: ${twice.slice(0, 5).join()}`);
+    }
+    this.#checkOrder(texts);
+  }
+
+  /** A producer's texts stand in the order in which it sent them. */
+  #checkOrder(texts: ReadonlyMap<string, readonly string[]>): void {
+    for (const [channel, list] of texts) {
+      const last = new Map<string, number>();
+      for (const text of list) {
+        const [client = '', , serial = ''] = text.split('/');
+        if (!client.startsWith('p')) continue;
+        if ((last.get(client) ?? 0) > Number(serial)) {
+          this.#cluster.violations.push(`order: ${text} after ${last.get(client)} in ${channel}`);
+        }
+        last.set(client, Number(serial));
+      }
+    }
+  }
+
+  async #textsOf(replica: Replica, name: string): Promise<string[]> {
+    const { store } = replica;
+    const channel = await this.#wait(store.channelByName('default', name));
+    if (channel === undefined) return [];
+    const list: string[] = [];
+    let lastTime = 0;
+    while (list.length < channel.headSeq) {
+      const page = await this.#wait(
+        store.events(channel, {
+          fromSeq: list.length + 1,
+          toSeq: channel.headSeq,
+          reverse: false,
+          maxEvents: 100,
+          maxBytes: 1 << 20,
+        }),
+      );
+      for (const event of page) {
+        if (event.seq !== list.length + 1)
+          this.#cluster.violations.push(`${name}: ${event.seq} after ${list.length}`);
+        if (event.commitTimeUs < lastTime)
+          this.#cluster.violations.push(`${name}#${event.seq}: commit time went back`);
+        lastTime = event.commitTimeUs;
+        list.push(contentOf(event));
+      }
+      if (page.length === 0) {
+        this.#cluster.violations.push(`${name}: no event ${list.length + 1} of ${channel.headSeq}`);
+        break;
+      }
+    }
+    return list;
+  }
+
+  /** Simulated time passes while simulated disks answer. */
+  async #wait<T>(promise: Promise<T>): Promise<T> {
+    let ended = false;
+    const watched = promise.finally(() => {
+      ended = true;
+    });
+    watched.catch(() => {});
+    await this.#cluster.clock.until(() => ended, 10_000);
+    return watched;
+  }
+
+  async #run(ms: number): Promise<void> {
+    const { clock } = this.#cluster;
+    const endMs = clock.monotonicMs() + ms;
+    while (clock.monotonicMs() < endMs) {
+      await clock.run(Math.min(10, endMs - clock.monotonicMs()));
+      this.#cluster.observeLeaders();
+    }
+  }
+
+  #violation(what: string, error: unknown): void {
+    this.#cluster.violations.push(
+      `${what}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
+    );
+  }
+}
+
+/** Salt, then content. */
+function contentOf(event: StoredEvent): string {
+  const from = event.contentOffset + 16;
+  return Buffer.from(event.contentBytes.subarray(from, event.contentOffset + event.contentLength)).toString();
+}
