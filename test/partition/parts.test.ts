@@ -51,8 +51,10 @@ t.test('a proposal ends exactly once, whatever the order of events', async (t) =
           } else if (step === 'applyOther' && applied < index) {
             applied++;
             table.applied(applied, term + 1, []);
-          } else if (step === 'expire') table.expire((now += 3));
-          else if (step === 'giveUp') table.giveUp(term, 'test');
+          } else if (step === 'expire') {
+            now += 3;
+            table.expire(now);
+          } else if (step === 'giveUp') table.giveUp(term, 'test');
           else if (step === 'truncate' && index > applied) {
             index = applied;
             term++;

@@ -3,6 +3,8 @@
  * simulated clock, with simulated disks, LevelDBs and network, driven by one
  * seed. What is kept of a node across its lives is its disk and its database.
  */
+
+import type { Clock } from '../../src/common/env.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import { HansardNode } from '../../src/node/node.js';
@@ -10,13 +12,19 @@ import { partitionsOf } from '../../src/node/open.js';
 import { type MemberAddress, type NodeSettings, nodeDefaults } from '../../src/node/options.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import { createTransport } from '../../src/transport/transport.js';
-import { formatWal, openWal } from '../../src/wal/index.js';
+import { formatWal, type LogDevice, openWal } from '../../src/wal/index.js';
 import type { History } from './history.js';
 import { NodeClock } from './node-clock.js';
 import { SimClock, SimRandom } from './sim-clock.js';
 import { SimDisk } from './sim-disk.js';
 import { SimKvFactory } from './sim-kv.js';
 import { SimNetwork } from './sim-network.js';
+
+/**
+ * Planted bugs, to prove that the checks see them. early-acknowledgement: the log
+ * says that a batch is synced when it was only asked for.
+ */
+export type Mutant = 'early-acknowledgement';
 
 export type CrashKind = 'process' | 'power';
 
@@ -25,6 +33,7 @@ export interface SimClusterOptions {
   readonly nodes: number;
   readonly partitions: number;
   readonly history: History;
+  readonly mutant?: Mutant | undefined;
 }
 
 const clusterId = 'c1'.repeat(16);
@@ -156,8 +165,9 @@ export class SimNode {
     }
     const kv = await this.database.open('db', { create: false });
     const store = await openStore({ kv, ...ids, clock, logger: silentLogger });
+    const device = this.disk.device();
     const wal = await openWal({
-      device: this.disk.device(),
+      device: cluster.options.mutant === 'early-acknowledgement' ? earlyDevice(device, clock) : device,
       ...logIds,
       clock,
       logger: silentLogger,
@@ -235,4 +245,22 @@ export class SimNode {
 
 function decode(bytes: Uint8Array | undefined): string | undefined {
   return bytes === undefined ? undefined : Buffer.from(bytes).toString();
+}
+
+/** Says "synced" long before it is: what a crash of all nodes takes then was acknowledged. */
+function earlyDevice(device: LogDevice, clock: Clock): LogDevice {
+  const early = Object.create(device) as LogDevice;
+  early.write = (segment, offset, bytes) => {
+    const copy = Buffer.from(bytes);
+    clock.after(400, () => {
+      device.write(segment, offset, copy).catch(() => undefined);
+    });
+    return Promise.resolve(0.1);
+  };
+  for (const name of ['list', 'create', 'rename', 'remove', 'read', 'allocate', 'close'] as const) {
+    (early as unknown as Record<string, unknown>)[name] = (
+      device[name] as (...args: unknown[]) => unknown
+    ).bind(device);
+  }
+  return early;
 }

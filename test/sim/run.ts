@@ -5,7 +5,7 @@
 import type { StoredEvent } from '../../src/conversation/types.js';
 import type { Replica } from '../../src/partition/replica.js';
 import { SimClient } from './client.js';
-import { SimCluster, type SimNode } from './cluster.js';
+import { type Mutant, SimCluster, type SimNode } from './cluster.js';
 import { History } from './history.js';
 
 export interface SimResult {
@@ -24,7 +24,14 @@ export interface SimOptions {
   readonly nodes?: number;
   /** Load with faults, simulated ms. */
   readonly faultMs?: number;
+  /** Only these kinds of fault; absent: what the seed draws. */
+  readonly faults?: readonly FaultKind[];
+  /** A planted bug that the checks must find. */
+  readonly mutant?: Mutant;
 }
+
+const faultKinds = ['kill', 'power', 'killAll', 'powerAll', 'isolate', 'oneWay', 'break'] as const;
+export type FaultKind = (typeof faultKinds)[number];
 
 /** Everything must have settled by then once nothing breaks any more, simulated ms. */
 const healMs = 60_000;
@@ -38,17 +45,20 @@ class SeedRun {
   readonly #cluster: SimCluster;
   readonly #history = new History();
   readonly #faultMs: number;
+  readonly #faultsAsked: readonly FaultKind[] | undefined;
   #crashes = 0;
   readonly #seed: number;
 
   constructor(options: SimOptions) {
     this.#seed = options.seed;
     this.#faultMs = options.faultMs ?? 10_000;
+    this.#faultsAsked = options.faults;
     this.#cluster = new SimCluster({
       seed: options.seed,
       nodes: options.nodes ?? 3,
       partitions: 3,
       history: this.#history,
+      mutant: options.mutant,
     });
   }
 
@@ -109,9 +119,7 @@ class SeedRun {
   /** Faults of the kinds that this seed draws; never more than a minority down for ever. */
   async #faults(): Promise<void> {
     const { clock, random, network } = this.#cluster;
-    const kinds = ['kill', 'power', 'killAll', 'powerAll', 'isolate', 'oneWay', 'break'].filter(
-      () => random.below(3) > 0,
-    );
+    const kinds = this.#faultsAsked ?? faultKinds.filter(() => random.below(3) > 0);
     network.faults.breakChance = random.below(3) === 0 ? 0.002 : 0;
     network.faults.delayMaxMs = random.below(3) === 0 ? 20 : 1;
     const endMs = clock.monotonicMs() + this.#faultMs;
@@ -125,7 +133,7 @@ class SeedRun {
     }
   }
 
-  async #fault(kind: string): Promise<void> {
+  async #fault(kind: FaultKind): Promise<void> {
     const { random, network, nodes } = this.#cluster;
     const victim = nodes[random.below(nodes.length)] as SimNode;
     const others = nodes.filter((node) => node !== victim).map((node) => node.nodeId);
