@@ -7,6 +7,7 @@ import { applyEntry } from '../../src/conversation/apply.js';
 import type { StoredEvent } from '../../src/conversation/types.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import type { PartitionStore, Store } from '../../src/store/types.js';
+import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
 import { ProcessIsDead, SimKv, SimKvDisk } from '../sim/sim-kv.js';
 
 /** Turns of the real loop, time that only counts turns. */
@@ -87,6 +88,15 @@ export function applyTo(partition: PartitionStore, data: Uint8Array, term = 1) {
   const outcome = applyEntry(partition, { index: partition.appliedIndex + 1, term, data });
   partition.endEntry(partition.appliedIndex + 1, term);
   return outcome;
+}
+
+/** An entry that follows from its number. */
+export function entryNumber(n: number): Buffer {
+  const event = madeEvent(`text ${n} ${'and more '.repeat(n % 40)}`, {
+    messageId: `id ${n}`,
+    key: `key ${n}`,
+  });
+  return Buffer.from(madeEntry([madeAppend(`channel ${n % 9}`, [event])], 1_700_000_000_000_000 + n));
 }
 
 /** An event as plain data, to compare with the model's. */

@@ -1,6 +1,8 @@
+import { spawn } from 'node:child_process';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { Kv, KvFactory } from '../../src/common/env.js';
 import { silentLogger } from '../../src/common/logger.js';
@@ -8,7 +10,18 @@ import { levelKvFactory } from '../../src/store/level-kv.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import { madeAppend, madeEntry } from '../conversation/make.js';
 import { SimKvFactory } from '../sim/sim-kv.js';
-import { applyTo, confState, ids, rejectsWith, seededRandom, TurnClock } from './help.js';
+import {
+  applyTo,
+  confState,
+  entryNumber,
+  formatted,
+  ids,
+  opened,
+  rejectsWith,
+  seededRandom,
+  simDisk,
+  TurnClock,
+} from './help.js';
 
 const folder = await mkdtemp(join(tmpdir(), 'hansard-store-'));
 t.teardown(() => rm(folder, { recursive: true, force: true }));
@@ -124,5 +137,40 @@ t.test('a store on real LevelDB, through reopening', async (t) => {
   await writeFile(join(path, 'CURRENT'), current);
   store = await again({})();
   t.strictSame(await Promise.all(store.partitions().map((partition) => partition.digest())), before);
+  await store.close();
+});
+
+t.test('a process killed while it seals has lost nothing that it had sealed', async (t) => {
+  const path = join(folder, 'killed');
+  const child = spawn(
+    process.execPath,
+    [fileURLToPath(new URL('./sealing-child.js', import.meta.url)), path],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  let printed = '';
+  let locked: Promise<unknown> | undefined;
+  for await (const chunk of child.stdout) {
+    printed += chunk;
+    const seals = printed.split('\n').length;
+    if (seals > 10)
+      locked ??= rejectsWith(t, levelKvFactory().open(path, { create: false }), 'DIRECTORY_IN_USE');
+    if (seals > 40) {
+      await locked;
+      child.kill('SIGKILL');
+    }
+  }
+  const sealed = Number(printed.trimEnd().split('\n').at(-1));
+  const kv = await levelKvFactory().open(path, { create: false });
+  const store = await openStore({ kv, ...ids, clock: new TurnClock(), logger: silentLogger });
+  const partition = store.partition(0);
+  t.ok(partition.appliedIndex >= sealed, `${partition.appliedIndex} is there, ${sealed} was reported`);
+  const fresh = await opened(await formatted(simDisk(), [0], 4096));
+  while (fresh.partition(0).appliedIndex < partition.appliedIndex) {
+    applyTo(fresh.partition(0), entryNumber(fresh.partition(0).appliedIndex + 1));
+  }
+  t.equal(await partition.digest(), await fresh.partition(0).digest());
+  await fresh.close();
   await store.close();
 });
