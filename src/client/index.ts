@@ -15,6 +15,9 @@ export {
   connect,
   type ListChannelsOptions,
 } from './client.js';
+export { fromUIMessage, fromUIMessages, toUIMessage, type UIMessageLike } from './convert/ai-sdk.js';
+export { fromResponseItem, fromResponseItems, toResponseItem, toResponseItems } from './convert/openai.js';
+export { parseMetadata } from './metadata.js';
 export { type ClientOptions, clientDefaults, parseTarget } from './options.js';
 export type { NamedProducer, ProducerAppendOptions, ProducerAppendResult } from './producers.js';
 export type { AppendCondition } from './requests.js';

@@ -32,6 +32,8 @@ const attemptTimeoutMs = 5_000;
 const openTimeoutMs = 5_000;
 /** An append unanswered for this long has the map read again: its leader may be stuck. */
 const suspectMs = 1_000;
+/** However long a server asks to wait. */
+const pauseMaxMs = 5_000;
 /** NOT_LEADER hints followed at once, before waiting. */
 const hintsFollowed = 3;
 
@@ -486,7 +488,7 @@ export class Lane {
     const now = performance.now();
     // The other appends that failed with it count as the same failure.
     if (now < this.#pausedUntilMs) return;
-    this.#pausedUntilMs = now + (delayMs ?? backoffMs(this.#failures));
+    this.#pausedUntilMs = now + Math.min(delayMs ?? backoffMs(this.#failures), pauseMaxMs);
     this.#failures++;
     this.#hints = 0;
   }

@@ -1,0 +1,72 @@
+/**
+ * CPU of the SDK per append, without any network: encoding and checksum, the
+ * frame, and the answer's decoding. `node dist/bench/client-encode.js`
+ */
+import { type Call, decodeFrame, encodeFrame } from '../src/client/frames.js';
+import { encodeAppend, encodeTarget, methods } from '../src/client/requests.js';
+import { readAppendResponse } from '../src/client/responses.js';
+
+const rounds = 4_000;
+const perFrame = 64;
+const prefix = encodeTarget('', 'bench/channel-1');
+const text = 'x'.repeat(200);
+// AppendMessagesResponse { first_seq, count, commit_token, channel_uid }
+const uid = Buffer.from('c0001000000000001');
+const response = Buffer.concat([
+  Buffer.from([8, 0xe8, 7, 16, 1, 34, 16]),
+  Buffer.alloc(16, 7),
+  Buffer.from([58, uid.length]),
+  uid,
+]);
+
+function answers(firstId: number): Buffer {
+  const parts: Buffer[] = [];
+  for (let i = 0; i < perFrame; i++) {
+    const id = firstId + i;
+    const idBytes = [8, (id & 0x7f) | 0x80, ((id >> 7) & 0x7f) | 0x80, (id >> 14) & 0x7f];
+    const body = Buffer.concat([Buffer.from(idBytes), Buffer.from([42, response.length]), response]);
+    parts.push(Buffer.from([10, body.length]), body);
+  }
+  return Buffer.concat(parts);
+}
+
+function measure(name: string, run: (round: number) => void): number {
+  for (let i = 0; i < rounds / 4; i++) run(i);
+  const before = process.cpuUsage();
+  for (let i = 0; i < rounds; i++) run(i);
+  const { user, system } = process.cpuUsage(before);
+  const us = (user + system) / (rounds * perFrame);
+  console.log(`${name.padEnd(44)} ${us.toFixed(2)} us per append`);
+  return us;
+}
+
+const calls = (): Call[] =>
+  Array.from({ length: perFrame }, (_, i) => {
+    const { body } = encodeAppend(prefix, [{ role: 'user', author: 'ann', text }], undefined);
+    return {
+      method: methods.append,
+      prefix,
+      body,
+      producerId: 4_294_967_297,
+      counter: 1 + i,
+      timeoutMs: 5_000,
+      done() {},
+    };
+  });
+const made = calls();
+const answered = answers(20_000);
+let sink = 0;
+const encode = measure('encode and checksum (200 bytes of text)', () => {
+  sink += calls().length;
+});
+const frame = measure(`frame of ${perFrame}`, (round) => {
+  sink += encodeFrame(made, 20_000 + round).length;
+});
+const decode = measure('decode the answer', () => {
+  decodeFrame(answered, (_, outcome) => {
+    if (outcome.ok) sink += readAppendResponse(outcome.response).seqs.length;
+  });
+});
+console.log(
+  `${'together'.padEnd(44)} ${(encode + frame + decode).toFixed(2)} us per append${sink === 0 ? '?' : ''}`,
+);

@@ -1,0 +1,155 @@
+/** The SDK against the real door (api/) and the real state machine (conversation/); only consensus is missing. */
+import { readFileSync } from 'node:fs';
+import t from 'tap';
+import {
+  connect,
+  fromUIMessages,
+  HansardError,
+  type NewMessage,
+  toUIMessage,
+} from '../../src/client/index.js';
+import type { ClusterView } from '../../src/node/types.js';
+import { FakeNode } from '../api/fake-node.js';
+import { Harness } from '../api/harness.js';
+
+/** A node whose map names where it really listens. */
+class LocalNode extends FakeNode {
+  clientAddress = '';
+  override addressOf(): string {
+    return this.clientAddress;
+  }
+  override cluster(): ClusterView {
+    const view = super.cluster();
+    return {
+      ...view,
+      nodes: view.nodes.slice(0, 1).map((node) => ({ ...node, clientAddress: this.clientAddress })),
+    };
+  }
+}
+
+async function start(t: { teardown(fn: () => unknown): void }, transport: 'exchange' | 'unary') {
+  const node = new LocalNode();
+  const harness = await Harness.start(node);
+  node.clientAddress = harness.api.address;
+  const client = connect(`hansard://${harness.api.address}/acme`, { transport });
+  t.teardown(async () => {
+    await client.close();
+    await harness.stop();
+  });
+  return { node, client };
+}
+
+const reasonOf = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => 'none',
+    (error: unknown) => (error instanceof HansardError ? error.reason : String(error)),
+  );
+
+for (const transport of ['exchange', 'unary'] as const) {
+  t.test(`${transport}: through the real door`, async (t) => {
+    const { node, client } = await start(t, transport);
+    const channel = client.channel('user{42}/talk');
+    t.equal(await reasonOf(channel.info()), 'CHANNEL_NOT_FOUND');
+    const appended = await Promise.all(
+      Array.from({ length: 500 }, (_, i) => channel.append({ role: 'user', author: 'ann', text: `m${i}` })),
+    );
+    t.same(
+      appended.map((each) => each.seq),
+      Array.from({ length: 500 }, (_, i) => i + 1),
+    );
+    t.ok(appended.every((each) => !each.duplicate && each.commitToken.length <= 64));
+
+    const all: string[] = [];
+    for await (const event of channel.list({ level: 'linearizable' })) {
+      const part = event.message?.parts?.[0];
+      all.push(part?.type === 'text' ? part.text : '?');
+      if (event.checksum !== appended[event.seq - 1]?.checksum) t.fail(`checksum of ${event.seq}`);
+    }
+    t.same(
+      all,
+      Array.from({ length: 500 }, (_, i) => `m${i}`),
+      'read back in order',
+    );
+    const last = await channel
+      .list({ before: 2, commitTokens: [appended[499]?.commitToken as Uint8Array] })
+      .page();
+    t.same(
+      last.events.map((event) => event.seq),
+      [499, 500],
+    );
+    const around = await channel.list({ anchor: 10, before: 2, after: 2, descending: true }).page();
+    t.same(
+      around.events.map((event) => event.seq),
+      [11, 10, 9, 8],
+    );
+    t.equal(around.servedBy.role, 'primary');
+
+    const keyed = { text: 'once' };
+    const first = await channel.append(keyed, { key: 'k1', messageId: 'id-1' });
+    const again = await channel.append(keyed, { key: 'k1', messageId: 'id-1' });
+    t.match(again, { seq: first.seq, duplicate: true });
+    t.equal(
+      await reasonOf(channel.append({ text: 'other' }, { key: 'k1' })),
+      'DUPLICATE_KEY_DIFFERENT_CONTENT',
+    );
+    t.equal(await reasonOf(channel.append({ text: 'x' }, { messageId: 'id-1' })), 'MESSAGE_ID_EXISTS');
+    t.equal((await channel.get({ messageId: 'id-1' })).seq, first.seq);
+    t.equal(
+      await reasonOf(channel.append({ text: 'x' }, { condition: { mustNotExist: true } })),
+      'CONDITION_FAILED',
+    );
+    t.match(await channel.append({ text: 'y' }, { condition: { expectedHeadSeq: 501 } }), { seq: 502 });
+
+    // The door refuses what the SDK can't know: the encoded content of somebody else.
+    const mixed = [{ text: 'a' }, { contentBytes: Buffer.from([0xff]) }, { text: 'b' }, { text: 'c' }];
+    const ends = await Promise.allSettled(mixed.map((message) => channel.append(message)));
+    t.same(
+      ends.map((end) => (end.status === 'fulfilled' ? end.value.seq : (end.reason as HansardError).reason)),
+      [503, 'INVALID_ARGUMENT', 504, 505],
+    );
+    t.match(await channel.info(), { name: 'user{42}/talk', tenant: 'acme', headSeq: 505, messageCount: 505 });
+
+    await client.createChannel('zoo', { title: 'The zoo', labels: { a: '1' }, class: 'support' });
+    t.equal(await reasonOf(client.createChannel('zoo')), 'CHANNEL_EXISTS');
+    t.match(await client.channel('zoo').info(), {
+      title: 'The zoo',
+      labels: { a: '1' },
+      class: 'support',
+      headSeq: 0,
+    });
+    const listed: string[] = [];
+    for await (const info of client.channels({ prefix: 'z', pageSize: 1 })) listed.push(info.name);
+    t.same(listed, ['zoo']);
+    const cluster = await client.cluster();
+    t.match(cluster, { clusterId: 'cluster-1', answeredByNodeId: 1 });
+    t.equal(cluster.partitions.length, 4);
+
+    node.proposeError = new HansardError('OVERLOADED', 'full', {}, { retryDelayMs: 200 });
+    t.equal(await reasonOf(channel.append({ text: 'no room' }, { timeoutMs: 100 })), 'OVERLOADED');
+    node.proposeError = undefined;
+    t.match(await channel.append({ text: 'room' }), { seq: 506 });
+
+    const producer = client.openProducer('file:1');
+    const lines: NewMessage[] = Array.from({ length: 10 }, (_, i) => ({
+      text: `line ${i}`,
+      clientTimeUs: -5 - i,
+    }));
+    const imported = await producer.append('import', lines, { counter: 1 });
+    t.match(imported, { counter: 1, nextCounter: 11, seqs: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10] });
+    const rerun = client.openProducer('file:1');
+    t.match(await rerun.append('import', lines, { counter: 1 }), { skipped: 10, duplicate: true });
+    t.equal((await client.channel('import').get(10)).message?.clientTimeUs, -14);
+  });
+}
+
+t.test('UIMessages through the real door', async (t) => {
+  const { client } = await start(t, 'exchange');
+  const path = new URL('../../../test/client/fixtures/ai-sdk.json', import.meta.url);
+  const originals = JSON.parse(readFileSync(path, 'utf8')) as Parameters<typeof fromUIMessages>[0];
+  const channel = client.channel('ui');
+  await channel.append(fromUIMessages(originals));
+  const back: unknown[] = [];
+  for await (const event of channel.list())
+    back.push(toUIMessage({ ...event.message, messageId: event.messageId }));
+  t.strictSame(back, originals);
+});
