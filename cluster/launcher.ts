@@ -79,6 +79,8 @@ export const launcherDefaults = Object.freeze({
   /** Above the nodes' own stop_timeout. */
   stopGraceMs: 20_000,
   probeTimeoutMs: 2_000,
+  /** How long a port may take to become free. */
+  portWaitMs: 2_000,
 });
 
 export async function clusterUp(options: UpOptions, hooks: LauncherHooks): Promise<NodeStatus[]> {
@@ -323,12 +325,22 @@ function requireSame(name: string, wanted: number | undefined, made: number, dir
 async function requireFreePorts(node: LaunchedNode): Promise<void> {
   for (const address of [node.clientAddress, node.peerAddress, node.httpAddress]) {
     const port = Number(address.slice(address.lastIndexOf(':') + 1));
-    if (await isFree(port)) continue;
+    if (await becomesFree(port)) continue;
     throw new HansardError(
       'ADDRESS_IN_USE',
       `port ${port}, which node ${node.nodeId} needs, is taken by another process`,
       { port },
     );
+  }
+}
+
+/** A process that was just killed keeps its ports until the last of its threads is gone. */
+async function becomesFree(port: number): Promise<boolean> {
+  const until = performance.now() + launcherDefaults.portWaitMs;
+  for (;;) {
+    if (await isFree(port)) return true;
+    if (performance.now() >= until) return false;
+    await new Promise((done) => setTimeout(done, 50));
   }
 }
 

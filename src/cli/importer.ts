@@ -72,6 +72,8 @@ export class Importer {
   readonly #options: ImporterOptions;
   readonly #lanes = new Map<number, Lane>();
   readonly #channels = new Map<string, number>();
+  /** By channel, of what was acknowledged. */
+  readonly #lastSeqs = new Map<string, number>();
   #bytesInFlight = 0;
   #failure: unknown;
   #wake: (() => void) | undefined;
@@ -158,11 +160,22 @@ export class Importer {
       this.#refusedOrFailed(error, messages);
       return;
     }
-    const isKeyed = ack.duplicate && first.message.key !== undefined;
-    if (isKeyed) this.repeated += messages.length;
+    if (this.#isRepeat(batch.channel, first, ack)) this.repeated += messages.length;
     else this.added += messages.length;
     for (let i = 0; i < messages.length; i++)
       this.#options.onAck(messages[i] as ImportedMessage, ack.seqs[i] ?? 0, ack.checksums[i] ?? 0n);
+  }
+
+  /**
+   * `duplicate` has two meanings: the key was there, or an attempt of ours got
+   * through and its answer was lost. New messages of a channel get rising seqs,
+   * so a seq that is not above the last one is a repeat by key.
+   */
+  #isRepeat(channel: string, first: ImportedMessage, ack: ImportAck): boolean {
+    const last = this.#lastSeqs.get(channel) ?? 0;
+    const seq = ack.seqs[0] ?? 0;
+    this.#lastSeqs.set(channel, Math.max(last, ack.seqs[ack.seqs.length - 1] ?? 0));
+    return ack.duplicate && first.message.key !== undefined && (last === 0 || seq <= last);
   }
 
   #refusedOrFailed(error: unknown, messages: readonly ImportedMessage[]): void {

@@ -50,7 +50,7 @@ export class Output {
     if (this.isJson) this.stdout.write(`${stringify(value)}\n`);
   }
 
-  /** Aligned columns without frames, so that grep and awk like them too; nothing with --json. */
+  /** Aligned columns without frames, so that grep and awk like them too; nothing with --json. Stored text comes `printable`. */
   table(columns: readonly Column[], rows: readonly (readonly (string | number)[])[]): void {
     if (this.isJson) return;
     const table = new Table({
@@ -59,7 +59,7 @@ export class Output {
       chars: noFrame,
       style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2 },
     });
-    for (const row of rows) table.push(row.map((cell) => printable(String(cell))));
+    for (const row of rows) table.push([...row]);
     const lines = table.toString().split('\n');
     this.stdout.write(`${lines.map((line) => line.trimEnd()).join('\n')}\n`);
   }
@@ -161,8 +161,8 @@ export function durationText(seconds: number): string {
 /** Stored text must not move the cursor or recolour a terminal: control characters are shown, not sent. */
 export function printable(text: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-  return text.replace(/[\u0000-\u0008\u000b-\u001a\u001c-\u001f\u007f-\u009f]|\u001b(?!\[[0-9;]*m)/g, (c) =>
-    c.codePointAt(0) === 0x7f ? '\u2421' : String.fromCodePoint(0x2400 + ((c.codePointAt(0) ?? 0) & 0x1f)),
+  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, (c) =>
+    c === '\u007f' ? '\u2421' : String.fromCodePoint(0x2400 + ((c.codePointAt(0) ?? 0) & 0x1f)),
   );
 }
 

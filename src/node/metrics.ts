@@ -144,6 +144,8 @@ function defineDiskGauges(registry: Registry, sources: MetricSources): void {
   wal('hansard_log_syncs_total', 'Syncs of the log', (s) => s.syncs);
   wal('hansard_log_written_bytes_total', 'Bytes written to the log', (s) => s.bytesWritten);
   wal('hansard_log_segments', 'Segments of the log on disk', (s) => s.segments);
+  wal('hansard_log_disk_bytes', 'Size of all segments of the log', (s) => s.segments * s.segmentBytes);
+  wal('hansard_log_cached_bytes', 'Entries of the log in memory', (s) => s.cachedBytes);
   wal('hansard_log_last_sync_seconds', 'How long the last sync took', (s) => s.lastSyncMs / 1000);
   store('hansard_tail_bytes', 'Applied events that are only in memory and the log', (s) => s.tailBytes);
   store('hansard_checkpoints_total', 'Tails sealed into LevelDB', (s) => s.checkpoints);
