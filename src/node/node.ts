@@ -113,7 +113,7 @@ export class HansardNode implements NodeService {
     const { transport, clock } = this.#options;
     await transport.start({
       onMessage: (from, bytes) => this.#receive(from, bytes),
-      onUp: () => this.#elections.peerUp(),
+      onUp: (peer) => this.#peerUp(peer),
       onDown: (peer, kind, reason) => this.#peerDown(peer, kind, reason),
     });
     this.#lastTickMs = clock.monotonicMs();
@@ -409,11 +409,23 @@ export class HansardNode implements NodeService {
     return this.#options.transport.isConnected(node);
   }
 
+  #peerUp(peer: NodeId): void {
+    // Comes again when only our own stream to the peer had broken: what waited on it gets no answer.
+    this.#forwarding.peerDown(peer);
+    this.#elections.peerUp();
+  }
+
   #peerDown(peer: NodeId, kind: 'broken' | 'refused' | 'rejected', reason: string): void {
     this.#options.logger.info({ peer, kind, reason }, 'link down');
     this.#forwarding.peerDown(peer);
     this.#clockWatch.forget(peer);
     if (kind === 'refused') this.#elections.peerGone(peer);
+    if (kind === 'rejected' && reason.startsWith('REPLICA_LOST')) {
+      // The peer knew this node with another store: what that one had promised is gone (design rule 12).
+      this.#fatal(
+        new HansardError('REPLICA_LOST', `node ${peer} knows this node with another store: ${reason}`, { peer }),
+      );
+    }
     for (const replica of this.#held) {
       if (!replica.isLeader) continue;
       for (const member of replica.members)
