@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import t from 'tap';
 import { ExitCode, exitCodeOf, exitCodeTable } from '../../src/cli/exit-codes.js';
 import { bytesText, count, durationText, Output, printable } from '../../src/cli/output.js';
@@ -57,6 +57,9 @@ t.test('every command has help with examples; the whole lists the exit codes', a
   const whole = await run('--help');
   for (const [code, meaning] of exitCodeTable) t.match(whole.out, `${String(code).padEnd(4)} ${meaning}`);
   t.equal((await run('--version')).out.trim(), version);
+  const docs = readFileSync(fileURLToPath(new URL('../../../docs/cli.md', import.meta.url)), 'utf8');
+  for (const [code, meaning] of exitCodeTable)
+    t.ok(docs.includes(`| ${code} | ${meaning} |`), `docs/cli.md: ${code}`);
   const manifest = JSON.parse(
     readFileSync(fileURLToPath(new URL('../../../package.json', import.meta.url)), 'utf8'),
   );
@@ -194,6 +197,16 @@ t.test('the process: exit status, and a reader that has seen enough', async (t) 
     encoding: 'utf8',
   });
   t.match(head, /^Usage: hansard/);
+});
+
+t.test('data commands do not load what only servers need', async (t) => {
+  const script = `await import(${JSON.stringify(pathToFileURL(main.replace('main.js', 'program.js')).href)});
+    for (const name of ['append', 'read', 'channels', 'import', 'export', 'status']) await import(${JSON.stringify(pathToFileURL(main.replace('main.js', 'commands/')).href)} + name + '.js');
+    const { createRequire } = await import('node:module');
+    console.log(JSON.stringify(Object.keys(createRequire(import.meta.url).cache)));`;
+  const loaded = execFileSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+  for (const heavy of ['classic-level', 'pino', 'prom-client', 'zod'])
+    t.notOk(loaded.includes(`node_modules/${heavy}/`), heavy);
 });
 
 t.test('metrics and health over HTTP', async (t) => {

@@ -1,10 +1,13 @@
 /** Settings: precedence, origins, units, refusals that say where and what is allowed. */
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import t, { type Test as TestBase } from 'tap';
 import { HansardError } from '../../src/common/errors.js';
 import {
   allowed,
   formatBytes,
   formatDuration,
+  formatSetting,
   parseAddress,
   parseSetting,
 } from '../../src/node/setting-values.js';
@@ -116,4 +119,14 @@ t.test('every setting has a reason, an allowed default and one name in three spe
   t.equal(flagOf('clientAddress'), '--client-address');
   t.equal(keyOf('clientAddress'), 'client_address');
   t.equal(variableOf('clientAddress'), 'HANSARD_CLIENT_ADDRESS');
+});
+
+t.test('docs/settings.md has every setting as it is', async (t) => {
+  const docs = readFileSync(fileURLToPath(new URL('../../../docs/settings.md', import.meta.url)), 'utf8');
+  for (const name of settingNames) {
+    const info = settingsTable[name];
+    const def = info.default === '' ? '(none)' : formatSetting(info, info.default);
+    const row = `| \`${keyOf(name)}\` | ${def} | ${allowed(info)} | ${info.reason} |`;
+    t.ok(docs.includes(row), row);
+  }
 });
