@@ -63,30 +63,42 @@ export class Checkpoints {
   #due(): PartitionId[] {
     const { store, wal, settings, clock } = this.#context;
     const now = clock.monotonicMs();
+    const isFull = store.tailBytes >= Math.min(settings.checkpointBytes, settings.tailBytes);
     const dirty = store.partitions().filter((partition) => partition.dirtySinceMs !== undefined);
-    if (store.tailBytes >= settings.checkpointBytes) {
+    if (isFull) {
       // All of them: sealing the fullest alone would leave old small ones to hold back the log.
       return dirty.map((partition) => partition.partition);
     }
-    const holding = new Set(wal.holdingBack());
+    const holding = this.#heldBySealing(new Set(wal.holdingBack()));
     return dirty
       .filter((p) => now - (p.dirtySinceMs as number) >= settings.checkpointAgeMs || holding.has(p.partition))
       .map((p) => p.partition);
   }
 
+  /** Those whose log could be cut if more were sealed; where a follower lags, sealing again and again would not help it. */
+  #heldBySealing(holdingBack: ReadonlySet<PartitionId>): Set<PartitionId> {
+    const held = new Set<PartitionId>();
+    if (holdingBack.size === 0) return held;
+    for (const replica of this.#context.replicas()) {
+      if (!holdingBack.has(replica.partition)) continue;
+      if (this.#context.keptByAll(replica) > replica.store.sealedIndex) held.add(replica.partition);
+    }
+    return held;
+  }
+
   #run(partitions: PartitionId[]): void {
     const { store, clock, logger } = this.#context;
     const started = clock.monotonicMs();
-    this.#running = store.checkpoint(partitions).then(
-      () => {
+    this.#running = store
+      .checkpoint(partitions)
+      .then(() => {
         this.#running = undefined;
         logger.debug({ partitions: partitions.length, ms: clock.monotonicMs() - started }, 'checkpoint');
         this.#context.roomAgain();
         this.#cutLogs();
         if (!this.#stopped && store.tailBytes >= this.#context.settings.checkpointBytes) this.look();
-      },
-      (error) => this.#context.fatal(error),
-    );
+      })
+      .catch((error: unknown) => this.#context.fatal(error));
   }
 
   /** Drops what is sealed here and held by every member; the log of a lagging one is kept for it. */

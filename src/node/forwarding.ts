@@ -65,8 +65,8 @@ export class Forwarding {
     });
   }
 
-  /** The link broke: whether the peer carried the call out is not known. */
-  peerDown(node: NodeId): void {
+  /** The link broke, one way or both: whether the peer carried the call out is not known. */
+  linkLost(node: NodeId): void {
     for (const [id, waiting] of this.#waiting) {
       if (waiting.to !== node) continue;
       this.#end(id, waiting).reject(
@@ -75,9 +75,9 @@ export class Forwarding {
     }
   }
 
-  handleResponse(response: ForwardResponse): void {
+  handleResponse(from: NodeId, response: ForwardResponse): void {
     const waiting = this.#waiting.get(response.id);
-    if (waiting === undefined) return;
+    if (waiting === undefined || waiting.to !== from) return;
     this.#end(response.id, waiting);
     if (response.error !== undefined) waiting.reject(response.error);
     else waiting.resolve(response.body);
@@ -95,15 +95,20 @@ export class Forwarding {
         error: new HansardError('SHUTTING_DOWN', 'this node takes no calls now'),
       });
     }
-    this.#handler(request.method, request.body, deadlineMs).then(
-      (body) => answer({ id: request.id, body }),
-      (error) => {
-        if (error instanceof InvariantError) return this.#context.fatal(error);
-        if (error instanceof HansardError) return answer({ id: request.id, error });
-        this.#context.logger.error({ err: error, method: request.method }, 'a forwarded call failed');
-        answer({ id: request.id, error: new HansardError('INTERNAL', `${request.method} failed`) });
-      },
-    );
+    const handler = this.#handler;
+    // In a promise: what it throws at once is answered like what it rejects with.
+    const handled = (async () => handler(request.method, request.body, deadlineMs))();
+    handled
+      .then(
+        (body) => answer({ id: request.id, body }),
+        (error) => {
+          if (error instanceof InvariantError) return this.#context.fatal(error);
+          if (error instanceof HansardError) return answer({ id: request.id, error });
+          this.#context.logger.error({ err: error, method: request.method }, 'a forwarded call failed');
+          answer({ id: request.id, error: new HansardError('INTERNAL', `${request.method} failed`) });
+        },
+      )
+      .catch((error: unknown) => this.#context.fatal(error));
   }
 
   stop(): void {

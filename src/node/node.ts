@@ -3,19 +3,22 @@
  * of them. Everything it is given (options.ts) may be real or simulated.
  */
 
-import type { Timer } from '../common/env.js';
-import { assert, HansardError } from '../common/errors.js';
+import type { Clock, Timer } from '../common/env.js';
+import { HansardError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import { partitionOf } from '../common/partitioning.js';
 import { Replica } from '../partition/replica.js';
 import { type ProposalBudget, type ReplicaHost, replicaDefaults } from '../partition/types.js';
 import { type Message, MessageType } from '../raft/types.js';
+import type { GroupLog } from '../wal/types.js';
 import { Checkpoints } from './checkpoints.js';
 import { ClockWatch } from './clock-watch.js';
 import { Elections } from './elections.js';
 import { type ForwardHandler, Forwarding } from './forwarding.js';
+import { Guard } from './guard.js';
 import { Heartbeats } from './heartbeats.js';
+import { LogSender } from './log-sender.js';
 import type { NodeOptions } from './options.js';
 import {
   decodePeerMessage,
@@ -40,15 +43,48 @@ import type {
 /** How often leaders tell what every member has, so that followers may cut their logs, and nodes their clocks. */
 const gossipMs = 1_000;
 
+/** Entries that wait for the disk here; above it those of other leaders are dropped, and sent again later. */
+const walQueueBytes = 64 * 1024 * 1024;
+
+/** What a peer's replica may say to ours; the rest is for the core's own use, or not built yet. */
+const fromPeers: ReadonlySet<MessageType> = new Set([
+  MessageType.MsgApp,
+  MessageType.MsgAppResp,
+  MessageType.MsgVote,
+  MessageType.MsgVoteResp,
+  MessageType.MsgPreVote,
+  MessageType.MsgPreVoteResp,
+  MessageType.MsgHeartbeat,
+  MessageType.MsgHeartbeatResp,
+  MessageType.MsgTimeoutNow,
+  MessageType.MsgReadIndex,
+  MessageType.MsgReadIndexResp,
+]);
+
+/** Small, and worth more than what waits; the core takes them in any order with the rest. */
+const urgent: ReadonlySet<MessageType> = new Set([
+  MessageType.MsgVote,
+  MessageType.MsgVoteResp,
+  MessageType.MsgPreVote,
+  MessageType.MsgPreVoteResp,
+  MessageType.MsgTimeoutNow,
+  MessageType.MsgReadIndex,
+  MessageType.MsgReadIndexResp,
+]);
+
 export class HansardNode implements NodeService {
   readonly identity: NodeIdentity;
   readonly partitionCount: number;
   readonly #options: NodeOptions;
+  readonly #guard: Guard;
+  /** The given one, guarded. */
+  readonly #clock: Clock;
   /** By partition; undefined where this node holds no replica. */
   readonly #replicas: (Replica | undefined)[] = [];
   readonly #held: Replica[] = [];
   readonly #loop: TurnLoop;
   readonly #heartbeats = new Heartbeats();
+  readonly #logSender: LogSender;
   readonly #forwarding: Forwarding;
   readonly #elections: Elections;
   readonly #checkpoints: Checkpoints;
@@ -58,30 +94,41 @@ export class HansardNode implements NodeService {
   readonly #keptByAll = new Map<PartitionId, { term: number; index: Index }>();
   /** Leaders of partitions that this node holds no replica of, as told by peers. */
   readonly #foreignLeaders = new Map<PartitionId, NodeId>();
+  /** Peers that said so: they stop, or their clocks are ahead. */
+  readonly #unwilling = new Set<NodeId>();
   #tickTimer: Timer | undefined;
   #gossipTimer: Timer | undefined;
   #lastTickMs = 0;
   #draining = false;
   #stopped = false;
-  #failed = false;
+  #stopping: Promise<void> | undefined;
 
   constructor(options: NodeOptions) {
     this.#options = options;
     this.identity = options.identity;
     this.partitionCount = options.partitionCount;
-    const { clock, settings, store, wal, logger } = options;
+    const { settings, store, wal, logger } = options;
+    this.#guard = new Guard((error) => options.onFatal(error));
+    const fatal = this.#guard.fail;
+    const clock = this.#guard.clock(options.clock);
+    this.#clock = clock;
     this.#budget = { usedBytes: 0, limitBytes: settings.uncommittedBytesPerNode };
     this.#loop = new TurnLoop(
       clock,
       wal,
       (replica, message) => this.#sendRaft(replica, message),
-      () => this.#flushHeartbeats(),
+      () => this.#endOfTurn(),
     );
-    const fatal = (error: unknown): void => this.#fatal(error);
+    this.#logSender = new LogSender({
+      send: (replica, to, message) => this.#transmit(replica, to, message),
+      isStopped: () => this.#stopped,
+      fatal,
+    });
     this.#forwarding = new Forwarding({
       clock,
       logger,
-      sendRequest: (to, request) => this.#send(to, { kind: 'request', request }),
+      // With one direction open the answer would be lost.
+      sendRequest: (to, request) => this.#isConnected(to) && this.#send(to, { kind: 'request', request }),
       sendResponse: (to, response) => this.#send(to, { kind: 'response', response }),
       fatal,
     });
@@ -92,7 +139,7 @@ export class HansardNode implements NodeService {
       settings,
       replicas: () => this.#held,
       isConnected: (node) => this.#isConnected(node),
-      mayLead: (node) => !this.#clockWatch.isPeerAhead(node),
+      mayLead: (node) => this.#mayLead(node),
     });
     this.#checkpoints = new Checkpoints({
       clock,
@@ -110,13 +157,12 @@ export class HansardNode implements NodeService {
   }
 
   async start(): Promise<void> {
-    const { transport, clock } = this.#options;
-    await transport.start({
+    await this.#options.transport.start({
       onMessage: (from, bytes) => this.#receive(from, bytes),
-      onUp: (peer) => this.#peerUp(peer),
-      onDown: (peer, kind, reason) => this.#peerDown(peer, kind, reason),
+      onUp: (peer) => this.#guard.run(() => this.#peerUp(peer)),
+      onDown: (peer, kind, reason) => this.#guard.run(() => this.#peerDown(peer, kind, reason)),
     });
-    this.#lastTickMs = clock.monotonicMs();
+    this.#lastTickMs = this.#clock.monotonicMs();
     this.#scheduleTick();
     this.#scheduleGossip();
     this.#checkpoints.start();
@@ -128,9 +174,11 @@ export class HansardNode implements NodeService {
   async drain(): Promise<void> {
     this.#draining = true;
     this.#elections.stop();
-    const { clock, settings } = this.#options;
+    this.#gossip();
+    const { settings } = this.#options;
+    const clock = this.#clock;
     const endMs = clock.monotonicMs() + settings.drainMs;
-    while (clock.monotonicMs() < endMs && !this.#stopped) {
+    while (clock.monotonicMs() < endMs && !this.#stopped && !this.#guard.hasFailed) {
       const led = this.#held.filter((replica) => replica.isLeader);
       const movable = led.filter((replica) => this.#transferAway(replica));
       if (movable.length === 0) return;
@@ -139,8 +187,12 @@ export class HansardNode implements NodeService {
   }
 
   /** Seals what is in memory where `seal` says so, then releases everything. */
-  async stop(options: { seal: boolean } = { seal: true }): Promise<void> {
-    if (this.#stopped) return;
+  stop(options: { seal: boolean } = { seal: true }): Promise<void> {
+    this.#stopping ??= this.#stop(options.seal);
+    return this.#stopping;
+  }
+
+  async #stop(seal: boolean): Promise<void> {
     this.#draining = true;
     this.#elections.stop();
     this.#tickTimer?.cancel();
@@ -148,12 +200,21 @@ export class HansardNode implements NodeService {
     this.#forwarding.stop();
     for (const replica of this.#held) replica.stop();
     this.#stopped = true;
-    await this.#checkpoints.stop();
-    await this.#options.transport.stop();
-    const { store, wal } = this.#options;
-    if (options.seal && !this.#failed) await store.checkpoint(this.#held.map((replica) => replica.partition));
-    await wal.close();
-    await store.close();
+    const { store, wal, transport } = this.#options;
+    try {
+      await this.#checkpoints.stop();
+      await transport.stop();
+      if (seal && !this.#guard.hasFailed) {
+        await store.checkpoint(this.#held.map((replica) => replica.partition));
+      }
+    } finally {
+      await wal.close().finally(() => store.close());
+    }
+  }
+
+  /** A part that the node was given has failed: nothing more is done here, and `onFatal` is told. */
+  fail(error: unknown): void {
+    this.#guard.fail(error);
   }
 
   // ---- NodeService ---------------------------------------------------------
@@ -284,9 +345,9 @@ export class HansardNode implements NodeService {
   }
 
   #replicaHost(): ReplicaHost {
-    const { clock, random, logger, store, settings } = this.#options;
+    const { random, logger, store, settings } = this.#options;
     return {
-      clock,
+      clock: this.#clock,
       logger,
       random: (n) => Math.floor((random.u32() / 0x1_0000_0000) * n),
       stir: (replica) => this.#loop.stir(replica),
@@ -302,7 +363,7 @@ export class HansardNode implements NodeService {
         this.#checkpoints.look();
         return false;
       },
-      fatal: (error) => this.#fatal(error),
+      fatal: this.#guard.fail,
     };
   }
 
@@ -335,7 +396,10 @@ export class HansardNode implements NodeService {
   #transferAway(replica: Replica): boolean {
     const heir = replica.members.find(
       ({ nodeId, replicaId }) =>
-        nodeId !== this.identity.nodeId && this.#isConnected(nodeId) && replica.isCaughtUp(replicaId),
+        nodeId !== this.identity.nodeId &&
+        this.#isConnected(nodeId) &&
+        this.#mayLead(nodeId) &&
+        replica.isCaughtUp(replicaId),
     );
     if (heir === undefined) return false;
     replica.transferLeadership(heir.replicaId);
@@ -349,10 +413,9 @@ export class HansardNode implements NodeService {
   // ---- time ----------------------------------------------------------------
 
   #scheduleTick(): void {
-    const { clock, settings } = this.#options;
-    this.#tickTimer = clock.after(settings.tickMs, () => {
+    this.#tickTimer = this.#clock.after(this.#options.settings.tickMs, () => {
       // Messages that are ready come first: after a stall they say that the leader lives (design rule 15).
-      clock.defer(() => {
+      this.#clock.defer(() => {
         if (this.#stopped) return;
         this.#tick();
         this.#scheduleTick();
@@ -361,8 +424,8 @@ export class HansardNode implements NodeService {
   }
 
   #tick(): void {
-    const { clock, settings } = this.#options;
-    const now = clock.monotonicMs();
+    const { settings } = this.#options;
+    const now = this.#clock.monotonicMs();
     const due = Math.floor((now - this.#lastTickMs) / settings.tickMs);
     if (due < 1) return;
     this.#lastTickMs = due > settings.maxTicksPerTurn ? now : this.#lastTickMs + due * settings.tickMs;
@@ -371,7 +434,7 @@ export class HansardNode implements NodeService {
   }
 
   #scheduleGossip(): void {
-    this.#gossipTimer = this.#options.clock.after(gossipMs, () => {
+    this.#gossipTimer = this.#clock.after(gossipMs, () => {
       if (this.#stopped) return;
       this.#gossip();
       this.#scheduleGossip();
@@ -386,9 +449,10 @@ export class HansardNode implements NodeService {
         term: replica.term,
         keptByAll: replica.matchedByAll(),
       }));
+    const unwilling = this.#draining || this.#clockWatch.isAhead;
     for (const { nodeId } of this.#options.nodes) {
       if (nodeId === this.identity.nodeId) continue;
-      this.#send(nodeId, { kind: 'gossip', gossip: { nowUs: this.nowUs(), led } });
+      this.#send(nodeId, { kind: 'gossip', gossip: { nowUs: this.nowUs(), unwilling, led } });
     }
     if (this.#clockWatch.isAhead) {
       for (const replica of this.#held) if (replica.isLeader) this.#transferAway(replica);
@@ -409,20 +473,25 @@ export class HansardNode implements NodeService {
     return this.#options.transport.isConnected(node);
   }
 
+  #mayLead(node: NodeId): boolean {
+    return !this.#unwilling.has(node) && !this.#clockWatch.isPeerAhead(node);
+  }
+
+  /** Comes again when only one direction was lost: what was on its way then will not be answered. */
   #peerUp(peer: NodeId): void {
-    // Comes again when only our own stream to the peer had broken: what waited on it gets no answer.
-    this.#forwarding.peerDown(peer);
+    this.#forwarding.linkLost(peer);
     this.#elections.peerUp();
   }
 
   #peerDown(peer: NodeId, kind: 'broken' | 'refused' | 'rejected', reason: string): void {
     this.#options.logger.info({ peer, kind, reason }, 'link down');
-    this.#forwarding.peerDown(peer);
+    this.#forwarding.linkLost(peer);
+    this.#unwilling.delete(peer);
     this.#clockWatch.forget(peer);
     if (kind === 'refused') this.#elections.peerGone(peer);
     if (kind === 'rejected' && reason.startsWith('REPLICA_LOST')) {
       // The peer knew this node with another store: what that one had promised is gone (design rule 12).
-      this.#fatal(
+      this.#guard.fail(
         new HansardError('REPLICA_LOST', `node ${peer} knows this node with another store: ${reason}`, { peer }),
       );
     }
@@ -440,32 +509,23 @@ export class HansardNode implements NodeService {
       this.#heartbeats.add(to, replica.partition, message);
       return;
     }
-    if (
-      message.type === MessageType.MsgApp &&
-      message.entries.some((e) => e.data === undefined && e.sizeBytes > 0)
-    ) {
-      this.#sendFromLog(replica, to, message);
-      return;
-    }
-    this.#options.transport.send(to, encodeRaftMessage(replica.partition, message));
+    if (!this.#logSender.takes(replica, to, message)) this.#transmit(replica, to, message);
   }
 
-  /** Entries that the cache has dropped are read back; if the log or the term changed meanwhile, nothing is sent. */
-  #sendFromLog(replica: Replica, to: NodeId, message: Message): void {
-    const missing = message.entries.filter((entry) => entry.data === undefined && entry.sizeBytes > 0);
-    replica.log.fill(missing).then(
-      (found) => {
-        if (!found || this.#stopped || replica.term !== message.term || !replica.isLeader) return;
-        this.#options.transport.send(to, encodeRaftMessage(replica.partition, message));
-      },
-      (error) => this.#fatal(error),
-    );
+  #transmit(replica: Replica, to: NodeId, message: Message): void {
+    const bytes = encodeRaftMessage(replica.partition, message);
+    const sent = this.#options.transport.send(to, bytes, urgent.has(message.type));
+    // Dropped, so that all that would follow is refused: the core probes instead.
+    if (!sent && message.type === MessageType.MsgApp) replica.reportUnreachable(message.to);
   }
 
-  #flushHeartbeats(): void {
+  /** Messages leave now: the transport's own end of turn would be a turn later. */
+  #endOfTurn(): void {
+    const { transport } = this.#options;
     this.#heartbeats.flush((to, kind, beats) => {
-      this.#options.transport.send(to, encodePeerMessage({ kind, beats }), true);
+      transport.send(to, encodePeerMessage({ kind, beats }), true);
     });
+    transport.flush();
   }
 
   #send(to: NodeId, message: PeerMessage): boolean {
@@ -473,8 +533,13 @@ export class HansardNode implements NodeService {
   }
 
   #receive(from: NodeId, bytes: Uint8Array): void {
-    if (this.#stopped) return;
+    if (this.#stopped || this.#guard.hasFailed) return;
+    // What is malformed throws into the transport, which drops the link and says why; nothing of it was believed.
     const message = decodePeerMessage(bytes);
+    this.#guard.run(() => this.#handle(from, message));
+  }
+
+  #handle(from: NodeId, message: PeerMessage): void {
     switch (message.kind) {
       case 'raft':
         return this.#stepRaft(from, message.partition, message.message);
@@ -486,7 +551,7 @@ export class HansardNode implements NodeService {
       case 'request':
         return this.#forwarding.handleRequest(from, message.request);
       case 'response':
-        return this.#forwarding.handleResponse(message.response);
+        return this.#forwarding.handleResponse(from, message.response);
       case 'cancel':
         // What was proposed can't be taken back; the answer is dropped at the other end.
         return;
@@ -505,23 +570,34 @@ export class HansardNode implements NodeService {
       );
       return;
     }
+    if (!fromPeers.has(message.type)) {
+      this.#options.logger.warn(
+        { from, partition, type: message.type },
+        'message that no peer sends dropped',
+      );
+      return;
+    }
+    // A disk that falls behind must not fill the memory; the leader finds out by its probes.
+    if (
+      message.type === MessageType.MsgApp &&
+      message.entries.length > 0 &&
+      this.#options.wal.pendingBytes > walQueueBytes
+    )
+      return;
     replica.step(message);
   }
 
   #hear(from: NodeId, gossip: Gossip): void {
     this.#clockWatch.heard(from, this.nowUs() - gossip.nowUs);
+    if (gossip.unwilling) this.#unwilling.add(from);
+    else this.#unwilling.delete(from);
     for (const { partition, term, keptByAll } of gossip.led) {
+      if (partition >= this.partitionCount) continue;
       if (this.#replicas[partition] === undefined) this.#foreignLeaders.set(partition, from);
       const known = this.#keptByAll.get(partition);
       if (known !== undefined && (known.term > term || known.index >= keptByAll)) continue;
       this.#keptByAll.set(partition, { term, index: keptByAll });
     }
-  }
-
-  #fatal(error: unknown): void {
-    if (this.#failed) return;
-    this.#failed = true;
-    this.#options.onFatal(error);
   }
 }
 
@@ -538,7 +614,7 @@ export function initialConfState(voters: number[]): ConfState {
 /** The log and the store must meet without a gap (design rule 7); anything else is damage, never absence. */
 function checkLogMeetsStore(
   partition: PartitionId,
-  log: { firstIndex(): Index; lastIndex(): Index; compact(index: Index, term: number): void },
+  log: Pick<GroupLog, 'firstIndex' | 'lastIndex' | 'term'>,
   store: { appliedIndex: Index; appliedTerm: number },
 ): void {
   if (store.appliedIndex + 1 < log.firstIndex()) {
@@ -555,5 +631,13 @@ function checkLogMeetsStore(
       { partition, applied_index: store.appliedIndex, last_index: log.lastIndex() },
     );
   }
-  assert(log.lastIndex() >= store.appliedIndex, 'log behind store');
+  // What is sealed was committed: a log with another entry in its place is not the log that it came from.
+  const term = log.term(store.appliedIndex);
+  if (term !== store.appliedTerm) {
+    throw new HansardError(
+      'LOG_DAMAGED',
+      `partition ${partition}: the store holds entry ${store.appliedIndex} of term ${store.appliedTerm}, the log says ${term}`,
+      { partition, applied_index: store.appliedIndex, applied_term: store.appliedTerm },
+    );
+  }
 }

@@ -82,7 +82,30 @@ export interface RunningNode {
 
 /** Opens and starts; resolves once peers may dial. Elections follow by themselves. */
 export async function openNode(options: OpenNodeOptions): Promise<RunningNode> {
-  const { settings, logger, onFatal } = options;
+  /** Of what is open already, newest last; a start that fails leaves no thread, lock or port behind. */
+  const opened: (() => Promise<unknown>)[] = [];
+  try {
+    return await openParts(options, opened);
+  } catch (error) {
+    for (const close of opened.reverse()) {
+      await close().catch((second: unknown) => {
+        options.logger.warn({ err: second }, 'closing after a failed start failed');
+      });
+    }
+    throw error;
+  }
+}
+
+async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknown>)[]): Promise<RunningNode> {
+  const { settings, logger } = options;
+  let node: HansardNode | undefined;
+  /** The process's end is told once, whichever part asks for it. */
+  let failed = false;
+  const onFatal = (error: unknown): void => {
+    if (failed) return;
+    failed = true;
+    options.onFatal(error);
+  };
   const directory = await openDirectory(options.dir);
   const { identity } = directory;
   const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
@@ -98,9 +121,12 @@ export async function openNode(options: OpenNodeOptions): Promise<RunningNode> {
     cacheBytes: settings.storeCache,
     tailLimitBytes: settings.tailLimit,
   });
+  opened.push(() => store.close());
   const watch = new SharedArrayBuffer(8);
   const watchdog = startWatchdog({ stallMs: settings.diskStall, memory: watch });
+  opened.push(() => watchdog.stop());
   const device = openDiskDevice({ directory: directory.logPath, watch });
+  opened.push(() => device.close());
   const wal = await openWal({
     ...logIdentity(identity),
     device,
@@ -109,8 +135,10 @@ export async function openNode(options: OpenNodeOptions): Promise<RunningNode> {
     segmentBytes: settings.logSegment,
     maxLogBytes: settings.logMax,
     cacheBytes: settings.entryCache,
-    onFailure: onFatal,
+    onFailure: (error) => (node === undefined ? onFatal(error) : node.fail(error)),
   });
+  opened.pop();
+  opened.push(() => wal.close());
   const replay = wal.stats().replay;
   logger.info({ ...replay, megabytesPerSecond: rate(replay.bytes, replay.durationMs) }, 'log replayed');
   const self = identity.members.find(({ nodeId }) => nodeId === identity.nodeId);
@@ -132,7 +160,7 @@ export async function openNode(options: OpenNodeOptions): Promise<RunningNode> {
     pins: pinsOf(store),
     logger,
   });
-  const node = new HansardNode({
+  node = new HansardNode({
     identity: nodeIdentity,
     nodes: identity.members,
     partitionCount: identity.partitionCount,
@@ -146,7 +174,9 @@ export async function openNode(options: OpenNodeOptions): Promise<RunningNode> {
     transport,
     onFatal,
   });
+  opened.push(() => transport.stop());
   await node.start();
+  const running = node;
   return {
     node,
     directory,
@@ -154,9 +184,8 @@ export async function openNode(options: OpenNodeOptions): Promise<RunningNode> {
     store,
     transport,
     async stop() {
-      await node.drain();
-      await node.stop();
-      await watchdog.stop();
+      await running.drain();
+      await running.stop().finally(() => watchdog.stop());
     },
   };
 }

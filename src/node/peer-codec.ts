@@ -47,6 +47,8 @@ export type ForwardResponse =
 
 export interface Gossip {
   readonly nowUs: TimeUs;
+  /** The sender is stopping, or its clock is ahead: nobody hands it leadership. */
+  readonly unwilling: boolean;
   /** Partitions that the sender leads; `keptByAll`: every member has the log up to here. */
   readonly led: readonly {
     readonly partition: PartitionId;
@@ -130,9 +132,14 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
     case 'cancel':
       return new ByteWriter(16).u8(Kind.cancel).u8(version).uvarint(message.id).finish();
     case 'gossip': {
-      const { nowUs, led } = message.gossip;
+      const { nowUs, unwilling, led } = message.gossip;
       const writer = new ByteWriter(32 + led.length * 16);
-      writer.u8(Kind.gossip).u8(version).u64(nowUs).uvarint(led.length);
+      writer
+        .u8(Kind.gossip)
+        .u8(version)
+        .u64(nowUs)
+        .u8(unwilling ? 1 : 0)
+        .uvarint(led.length);
       for (const { partition, term, keptByAll } of led) {
         writer.uvarint(partition).uvarint(term).uvarint(keptByAll);
       }
@@ -336,11 +343,13 @@ function readBeats(reader: ByteReader): Beat[] {
 
 function readGossip(reader: ByteReader): Gossip {
   const nowUs = reader.u64();
+  const unwilling = reader.u8();
+  if (unwilling > 1) throw new MalformedError('neither true nor false');
   const led = new Array<Gossip['led'][number]>(countOf(reader, ledBytesMin));
   for (let i = 0; i < led.length; i++) {
     led[i] = { partition: reader.uvarint(), term: reader.uvarint(), keptByAll: reader.uvarint() };
   }
-  return { nowUs, led };
+  return { nowUs, unwilling: unwilling === 1, led };
 }
 
 function readError(reader: ByteReader): HansardError {

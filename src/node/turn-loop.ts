@@ -9,6 +9,9 @@ import type { TurnOutput } from '../partition/types.js';
 import type { Message } from '../raft/types.js';
 import type { GroupWrite, Wal } from '../wal/types.js';
 
+/** After this long the rest of the stirred replicas wait for the next turn, so that sockets and timers get theirs. */
+const turnBudgetMs = 10;
+
 export class TurnLoop implements TurnOutput {
   readonly #clock: Clock;
   readonly #wal: Wal;
@@ -57,7 +60,18 @@ export class TurnLoop implements TurnOutput {
     const stirred = this.#stirred;
     this.#stirred = [];
     this.#isStirred.clear();
-    for (const replica of stirred) replica.collect(this);
+    const endMs = this.#clock.monotonicMs() + turnBudgetMs;
+    for (let i = 0; i < stirred.length; i++) {
+      (stirred[i] as Replica).collect(this);
+      if (this.#clock.monotonicMs() > endMs) {
+        // In their order, before what stirs from now on: nobody waits for ever.
+        const later = this.#stirred;
+        this.#stirred = [];
+        this.#isStirred.clear();
+        for (const replica of stirred.slice(i + 1).concat(later)) this.stir(replica);
+        break;
+      }
+    }
     if (this.#writes.length > 0) {
       const onDurable = this.#onDurable;
       this.#wal.write(this.#writes, () => {

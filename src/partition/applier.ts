@@ -37,6 +37,8 @@ export class Applier {
   #at = 0;
   /** Something is being read for the next entry. */
   #waiting = false;
+  /** Entry whose lookups were waited for once: a cache too small for them must not make it wait for ever. */
+  #prefetched: Index = 0;
   #stopped = false;
 
   constructor(store: PartitionStore, sliceBytes: number, hooks: ApplierHooks) {
@@ -105,8 +107,9 @@ export class Applier {
       store.beginEntry();
     } else {
       const data = entry.data as Uint8Array;
-      const reading = store.prefetch(data);
+      const reading = this.#prefetched === entry.index ? undefined : store.prefetch(data);
       if (reading !== undefined) {
+        this.#prefetched = entry.index;
         this.#resumeAfter(reading);
         return false;
       }
@@ -130,7 +133,10 @@ export class Applier {
   #prefetch(entry: Entry): void {
     if (entry.type !== EntryType.normal || entry.data === undefined || entry.sizeBytes === 0) return;
     const reading = this.#store.prefetch(entry.data);
-    reading?.catch((error) => this.#hooks.fatal(error));
+    reading?.catch((error) => {
+      // While the node stops, the database closes under its readers.
+      if (!this.#stopped) this.#hooks.fatal(error);
+    });
   }
 
   #fill(message: Message): void {

@@ -40,8 +40,8 @@ export class ProducerGate {
     this.#lastCounter = lastCounter;
   }
 
-  /** Calls `go` when it is the append's turn: at once, or within the hold time. */
-  enter(producer: ProducerId, firstCounter: number, count: number, go: () => void): void {
+  /** Calls `go` when it is the append's turn: at once (true), or within the hold time (false). */
+  enter(producer: ProducerId, firstCounter: number, count: number, go: () => void): boolean {
     const lane = this.#lane(producer);
     if (firstCounter > lane.next && lane.held.length < maxHeld) {
       // What has applied since (a leader before us proposed it) moves the lane on.
@@ -49,12 +49,13 @@ export class ProducerGate {
       if (firstCounter > lane.next) {
         insert(lane.held, { firstCounter, count, go });
         lane.timer ??= this.#clock.after(this.#holdMs, () => this.#release(lane));
-        return;
+        return false;
       }
     }
     go();
     lane.next = Math.max(lane.next, firstCounter + count);
     if (lane.held.length > 0) this.#drain(lane);
+    return true;
   }
 
   /** Leadership changed: nobody's turn is known any more; those who wait go on to their refusal. */

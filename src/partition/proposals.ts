@@ -2,7 +2,9 @@
  * Commands on their way through the log. A proposal is pending (not in an
  * entry yet), in flight (in entry (index, term)) or ended. Entries in flight
  * stand in index order: proposing at index n proves that whatever stood at or
- * above n was cut off from this log, so it can never apply under that term.
+ * above n was cut off from this log. That does not yet prove that it never
+ * applies: another replica may still hold it, be elected, and commit it. Only
+ * another term's entry applied in its place proves that.
  */
 import { HansardError } from '../common/errors.js';
 import type { Index, Term } from '../common/ids.js';
@@ -124,11 +126,18 @@ export class Proposals {
     for (const proposal of pending) end(proposal, error);
   }
 
-  /** Ends what is in flight as unknown: it was proposed in or before `term`, and we lead no more. */
+  /**
+   * Ends what is in flight as unknown: it was proposed in or before `term`, and
+   * we lead no more. Its bytes no longer count: a shorter log of the next leader
+   * may not come to these indexes for a long time.
+   */
   giveUp(term: Term, why: string): void {
-    for (let i = this.#head; i < this.#inFlight.length; i++) {
-      const entry = this.#inFlight[i] as InFlightEntry;
-      if (entry.term > term) break;
+    for (
+      let entry = this.#inFlight[this.#head];
+      entry !== undefined && entry.term <= term;
+      entry = this.#inFlight[this.#head]
+    ) {
+      this.#popHead(entry);
       for (const proposal of entry.proposals) end(proposal, unknown(why));
     }
   }
@@ -151,8 +160,24 @@ export class Proposals {
     for (let i = this.#head; i < this.#inFlight.length; i++) {
       for (const proposal of (this.#inFlight[i] as InFlightEntry).proposals) check(proposal);
     }
+    this.#expirePending(nowMs);
     for (const proposal of this.#pending) if (proposal.deadlineMs < earliest) earliest = proposal.deadlineMs;
     this.#earliestDeadlineMs = earliest;
+  }
+
+  #expirePending(nowMs: number): void {
+    if (!this.#pending.some((proposal) => proposal.deadlineMs <= nowMs)) return;
+    const kept: Proposal[] = [];
+    for (const proposal of this.#pending) {
+      if (proposal.deadlineMs > nowMs) {
+        kept.push(proposal);
+        continue;
+      }
+      this.#pendingBytes -= proposal.command.length;
+      this.#budget.usedBytes -= proposal.command.length;
+      end(proposal, new HansardError('DEADLINE_EXCEEDED', 'the append was not proposed in time'));
+    }
+    this.#pending = kept;
   }
 
   #dropFrom(index: Index): void {
@@ -161,14 +186,18 @@ export class Proposals {
       if (last.index < index) return;
       this.#inFlight.pop();
       this.#release(last.bytes);
-      for (const proposal of last.proposals) end(proposal, overwritten());
+      for (const proposal of last.proposals) end(proposal, unknown('its entry was cut off from this log'));
     }
   }
 
   #popHead(entry: InFlightEntry): void {
     this.#head++;
     this.#release(entry.bytes);
-    if (this.#head >= 256 && this.#head * 2 > this.#inFlight.length) {
+    if (this.#head === this.#inFlight.length) {
+      // Nothing of what has ended stays in memory.
+      this.#inFlight = [];
+      this.#head = 0;
+    } else if (this.#head >= 256 && this.#head * 2 > this.#inFlight.length) {
       this.#inFlight.splice(0, this.#head);
       this.#head = 0;
     }

@@ -28,6 +28,11 @@ export class ReadQueue {
   #confirmed: WaitingRead[] = [];
   #contexts: number;
 
+  /** Reads that wait for anything. */
+  get size(): number {
+    return this.#next.length + (this.#round?.reads.length ?? 0) + this.#confirmed.length;
+  }
+
   /** `contextSeed` differs between lives and replicas, so that no answer of another's round is taken for ours. */
   constructor(contextSeed: number) {
     this.#contexts = contextSeed;
@@ -87,7 +92,11 @@ export class ReadQueue {
   /** Ends what is past its deadline; asks again where a round stays unanswered. */
   tick(nowMs: number, retryMs: number): void {
     if (this.#round !== undefined && nowMs - this.#round.startedMs >= retryMs) this.roundFailed();
-    this.#next = expire(this.#next, nowMs, 'NO_QUORUM', 'no quorum confirmed the read in time');
+    const why = 'no quorum confirmed the read in time';
+    this.#next = expire(this.#next, nowMs, 'NO_QUORUM', why);
+    if (this.#round !== undefined) {
+      this.#round = { ...this.#round, reads: expire(this.#round.reads, nowMs, 'NO_QUORUM', why) };
+    }
     this.#confirmed = expire(
       this.#confirmed,
       nowMs,

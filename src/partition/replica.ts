@@ -43,6 +43,9 @@ export interface ProposalStamp {
   readonly count: number;
 }
 
+/** Reads of one partition that wait, at most; each holds a call open. */
+const waitingReadsMax = 20_000;
+
 /** A batch of the log on its way; what must wait for it beside its own responses. */
 interface PendingWrite {
   readonly responses: Message[];
@@ -78,6 +81,8 @@ export class Replica {
   /** A proposal made before this time, by a leader that we no longer are, ends as unknown. */
   #graceEndsMs = Number.POSITIVE_INFINITY;
   #graceTerm: Term = 0;
+  /** Of appends that the gate holds. */
+  #heldBytes = 0;
   #stopped = false;
 
   constructor(options: ReplicaOptions) {
@@ -117,7 +122,10 @@ export class Replica {
       applied: (index, term, answers) => this.#proposals.applied(index, term, answers),
       applyConfChange: (entry) =>
         store.setConfState(this.#raft.applyConfChange(decodeConfChange(entry.data as Uint8Array))),
-      done: (message) => this.#stepResponses(message.responses),
+      done: (message) => {
+        this.#stepResponses(message.responses);
+        this.#releaseCache();
+      },
       mayApply: () => host.tailHasRoom(),
       later: () => host.stir(this),
       fatal: (error) => host.fatal(error),
@@ -169,6 +177,8 @@ export class Replica {
     if (this.#stopped) return;
     this.#raft.tick();
     this.#proposals.expire(nowMs);
+    // A handover that failed: what waited for it goes on.
+    if (this.#proposals.hasPending && !this.#raft.isTransferring) this.#host.stir(this);
     if (this.#reads.isWaiting) {
       this.#reads.tick(nowMs, this.#settings.readRetryMs);
       this.#host.stir(this);
@@ -186,18 +196,41 @@ export class Replica {
     if (refusal !== undefined) return Promise.reject(refusal);
     return new Promise((resolve, reject) => {
       const proposal: Proposal = { command, deadlineMs, resolve, reject, ended: false };
+      let heldBytes = 0;
       const go = (): void => {
+        this.#hold(-heldBytes);
         if (!this.isLeader) return reject(this.notLeader());
         this.#proposals.add(proposal);
         this.#host.stir(this);
       };
       if (stamp === undefined || stamp.id === 0) go();
-      else this.#gate.enter(stamp.id, stamp.firstCounter, stamp.count, go);
+      else if (!this.#gate.enter(stamp.id, stamp.firstCounter, stamp.count, go)) {
+        heldBytes = command.length;
+        this.#hold(heldBytes);
+      }
     });
+  }
+
+  /** What waits at the gate counts as much as what is proposed. */
+  #hold(bytes: number): void {
+    this.#heldBytes += bytes;
+    this.#host.budget.usedBytes += bytes;
   }
 
   /** Resolves once this replica's state may answer. */
   readBarrier(level: 'linearizable' | 'eventual', minIndex: Index, deadlineMs: number): Promise<void> {
+    // No tick would end it.
+    if (this.#stopped) return Promise.reject(new HansardError('SHUTTING_DOWN', 'the node is stopping'));
+    if (this.#reads.size >= waitingReadsMax) {
+      return Promise.reject(
+        new HansardError(
+          'OVERLOADED',
+          `partition ${this.partition} has ${waitingReadsMax} reads that wait`,
+          { partition: this.partition },
+          { retryDelayMs: 50 },
+        ),
+      );
+    }
     if (level === 'linearizable') {
       const read = this.#reads.linearizable(minIndex, deadlineMs);
       this.#host.stir(this);
@@ -269,6 +302,8 @@ export class Replica {
   }
 
   #flushProposals(): void {
+    // A handover takes a round trip; what comes meanwhile waits, and either goes on here or learns who leads.
+    if (this.#raft.isTransferring) return;
     while (this.#proposals.hasPending) {
       const proposals = this.#proposals.takeEntry(this.#settings.entryBytes);
       const commands = proposals.map((proposal) => proposal.command);
@@ -358,6 +393,18 @@ export class Replica {
     this.#reads.applied(this.appliedIndex);
   }
 
+  /** Payloads that nobody will ask for again soon may leave the cache; who lags further is read to from disk. */
+  #releaseCache(): void {
+    let index = this.appliedIndex;
+    if (this.isLeader) {
+      for (const { replicaId } of this.members) {
+        const progress = replicaId === this.replicaId ? undefined : this.#raft.progressOf(replicaId);
+        if (progress?.recentActive) index = Math.min(index, progress.match);
+      }
+    }
+    this.log.releaseCache(index);
+  }
+
   /** Role, leader or term may have changed. */
   #observe(): void {
     const wasLeader = this.isLeader;
@@ -384,7 +431,7 @@ export class Replica {
     if (this.#stopped) return new HansardError('SHUTTING_DOWN', 'the node is stopping');
     if (!this.isLeader) return this.notLeader();
     const { budget } = this.#host;
-    const waiting = this.#proposals.unappliedBytes;
+    const waiting = this.#proposals.unappliedBytes + this.#heldBytes;
     // A single command may be larger than what is left of the limit, never wait for ever.
     const full = waiting > 0 && waiting + bytes > this.#settings.uncommittedBytes;
     // Full tails stop applying, so that these bytes stay and the limit is met: admission stops with them.

@@ -71,7 +71,8 @@ export const replicaDefaults = Object.freeze({
   uncommittedBytes: 16 * 1024 * 1024,
   messageBytes: 1024 * 1024,
   inflightMessages: 128,
-  inflightBytes: 16 * 1024 * 1024,
+  // A follower with a slow disk holds this much of every partition.
+  inflightBytes: 4 * 1024 * 1024,
   applySliceBytes: 256 * 1024,
   producerHoldMs: 200,
   outcomeGraceMs: 500,

@@ -352,6 +352,10 @@ export class RawNode {
   get committedInCurrentTerm(): boolean {
     return this.#raft.committedInCurrentTerm();
   }
+  /** At a leader: it hands leadership over, and takes no proposal meanwhile. */
+  get isTransferring(): boolean {
+    return this.#raft.leadTransferee !== NONE;
+  }
   /** Ticks since the leader was heard (follower), or since the last quorum check (leader). */
   get electionElapsed(): number {
     return this.#raft.electionElapsed;

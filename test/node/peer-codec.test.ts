@@ -83,7 +83,11 @@ const anyMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({ kind: fc.constant('cancel' as const), id: n }),
   fc.record({
     kind: fc.constant('gossip' as const),
-    gossip: fc.record({ nowUs: n, led: fc.array(fc.record({ partition: n, term: n, keptByAll: n })) }),
+    gossip: fc.record({
+      nowUs: n,
+      unwilling: fc.boolean(),
+      led: fc.array(fc.record({ partition: n, term: n, keptByAll: n })),
+    }),
   }),
 );
 
