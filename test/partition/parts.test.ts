@@ -86,6 +86,47 @@ t.test('bytes of all proposals come back to the budget', async (t) => {
   t.equal(budget.usedBytes, 0);
 });
 
+t.test('an entry that was cut off here may still be elsewhere: its outcome is unknown', async (t) => {
+  const table = new Proposals({ usedBytes: 0, limitBytes: 1e9 });
+  const one = proposal();
+  table.add(one);
+  table.proposed(5, 3, table.takeEntry(100));
+  table.add(proposal());
+  table.proposed(5, 5, table.takeEntry(100));
+  // With five replicas one of them may still hold (5, 3), be elected after us, and commit it.
+  t.same(one.ends, ['COMMIT_UNKNOWN']);
+});
+
+t.test('what was given up no longer counts, whenever its index is reached', async (t) => {
+  const budget = { usedBytes: 0, limitBytes: 1e9 };
+  const table = new Proposals(budget);
+  for (let i = 1; i <= 3; i++) {
+    table.add(proposal(100));
+    table.proposed(i, 2, table.takeEntry(100));
+  }
+  table.applied(1, 2, [done]);
+  table.giveUp(2, 'test');
+  t.equal(budget.usedBytes, 0);
+  table.applied(2, 4, []);
+  t.equal(budget.usedBytes, 0);
+  table.add(proposal(100));
+  table.proposed(3, 4, table.takeEntry(100));
+  table.applied(3, 4, [done]);
+  t.equal(budget.usedBytes, 0);
+});
+
+t.test('an append that waits to be proposed ends by its deadline', async (t) => {
+  const budget = { usedBytes: 0, limitBytes: 1e9 };
+  const table = new Proposals(budget);
+  const [early, late] = [proposal(10, 50), proposal(10, 500)];
+  table.add(early);
+  table.add(late);
+  table.expire(60);
+  t.same([early.ends, late.ends], [['DEADLINE_EXCEEDED'], []]);
+  t.equal(budget.usedBytes, 10);
+  t.same(table.takeEntry(100), [late]);
+});
+
 function fakeClock() {
   let now = 0;
   const timers: { at: number; fn: () => void; off: boolean }[] = [];

@@ -1,0 +1,220 @@
+/** A few whole nodes in one process on a simulated clock, disk, database and network, for the node's own tests. */
+
+import { xxh64 } from '../../src/common/hash.js';
+import { silentLogger } from '../../src/common/logger.js';
+import { encodeAppend } from '../../src/conversation/command.js';
+import { EventType } from '../../src/conversation/types.js';
+import type { HansardNode as Node } from '../../src/node/node.js';
+import { HansardNode } from '../../src/node/node.js';
+import { partitionsOf } from '../../src/node/open.js';
+import { type NodeSettings, nodeDefaults } from '../../src/node/options.js';
+import { formatStore, openStore } from '../../src/store/store.js';
+import type { Store } from '../../src/store/types.js';
+import { createTransport } from '../../src/transport/transport.js';
+import type { Transport } from '../../src/transport/types.js';
+import { formatWal, openWal, type Wal } from '../../src/wal/index.js';
+import { SimClock, SimRandom } from '../sim/sim-clock.js';
+import { SimDisk } from '../sim/sim-disk.js';
+import { SimKvFactory } from '../sim/sim-kv.js';
+import { SimNetwork } from '../sim/sim-network.js';
+
+const clusterId = 'c1'.repeat(16);
+
+export interface Running {
+  readonly node: Node;
+  readonly wal: Wal;
+  readonly store: Store;
+  readonly transport: Transport;
+  readonly fatal: unknown[];
+}
+
+export interface ClusterOptions {
+  readonly nodes: number;
+  readonly partitions: number;
+  readonly settings?: Partial<NodeSettings>;
+  readonly cacheBytes?: number;
+  readonly seed?: number;
+}
+
+export class Cluster {
+  readonly clock = new SimClock();
+  readonly random: SimRandom;
+  readonly network: SimNetwork;
+  readonly #members;
+  readonly #folders;
+  readonly running = new Map<number, Running>();
+  #boots = 0;
+
+  private constructor(readonly options: ClusterOptions) {
+    this.random = new SimRandom(options.seed ?? 1);
+    this.network = new SimNetwork(this.clock, this.random.fork());
+    this.#members = Array.from({ length: options.nodes }, (_, i) => ({
+      nodeId: i + 1,
+      peerAddress: `node${i + 1}:1`,
+      clientAddress: `node${i + 1}:2`,
+    }));
+    const { clock } = this;
+    this.#folders = this.#members.map(() => ({
+      disk: new SimDisk({ clock, random: this.random.fork() }),
+      database: new SimKvFactory({ clock, random: this.random.fork(), readMs: 0.2, writeMs: 1 }),
+    }));
+  }
+
+  static async start(options: ClusterOptions): Promise<Cluster> {
+    const cluster = new Cluster(options);
+    for (const { nodeId } of cluster.#members) await cluster.#format(nodeId);
+    for (const { nodeId } of cluster.#members) await cluster.open(nodeId);
+    return cluster;
+  }
+
+  /** Lets time pass until `promise` has settled. */
+  async settled<T>(promise: Promise<T>, limitMs = 20_000): Promise<T> {
+    let done = false;
+    const mark = (): void => {
+      done = true;
+    };
+    promise.then(mark, mark);
+    if (!(await this.clock.until(() => done, limitMs))) throw new Error(`not settled within ${limitMs} ms`);
+    return promise;
+  }
+
+  folder(nodeId: number) {
+    const folder = this.#folders[nodeId - 1];
+    if (folder === undefined) throw new Error(`no node ${nodeId}`);
+    return folder;
+  }
+
+  get(nodeId: number): Running {
+    const running = this.running.get(nodeId);
+    if (running === undefined) throw new Error(`node ${nodeId} is down`);
+    return running;
+  }
+
+  async #format(nodeId: number): Promise<void> {
+    const { disk, database } = this.folder(nodeId);
+    const device = disk.device();
+    const storeId = storeIdOf(nodeId);
+    const format = async (): Promise<void> => {
+      const ids = { clusterId: new Uint8Array(16).fill(0xc1), storeId };
+      await formatWal(device, { ...ids, random: this.random, segmentBytes: 1024 * 1024 });
+      const kv = await database.open('db', { create: true });
+      const partitions = partitionsOf({
+        nodeId,
+        members: this.#members,
+        partitionCount: this.options.partitions,
+        replicationFactor: this.options.nodes,
+      });
+      await formatStore({ kv, clusterId, storeId, partitions });
+      await kv.close();
+    };
+    await this.settled(format());
+  }
+
+  async openStore(nodeId: number): Promise<Store> {
+    const kv = await this.settled(this.folder(nodeId).database.open('db', { create: false }));
+    const { clock } = this;
+    const ids = { clusterId, storeId: storeIdOf(nodeId) };
+    return this.settled(openStore({ kv, ...ids, clock, logger: silentLogger }));
+  }
+
+  async open(nodeId: number): Promise<Running> {
+    const { clock, random, options } = this;
+    const storeId = storeIdOf(nodeId);
+    const store = await this.openStore(nodeId);
+    const fatal: unknown[] = [];
+    let node: HansardNode | undefined;
+    const wal = await this.settled(
+      openWal({
+        device: this.folder(nodeId).disk.device(),
+        clusterId: new Uint8Array(16).fill(0xc1),
+        storeId,
+        clock,
+        segmentBytes: 1024 * 1024,
+        cacheBytes: options.cacheBytes,
+        onFailure: (error) => (node === undefined ? fatal.push(error) : node.fail(error)),
+      }),
+    );
+    const identity = {
+      clusterId,
+      storeId,
+      incarnation: 1,
+      nodeId,
+      bootId: (++this.#boots).toString(16).padStart(16, '0'),
+      version: '0',
+    };
+    const pins = new Map<number, string>();
+    const transport = createTransport({
+      self: identity,
+      peers: this.#members.map(({ nodeId: id, peerAddress }) => ({ nodeId: id, address: peerAddress })),
+      network: this.network.node(nodeId, `node${nodeId}:1`),
+      clock,
+      random,
+      pins: {
+        getPinned: (id) => pins.get(id),
+        pin: async (id, value) => {
+          pins.set(id, value);
+        },
+      },
+      logger: silentLogger,
+    });
+    node = new HansardNode({
+      identity,
+      nodes: this.#members,
+      partitionCount: options.partitions,
+      replicationFactor: options.nodes,
+      settings: { ...nodeDefaults, ...options.settings },
+      clock,
+      random,
+      logger: silentLogger,
+      wal,
+      store,
+      transport,
+      onFatal: (error) => fatal.push(error),
+    });
+    await this.settled(node.start());
+    const running = { node, wal, store, transport, fatal };
+    this.running.set(nodeId, running);
+    return running;
+  }
+
+  async stop(nodeId: number, options?: { seal: boolean }): Promise<void> {
+    const { node } = this.get(nodeId);
+    await this.settled(node.stop(options));
+    this.network.kill(nodeId);
+    this.running.delete(nodeId);
+  }
+
+  async stopAll(): Promise<void> {
+    for (const nodeId of [...this.running.keys()]) await this.stop(nodeId);
+  }
+
+  leaderOf(partition: number): Running | undefined {
+    for (const running of this.running.values()) {
+      if (running.node.replicas()[partition]?.isLeader) return running;
+    }
+    return undefined;
+  }
+
+  async led(partition = 0): Promise<Running> {
+    if (!(await this.clock.until(() => this.leaderOf(partition) !== undefined, 20_000)))
+      throw new Error('nobody leads');
+    return this.leaderOf(partition) as Running;
+  }
+}
+
+function storeIdOf(nodeId: number): string {
+  return nodeId.toString(16).padStart(16, 'a');
+}
+
+export function append(channel: string, text: string): Uint8Array {
+  const content = Buffer.from(text);
+  const salt = Buffer.alloc(16, 7);
+  const event = {
+    type: EventType.messageCreated,
+    content,
+    contentXxh64: xxh64(content),
+    salt,
+    commitment: Buffer.alloc(32, 1),
+  };
+  return encodeAppend({ tenant: 'default', channel, events: [event] });
+}

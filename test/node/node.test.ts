@@ -1,0 +1,187 @@
+/** Whole nodes on simulated parts: what a node promises when its surroundings misbehave. */
+import t from 'tap';
+import { InvariantError } from '../../src/common/errors.js';
+import { encodePeerMessage } from '../../src/node/peer-codec.js';
+import { append, Cluster } from './cluster.js';
+
+async function reasonOf(promise: Promise<unknown>): Promise<string> {
+  return promise.then(
+    () => 'none',
+    (error: { reason: string }) => error.reason,
+  );
+}
+
+const soon = (cluster: Cluster, ms = 5_000): { deadlineMs: number } => ({
+  deadlineMs: cluster.clock.monotonicMs() + ms,
+});
+
+t.test('calls on a node that has stopped end at once', async (t) => {
+  const cluster = await Cluster.start({ nodes: 1, partitions: 1 });
+  const { node } = await cluster.led();
+  await cluster.settled(node.propose(0, append('a', 'one'), soon(cluster)));
+  const waits = node.readBarrier(0, { level: 'eventual', minIndex: 1e9, ...soon(cluster, 1e6) });
+  const stops = cluster.stop(1);
+  t.equal(await cluster.settled(reasonOf(waits)), 'SHUTTING_DOWN');
+  await stops;
+  for (const level of ['linearizable', 'eventual'] as const) {
+    const read = node.readBarrier(0, { level, minIndex: 1e9, ...soon(cluster) });
+    t.equal(await cluster.settled(reasonOf(read)), 'SHUTTING_DOWN', level);
+  }
+  t.equal(await reasonOf(node.propose(0, append('a', 'two'), soon(cluster))), 'SHUTTING_DOWN');
+});
+
+t.test('a broken invariant ends the process by one call, and nothing more is done', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 2 });
+  const leader = await cluster.led(0);
+  const { term } = leader.node.replicas()[0] as { term: number };
+  const from: number = leader.node.identity.nodeId;
+  const to = from === 1 ? 2 : 1;
+  const victim = cluster.get(to);
+  await cluster.clock.until(() => leader.transport.isConnected(to), 5_000);
+  // A commit index beyond its log: either of the two has lost what it acknowledged.
+  const beat = { partition: 0, from, to, term, commit: 1e6, context: 0 };
+  leader.transport.send(to, encodePeerMessage({ kind: 'heartbeats', beats: [beat, beat] }), true);
+  t.ok(await cluster.clock.until(() => victim.fatal.length > 0, 5_000));
+  const { sentBytes } = victim.transport.peers()[0] as { sentBytes: number };
+  await cluster.clock.run(3_000);
+  t.equal(victim.fatal.length, 1);
+  t.ok(victim.fatal[0] instanceof InvariantError);
+  t.ok(
+    (victim.transport.peers()[0] as { sentBytes: number }).sentBytes - sentBytes < 1_000,
+    'it fell silent',
+  );
+  await cluster.stopAll();
+});
+
+t.test('a malformed message costs the link, not the process', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1 });
+  const leader = await cluster.led();
+  const peer = leader.node.identity.nodeId === 1 ? 2 : 1;
+  await cluster.clock.until(() => leader.transport.isConnected(peer), 5_000);
+  leader.transport.send(peer, Uint8Array.of(99, 1, 2, 3));
+  t.ok(await cluster.clock.until(() => !leader.transport.isConnected(peer), 1_000), 'the link is dropped');
+  t.ok(await cluster.clock.until(() => leader.transport.isConnected(peer), 5_000), 'and comes back');
+  const { node } = await cluster.led();
+  await cluster.settled(node.propose(0, append('a', 'one'), soon(cluster)));
+  for (const { fatal } of cluster.running.values()) t.same(fatal, []);
+  await cluster.stopAll();
+});
+
+t.test(
+  'a follower that was away catches up from the disk, with a cache that holds next to nothing',
+  async (t) => {
+    const cluster = await Cluster.start({ nodes: 3, partitions: 3, cacheBytes: 2_000 });
+    const { node } = await cluster.led();
+    const away = node.identity.nodeId === 1 ? 2 : 1;
+    await cluster.stop(away);
+    for (let i = 0; i < 60; i++) {
+      for (let partition = 0; partition < 3; partition++) {
+        const leader = await cluster.led(partition);
+        const sent = leader.node.propose(
+          partition,
+          append(`c${partition}`, `${i} `.repeat(300)),
+          soon(cluster),
+        );
+        await cluster.settled(sent);
+      }
+    }
+    await cluster.open(away);
+    for (let partition = 0; partition < 3; partition++) {
+      const goal = (await cluster.led(partition)).node.replicas()[partition]?.appliedIndex as number;
+      const caught = () => (cluster.get(away).node.replicas()[partition]?.appliedIndex ?? 0) >= goal;
+      t.ok(await cluster.clock.until(caught, 10_000), `partition ${partition} is caught up`);
+    }
+    await cluster.clock.run(2_000);
+    for (let partition = 0; partition < 3; partition++) {
+      const digests = new Set<string>();
+      for (const { node: each } of cluster.running.values()) {
+        digests.add(
+          await cluster.settled(each.replicas()[partition]?.store.digest() ?? Promise.resolve('none')),
+        );
+      }
+      t.equal(digests.size, 1, 'all replicas are equal');
+    }
+    for (const { wal, fatal } of cluster.running.values()) {
+      t.same(fatal, []);
+      t.ok(wal.stats().cachedBytes <= 2_000);
+    }
+    await cluster.stopAll();
+  },
+);
+
+t.test('appends that come while leadership is handed over wait for its end', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1 });
+  const first = await cluster.led();
+  await cluster.settled(first.node.propose(0, append('a', 'one'), soon(cluster)));
+  await cluster.clock.run(500);
+  const replica = (await cluster.led()).node.replicas()[0] as NonNullable<
+    ReturnType<typeof first.node.replicas>[0]
+  >;
+  const leader = await cluster.led();
+  const heir = replica.members.find(({ nodeId }) => nodeId !== leader.node.identity.nodeId) as {
+    nodeId: number;
+    replicaId: number;
+  };
+  // The heir hears nothing: the handover fails after an election timeout, and the leader leads on.
+  cluster.network.block(leader.node.identity.nodeId, heir.nodeId);
+  replica.transferLeadership(heir.replicaId);
+  const { answer } = await cluster.settled(leader.node.propose(0, append('a', 'two'), soon(cluster)));
+  t.match(answer, { kind: 'append' });
+  // With a deadline before that end it is told that nothing was proposed.
+  replica.transferLeadership(heir.replicaId);
+  const late = leader.node.propose(0, append('a', 'three'), soon(cluster, 100));
+  t.equal(await cluster.settled(reasonOf(late)), 'DEADLINE_EXCEEDED');
+  cluster.network.healAll();
+  await cluster.stopAll();
+});
+
+t.test('a node that drains is not handed leadership back', async (t) => {
+  const cluster = await Cluster.start({
+    nodes: 3,
+    partitions: 4,
+    settings: { balanceMs: 50, drainMs: 3_000 },
+  });
+  for (let partition = 0; partition < 4; partition++) await cluster.led(partition);
+  await cluster.clock.run(2_000);
+  const node = (await cluster.led()).node;
+  let end = false;
+  const drained = node.drain().then(() => {
+    end = true;
+  });
+  await cluster.clock.until(() => end, 5_000);
+  await drained;
+  let led = 0;
+  for (let i = 0; i < 100; i++) {
+    await cluster.clock.run(20);
+    led += node.replicas().filter((replica) => replica.isLeader).length;
+  }
+  t.equal(led, 0);
+  await cluster.stopAll();
+});
+
+t.test('appends that the order gate holds count as admitted bytes', async (t) => {
+  const cluster = await Cluster.start({
+    nodes: 1,
+    partitions: 1,
+    settings: { uncommittedBytesPerPartition: 10_000 },
+  });
+  const { node } = await cluster.led();
+  const ends: string[] = [];
+  const waiting: Promise<unknown>[] = [];
+  for (let i = 0; i < 20; i++) {
+    const producer = { id: 77, firstCounter: 10 + i, count: 1 };
+    const one = node.propose(0, append('a', 'x'.repeat(1_000)), { ...soon(cluster), producer });
+    waiting.push(
+      one.then(
+        () => ends.push('applied'),
+        (error: { reason: string }) => ends.push(error.reason),
+      ),
+    );
+  }
+  await cluster.settled(Promise.all(waiting));
+  t.equal(ends.filter((end) => end === 'OVERLOADED').length, 11);
+  t.equal(ends.length, 20);
+  // And are given back.
+  await cluster.settled(node.propose(0, append('a', 'y'.repeat(9_000)), soon(cluster)));
+  await cluster.stopAll();
+});
