@@ -492,7 +492,9 @@ export class HansardNode implements NodeService {
     if (kind === 'rejected' && reason.startsWith('REPLICA_LOST')) {
       // The peer knew this node with another store: what that one had promised is gone (design rule 12).
       this.#guard.fail(
-        new HansardError('REPLICA_LOST', `node ${peer} knows this node with another store: ${reason}`, { peer }),
+        new HansardError('REPLICA_LOST', `node ${peer} knows this node with another store: ${reason}`, {
+          peer,
+        }),
       );
     }
     for (const replica of this.#held) {
