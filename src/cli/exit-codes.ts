@@ -31,6 +31,7 @@ const unusableHere: ReadonlySet<Reason> = new Set([
   'REPLICA_LOST',
   'DIRECTORY_IN_USE',
   'DIRECTORY_NOT_EMPTY',
+  'DIRECTORY_UNFINISHED',
   'FORMAT_TOO_NEW',
   'ADDRESS_IN_USE',
 ]);

@@ -3,6 +3,7 @@
  * stopping: leaderships away first, while calls are still answered; then the
  * door; then what is in memory is sealed and the folder released.
  */
+import { logVerbosity, setLogVerbosity } from '@grpc/grpc-js';
 import { startApi } from '../api/server.js';
 import type { Logger } from '../common/logger.js';
 import { type HttpServer, type Readiness, startHttp } from '../node/http.js';
@@ -17,6 +18,8 @@ const readyPollMs = 50;
 
 /** Resolves when the node has stopped cleanly. Rejects where it could not start. */
 export async function runServer(settings: Settings, logger: Logger): Promise<void> {
+  // It writes lines of its own to stderr; what matters in them comes as an error, too.
+  if (process.env.GRPC_VERBOSITY === undefined) setLogVerbosity(logVerbosity.NONE);
   const onFatal = fatalHandler(logger);
   process.on('uncaughtException', onFatal);
   process.on('unhandledRejection', onFatal);

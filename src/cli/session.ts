@@ -49,10 +49,10 @@ export function exportSource(session: Session): ExportSource {
   };
 }
 
-/** A named producer, whose counters are the messages' numbers in their partition. */
-export async function importTarget(session: Session): Promise<ImportTarget> {
+/** `firstContactMs`: a cluster that is not there is told soon, one that fails later is waited for. A named producer, whose counters are the messages' numbers in their partition. */
+export async function importTarget(session: Session, firstContactMs: number): Promise<ImportTarget> {
   const { partitionOf } = await import('../common/partitioning.js');
-  const { pools } = await session.client.cluster();
+  const { pools } = await session.client.cluster({ timeoutMs: firstContactMs });
   const partitionCount = pools[0]?.partitionCount ?? 1;
   const { client } = session;
   let producer: ReturnType<typeof client.openProducer> | undefined;

@@ -66,7 +66,7 @@ export async function importFile({ output, options, args }: ActionContext<Import
   const session = await openSession({ ...options, timeout: options.patience });
   const acks = options.acks === undefined ? undefined : new AckFile(options.acks);
   try {
-    const importer = new Importer(await importTarget(session), {
+    const importer = new Importer(await importTarget(session, options.timeout * 1000), {
       producerName: survey.producerName,
       maxBytesInFlight: options.inFlight * 1024 * 1024,
       onAck: (message, seq, checksum) => acks?.write(message, seq, checksum),
