@@ -180,8 +180,9 @@ export class HansardNode implements NodeService {
     const endMs = clock.monotonicMs() + settings.drainMs;
     while (clock.monotonicMs() < endMs && !this.#stopped && !this.#guard.hasFailed) {
       const led = this.#held.filter((replica) => replica.isLeader);
-      const movable = led.filter((replica) => this.#transferAway(replica));
-      if (movable.length === 0) return;
+      for (const replica of led) this.#transferAway(replica);
+      // Who lags a little may catch up in time; where nobody else lives there is nothing to wait for.
+      if (!led.some((replica) => this.#hasOtherMember(replica))) return;
       await new Promise<void>((resolve) => clock.after(settings.tickMs, resolve));
     }
   }
@@ -393,7 +394,13 @@ export class HansardNode implements NodeService {
     };
   }
 
-  #transferAway(replica: Replica): boolean {
+  #hasOtherMember(replica: Replica): boolean {
+    return replica.members.some(
+      ({ nodeId }) => nodeId !== this.identity.nodeId && this.#isConnected(nodeId) && this.#mayLead(nodeId),
+    );
+  }
+
+  #transferAway(replica: Replica): void {
     const heir = replica.members.find(
       ({ nodeId, replicaId }) =>
         nodeId !== this.identity.nodeId &&
@@ -401,9 +408,7 @@ export class HansardNode implements NodeService {
         this.#mayLead(nodeId) &&
         replica.isCaughtUp(replicaId),
     );
-    if (heir === undefined) return false;
-    replica.transferLeadership(heir.replicaId);
-    return true;
+    if (heir !== undefined) replica.transferLeadership(heir.replicaId);
   }
 
   #stirAll(): void {

@@ -273,9 +273,14 @@ export class Replica {
     return matched;
   }
 
-  /** As leader: has this member all that is in the log? */
+  /**
+   * As leader: has this member all that is committed, and was it heard lately? A
+   * process that hangs keeps its links for seconds, and a handover to it stops
+   * appends for an election timeout.
+   */
   isCaughtUp(replicaId: ReplicaId): boolean {
-    return (this.#raft.progressOf(replicaId)?.match ?? 0) >= this.#raft.commitIndex;
+    const progress = this.#raft.progressOf(replicaId);
+    return progress?.recentActive === true && progress.match >= this.#raft.commitIndex;
   }
 
   stop(): void {

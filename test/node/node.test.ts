@@ -144,18 +144,59 @@ t.test('a node that drains is not handed leadership back', async (t) => {
   for (let partition = 0; partition < 4; partition++) await cluster.led(partition);
   await cluster.clock.run(2_000);
   const node = (await cluster.led()).node;
+  // Under load: nobody has all that is committed at the moment in which the drain begins.
+  const load = node
+    .replicas()
+    .filter((replica) => replica.isLeader)
+    .map((replica) => {
+      const sent = node.propose(replica.partition, append('a', 'x'.repeat(1_000)), soon(cluster));
+      return sent.catch(() => {});
+    });
+  await cluster.clock.until(() => node.replicas().some((one) => one.isLeader && one.commitIndex > 2), 1_000);
   let end = false;
   const drained = node.drain().then(() => {
     end = true;
   });
   await cluster.clock.until(() => end, 5_000);
   await drained;
+  await cluster.settled(Promise.all(load));
   let led = 0;
   for (let i = 0; i < 100; i++) {
     await cluster.clock.run(20);
     led += node.replicas().filter((replica) => replica.isLeader).length;
   }
   t.equal(led, 0);
+  await cluster.stopAll();
+});
+
+t.test('a process that hangs is not handed leadership', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 6, settings: { balanceMs: 200 } });
+  for (let partition = 0; partition < 6; partition++) await cluster.led(partition);
+  await cluster.clock.run(5_000);
+  // Node 1 leads something by rank; it hangs with its links open, loses it, and stays best by rank.
+  const lost = cluster
+    .get(1)
+    .node.replicas()
+    .filter((replica) => replica.isLeader)
+    .map((one) => one.partition);
+  t.ok(lost.length > 0);
+  cluster.network.isolate(1, [2, 3]);
+  await cluster.clock.run(6_000);
+  let slowest = 0;
+  for (let i = 0; i < 100; i++) {
+    for (const partition of lost) {
+      const leader = [2, 3]
+        .map((id) => cluster.get(id))
+        .find(({ node }) => node.replicas()[partition]?.isLeader);
+      if (leader === undefined) continue;
+      const began = cluster.clock.monotonicMs();
+      await cluster.settled(leader.node.propose(partition, append('a', 'x'), soon(cluster)));
+      slowest = Math.max(slowest, cluster.clock.monotonicMs() - began);
+    }
+    await cluster.clock.run(30);
+  }
+  t.ok(slowest < 500, `no append waits for a handover (slowest ${slowest} ms)`);
+  cluster.network.healAll();
   await cluster.stopAll();
 });
 
