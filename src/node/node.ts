@@ -175,8 +175,8 @@ export class HansardNode implements NodeService {
     this.#draining = true;
     this.#elections.stop();
     this.#gossip();
-    const { settings } = this.#options;
-    const clock = this.#clock;
+    // Not the guarded clock: the wait ends also where something fails meanwhile.
+    const { settings, clock } = this.#options;
     const endMs = clock.monotonicMs() + settings.drainMs;
     while (clock.monotonicMs() < endMs && !this.#stopped && !this.#guard.hasFailed) {
       const led = this.#held.filter((replica) => replica.isLeader);

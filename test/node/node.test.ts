@@ -53,6 +53,24 @@ t.test('a broken invariant ends the process by one call, and nothing more is don
   await cluster.stopAll();
 });
 
+t.test('a drain ends although the node fails meanwhile', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1 });
+  const { node, fatal } = await cluster.led();
+  const self = node.identity.nodeId;
+  // Nobody takes leadership over: it would wait for its full time.
+  cluster.network.isolate(
+    self,
+    [1, 2, 3].filter((id) => id !== self),
+  );
+  const drained = node.drain();
+  await cluster.clock.run(60);
+  node.fail(new Error('the disk failed'));
+  await cluster.settled(drained, 1_000);
+  t.equal(fatal.length, 1);
+  cluster.network.healAll();
+  await cluster.stopAll();
+});
+
 t.test('a malformed message costs the link, not the process', async (t) => {
   const cluster = await Cluster.start({ nodes: 3, partitions: 1 });
   const leader = await cluster.led();
