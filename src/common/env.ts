@@ -40,6 +40,13 @@ export interface Kv {
   getMany(keys: Uint8Array[]): Promise<(Uint8Array | undefined)[]>;
   batch(): KvBatch;
   iterator(range: KvRange): KvIterator;
+  /** All rows as they are in this very call, for as long as it is held. It keeps the database from giving space back. */
+  snapshot(): KvSnapshot;
+  close(): Promise<void>;
+}
+
+export interface KvSnapshot {
+  iterator(range: KvRange): KvIterator;
   close(): Promise<void>;
 }
 

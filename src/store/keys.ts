@@ -12,6 +12,8 @@ export const RowKind = {
   fact: 0x02,
   /** One per partition, without generation: it names the one that counts. */
   partition: 0x10,
+  /** One per partition that ever took in a snapshot, without generation: which generations may have rows. */
+  generation: 0x11,
   channel: 0x20,
   /** tenant \0 name → channel id; small, so that the open scan is. */
   channelName: 0x21,
@@ -40,9 +42,43 @@ export function factKey(name: string): Buffer {
 }
 
 export function partitionKey(partition: PartitionId): Buffer {
+  return keyOfPartition(RowKind.partition, partition);
+}
+
+export function generationKey(partition: PartitionId): Buffer {
+  return keyOfPartition(RowKind.generation, partition);
+}
+
+export function partitionOfKey(key: Uint8Array): PartitionId {
+  return asBuffer(key).readUInt16BE(1);
+}
+
+function keyOfPartition(kind: RowKind, partition: PartitionId): Buffer {
   const key = Buffer.allocUnsafe(3);
-  key[0] = RowKind.partition;
+  key[0] = kind;
   key.writeUInt16BE(partition, 1);
+  return key;
+}
+
+/** The kinds of rows that belong to a generation of a replica, ascending. */
+export const generationKinds: readonly RowKind[] = Object.freeze([
+  RowKind.channel,
+  RowKind.channelName,
+  RowKind.block,
+  RowKind.producer,
+  RowKind.keyRun,
+  RowKind.messageIdRun,
+  RowKind.checkpoint,
+]);
+
+/** What a key says beside kind, partition and generation: the same in every generation. */
+export function ownPartOfKey(key: Uint8Array): Uint8Array {
+  return key.subarray(prefixBytes);
+}
+
+export function keyOfOwnPart(kind: RowKind, place: Place, ownPart: Uint8Array): Buffer {
+  const key = start(kind, place, ownPart.length);
+  key.set(ownPart, prefixBytes);
   return key;
 }
 
@@ -107,6 +143,14 @@ export function numberOfKey(key: Uint8Array): number {
 /** All rows of a kind. */
 export function kindRange(kind: RowKind, place: Place): KvRange {
   return { gte: start(kind, place, 0), lt: after(start(kind, place, 0)) };
+}
+
+/** All rows of a kind in generations `from` to `to`, inclusive. */
+export function generationsRange(kind: RowKind, partition: PartitionId, from: number, to: number): KvRange {
+  return {
+    gte: start(kind, { partition, generation: from }, 0),
+    lt: after(start(kind, { partition, generation: to }, 0)),
+  };
 }
 
 /** The smallest key that is larger than all that begin with `prefix`. */

@@ -7,7 +7,7 @@
 import { open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Level } from 'level';
-import type { Kv, KvBatch, KvFactory, KvIterator, KvRange } from '../common/env.js';
+import type { Kv, KvBatch, KvFactory, KvIterator, KvRange, KvSnapshot } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 
 const MiB = 1024 * 1024;
@@ -36,6 +36,7 @@ const nextvRows = 1000;
 const bytesAreBytes = { keyEncoding: 'view', valueEncoding: 'view' } as const;
 
 type Database = Level<Uint8Array, Uint8Array>;
+type LevelSnapshot = ReturnType<Database['snapshot']>;
 
 export function levelKvFactory(options: LevelOptions = {}): KvFactory {
   return { open: (path, how) => openLevel(path, how.create, options) };
@@ -124,6 +125,14 @@ class LevelKv implements Kv {
     return new LevelIterator(this.database, range);
   }
 
+  snapshot(): KvSnapshot {
+    const snapshot = this.database.snapshot();
+    return {
+      iterator: (range) => new LevelIterator(this.database, range, snapshot),
+      close: () => snapshot.close(),
+    };
+  }
+
   close(): Promise<void> {
     return this.database.close();
   }
@@ -173,7 +182,7 @@ class LevelBatch implements KvBatch {
 
 class LevelIterator implements KvIterator {
   readonly #iterator;
-  constructor(database: Database, range: KvRange) {
+  constructor(database: Database, range: KvRange, snapshot?: LevelSnapshot) {
     // The native iterator takes its snapshot in this very call.
     this.#iterator = database.iterator({
       gte: range.gte,
@@ -181,6 +190,7 @@ class LevelIterator implements KvIterator {
       reverse: range.reverse ?? false,
       limit: range.limit ?? -1,
       highWaterMarkBytes: levelDefaults.readAheadBytes,
+      ...(snapshot === undefined ? {} : { snapshot }),
     });
   }
 

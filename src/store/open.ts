@@ -7,7 +7,7 @@
 import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import { xxh32, xxh32Seeded } from '../common/hash.js';
-import type { PartitionId, ProducerId } from '../common/ids.js';
+import type { Index, PartitionId, ProducerId } from '../common/ids.js';
 import {
   checkpointKey,
   kindRange,
@@ -18,7 +18,7 @@ import {
   RowKind,
 } from './keys.js';
 import { NameSet } from './name-set.js';
-import { openProducerRow, PartitionState, type StoreShared } from './partition-state.js';
+import { openProducerRow, PartitionState, type SealedIndex, type StoreShared } from './partition-state.js';
 import { damaged, openRow } from './rows.js';
 import { loadRun } from './runs.js';
 import { type PartitionRecord, readCheckpoint, readPartition } from './state-codec.js';
@@ -30,11 +30,19 @@ export async function openPartition(
   shared: StoreShared,
   partition: PartitionId,
   storeId: string,
+  installedIndex: Index,
 ): Promise<PartitionState> {
   const { kv } = shared;
   const record = await readPartitionRecord(kv, partition);
   const place: Place = { partition, generation: record.generation };
   await checkCheckpoints(kv, place, record);
+  const sealed = await loadSealed(kv, record, storeId);
+  return new PartitionState(shared, sealed, cloneMeta(record.meta), installedIndex);
+}
+
+/** What `record` says must be known in full, read from its generation's rows and counted. */
+export async function loadSealed(kv: Kv, record: PartitionRecord, storeId: string): Promise<SealedIndex> {
+  const place: Place = { partition: record.partition, generation: record.generation };
   const idBytes = Buffer.from(storeId);
   const names = new NameSet(xxh32(idBytes), xxh32Seeded(idBytes, 0x9e3779b9));
   await loadNames(kv, place, record, names);
@@ -48,8 +56,7 @@ export async function openPartition(
     if (info.kind === RowKind.keyRun) keyRuns.push(run);
     else messageIdRuns.push(run);
   }
-  const sealed = { record, names, producers, producerNames, keyRuns, messageIdRuns };
-  return new PartitionState(shared, sealed, cloneMeta(record.meta));
+  return { record, names, producers, producerNames, keyRuns, messageIdRuns };
 }
 
 async function readPartitionRecord(kv: Kv, partition: PartitionId): Promise<PartitionRecord> {

@@ -12,7 +12,7 @@
 import { ByteReader } from '../common/bytes.js';
 import type { Clock, Kv } from '../common/env.js';
 import { assert, type HansardError } from '../common/errors.js';
-import type { ChannelId, ProducerId } from '../common/ids.js';
+import type { ChannelId, Index, ProducerId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
 import type { KeyRecord, PartitionMeta, ProducerState, StoredEvent } from '../conversation/types.js';
@@ -88,6 +88,8 @@ export class PartitionState {
     readonly shared: StoreShared,
     readonly sealed: SealedIndex,
     meta: PartitionMeta,
+    /** Where the snapshot stood that this generation came as; 0: it did not. */
+    readonly installedIndex: Index = 0,
   ) {
     const { record } = sealed;
     this.place = { partition: record.partition, generation: record.generation };
@@ -95,7 +97,8 @@ export class PartitionState {
     this.appliedTerm = record.appliedTerm;
     this.confState = record.confState;
     this.meta = meta;
-    this.#cachePrefix = `${record.partition}/`;
+    // With the generation: a reader of the one before must not leave its rows to this one.
+    this.#cachePrefix = `${record.partition}.${record.generation}/`;
   }
 
   get tailBytes(): number {

@@ -21,7 +21,8 @@ import { channelName, cloneChannel, cloneProducer } from './tail.js';
 import type { PageRange, PartitionStore } from './types.js';
 
 export class PartitionStoreImpl implements PartitionStore {
-  readonly #state: PartitionState;
+  /** Another one once a snapshot was installed. */
+  #state: PartitionState;
   readonly #checkpoint: () => Promise<void>;
   /** What this partition counts in the store's sum of tail bytes; the store reads `tailBytes`. */
   #inEntry = false;
@@ -29,6 +30,12 @@ export class PartitionStoreImpl implements PartitionStore {
   constructor(state: PartitionState, checkpoint: () => Promise<void>) {
     this.#state = state;
     this.#checkpoint = checkpoint;
+  }
+
+  /** What is known of the partition from here on; reads that are under way begin anew. */
+  replaceState(state: PartitionState): void {
+    assert(!this.#inEntry, 'a snapshot comes between two entries');
+    this.#state = state;
   }
 
   get partition(): PartitionId {
@@ -48,6 +55,12 @@ export class PartitionStoreImpl implements PartitionStore {
   }
   get sealedTerm(): Term {
     return this.#state.sealed.record.appliedTerm;
+  }
+  get sealedConfState(): ConfState {
+    return this.#state.sealed.record.confState;
+  }
+  get installedIndex(): Index {
+    return this.#state.installedIndex;
   }
   get confState(): ConfState {
     return this.#state.confState;
@@ -85,7 +98,12 @@ export class PartitionStoreImpl implements PartitionStore {
   }
 
   prefetch(data: Uint8Array): Promise<void> | undefined {
-    return data.length === 0 ? undefined : prefetch(this.#state, lookupsOf(data));
+    if (data.length === 0) return undefined;
+    const state = this.#state;
+    // What a replaced state no longer finds is nobody's loss.
+    return prefetch(state, lookupsOf(data))?.catch((error: unknown) => {
+      if (state === this.#state) throw error;
+    });
   }
 
   // ---- ApplyState: what is handed out belongs to the active tail, and to nobody else
@@ -192,35 +210,45 @@ export class PartitionStoreImpl implements PartitionStore {
 
   // ---- PartitionReader
 
-  async channelByName(tenant: string, name: string): Promise<ChannelState | undefined> {
-    for (;;) {
-      const recent = tailChannelByName(this.#state, tenant, name);
-      if (recent !== undefined) return cloneChannel(recent.state);
-      const { seals } = this.#state;
-      const sealed = await this.#state.sealedChannel(tenant, name);
-      // Applied, even sealed, while we read: then the tails have it, or a newer row.
-      if (seals !== this.#state.seals) continue;
-      return sealed === undefined ? undefined : cloneChannel(sealed.state);
-    }
+  channelByName(tenant: string, name: string): Promise<ChannelState | undefined> {
+    return this.#read((state) => findChannel(state, tenant, name));
   }
 
   events(channel: ChannelState, range: PageRange): Promise<StoredEvent[]> {
-    return readPage(this.#state, channel, range);
+    return this.#read((state) => readPage(state, channel, range));
   }
 
-  async seqOfMessageId(channelId: ChannelId, messageId: string): Promise<Seq | undefined> {
-    const recent = this.#state.tailMessageId(channelId, messageId);
-    if (recent !== undefined) return recent;
-    const entry = await this.#state.runEntry(RowKind.messageIdRun, channelId, messageId);
-    return entry === undefined ? undefined : seqOf(entry);
+  seqOfMessageId(channelId: ChannelId, messageId: string): Promise<Seq | undefined> {
+    return this.#read(async (state) => {
+      const recent = state.tailMessageId(channelId, messageId);
+      if (recent !== undefined) return recent;
+      const entry = await state.runEntry(RowKind.messageIdRun, channelId, messageId);
+      return entry === undefined ? undefined : seqOf(entry);
+    });
   }
 
   seqAtTime(channel: ChannelState, timeUs: TimeUs): Promise<Seq> {
-    return findSeqAtTime(this.#state, channel, timeUs);
+    return this.#read((state) => findSeqAtTime(state, channel, timeUs));
   }
 
   listChannels(query: ChannelQuery): Promise<ChannelState[]> {
-    return listChannels(this.#state, query);
+    return this.#read((state) => listChannels(state, query));
+  }
+
+  /**
+   * A snapshot that is installed meanwhile takes the old generation's rows away
+   * under the reader: what it found, or missed, counts for nothing.
+   */
+  async #read<T>(from: (state: PartitionState) => Promise<T>): Promise<T> {
+    for (;;) {
+      const state = this.#state;
+      try {
+        const found = await from(state);
+        if (state === this.#state) return found;
+      } catch (error) {
+        if (state === this.#state) throw error;
+      }
+    }
   }
 
   // ---- sealing
@@ -230,6 +258,22 @@ export class PartitionStoreImpl implements PartitionStore {
   }
 
   digest(): Promise<string> {
-    return digestPartition(this.#state);
+    return this.#read(digestPartition);
+  }
+}
+
+async function findChannel(
+  state: PartitionState,
+  tenant: string,
+  name: string,
+): Promise<ChannelState | undefined> {
+  for (;;) {
+    const recent = tailChannelByName(state, tenant, name);
+    if (recent !== undefined) return cloneChannel(recent.state);
+    const { seals } = state;
+    const sealed = await state.sealedChannel(tenant, name);
+    // Applied, even sealed, while we read: then the tails have it, or a newer row.
+    if (seals !== state.seals) continue;
+    return sealed === undefined ? undefined : cloneChannel(sealed.state);
   }
 }

@@ -33,6 +33,17 @@ export function checksumOfRow(row: Uint8Array): bigint {
   return asBuffer(row).readBigUInt64LE(1);
 }
 
+/** Does the row's checksum match its key and bytes? */
+export function isRowSound(key: Uint8Array, row: Uint8Array): boolean {
+  return row.length >= bodyAt && checksumOfRow(row) === checksum(key, row);
+}
+
+/** The row as it stands under another key. `row` is changed in place. */
+export function moveRow(toKey: Uint8Array, row: Buffer): Buffer {
+  row.writeBigUInt64LE(checksum(toKey, row), 1);
+  return row;
+}
+
 /** Verifies and opens a value; `what` names it in the error. */
 export function openRow<T>(key: Uint8Array, row: Uint8Array, what: string, read: (body: ByteReader) => T): T {
   if (row.length < bodyAt) throw damaged(what, 'it is cut short', key);

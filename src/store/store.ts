@@ -1,24 +1,28 @@
 /** A store's applied state: formatting, opening, checkpoints over several partitions, facts. */
-import type { ByteReader, ByteWriter } from '../common/bytes.js';
-import type { Clock, Kv } from '../common/env.js';
+import { type ByteReader, type ByteWriter, MalformedError } from '../common/bytes.js';
+import type { Clock, Kv, KvBatch } from '../common/env.js';
 import { assert, HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
 import { initialMeta } from '../conversation/settings.js';
 import type { ReplicatedSettings } from '../conversation/types.js';
+import { type Generations, putGenerations, readGenerations, sweepGenerations } from './generations.js';
 import { after, asBuffer, factKey, formatKey, partitionKey, RowKind } from './keys.js';
 import { LruCache } from './lru.js';
 import { foreign, openPartition } from './open.js';
-import type { PartitionState, StoreShared } from './partition-state.js';
+import { PartitionState, type SealedIndex, type StoreShared } from './partition-state.js';
 import { PartitionStoreImpl } from './partition-store.js';
 import { damaged, openRow, rowWriter, sealRow } from './rows.js';
 import { SealBatch } from './seal-batch.js';
 import { finishSeal, type Sealed, sealPartition } from './sealer.js';
 import { Slicer } from './slices.js';
+import { exportPartition } from './snapshot-export.js';
+import { decodeManifest } from './snapshot-format.js';
+import { type InstallHost, PartitionInstall } from './snapshot-install.js';
 import { writePartition } from './state-codec.js';
 import { cloneMeta } from './tail.js';
-import type { PartitionStore, Store, StoreStats } from './types.js';
+import type { PartitionStore, SnapshotExport, SnapshotInstall, Store, StoreStats } from './types.js';
 
 const MiB = 1024 * 1024;
 
@@ -123,8 +127,10 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       counters: { checkpoints: 0, checkpointBytes: 0, syncReads: 0, blocksRead: 0 },
     };
     const states: PartitionState[] = [];
+    const generations = await readGenerations(kv);
     for (const partition of format.partitions) {
-      states.push(await openPartition(shared, partition, options.storeId));
+      const installedIndex = generations.get(partition)?.installedIndex ?? 0;
+      states.push(await openPartition(shared, partition, options.storeId, installedIndex));
     }
     const facts = await readFacts(kv);
     return new StoreImpl(
@@ -132,6 +138,7 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       shared,
       states,
       facts,
+      generations,
       options.tailLimitBytes ?? storeDefaults.tailLimitBytes,
     );
   } catch (error) {
@@ -202,13 +209,20 @@ class StoreImpl implements Store {
   readonly tailLimitBytes: number;
   /** After a failed write nothing may be sealed any more: the process must end. */
   #failure: unknown;
-  #writes = new Set<Promise<void>>();
+  #writes = new Set<Promise<unknown>>();
+  #closing = false;
+  /** Of partitions that ever took in a snapshot. */
+  readonly #generations = new Map<PartitionId, Generations>();
+  readonly #installing = new Set<PartitionId>();
+  readonly #sweeping = new Set<PartitionId>();
+  readonly #noting = new Map<PartitionId, Promise<void>>();
 
   constructor(
     format: FormatRecord,
     shared: StoreShared,
     states: readonly PartitionState[],
     facts: Map<string, Uint8Array>,
+    generations: ReadonlyMap<PartitionId, Generations>,
     tailLimitBytes: number,
   ) {
     this.storeId = format.storeId;
@@ -219,6 +233,10 @@ class StoreImpl implements Store {
       const { partition } = state.place;
       this.#states.set(partition, state);
       this.#stores.set(partition, new PartitionStoreImpl(state, () => this.checkpoint([partition])));
+      const found = generations.get(partition);
+      if (found === undefined) continue;
+      this.#generations.set(partition, found);
+      if (!found.swept) this.#sweep(partition);
     }
   }
 
@@ -239,14 +257,13 @@ class StoreImpl implements Store {
   }
 
   async checkpoint(partitions: readonly PartitionId[]): Promise<void> {
-    const states = [...new Set(partitions)].map((partition) => {
-      const state = this.#states.get(partition);
-      assert(state !== undefined, `this store has no partition ${partition}`);
-      return state;
-    });
     // One checkpoint of a partition at a time: its frozen tail is the only one.
-    for (let busy = states; busy.length > 0; busy = states.filter((state) => state.sealing !== undefined)) {
+    // Looked up anew after each wait: an install may have taken the place.
+    let states = this.#statesOf(partitions);
+    for (let busy = states; busy.length > 0; ) {
       await Promise.all(busy.map((state) => state.sealing));
+      states = this.#statesOf(partitions);
+      busy = states.filter((state) => state.sealing !== undefined);
     }
     this.#refuseAfterFailure();
     const dirty = states.filter((state) => state.dirtySinceMs !== undefined);
@@ -258,6 +275,16 @@ class StoreImpl implements Store {
     );
     for (const state of dirty) state.sealing = settled;
     await this.#track(work);
+  }
+
+  #statesOf(partitions: readonly PartitionId[]): PartitionState[] {
+    return [...new Set(partitions)].map((partition) => this.#state(partition));
+  }
+
+  #state(partition: PartitionId): PartitionState {
+    const state = this.#states.get(partition);
+    assert(state !== undefined, `this store has no partition ${partition}`);
+    return state;
   }
 
   /** Freezes all in one turn, builds one batch in slices, writes it, and drops the frozen tails in one turn. */
@@ -293,6 +320,143 @@ class StoreImpl implements Store {
     this.#shared.counters.checkpointBytes += bytes;
   }
 
+  // ---- snapshots
+
+  exportSnapshot(partition: PartitionId): Promise<SnapshotExport | undefined> {
+    return exportPartition(() => this.#state(partition));
+  }
+
+  async beginInstall(partition: PartitionId, manifest: Uint8Array): Promise<SnapshotInstall> {
+    this.#refuseAfterFailure();
+    const decoded = decodeManifest(manifest);
+    const { record, blockBytes } = decoded;
+    if (record.partition !== partition) {
+      throw new MalformedError(`a snapshot of partition ${record.partition}, not ${partition}`);
+    }
+    if (blockBytes !== this.#shared.blockBytes) {
+      throw new HansardError(
+        'INVALID_SETTINGS',
+        `the snapshot has blocks of ${blockBytes} bytes, this store of ${this.#shared.blockBytes}`,
+        { partition },
+      );
+    }
+    assert(!this.#installing.has(partition), `partition ${partition} takes in one snapshot at a time`);
+    this.#installing.add(partition);
+    const known = this.#generationsOf(partition);
+    const next: Generations = { ...known, highest: known.highest + 1, swept: false };
+    // Synced before the first row: an open that finds it knows what to sweep.
+    await this.#note(partition, next);
+    const host: InstallHost = {
+      shared: this.#shared,
+      storeId: this.storeId,
+      write: (rows) => this.#write(rows),
+      flip: (sealed, put) => this.#flip(sealed, put),
+      giveUp: () => {
+        this.#installing.delete(partition);
+        this.#sweep(partition);
+      },
+    };
+    return new PartitionInstall(host, decoded, next.highest);
+  }
+
+  /** The decision of an install: one batch, and in the turn of its end all that stands beside the database. */
+  async #flip(sealed: SealedIndex, put: (batch: KvBatch) => void): Promise<void> {
+    const { partition, appliedIndex } = sealed.record;
+    let before = this.#state(partition);
+    for (; before.sealing !== undefined; before = this.#state(partition)) await before.sealing;
+    assert(
+      before.appliedIndex < appliedIndex,
+      `partition ${partition} has applied ${before.appliedIndex}, the snapshot stands at ${appliedIndex}`,
+    );
+    const was = before.appliedIndex;
+    const next: Generations = { ...this.#generationsOf(partition), installedIndex: appliedIndex };
+    const batch = this.#shared.kv.batch();
+    put(batch);
+    putGenerations(batch, partition, next);
+    const work = this.#write(batch);
+    // Nobody seals what is about to be replaced.
+    before.sealing = work.then(
+      () => undefined,
+      () => undefined,
+    );
+    await work;
+    before.sealing = undefined;
+    assert(
+      before.appliedIndex === was,
+      `partition ${partition} was applied to while a snapshot took its place`,
+    );
+    const state = new PartitionState(this.#shared, sealed, cloneMeta(sealed.record.meta), appliedIndex);
+    this.#generations.set(partition, next);
+    this.#states.set(partition, state);
+    this.#stores.get(partition)?.replaceState(state);
+    this.#installing.delete(partition);
+    this.#sweep(partition);
+  }
+
+  #generationsOf(partition: PartitionId): Generations {
+    const { generation } = this.#state(partition).place;
+    return this.#generations.get(partition) ?? { highest: generation, swept: true, installedIndex: 0 };
+  }
+
+  /** Deletes what is left of other generations, beside everything else. */
+  #sweep(partition: PartitionId): void {
+    if (this.#sweeping.has(partition)) return;
+    this.#sweeping.add(partition);
+    this.#sweepAll(partition).catch((error: unknown) => {
+      // Reading or deleting failed: nothing is sealed any more, and the process ends.
+      this.#failure ??= error;
+      this.#shared.logger.error({ partition, error: String(error) }, 'sweeping old rows failed');
+    });
+  }
+
+  async #sweepAll(partition: PartitionId): Promise<void> {
+    const { kv, clock } = this.#shared;
+    const pause = () => new Promise<void>((resolve) => clock.defer(resolve));
+    const goOn = () => !this.#closing && this.#failure === undefined;
+    try {
+      // An install that began after the look has a higher generation; its end sweeps again.
+      while (goOn() && !this.#installing.has(partition)) {
+        const { highest } = this.#generationsOf(partition);
+        const { generation } = this.#state(partition).place;
+        const done =
+          (await this.#track(sweepGenerations(kv, partition, 1, generation - 1, pause, goOn))) &&
+          (await this.#track(sweepGenerations(kv, partition, generation + 1, highest, pause, goOn)));
+        if (!done || this.#installing.has(partition)) return;
+        const now = this.#generationsOf(partition);
+        if (now.highest !== highest || this.#state(partition).place.generation !== generation) continue;
+        await this.#note(partition, { ...now, swept: true });
+        return;
+      }
+    } finally {
+      // In the very turn of the last look: an install that ends from here on begins a sweep of its own.
+      this.#sweeping.delete(partition);
+    }
+  }
+
+  /** One such write of a partition after the other: two at once could land in either order. */
+  #note(partition: PartitionId, generations: Generations): Promise<void> {
+    this.#generations.set(partition, generations);
+    const noted = (this.#noting.get(partition) ?? Promise.resolve()).then(() => {
+      const batch = this.#shared.kv.batch();
+      putGenerations(batch, partition, generations);
+      return this.#write(batch);
+    });
+    this.#noting.set(
+      partition,
+      noted.catch(() => undefined),
+    );
+    return noted;
+  }
+
+  async #write(batch: KvBatch): Promise<void> {
+    await this.#track(
+      batch.write().catch((error: unknown) => {
+        this.#failure ??= error;
+        throw error;
+      }),
+    );
+  }
+
   getFact(name: string): Uint8Array | undefined {
     return this.#facts.get(name);
   }
@@ -303,12 +467,7 @@ class StoreImpl implements Store {
     const key = factKey(name);
     const batch = this.#shared.kv.batch();
     batch.put(key, sealRow(key, rowWriter(own.length).bytes(own)));
-    await this.#track(
-      batch.write().catch((error: unknown) => {
-        this.#failure ??= error;
-        throw error;
-      }),
-    );
+    await this.#write(batch);
     this.#facts.set(name, own);
   }
 
@@ -318,14 +477,15 @@ class StoreImpl implements Store {
 
   /** Waits for what is being written, seals nothing more. */
   async close(): Promise<void> {
+    this.#closing = true;
     while (this.#writes.size > 0) await Promise.allSettled([...this.#writes]);
     await this.#shared.kv.close();
   }
 
-  async #track(work: Promise<void>): Promise<void> {
+  async #track<T>(work: Promise<T>): Promise<T> {
     this.#writes.add(work);
     try {
-      await work;
+      return await work;
     } finally {
       this.#writes.delete(work);
     }

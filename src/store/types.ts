@@ -5,6 +5,7 @@
 import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { ApplyState, ChannelState, StoredEvent } from '../conversation/types.js';
+import type { SnapshotPosition } from './snapshot-format.js';
 
 export interface Store {
   readonly storeId: string;
@@ -19,6 +20,18 @@ export interface Store {
    * of them; those with nothing unsealed cost nothing). Rejects: the process must end.
    */
   checkpoint(partitions: readonly PartitionId[]): Promise<void>;
+  /**
+   * One view of what the partition's last checkpoint sealed, to be read in
+   * chunks; undefined: nothing was sealed yet. Held until it is closed.
+   */
+  exportSnapshot(partition: PartitionId): Promise<SnapshotExport | undefined>;
+  /**
+   * Begins to take in a snapshot under a new generation; what was there goes on
+   * serving. One per partition at a time. Rejects MalformedError where the
+   * manifest is damaged or of another partition, INVALID_SETTINGS where its
+   * store cuts blocks differently.
+   */
+  beginInstall(partition: PartitionId, manifest: Uint8Array): Promise<SnapshotInstall>;
   /** Small durable facts of the node (peers' store ids …), synced. */
   getFact(name: string): Uint8Array | undefined;
   putFact(name: string, value: Uint8Array): Promise<void>;
@@ -42,6 +55,10 @@ export interface PartitionStore extends ApplyState, PartitionReader {
   /** What the last finished checkpoint holds: the log may drop up to here. */
   readonly sealedIndex: Index;
   readonly sealedTerm: Term;
+  /** Members as of `sealedIndex`. */
+  readonly sealedConfState: ConfState;
+  /** Where the snapshot stood that this partition was last installed from; 0: never. */
+  readonly installedIndex: Index;
   readonly confState: ConfState;
   setConfState(confState: ConfState): void;
   /** Brackets the changes of one entry; every entry has its turn, also an empty one and a configuration change. */
@@ -69,6 +86,46 @@ export interface PartitionStore extends ApplyState, PartitionReader {
   checkpoint(): Promise<void>;
   /** Digest of the whole logical state at the applied index, the same on every replica (tests, verify). */
   digest(): Promise<string>;
+}
+
+export interface SnapshotExport {
+  readonly partition: PartitionId;
+  readonly index: Index;
+  readonly term: Term;
+  readonly confState: ConfState;
+  /** For `beginInstall`. */
+  readonly manifest: Uint8Array;
+  readonly start: SnapshotPosition;
+  /** The chunk at `from`, at least one row, else at most about `maxBytes`; the same bytes each time. */
+  read(
+    from: SnapshotPosition,
+    maxBytes: number,
+  ): Promise<{ chunk: Uint8Array; next: SnapshotPosition; last: boolean }>;
+  close(): Promise<void>;
+}
+
+export interface SnapshotInstall {
+  readonly partition: PartitionId;
+  readonly index: Index;
+  readonly term: Term;
+  readonly confState: ConfState;
+  /** Where the next chunk begins. */
+  readonly offset: number;
+  /** All of it is there and counted. */
+  readonly isComplete: boolean;
+  /**
+   * The next chunk, synced when it resolves. Rejects MalformedError where it is
+   * not the one that is due, or damaged (nothing has changed then);
+   * STORE_DAMAGED where the last one has come and the whole does not add up.
+   */
+  add(chunk: Uint8Array): Promise<void>;
+  /**
+   * Decides, in one batch: from its resolving on the partition is what the
+   * snapshot was. No entry may be applied while it runs. Rejects: the process must end.
+   */
+  finish(): Promise<void>;
+  /** Gives it up; its rows are deleted in slices. */
+  abandon(): void;
 }
 
 export interface PageRange {

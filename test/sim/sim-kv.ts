@@ -7,7 +7,16 @@
  * cache, synced. Process death keeps the page cache; power loss keeps what was
  * synced and, maybe, a prefix of what came after.
  */
-import type { Clock, Kv, KvBatch, KvFactory, KvIterator, KvRange, Random } from '../../src/common/env.js';
+import type {
+  Clock,
+  Kv,
+  KvBatch,
+  KvFactory,
+  KvIterator,
+  KvRange,
+  KvSnapshot,
+  Random,
+} from '../../src/common/env.js';
 import { HansardError } from '../../src/common/errors.js';
 
 type Change = readonly [key: string, value: Uint8Array | undefined];
@@ -178,7 +187,16 @@ export class SimKv implements Kv {
   }
 
   iterator(range: KvRange): KvIterator {
-    const rows = this.disk.rows.range(range);
+    return this.#iterate(this.disk.rows, range);
+  }
+
+  snapshot(): KvSnapshot {
+    const rows = this.disk.rows.copy();
+    return { iterator: (range) => this.#iterate(rows, range), close: () => Promise.resolve() };
+  }
+
+  #iterate(of: Rows, range: KvRange): KvIterator {
+    const rows = of.range(range);
     let at = 0;
     return {
       next: async (count) => {

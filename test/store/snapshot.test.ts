@@ -1,0 +1,347 @@
+/**
+ * A partition's way from one store to another: what comes out is what went in,
+ * whatever breaks on the way; a crash at any point leaves before or after.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import t from 'tap';
+import { MalformedError } from '../../src/common/bytes.js';
+import { silentLogger } from '../../src/common/logger.js';
+import { RowKind } from '../../src/store/keys.js';
+import { levelKvFactory } from '../../src/store/level-kv.js';
+import { formatStore, openStore } from '../../src/store/store.js';
+import type { SnapshotExport, SnapshotInstall, Store } from '../../src/store/types.js';
+import type { SimKvDisk } from '../sim/sim-kv.js';
+import {
+  applyTo,
+  confState,
+  entryNumber,
+  formatted,
+  ids,
+  opened,
+  rejectsWith,
+  seededRandom,
+  simDisk,
+  TurnClock,
+  whileDying,
+} from './help.js';
+
+const entries = 400;
+
+async function filled(disk: SimKvDisk, count = entries, from = 1): Promise<Store> {
+  const store = await opened(disk);
+  const partition = store.partition(0);
+  for (let n = from; n <= count; n++) {
+    applyTo(partition, entryNumber(n));
+    if (n % 90 === 0) await partition.checkpoint();
+  }
+  await partition.checkpoint();
+  return store;
+}
+
+async function source(count = entries, seed = 1): Promise<Store> {
+  return filled(await formatted(simDisk(seed), [0, 1]), count);
+}
+
+async function must(store: Store): Promise<SnapshotExport> {
+  const found = await store.exportSnapshot(0);
+  if (found === undefined) throw new Error('there is a snapshot');
+  return found;
+}
+
+async function transfer(from: SnapshotExport, to: SnapshotInstall, chunkBytes = 3_000): Promise<number> {
+  let position = from.start;
+  for (let chunks = 1; ; chunks++) {
+    const { chunk, next, last } = await from.read(position, chunkBytes);
+    await to.add(chunk);
+    position = next;
+    if (last) return chunks;
+  }
+}
+
+function generations(disk: SimKvDisk): Set<number> {
+  const found = new Set<number>();
+  disk.damage((key, value) => {
+    const kind = key[0] as number;
+    if (kind >= RowKind.channel && kind <= RowKind.checkpoint) found.add(key.readUInt32BE(3));
+    return value;
+  });
+  return found;
+}
+
+async function sweptClean(disk: SimKvDisk): Promise<void> {
+  for (let i = 0; i < 2_000 && generations(disk).size > 1; i++) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+t.test('what comes out is what went in, and applying goes on from it', async (t) => {
+  const from = await source();
+  const want = await from.partition(0).digest();
+  const disk = await formatted(simDisk(2), [0, 1]);
+  const to = await filled(disk, 120);
+  const partition = to.partition(0);
+  // Unsealed, to be replaced as well.
+  applyTo(partition, entryNumber(121));
+  const snapshot = await must(from);
+  t.equal(snapshot.index, entries);
+  // The sender goes on meanwhile: the view stays.
+  for (let n = entries + 1; n <= entries + 40; n++) applyTo(from.partition(0), entryNumber(n));
+  await from.partition(0).checkpoint();
+
+  const install = await to.beginInstall(0, snapshot.manifest);
+  const chunks = await transfer(snapshot, install);
+  t.ok(chunks > 5, `${chunks} chunks`);
+  t.ok(install.isComplete);
+  t.equal(partition.appliedIndex, 121, 'nothing is decided yet');
+  await install.finish();
+  await snapshot.close();
+  t.equal(partition.appliedIndex, entries);
+  t.equal(partition.sealedIndex, entries);
+  t.equal(partition.installedIndex, entries);
+  t.same(partition.confState, confState);
+  t.equal(partition.tailBytes, 0);
+  t.equal(await partition.digest(), want);
+
+  for (let n = entries + 1; n <= entries + 40; n++) applyTo(partition, entryNumber(n));
+  t.equal(await partition.digest(), await from.partition(0).digest());
+  await partition.checkpoint();
+  t.equal(await partition.digest(), await from.partition(0).digest());
+  await sweptClean(disk);
+  t.equal(generations(disk).size, 1, 'the old rows are gone');
+  await to.close();
+  const again = await opened(disk);
+  t.equal(await again.partition(0).digest(), await from.partition(0).digest());
+  // A second one, from what was itself installed.
+  const back = await must(again);
+  const third = await opened(await formatted(simDisk(3), [0, 1]));
+  const second = await third.beginInstall(0, back.manifest);
+  await transfer(back, second, 100_000);
+  await second.finish();
+  t.equal(await third.partition(0).digest(), await again.partition(0).digest());
+});
+
+t.test('nothing sealed, nothing to send', async (t) => {
+  const store = await opened(await formatted(simDisk(1), [0]));
+  applyTo(store.partition(0), entryNumber(1));
+  t.equal(await store.exportSnapshot(0), undefined);
+});
+
+t.test(
+  'a damaged, repeated, skipped or foreign chunk changes nothing, and the right one may follow',
+  async (t) => {
+    const from = await source();
+    const other = await must(await source(300, 7));
+    const snapshot = await must(from);
+    const to = await opened(await formatted(simDisk(2), [0, 1]));
+    const install = await to.beginInstall(0, snapshot.manifest);
+    const random = seededRandom(5);
+    let position = snapshot.start;
+    let foreign = other.start;
+    let refused = 0;
+    for (;;) {
+      const { chunk, next, last } = await snapshot.read(position, 4_000);
+      const damaged = Buffer.from(chunk);
+      const at = random.u32() % damaged.length;
+      damaged[at] = (damaged[at] as number) ^ (1 << (random.u32() % 8));
+      const wrong: Uint8Array[] = [damaged, chunk.subarray(0, random.u32() % chunk.length)];
+      if (!last) wrong.push((await snapshot.read(next, 4_000)).chunk);
+      if (position !== snapshot.start) {
+        const strange = await other.read(foreign, 4_000);
+        wrong.push(strange.chunk);
+        if (!strange.last) foreign = strange.next;
+      }
+      for (const bytes of wrong) {
+        await t.rejects(install.add(bytes), MalformedError);
+        refused++;
+      }
+      t.equal(install.offset, position.offset);
+      await install.add(chunk);
+      if (last) break;
+      await t.rejects(install.add(chunk), MalformedError, 'a second time');
+      position = next;
+    }
+    t.ok(refused > 20);
+    await install.finish();
+    t.equal(await to.partition(0).digest(), await from.partition(0).digest());
+    const bent = Buffer.from(snapshot.manifest);
+    bent[20] = (bent[20] as number) ^ 1;
+    await t.rejects(to.beginInstall(0, bent), MalformedError);
+    await t.rejects(to.beginInstall(1, snapshot.manifest), MalformedError, 'of another partition');
+    const coarse = await opened(await formatted(simDisk(2), [0], 4096));
+    await rejectsWith(t, coarse.beginInstall(0, snapshot.manifest), 'INVALID_SETTINGS');
+  },
+);
+
+t.test('any part can be read again, the same bytes each time', async (t) => {
+  const snapshot = await must(await source());
+  let position = snapshot.start;
+  for (let i = 0; i < 8; i++) {
+    const first = await snapshot.read(position, 2_500);
+    const second = await snapshot.read(position, 2_500);
+    t.ok(Buffer.compare(first.chunk, second.chunk) === 0);
+    position = first.next;
+  }
+});
+
+t.test('a row that is damaged where it lies is not sent', async (t) => {
+  const disk = await formatted(simDisk(1), [0, 1]);
+  const from = await filled(disk);
+  let done = false;
+  disk.damage((key, value) => {
+    if (done || key[0] !== RowKind.block) return value;
+    done = true;
+    value[value.length - 1] = (value[value.length - 1] as number) ^ 1;
+    return value;
+  });
+  const snapshot = await must(from);
+  const to = await opened(await formatted(simDisk(2), [0, 1]));
+  await rejectsWith(t, transfer(snapshot, await to.beginInstall(0, snapshot.manifest)), 'STORE_DAMAGED');
+});
+
+t.test('an install that is given up leaves what was there, and its rows go', async (t) => {
+  const snapshot = await must(await source());
+  const disk = await formatted(simDisk(2), [0, 1]);
+  const to = await filled(disk, 100);
+  const want = await to.partition(0).digest();
+  for (let round = 0; round < 3; round++) {
+    const install = await to.beginInstall(0, snapshot.manifest);
+    const { chunk, next } = await snapshot.read(snapshot.start, 6_000);
+    await install.add(chunk);
+    const second = install.add((await snapshot.read(next, 6_000)).chunk);
+    // In mid-batch, too.
+    if (round === 1) install.abandon();
+    await second;
+    install.abandon();
+    t.equal(await to.partition(0).digest(), want);
+  }
+  await sweptClean(disk);
+  t.equal(generations(disk).size, 1);
+  const install = await to.beginInstall(0, snapshot.manifest);
+  await transfer(snapshot, install);
+  await install.finish();
+  t.equal(to.partition(0).appliedIndex, entries);
+});
+
+t.test('readers meet one state or the other while a snapshot takes the place', async (t) => {
+  const from = await source();
+  const snapshot = await must(from);
+  const disk = await formatted(simDisk(2, 3), [0, 1]);
+  const to = await filled(disk, 200);
+  const partition = to.partition(0);
+  let reading = true;
+  let reads = 0;
+  const readers = Array.from({ length: 4 }, async (_, r) => {
+    for (let i = r; reading; i++) {
+      const name = `channel ${i % 9}`;
+      const channel = await partition.channelByName('default', name);
+      if (channel === undefined) throw new Error(`${name} is there`);
+      const page = await partition.events(channel, {
+        fromSeq: 1,
+        toSeq: channel.headSeq,
+        reverse: false,
+        maxEvents: 1e6,
+        maxBytes: 1e9,
+      });
+      if (page.length !== channel.headSeq) throw new Error(`${page.length} of ${channel.headSeq} in ${name}`);
+      const list = await partition.listChannels({
+        tenant: 'default',
+        prefix: '',
+        after: undefined,
+        limit: 100,
+      });
+      if (list.length !== 9) throw new Error(`${list.length} channels`);
+      const digest = await partition.seqOfMessageId(channel.id, `id ${i % 9 === 0 ? 9 : i % 9}`);
+      if (digest === undefined) throw new Error('a message id is missing');
+      reads++;
+    }
+  });
+  const install = await to.beginInstall(0, snapshot.manifest);
+  await transfer(snapshot, install);
+  await install.finish();
+  await sweptClean(disk);
+  reading = false;
+  await Promise.all(readers);
+  t.ok(reads > 20, `${reads} reads`);
+  t.equal(generations(disk).size, 1);
+});
+
+for (const kind of ['process', 'power'] as const) {
+  t.test(`a crash (${kind}) at any point leaves before or after`, async (t) => {
+    const from = await source(200);
+    const after = await from.partition(0).digest();
+    const snapshot = await must(from);
+    let befores = 0;
+    let afters = 0;
+    for (let dieAt = 0; dieAt < 120; dieAt += 3) {
+      const disk = await formatted(simDisk(100 + dieAt, 3), [0, 1]);
+      const to = await filled(disk, 60);
+      const before = await to.partition(0).digest();
+      let finished = false;
+      let dead = false;
+      const work = (async () => {
+        const install = await to.beginInstall(0, snapshot.manifest);
+        await transfer(snapshot, install, 8_000);
+        await install.finish();
+        finished = true;
+      })();
+      whileDying(work);
+      // Turns of the loop: each simulated read or write takes one to three.
+      for (let turn = 0; turn < dieAt * 2 && !dead; turn++) await new Promise((r) => setImmediate(r));
+      dead = true;
+      if (kind === 'process') disk.processDeath();
+      else disk.powerLoss();
+      const again = await opened(disk);
+      const partition = again.partition(0);
+      const got = await partition.digest();
+      if (finished) t.equal(got, after, 'what has resolved is there');
+      t.ok(got === before || got === after, `before or after, dying at ${dieAt}`);
+      if (got === after) afters++;
+      else befores++;
+      t.equal(partition.installedIndex, got === after ? 200 : 0);
+      // The next try works, and nothing of the first is left.
+      if (got === before) {
+        const install = await again.beginInstall(0, snapshot.manifest);
+        await transfer(snapshot, install, 8_000);
+        await install.finish();
+        t.equal(await partition.digest(), after);
+      }
+      await sweptClean(disk);
+      t.equal(generations(disk).size, 1);
+      await again.close();
+    }
+    t.ok(befores > 3 && afters > 3, `${befores} before, ${afters} after`);
+  });
+}
+
+t.test('from one LevelDB to another', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'hansard-snapshot-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const stores: Store[] = [];
+  const make = async (name: string) => {
+    const path = join(folder, name);
+    const formatting = await levelKvFactory().open(path, { create: true });
+    await formatStore({ kv: formatting, ...ids, partitions: [{ partition: 0, confState }] });
+    await formatting.close();
+    const kv = await levelKvFactory().open(path, { create: false });
+    const store = await openStore({ kv, ...ids, clock: new TurnClock(), logger: silentLogger });
+    stores.push(store);
+    return store;
+  };
+  const from = await make('a');
+  const to = await make('b');
+  for (let n = 1; n <= 3_000; n++) applyTo(from.partition(0), entryNumber(n));
+  await from.partition(0).checkpoint();
+  const snapshot = await must(from);
+  const sealed = await from.partition(0).digest();
+  for (let n = 3_001; n <= 3_500; n++) applyTo(from.partition(0), entryNumber(n));
+  await from.partition(0).checkpoint();
+  const install = await to.beginInstall(0, snapshot.manifest);
+  const chunks = await transfer(snapshot, install, 64 * 1024);
+  await install.finish();
+  await snapshot.close();
+  t.ok(chunks > 2, `${chunks} chunks`);
+  t.equal(await to.partition(0).digest(), sealed, 'as of the export, not of now');
+  for (const store of stores) await store.close();
+});
