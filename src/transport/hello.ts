@@ -24,6 +24,8 @@ export interface Hello {
   readonly incarnation: number;
   /** In a welcome: the boot id of the hello that it answers. */
   readonly answersBootId: string;
+  /** Present where the dialler wants a stream of its own beside the link: what for. Not empty. */
+  readonly request?: Uint8Array;
 }
 
 /** Why a peer does not want us, as the first word of the reason that the dialler sees. */
@@ -36,6 +38,8 @@ export const Rejection = {
   incarnationChanged: 'INCARNATION_CHANGED',
   /** The dialler's store is not the one that it promised from before. */
   replicaLost: 'REPLICA_LOST',
+  /** It has nothing to send on a stream of its own. */
+  noSuchStream: 'NO_SUCH_STREAM',
   /** The same peer dialled anew. */
   replaced: 'REPLACED',
 } as const;
@@ -46,7 +50,7 @@ export const peerPrefix = 'PEER_';
 
 const magic = 0x50_4e_53_48; // "HSNP"
 const checksumBytes = 8;
-/** A hello has 74 bytes today; a bound before anything is read. */
+/** A hello has 74 bytes and a request's; a bound before anything is read. */
 export const maxHelloBytes = 1024;
 
 export class ProtocolVersionError extends MalformedError {}
@@ -57,8 +61,7 @@ export function encodeHello(hello: Hello): Buffer {
   writer.u32(hello.from).u32(hello.to).bytes(hexIdBytes(hello.storeId, storeIdBytes));
   writer.bytes(hexIdBytes(hello.bootId, bootIdBytes)).u64(hello.incarnation);
   writer.bytes(hexIdBytes(hello.answersBootId, bootIdBytes));
-  // What later versions add and this one may ignore.
-  writer.uvarint(0);
+  writer.sized(hello.request ?? noRequest);
   return writer.u64big(xxh64(writer.view())).finish();
 }
 
@@ -78,10 +81,12 @@ export function decodeHello(bytes: Uint8Array): Hello {
   const bootId = reader.bytes(bootIdBytes).toString('hex');
   const incarnation = reader.u64();
   const answersBootId = reader.bytes(bootIdBytes).toString('hex');
-  reader.skip(reader.uvarint());
+  const request = reader.sized();
   const covered = bytes.subarray(0, reader.position);
   if (reader.remaining !== checksumBytes || reader.u64big() !== xxh64(covered)) {
     throw new MalformedError('checksum of the hello does not match');
   }
-  return { clusterId, from, to, storeId, bootId, incarnation, answersBootId };
+  const hello = { clusterId, from, to, storeId, bootId, incarnation, answersBootId };
+  return request.length === 0 ? hello : { ...hello, request: Uint8Array.from(request) };
 }
+const noRequest = new Uint8Array(0);

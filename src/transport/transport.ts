@@ -5,9 +5,14 @@ import { assert } from '../common/errors.js';
 import { bootIdBytes, clusterIdBytes, isHexId, storeIdBytes } from '../common/hex-ids.js';
 import type { NodeId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
-import { decodeHello, type Hello, ProtocolVersionError, Rejection } from './hello.js';
+import { Fetch } from './fetch.js';
+import { encodeWelcome } from './frame.js';
+import { decodeHello, encodeHello, type Hello, ProtocolVersionError, Rejection } from './hello.js';
 import { type LinkHost, PeerLink, type SelfIdentity } from './link.js';
 import {
+  type FetchHandlers,
+  type FetchStream,
+  maxRequestBytes,
   type PeerState,
   type StorePins,
   type Transport,
@@ -46,6 +51,7 @@ class PeerTransport implements Transport, LinkHost {
   readonly #links = new Map<NodeId, PeerLink>();
   readonly #unflushed = new Set<PeerLink>();
   #listener: NetworkListener | undefined;
+  #handlers: TransportHandlers | undefined;
   #state: 'new' | 'started' | 'stopped' = 'new';
   #lastRejection = '';
 
@@ -73,6 +79,7 @@ class PeerTransport implements Transport, LinkHost {
   async start(handlers: TransportHandlers): Promise<void> {
     assert(this.#state === 'new', 'a transport starts once');
     this.#state = 'started';
+    this.#handlers = handlers;
     for (const peer of this.#peers) this.#links.set(peer.nodeId, new PeerLink(peer, this, handlers));
     const listener = await this.network.listen((hello, stream) => this.#onDial(hello, stream));
     if (this.#isStopped()) {
@@ -94,6 +101,14 @@ class PeerTransport implements Transport, LinkHost {
     if (this.#unflushed.size === 0) this.clock.defer(() => this.flush());
     this.#unflushed.add(link);
     return true;
+  }
+
+  fetch(from: NodeId, request: Uint8Array, handlers: FetchHandlers): FetchStream {
+    const peer = this.#peers.find(({ nodeId }) => nodeId === from);
+    assert(peer !== undefined, `node ${from} is a peer`);
+    assert(request.length > 0 && request.length <= maxRequestBytes, 'a request fits into a hello');
+    assert(!this.#isStopped(), 'the transport runs');
+    return new Fetch(peer, this, request, handlers);
   }
 
   flush(): void {
@@ -174,7 +189,26 @@ class PeerTransport implements Transport, LinkHost {
     }
     const rejection = this.check(hello);
     if (rejection !== undefined) this.#reject(stream, rejection);
+    else if (hello.request !== undefined) this.#serveFetch(hello, hello.request, stream);
     else this.#links.get(hello.from)?.accept(hello, stream);
+  }
+
+  /** Only for a peer whose store is pinned: who is asked was met on the link before. */
+  #serveFetch(hello: Hello, request: Uint8Array, stream: OutStream): void {
+    const onFetch = this.#handlers?.onFetch;
+    if (onFetch === undefined || this.#pins.getPinned(hello.from) !== hello.storeId) {
+      stream.close(`${Rejection.noSuchStream}: node ${this.self.nodeId} has no stream for it`);
+      return;
+    }
+    const { self } = this;
+    const welcome = encodeHello({
+      ...self,
+      from: self.nodeId,
+      to: hello.from,
+      answersBootId: hello.bootId,
+    });
+    stream.write(encodeWelcome(welcome));
+    onFetch(hello.from, request, stream);
   }
 
   #reject(stream: OutStream, reason: string): void {

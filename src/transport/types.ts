@@ -1,4 +1,5 @@
 /** Messages between nodes as node/ sees them: opaque bytes, in order per link, lost when a link breaks. */
+import type { OutStream } from '../common/env.js';
 import type { NodeId } from '../common/ids.js';
 
 export interface Transport {
@@ -16,6 +17,12 @@ export interface Transport {
   send(to: NodeId, message: Uint8Array, urgent?: boolean): boolean;
   /** Hands what is queued to the streams now instead of at the end of the turn. */
   flush(): void;
+  /**
+   * Dials the peer for a stream of its own, beside the link and on another
+   * connection. `request` (at most 512 bytes) is handed to its `onFetch`.
+   * Handlers are never called before this returns.
+   */
+  fetch(from: NodeId, request: Uint8Array, handlers: FetchHandlers): FetchStream;
   /** Both directions are open. */
   isConnected(peer: NodeId): boolean;
   peers(): readonly PeerState[];
@@ -39,7 +46,24 @@ export interface TransportHandlers {
    * that the peer knew. Each kind comes once until the stream is open again.
    */
   onDown(peer: NodeId, kind: 'broken' | 'refused' | 'rejected', reason: string): void;
+  /** A known peer asks for a stream of its own; it has been welcomed. Absent: such dials are rejected. */
+  onFetch?(peer: NodeId, request: Uint8Array, stream: OutStream): void;
 }
+
+export interface FetchHandlers {
+  /** The frame is the receiver's own. A MalformedError ends the stream. */
+  onFrame(frame: Uint8Array): void;
+  /** Called once, unless this side closed first. `rejected`: the peer said why in `reason`. */
+  onEnd(kind: 'refused' | 'rejected' | 'broken', reason: string): void;
+}
+
+export interface FetchStream {
+  /** No handler is called from here on. */
+  close(): void;
+}
+
+/** What fits into a hello beside the rest. */
+export const maxRequestBytes = 512;
 
 export interface PeerState {
   nodeId: NodeId;

@@ -96,6 +96,20 @@ export async function makeNodes(h: Harness, count: number): Promise<Pair> {
         },
         onUp: (peer) => life.events.push(`up ${peer}`),
         onDown: (peer, kind, reason) => life.events.push(`down ${peer} ${kind} ${reason.split(':')[0]}`),
+        onFetch: (peer, request, stream) => {
+          const wanted = Number(Buffer.from(request).toString());
+          life.events.push(`fetch ${peer} ${wanted}`);
+          stream.onClose(() => life.events.push(`fetch of ${peer} over`));
+          let next = 0;
+          const pump = () => {
+            while (next < wanted && stream.write(Buffer.alloc(100_000, next))) next++;
+            if (next < wanted)
+              next++; // the one that filled it
+            else if (wanted === 13) stream.close('UNLUCKY: no');
+          };
+          stream.onDrain(pump);
+          pump();
+        },
       });
       return life;
     },
@@ -144,6 +158,47 @@ export function transportSuite(t: Test, makeHarness: () => Harness): void {
       'a third joins',
     );
     await Promise.all([a, b, c].map((life) => life.transport.stop()));
+  });
+
+  t.test(`${name}: a stream of its own beside the link, in order, ended by either side`, async (t) => {
+    const pair = await makeNodes(makeHarness(), 3);
+    const { h, nodes } = pair;
+    const [a, b] = [await pair.boot(nodes[0]!), await pair.boot(nodes[1]!)];
+    t.ok(await h.until(() => isUp(a, 2) && isUp(b, 1)));
+    const fetch = (from: NodeId, request: string) => {
+      const got = { frames: [] as number[], ends: [] as string[], stream: undefined as unknown };
+      const stream = a.transport.fetch(from, Buffer.from(request), {
+        onFrame: (frame) => got.frames.push(frame[0] as number),
+        onEnd: (kind, reason) => got.ends.push(`${kind} ${reason.split(':')[0]}`),
+      });
+      return { ...got, close: () => stream.close() };
+    };
+    const bulk = fetch(2, '60');
+    t.ok(await h.until(() => bulk.frames.length === 60), `${bulk.frames.length} frames`);
+    t.same(
+      bulk.frames,
+      Array.from({ length: 60 }, (_, i) => i),
+      'more than the stream takes at once, in order',
+    );
+    t.ok(say(a, 2, 'the link goes on'));
+    t.ok(await h.until(() => b.messages.includes('1:the link goes on')));
+    t.notOk(b.events.includes('fetch of 1 over'));
+    bulk.close();
+    t.ok(await h.until(() => b.events.includes('fetch of 1 over')), 'the sender learns of the end');
+    t.same(bulk.ends, [], 'who closes hears no more');
+    const unlucky = fetch(2, '13');
+    t.ok(await h.until(() => unlucky.ends.length === 1));
+    t.same(unlucky.ends, ['rejected UNLUCKY']);
+    const gone = fetch(3, '1');
+    t.ok(await h.until(() => gone.ends.length === 1));
+    t.match(gone.ends[0], /^refused/);
+    t.ok(isUp(a, 2) && isUp(b, 1), 'the links never noticed');
+    const broken = fetch(2, '2');
+    t.ok(await h.until(() => broken.frames.length === 2));
+    await b.transport.stop();
+    t.ok(await h.until(() => broken.ends.length === 1));
+    t.match(broken.ends[0], /^broken/);
+    await a.transport.stop();
   });
 
   t.test(`${name}: urgent ones overtake, bounds hold, order stays within a class`, async (t) => {
