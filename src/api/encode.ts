@@ -219,7 +219,7 @@ export function encodeAppended(answer: Appended, commitToken: Buffer): Buffer {
   return target;
 }
 
-function servedSize(served: Served): number {
+export function servedSize(served: Served): number {
   return (
     varintFieldSize(served.nodeId) +
     2 +
@@ -228,7 +228,13 @@ function servedSize(served: Served): number {
   );
 }
 
-function writeServed(target: Buffer, start: number, tag: number, served: Served, size: number): number {
+export function writeServed(
+  target: Buffer,
+  start: number,
+  tag: number,
+  served: Served,
+  size: number,
+): number {
   let at = start;
   target[at++] = tag;
   at = writeVarint(target, at, size);
@@ -239,7 +245,7 @@ function writeServed(target: Buffer, start: number, tag: number, served: Served,
   return writeVarintField(target, at, 0x20, served.appliedIndex);
 }
 
-function writeAscii(target: Buffer, start: number, tag: number, text: string): number {
+export function writeAscii(target: Buffer, start: number, tag: number, text: string): number {
   if (text === '') return start;
   target[start] = tag;
   const at = writeVarint(target, start + 1, text.length);

@@ -49,14 +49,14 @@ export class Router {
         throw error;
       });
     }
-    if (context.origin === 'forward') throw this.#notLeader(partition, leader);
+    if (context.origin === 'forward') throw this.notLeader(partition, leader);
     if (leader !== undefined) return this.#node.forward(leader, context.method, request, context.deadlineMs);
     if (attempt >= attemptsMax) throw this.#noQuorum(partition);
     return this.#leaderKnown(context, partition).then(again);
   }
 
   /** The error for whoever must go to the leader; empty where it is not known. */
-  #notLeader(partition: PartitionId, leader: NodeId | undefined): HansardError {
+  notLeader(partition: PartitionId, leader: NodeId | undefined): HansardError {
     const address = leader === undefined ? undefined : this.#node.addressOf(leader);
     return new HansardError(
       'NOT_LEADER',

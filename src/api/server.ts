@@ -17,10 +17,13 @@ import type { NodeService } from '../node/types.js';
 import { type CallHooks, type CallLimits, Calls, defaultCallLimits, type Handler } from './calls.js';
 import { channelMethods } from './channels.js';
 import { clusterMethods } from './cluster.js';
+import { tailChannel, tailMethod } from './events.js';
 import { defaultExchangeLimits, type ExchangeLimits, ExchangeStream } from './exchange.js';
 import { grpcStatusOf } from './grpc-status.js';
 import { messageMethods } from './messages.js';
 import { Services } from './services.js';
+import type { TailCall } from './tail-stream.js';
+import { defaultTailLimits, type TailLimits, Tails } from './tails.js';
 
 export interface ApiOptions {
   /** host:port to listen at; port 0 takes a free one. */
@@ -33,6 +36,7 @@ export interface ApiOptions {
   readonly exchangeLimits?: ExchangeLimits;
   /** Streams of Exchange at once; each holds buffers of its own. */
   readonly exchangeStreams?: number;
+  readonly tailLimits?: TailLimits;
   /** What grpc.health.v1 says at first; default true. */
   readonly serving?: boolean;
 }
@@ -42,6 +46,8 @@ export interface Api {
   readonly address: string;
   /** Calls under way, whichever way they came. */
   readonly callsInFlight: number;
+  /** Streams of TailChannel. */
+  readonly openTails: number;
   /** Shown by grpc.health.v1, whole and per service. Draining shows by itself. */
   setServing(serving: boolean): void;
   /** Refuses new calls, lets those under way end for at most `graceMs`, closes. */
@@ -93,19 +99,34 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
   });
   addUnary(server, [...methods.keys()], calls);
   const streams = addExchange(server, calls, options);
+  const tails = new Tails(services, options.tailLimits ?? defaultTailLimits, (error) =>
+    calls.errorOf(tailMethod, error),
+  );
+  const tail = tailChannel(services, tails, options.hooks);
+  server.addService(
+    { TailChannel: rawMethod(`/${tailMethod}`, false, true) },
+    { TailChannel: (call: TailCall) => tail(call) },
+  );
   const health = addHealth(server, methods);
   new ReflectionService(protos).addToServer(server);
   const address = await bind(server, options.address);
 
   let serving = options.serving ?? true;
   let stopping = false;
-  const show = (): void => health(serving && !stopping && !node.isDraining);
+  const show = (): void => {
+    health(serving && !stopping && !node.isDraining);
+    // Their readers go on elsewhere while this node still hands its leaderships away.
+    if (stopping || node.isDraining) tails.close();
+  };
   show();
   const drainPoll = setInterval(show, drainPollMs).unref();
   return {
     address,
     get callsInFlight() {
       return calls.inFlight;
+    },
+    get openTails() {
+      return tails.open;
     },
     setServing(now) {
       serving = now;
@@ -127,12 +148,16 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
 }
 
 /** Requests and responses pass as bytes: the handlers read and write the wire format themselves. */
-function rawMethod(path: string, stream: boolean): MethodDefinition<Buffer, Buffer> {
+function rawMethod(
+  path: string,
+  requestStream: boolean,
+  responseStream = requestStream,
+): MethodDefinition<Buffer, Buffer> {
   const same = (bytes: Buffer): Buffer => bytes;
   return {
     path,
-    requestStream: stream,
-    responseStream: stream,
+    requestStream,
+    responseStream,
     requestSerialize: same,
     requestDeserialize: same,
     responseSerialize: same,
@@ -201,7 +226,7 @@ function addExchange(server: Server, calls: Calls, options: ApiOptions): Set<Exc
 /** Gives a function that shows whether this node serves: as a whole (`''`) and per service. */
 function addHealth(server: Server, methods: ReadonlyMap<string, Handler>): (serving: boolean) => void {
   const names = new Set(
-    ['', exchangePath.slice(1), ...methods.keys()].map((name) => name.split('/')[0] as string),
+    ['', exchangePath.slice(1), tailMethod, ...methods.keys()].map((name) => name.split('/')[0] as string),
   );
   const health = new HealthImplementation();
   health.addToServer(server);

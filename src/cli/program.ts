@@ -273,6 +273,30 @@ function addData(program: Command, on: On, env: Readonly<Record<string, string |
     ]),
   );
 
+  const tail = connected(
+    program.command('tail').description("A channel's events as they are committed, until Ctrl-C."),
+  )
+    .argument('<channel>', 'waited for where it does not exist yet')
+    .option('--from-start', 'from the first event on, instead of what comes from now on')
+    .addOption(
+      new Option('--after <seq>', 'from behind this event on')
+        .argParser(wholeNumber(0))
+        .conflicts('fromStart'),
+    )
+    .option('-n, --limit <number>', 'end after so many', wholeNumber(1))
+    .option('--must-exist', 'fail where there is no such channel');
+  on(tail, async () => (await import('./commands/tail.js')).tail);
+  tail.addHelpText(
+    'after',
+    `\nNodes may die meanwhile: each event comes once, in order. With --json each event is a line of JSON.\n${examples(
+      [
+        ['hansard tail support/42', 'what comes from now on'],
+        ['hansard tail support/42 --from-start --json', ''],
+        ['hansard tail support/42 --after 17 --limit 1', 'the event after #17, as soon as it is there'],
+      ],
+    )}`,
+  );
+
   const channels = connected(program.command('channels').description('The channels of a tenant, by name.'))
     .option('--prefix <text>', 'only names that begin with it')
     .option('-n, --limit <number>', 'how many', wholeNumber(1), 100)

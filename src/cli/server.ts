@@ -5,6 +5,7 @@
  */
 import { logVerbosity, setLogVerbosity } from '@grpc/grpc-js';
 import { startApi } from '../api/server.js';
+import { defaultTailLimits } from '../api/tails.js';
 import type { Logger } from '../common/logger.js';
 import { type HttpServer, type Readiness, startHttp } from '../node/http.js';
 import { createMetrics, type Metrics } from '../node/metrics.js';
@@ -39,6 +40,7 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
     api = await startApi(running.node, {
       address: settings.clientAddress,
       insecure: settings.insecure,
+      tailLimits: { ...defaultTailLimits, streams: settings.channelTails },
       logger,
       hooks: {
         onCall: (method, _origin, reason, ms) => metrics.observeCall(method, reason ?? 'OK', ms),

@@ -18,6 +18,7 @@ import {
 } from './requests.js';
 import { type AppendResponse, readChannelResponse, readGetResponse, readListResponse } from './responses.js';
 import type { Route, Router } from './router.js';
+import { Tail, type TailOptions } from './tail.js';
 import type { ChannelInfo, Event, NewMessage, ReadOptions, ServedBy } from './types.js';
 
 export interface AppendOptions {
@@ -176,6 +177,15 @@ export class Channel {
     const { event } = await this.#call(methods.get, request, options, readGetResponse);
     if (event === undefined) throw new HansardError('INTERNAL', 'the server answered without an event');
     return event;
+  }
+
+  /**
+   * The channel's events as they come, from a place on: all of them, in order,
+   * each once, whatever happens to nodes and connections meanwhile. Without
+   * `afterSeq` or `resumeToken` only what is appended from now on.
+   */
+  tail(options: TailOptions = {}): Tail {
+    return new Tail(this.#router, this.name, this.#prefix, options);
   }
 
   /** The channel's own fields. Rejects CHANNEL_NOT_FOUND. */

@@ -21,4 +21,5 @@ export { parseMetadata } from './metadata.js';
 export { type ClientOptions, clientDefaults, parseTarget } from './options.js';
 export type { NamedProducer, ProducerAppendOptions, ProducerAppendResult } from './producers.js';
 export type { AppendCondition } from './requests.js';
+export { Tail, type TailOptions, type TailUpdate } from './tail.js';
 export type * from './types.js';

@@ -7,6 +7,7 @@ import {
   type ChannelOptions,
   Client,
   type ClientDuplexStream,
+  type ClientReadableStream,
   connectivityState,
   credentials,
   Metadata,
@@ -26,6 +27,8 @@ export interface Link {
   forgive(): void;
   /** Sends or queues; ends in exactly one `call.done`, never within this call. */
   send(call: Call): void;
+  /** A server stream of its own on the same connection; resolves to why not where the node can't be reached. */
+  stream(method: string, request: Uint8Array): Promise<ClientReadableStream<Buffer> | HansardError>;
   close(): void;
 }
 
@@ -66,6 +69,8 @@ const channelOptions: ChannelOptions = {
 class Connection {
   readonly client: Client;
   failedAtMs = 0;
+  readonly #streams = new Set<ClientReadableStream<Buffer>>();
+  #closed = false;
   #connecting: Promise<HansardError | undefined> | undefined;
   constructor(readonly address: string) {
     this.client = new Client(address, credentials.createInsecure(), channelOptions);
@@ -81,6 +86,27 @@ class Connection {
       return error;
     });
     return this.#connecting;
+  }
+  async stream(method: string, request: Uint8Array): Promise<ClientReadableStream<Buffer> | HansardError> {
+    const error = this.isReady ? undefined : await this.ready();
+    if (this.#closed) return new HansardError('CLIENT_CLOSED', 'the client was closed');
+    if (error !== undefined) return error;
+    const stream = this.client.makeServerStreamRequest<Uint8Array, Buffer>(
+      `/${method}`,
+      (bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length),
+      (bytes) => bytes,
+      request,
+      new Metadata(),
+    );
+    this.#streams.add(stream);
+    stream.on('status', () => this.#streams.delete(stream));
+    return stream;
+  }
+  /** Ends streams and connection. */
+  close(): void {
+    this.#closed = true;
+    for (const stream of this.#streams) stream.cancel();
+    this.client.close();
   }
   async #connect(): Promise<HansardError | undefined> {
     const channel = this.client.getChannel();
@@ -141,6 +167,10 @@ class ExchangeLink implements Link {
     this.#connection.failedAtMs = 0;
   }
 
+  stream(method: string, request: Uint8Array): Promise<ClientReadableStream<Buffer> | HansardError> {
+    return this.#connection.stream(method, request);
+  }
+
   send(call: Call): void {
     this.#queue.push(call);
     if (this.#flushScheduled) return;
@@ -156,7 +186,7 @@ class ExchangeLink implements Link {
     this.#closed = true;
     this.#fail(new HansardError('CLIENT_CLOSED', 'the client was closed'));
     this.#stream?.cancel();
-    this.#connection.client.close();
+    this.#connection.close();
   }
 
   #flush(): void {
@@ -315,6 +345,10 @@ class UnaryLink implements Link {
     this.#connection.failedAtMs = 0;
   }
 
+  stream(method: string, request: Uint8Array): Promise<ClientReadableStream<Buffer> | HansardError> {
+    return this.#connection.stream(method, request);
+  }
+
   send(call: Call): void {
     const ready = this.#connection.isReady ? Promise.resolve(undefined) : this.#connection.ready();
     void ready.then((error) => {
@@ -328,7 +362,7 @@ class UnaryLink implements Link {
 
   close(): void {
     this.#closed = true;
-    this.#connection.client.close();
+    this.#connection.close();
   }
 
   #start(call: Call): void {

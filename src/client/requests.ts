@@ -212,6 +212,25 @@ export function encodeList(prefix: Uint8Array, list: ListRequest, read: ReadOpti
   return scratch.copy();
 }
 
+export interface TailRequest {
+  /** Without it and `resumeToken`: from the head. */
+  readonly afterSeq?: number | undefined;
+  readonly resumeToken?: string | undefined;
+  readonly mustExist?: boolean | undefined;
+  readonly maxBatch?: number | undefined;
+}
+
+export function encodeTail(prefix: Uint8Array, tail: TailRequest, read: ReadOptions): Buffer {
+  scratch.reset();
+  writeReadOptions(scratch, 7, read);
+  scratch.uint(6, tail.maxBatch);
+  scratch.bool(5, tail.mustExist);
+  if (tail.resumeToken !== undefined) scratch.stringAlways(4, tail.resumeToken);
+  else if (tail.afterSeq !== undefined) scratch.uintAlways(3, tail.afterSeq);
+  scratch.raw(prefix);
+  return scratch.copy();
+}
+
 export function encodeGetChannel(prefix: Uint8Array, read: ReadOptions): Buffer {
   scratch.reset();
   writeReadOptions(scratch, 3, read);

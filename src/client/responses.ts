@@ -102,6 +102,49 @@ export function readListResponse(bytes: Uint8Array): ListResponse {
   return response;
 }
 
+export interface TailResponse {
+  resumeToken: string;
+  /** Undefined: a heartbeat, or a kind that this version does not know. */
+  update:
+    | { kind: 'events'; events: Event[]; channelUid: string }
+    | { kind: 'caught-up'; headSeq: number; channelUid: string; servedBy: ServedBy }
+    | undefined;
+}
+
+export function readTailResponse(bytes: Uint8Array): TailResponse {
+  const r = new ProtoReader(bytes);
+  const response: TailResponse = { resumeToken: '', update: undefined };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) response.resumeToken = r.string();
+    else if (tag === 18) response.update = r.message(readTailEvents);
+    else if (tag === 34) response.update = r.message(readCaughtUp);
+    else r.skip();
+  }
+  return response;
+}
+
+function readTailEvents(r: ProtoReader): TailResponse['update'] {
+  const events: Event[] = [];
+  let channelUid = '';
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) events.push(r.message(readEvent));
+    else if (tag === 18) channelUid = r.string();
+    else r.skip();
+  }
+  return { kind: 'events', events, channelUid };
+}
+
+function readCaughtUp(r: ProtoReader): TailResponse['update'] {
+  const update = { kind: 'caught-up' as const, headSeq: 0, channelUid: '', servedBy: nobody };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) update.headSeq = r.uint();
+    else if (tag === 18) update.channelUid = r.string();
+    else if (tag === 26) update.servedBy = r.message(readServedBy);
+    else r.skip();
+  }
+  return update;
+}
+
 const nobody: ServedBy = Object.freeze({ nodeId: 0, role: 'unspecified', partition: 0, appliedIndex: 0 });
 const servedRoles = ['unspecified', 'primary', 'secondary', 'learner'] as const;
 

@@ -112,7 +112,7 @@ export class Router {
     for (let attempt = 0; ; attempt++) {
       const leftMs = deadlineMs - performance.now();
       if (leftMs <= 0 || this.#closed) throw this.#closed ? closedError() : (last ?? lateError(method));
-      const link = this.#routed(route, attempt);
+      const link = this.routed(route, attempt);
       const outcome = await attemptOn(link, method, body, Math.min(leftMs, attemptTimeoutMs), read);
       if (outcome.ok) return outcome.value;
       last = outcome.error;
@@ -162,6 +162,10 @@ export class Router {
     const info = await this.call(methods.getCluster, none, {}, deadlineMs, readClusterResponse);
     this.#learn(info);
     return info;
+  }
+
+  get isClosed(): boolean {
+    return this.#closed;
   }
 
   close(): void {
@@ -222,7 +226,8 @@ export class Router {
     if (addresses.length > 0) this.#addresses = [...new Set([...addresses, ...this.endpoints])];
   }
 
-  #routed(route: Route, attempt: number): Link {
+  /** The link for that attempt of a call. */
+  routed(route: Route, attempt: number): Link {
     const { partition, preference } = route;
     if (partition === undefined) return this.#anyLink();
     const replicas = this.#places[partition]?.replicas ?? [];

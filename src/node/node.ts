@@ -273,6 +273,10 @@ export class HansardNode implements NodeService {
     };
   }
 
+  watchChannel(partition: PartitionId, tenant: string, channel: string, listener: () => void): () => void {
+    return this.#replica(partition).store.watch(tenant, channel, listener);
+  }
+
   forward(to: NodeId, method: string, request: Uint8Array, deadlineMs: number): Promise<Uint8Array> {
     return this.#forwarding.forward(to, method, request, deadlineMs);
   }

@@ -156,6 +156,13 @@ const table = {
     'Log entries in memory, for applying and for followers that are a little behind.',
   ),
 
+  channelTails: count(
+    'process',
+    10_000,
+    0,
+    1_000_000,
+    'Streams of TailChannel open at once; beyond it OVERLOADED. One whose reader stands still may hold up to 256 KiB.',
+  ),
   diskStall: duration(
     'process',
     30 * second,
@@ -218,6 +225,9 @@ function duration(group: Group, def: number, min: number, max: number, reason: s
 }
 function bytes(group: Group, def: number, min: number, max: number, reason: string) {
   return { kind: 'bytes', group, default: def, min, max, reason } as const;
+}
+function count(group: Group, def: number, min: number, max: number, reason: string) {
+  return { kind: 'count', group, default: def, min, max, reason } as const;
 }
 function choice<const C extends string>(
   group: Group,

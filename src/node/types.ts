@@ -30,6 +30,12 @@ export interface NodeService {
    */
   readBarrier(partition: PartitionId, options: ReadBarrierOptions): Promise<ReadView>;
   /**
+   * Has `listener` called whenever this node's replica has changed the channel
+   * of that name, or made it; it may only take a note, and read in a later turn.
+   * Gives what ends the watch. Throws NOT_LEADER where no replica is here.
+   */
+  watchChannel(partition: PartitionId, tenant: string, channel: string, listener: () => void): () => void;
+  /**
    * Has another node handle a unary call of the API: `method` is the full name,
    * request and response are encoded. Rejects with the other node's HansardError.
    */

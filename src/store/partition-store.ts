@@ -19,11 +19,13 @@ import { findSeqAtTime, readPage, tailChannelByName } from './reader.js';
 import { keyRecordOf, seqOf } from './run-entry.js';
 import { channelName, cloneChannel, cloneProducer } from './tail.js';
 import type { PageRange, PartitionStore } from './types.js';
+import { Watches, type WatchListener } from './watches.js';
 
 export class PartitionStoreImpl implements PartitionStore {
   /** Another one once a snapshot was installed. */
   #state: PartitionState;
   readonly #checkpoint: () => Promise<void>;
+  readonly #watches = new Watches();
   /** What this partition counts in the store's sum of tail bytes; the store reads `tailBytes`. */
   #inEntry = false;
 
@@ -125,6 +127,7 @@ export class PartitionStoreImpl implements PartitionStore {
   putChannel(channel: ChannelState): void {
     const { active } = this.#state;
     const known = active.channelsById.get(channel.id);
+    this.#watches.changed(channel.tenant, channel.name);
     if (known === undefined) {
       active.addChannel(channel, true, channel.headSeq);
       return;
@@ -249,6 +252,10 @@ export class PartitionStoreImpl implements PartitionStore {
         if (state === this.#state) throw error;
       }
     }
+  }
+
+  watch(tenant: string, name: string, listener: WatchListener): () => void {
+    return this.#watches.add(tenant, name, listener);
   }
 
   // ---- sealing

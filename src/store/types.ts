@@ -74,6 +74,11 @@ export interface PartitionStore extends ApplyState, PartitionReader {
    * `producer()` it may be asked outside an entry: it leaves the tail alone.
    */
   lastCounterOf(id: ProducerId): number;
+  /**
+   * Has `listener` called whenever the channel of that name has changed or come
+   * to be, in the midst of applying: it may only take a note. Gives what ends it.
+   */
+  watch(tenant: string, name: string, listener: () => void): () => void;
   readonly tailBytes: number;
   /** When the oldest unsealed change was applied, ms of the monotonic clock; undefined: nothing unsealed. */
   readonly dirtySinceMs: number | undefined;

@@ -18,6 +18,7 @@ import type {
   ReadView,
 } from '../../src/node/types.js';
 import type { PageRange, PartitionReader } from '../../src/store/types.js';
+import { Watches } from '../../src/store/watches.js';
 import { ModelState } from '../conversation/model-state.js';
 
 type ForwardHandler = (method: string, request: Uint8Array, deadlineMs: number) => Promise<Uint8Array>;
@@ -25,6 +26,7 @@ type ForwardHandler = (method: string, request: Uint8Array, deadlineMs: number) 
 /** ModelState that also keeps the records, and reads of it. */
 class PartitionModel extends ModelState {
   index = 0;
+  readonly watches = new Watches();
   readonly stored = new Map<ChannelId, StoredEvent[]>();
   readonly reader: PartitionReader = {
     channelByName: async (tenant, name) => this.channel(tenant, name),
@@ -53,6 +55,11 @@ class PartitionModel extends ModelState {
     this.stored.set(channel.id, events);
   }
 
+  override putChannel(channel: ChannelState): void {
+    super.putChannel(channel);
+    this.watches.changed(channel.tenant, channel.name);
+  }
+
   #page(channel: ChannelState, range: PageRange): StoredEvent[] {
     const all = (this.stored.get(channel.id) ?? []).filter(
       (e) => e.seq >= range.fromSeq && e.seq <= range.toSeq,
@@ -77,7 +84,7 @@ class PartitionModel extends ModelState {
 export class FakeNode implements NodeService {
   readonly identity: NodeService['identity'];
   readonly partitionCount = 4;
-  readonly partitions = Array.from({ length: 4 }, (_, p) => new PartitionModel(p));
+  partitions = Array.from({ length: 4 }, (_, p) => new PartitionModel(p));
   isDraining = false;
   /** Who leads every partition; undefined: nobody known. */
   leader: NodeId | undefined = 1;
@@ -165,6 +172,10 @@ export class FakeNode implements NodeService {
       throw new HansardError('DEADLINE_EXCEEDED', 'the index is not reached');
     const role = this.leader === this.identity.nodeId ? 'primary' : 'secondary';
     return { reader: partition.reader, appliedIndex: partition.index, role };
+  }
+
+  watchChannel(p: PartitionId, tenant: string, channel: string, listener: () => void): () => void {
+    return (this.partitions[p] as PartitionModel).watches.add(tenant, channel, listener);
   }
 
   async forward(to: NodeId, method: string, request: Uint8Array, deadlineMs: number): Promise<Uint8Array> {

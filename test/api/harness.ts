@@ -118,7 +118,7 @@ export class Harness {
   }
 }
 
-function failureOf(error: ServiceError): Failure {
+export function failureOf(error: ServiceError): Failure {
   const status = error.metadata.get(statusTrailer)[0];
   return {
     code: error.code,

@@ -41,6 +41,7 @@ t.test('every command has help with examples; the whole lists the exit codes', a
     ['status'],
     ['append'],
     ['read'],
+    ['tail'],
     ['channels'],
     ['import'],
     ['export'],

@@ -88,7 +88,8 @@ async function* lastPages(
   }
 }
 
-function eventText(event: Event, output: Output): string {
+/** As people read it: a line of who and when, then the text, indented. */
+export function eventText(event: Event, output: Output): string {
   const c = output.colors;
   const message = event.message;
   const when = formatTime(message?.clientTimeUs ?? event.commitTimeUs);

@@ -1,0 +1,130 @@
+/** hansard.v1.EventService: opening a tail; tails.ts serves it from then on. */
+import { HansardError, type Reason } from '../common/errors.js';
+import type { PartitionId } from '../common/ids.js';
+import { limits } from '../common/limits.js';
+import type { ReadView } from '../node/types.js';
+import type { CallContext, CallHooks } from './calls.js';
+import { channelNotFound, tokenBound } from './channel-tails.js';
+import { planRead, type ReadOptionsMessage } from './reads.js';
+import { toNumber } from './requests.js';
+import type { Services } from './services.js';
+import { type Route, skimRoute } from './skim.js';
+import { type TailCall, TailStream } from './tail-stream.js';
+import { shuttingDown, type Tails } from './tails.js';
+
+export const tailMethod = 'hansard.v1.EventService/TailChannel';
+
+interface TailChannelRequest {
+  start?: 'after_seq' | 'resume_token';
+  after_seq: string;
+  resume_token: string;
+  must_exist: boolean;
+  max_batch: number;
+  read: ReadOptionsMessage | null;
+}
+
+/** Handles one TailChannel call, to its end. */
+export function tailChannel(services: Services, tails: Tails, hooks: CallHooks): (call: TailCall) => void {
+  const decode = services.codecs.decoder<TailChannelRequest>('hansard.v1.TailChannelRequest');
+  return (call) => {
+    const startedMs = services.node.monotonicMs();
+    const context = contextOf(call, startedMs);
+    let ended = false;
+    let reserved = false;
+    const onEnd = (reason: Reason | 'CANCELLED' | undefined): void => {
+      if (ended) return;
+      ended = true;
+      context.cancelled = true;
+      if (reserved) tails.release();
+      hooks.onCall?.(tailMethod, 'grpc', reason, services.node.monotonicMs() - startedMs);
+    };
+    // Until a tail is there the call is closed here.
+    let tail: TailStream | undefined;
+    const gone = (): void => (tail === undefined ? onEnd('CANCELLED') : tail.cancelled());
+    call.on('cancelled', gone);
+    call.on('close', gone);
+    const open = async (): Promise<void> => {
+      hooks.admit?.(context);
+      const route = skimRoute(call.request);
+      const request = decode(call.request);
+      tails.reserve();
+      reserved = true;
+      const partition = services.node.partitionOf(route.tenant, route.channel);
+      const next = await startOf(services, context, partition, route, request);
+      if (ended) return;
+      if (services.node.isDraining) throw shuttingDown();
+      const { mustExist, maxBatch } = optionsOf(request);
+      tail = new TailStream(call, { next, mustExist, maxBatch }, services.node.monotonicMs());
+      tail.onClose = onEnd;
+      tails.add(partition, route, tail);
+    };
+    open().catch((error: unknown) => {
+      if (ended) return;
+      const told = tails.errorOf(error);
+      const failing = tail ?? new TailStream(call, { next: 1, mustExist: false, maxBatch: 1 }, 0);
+      failing.onClose = onEnd;
+      failing.fail(told);
+    });
+  };
+}
+
+function contextOf(call: TailCall, nowMs: number): CallContext {
+  const deadline = call.getDeadline();
+  const leftMs = typeof deadline === 'number' ? deadline - Date.now() : Number(deadline) - Date.now();
+  const traceparent = call.metadata.get('traceparent')[0];
+  return {
+    method: tailMethod,
+    // A stream may last for ever; what it waits for at the start may not.
+    deadlineMs: nowMs + Math.min(leftMs, limits.defaultDeadlineMs),
+    origin: 'grpc',
+    traceparent: typeof traceparent === 'string' ? traceparent : '',
+    cancelled: false,
+  };
+}
+
+function optionsOf(request: TailChannelRequest): { mustExist: boolean; maxBatch: number } {
+  const { must_exist, max_batch } = request;
+  return {
+    mustExist: must_exist,
+    maxBatch: max_batch === 0 ? defaultBatch : Math.min(max_batch, limits.pageSizeMax),
+  };
+}
+
+/** Events in one message that asks for no number. */
+const defaultBatch = 500;
+
+/** The first event to send. */
+async function startOf(
+  services: Services,
+  context: CallContext,
+  partition: PartitionId,
+  route: Route,
+  request: TailChannelRequest,
+): Promise<number> {
+  const { node, reads, router, tokens } = services;
+  const plan = planRead(request.read, tokens);
+  // A damaged token is told before anything is waited for.
+  const after =
+    request.start === 'resume_token'
+      ? tokens.openPage(tokenBound(route), request.resume_token, (reader) => reader.uvarint())
+      : request.start === 'after_seq'
+        ? toNumber(request.after_seq)
+        : undefined;
+  const leader = node.leaderOf(partition);
+  const wantsLeader =
+    plan.preference === 'leader' || (plan.preference === 'leader-if-known' && leader !== undefined);
+  if (wantsLeader && leader !== node.identity.nodeId) throw router.notLeader(partition, leader);
+  let view: ReadView;
+  try {
+    view = await reads.barrier(context, partition, plan);
+  } catch (error) {
+    // No replica here: the leader has one.
+    if (error instanceof HansardError && error.reason === 'NOT_LEADER')
+      throw router.notLeader(partition, leader);
+    throw error;
+  }
+  if (after !== undefined && !request.must_exist) return after + 1;
+  const channel = await view.reader.channelByName(route.tenant, route.channel);
+  if (channel === undefined && request.must_exist) throw channelNotFound(route);
+  return (after ?? channel?.headSeq ?? 0) + 1;
+}

@@ -1,0 +1,238 @@
+/** Tails of the SDK through real doors; the nodes share one state, so any may die at any time. */
+import t from 'tap';
+import { type Api, startApi } from '../../src/api/server.js';
+import { defaultTailLimits } from '../../src/api/tails.js';
+import { type Client, connect, type Event, HansardError, type TailUpdate } from '../../src/client/index.js';
+import type { NodeId } from '../../src/common/ids.js';
+import { silentLogger } from '../../src/common/logger.js';
+import type { ClusterView } from '../../src/node/types.js';
+import { FakeNode } from '../api/fake-node.js';
+
+/** Several doors over one state. */
+class Doors {
+  readonly nodes: Door[] = [];
+  constructor(count: number) {
+    for (let i = 1; i <= count; i++) this.nodes.push(new Door(i, this));
+  }
+  get endpoints(): string {
+    return this.nodes.map((node) => node.address).join();
+  }
+  lead(nodeId: NodeId): void {
+    for (const node of this.nodes) node.leader = nodeId;
+  }
+}
+
+class Door extends FakeNode {
+  address = '127.0.0.1:0';
+  api: Api | undefined;
+  constructor(
+    nodeId: NodeId,
+    readonly all: Doors,
+  ) {
+    super(nodeId);
+    const first = all.nodes[0];
+    if (first !== undefined) this.partitions = first.partitions;
+  }
+  async open(streams = 100): Promise<void> {
+    this.api = await startApi(this, {
+      address: this.address,
+      insecure: false,
+      logger: silentLogger,
+      hooks: { onFatal: (error) => t.fail(`fatal: ${error}`) },
+      tailLimits: { ...defaultTailLimits, streams },
+    });
+    this.address = this.api.address;
+  }
+  /** As a killed process: every connection breaks. */
+  async kill(): Promise<void> {
+    await this.api?.stop(0);
+    this.api = undefined;
+  }
+  override addressOf(node: NodeId): string | undefined {
+    return this.all.nodes[node - 1]?.address;
+  }
+  override cluster(): ClusterView {
+    const view = super.cluster();
+    const nodes = this.all.nodes.map(({ identity, address }) => ({
+      nodeId: identity.nodeId,
+      clientAddress: address,
+      peerAddress: '',
+      connected: true,
+      storeId: identity.storeId,
+    }));
+    const replicas = nodes.map(({ nodeId }) => ({ replicaId: Number(nodeId), nodeId, learner: false }));
+    return { ...view, nodes, partitions: view.partitions.map((each) => ({ ...each, replicas })) };
+  }
+}
+
+async function start(
+  t: { teardown(fn: () => unknown): void },
+  count: number,
+): Promise<{ doors: Doors; client: Client; writer: Client }> {
+  const doors = new Doors(count);
+  for (const node of doors.nodes) await node.open();
+  const client = connect(`hansard://${doors.endpoints}/acme`);
+  // What is written goes by a door of its own that never dies.
+  const own = new Doors(1);
+  const [writing] = own.nodes as [Door];
+  writing.partitions = (doors.nodes[0] as Door).partitions;
+  await writing.open();
+  const writer = connect(`hansard://${own.endpoints}/acme`);
+  t.teardown(async () => {
+    await client.close();
+    await writer.close();
+    for (const node of [...doors.nodes, writing]) await node.kill();
+  });
+  return { doors, client, writer };
+}
+
+const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+const textOf = (event: Event): string => {
+  const part = event.message?.parts?.[0];
+  return part?.type === 'text' ? part.text : '?';
+};
+const reasonOf = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => 'none',
+    (error: unknown) => (error instanceof HansardError ? error.reason : String(error)),
+  );
+
+async function take(events: AsyncIterable<Event>, count: number): Promise<Event[]> {
+  const taken: Event[] = [];
+  for await (const event of events) if (taken.push(event) === count) break;
+  return taken;
+}
+
+t.test('starts, updates, ends', async (t) => {
+  const { doors, client, writer } = await start(t, 1);
+  const channel = client.channel('c');
+  await writer.channel('c').append(range(1, 30).map((i) => ({ text: `m${i}` })));
+  const all = await take(channel.tail({ afterSeq: 0 }), 30);
+  t.same(
+    all.map(textOf),
+    range(1, 30).map((i) => `m${i}`),
+  );
+  t.same(
+    (await take(channel.tail({ afterSeq: 28, mustExist: true }), 2)).map((e) => e.seq),
+    [29, 30],
+  );
+  const updates = channel.tail({ fromHead: true }).updates();
+  const first = (await updates.next()).value as TailUpdate & { kind: 'caught-up' };
+  t.match(first, { kind: 'caught-up', headSeq: 30, servedBy: { nodeId: 1, role: 'primary' } });
+  await writer.channel('c').append({ text: 'm31' });
+  t.match((await updates.next()).value, { kind: 'events', events: [{ seq: 31 }] });
+  await updates.return();
+  const { resumeToken } = first;
+  t.same((await take(channel.tail({ resumeToken }), 1)).map(textOf), ['m31']);
+
+  t.equal(await reasonOf(take(client.channel('nope').tail({ mustExist: true }), 1)), 'CHANNEL_NOT_FOUND');
+  t.equal(await reasonOf(take(channel.tail({ resumeToken: 'x' }), 1)), 'INVALID_TOKEN');
+  t.throws(() => channel.tail({ afterSeq: 1, fromHead: true }), /one of/);
+  const waiting = take(client.channel('later').tail(), 1);
+  await sleep(50);
+  await writer.channel('later').append({ text: 'there' });
+  t.same((await waiting).map(textOf), ['there'], 'a channel that was not there yet');
+
+  const stop = new AbortController();
+  const endless = take(channel.tail({ signal: stop.signal }), 1);
+  await sleep(50);
+  stop.abort();
+  t.same(await endless, [], 'a signal ends the iteration');
+  const open = take(channel.tail(), 1);
+  await sleep(50);
+  await client.close();
+  t.equal(await reasonOf(open), 'CLIENT_CLOSED');
+  const node = doors.nodes[0] as Door;
+  for (let i = 0; node.api?.openTails !== 0 && i < 200; i++) await sleep(10);
+  t.equal(node.api?.openTails, 0, 'no place is left behind');
+  const nobody = connect('hansard://127.0.0.1:1/acme');
+  t.equal(await reasonOf(take(nobody.channel('c').tail({ timeoutMs: 300 }), 1)), 'UNREACHABLE');
+  await nobody.close();
+});
+
+t.test('nodes die and drain under a tail: every event once, in order', async (t) => {
+  const { doors, client, writer } = await start(t, 3);
+  const total = 1_500;
+  const tails = [
+    { afterSeq: 0 },
+    { afterSeq: 0, maxBatch: 3 },
+    { afterSeq: 0, preference: 'secondary' as const },
+  ];
+  const interrupted = tails.map(() => 0);
+  const taken = tails.map(async (options, i) => {
+    const events: Event[] = [];
+    for await (const update of client.channel('c').tail(options).updates()) {
+      if (update.kind === 'interrupted') (interrupted[i] as number)++;
+      if (update.kind === 'events') events.push(...update.events);
+      if (events.length >= total) break;
+      // The third reader is slow at times.
+      if (i === 2 && events.length % 7 === 0) await sleep(5);
+    }
+    return events;
+  });
+  let isDone = false;
+  const chaos = (async () => {
+    for (let round = 0; !isDone; round++) {
+      const node = doors.nodes[round % 3] as Door;
+      const next = doors.nodes[(round + 1) % 3] as Door;
+      doors.lead(next.identity.nodeId);
+      if (round % 2 === 0) await node.kill();
+      else {
+        node.isDraining = true;
+        await sleep(250);
+        await node.kill();
+        node.isDraining = false;
+      }
+      await sleep(60);
+      await node.open();
+      await sleep(60);
+    }
+  })();
+  const channel = writer.channel('c');
+  for (let i = 0; i < total; i += 5) {
+    await channel.append(range(i + 1, i + 5).map((n) => ({ text: `m${n}` })));
+    await sleep(4);
+  }
+  for (const [i, each] of taken.entries()) {
+    const events = await each;
+    t.same(
+      events.map((event) => event.seq),
+      range(1, total),
+      `tail ${i}: seqs`,
+    );
+    t.same(
+      events.map(textOf),
+      range(1, total).map((n) => `m${n}`),
+      `tail ${i}: texts`,
+    );
+    t.ok((interrupted[i] as number) > 0, `tail ${i} was interrupted ${interrupted[i]} times`);
+  }
+  isDone = true;
+  await chaos;
+});
+
+t.test('a node whose places are taken is passed over', async (t) => {
+  const { doors, client, writer } = await start(t, 2);
+  await doors.nodes[0]?.kill();
+  await doors.nodes[0]?.open(0);
+  await writer.channel('c').append({ text: 'one' });
+  t.same((await take(client.channel('c').tail({ afterSeq: 0 }), 1)).map(textOf), ['one']);
+});
+
+t.test('bytes that changed on the way, and a broken order, are told', async (t) => {
+  const { doors, client, writer } = await start(t, 1);
+  await writer.channel('c').append([{ text: 'one' }, { text: 'two' }, { text: 'three' }]);
+  const node = doors.nodes[0] as Door;
+  const { reader } = node.partitions[node.partitionOf('acme', 'c')] as (typeof node.partitions)[0];
+  const events = reader.events;
+  reader.events = async (...args) => (await events(...args)).filter((event) => event.seq !== 2);
+  t.equal(await reasonOf(take(client.channel('c').tail({ afterSeq: 0 }), 3)), 'INTERNAL');
+  reader.events = async (...args) =>
+    (await events(...args)).map((event) => {
+      const contentBytes = Buffer.from(event.contentBytes);
+      contentBytes[event.contentOffset + event.contentLength - 1] = 0x7f;
+      return { ...event, contentBytes };
+    });
+  t.equal(await reasonOf(take(client.channel('c').tail({ afterSeq: 0 }), 3)), 'CHECKSUM_MISMATCH');
+});
