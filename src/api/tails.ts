@@ -131,7 +131,8 @@ export class Tails {
       const channel = this.#queue.shift();
       if (channel === undefined) return;
       this.#rounds++;
-      channel.round().finally(() => {
+      // It never rejects.
+      void channel.round().then(() => {
         this.#rounds--;
         if (this.#queue.length > 0) this.#flush();
       });
