@@ -6,11 +6,13 @@
 import { logVerbosity, setLogVerbosity } from '@grpc/grpc-js';
 import { startApi } from '../api/server.js';
 import { defaultTailLimits } from '../api/tails.js';
+import { HansardError } from '../common/errors.js';
 import type { Logger } from '../common/logger.js';
 import { type HttpServer, type Readiness, startHttp } from '../node/http.js';
 import { createMetrics, type Metrics } from '../node/metrics.js';
 import { openNode, type RunningNode } from '../node/open.js';
 import type { Settings } from '../node/settings-table.js';
+import { exitCodeOf } from './exit-codes.js';
 import { version } from './version.js';
 
 /** Calls under way may end within this, ms; the SDK's own deadline is longer, and it goes on elsewhere. */
@@ -158,6 +160,8 @@ function fatalHandler(logger: Logger): (error: unknown) => void {
     ended = true;
     const what = error instanceof Error ? error.message : String(error);
     logger.error({ err: error }, `the node ends: ${what}`);
+    // Said by a peer, the disk is well: the status may tell what scripts know from a refused start.
+    if (error instanceof HansardError && error.reason === 'REPLICA_LOST') process.exit(exitCodeOf(error));
     die();
   };
 }

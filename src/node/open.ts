@@ -3,6 +3,7 @@
  * lock keeps a second process out before the log is touched; the log's end is
  * secured before anything is promised; peers are dialled last.
  */
+import { HansardError } from '../common/errors.js';
 import { bootIdBytes, clusterIdBytes, hexIdBytes, randomHexId } from '../common/hex-ids.js';
 import type { NodeId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
@@ -108,6 +109,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   };
   const directory = await openDirectory(options.dir);
   const { identity } = directory;
+  checkAddresses(options, identity);
   const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
   const kv = await levelKvFactory({
     writeBufferBytes: settings.dbWriteBuffer,
@@ -188,6 +190,21 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
       await running.stop().finally(() => watchdog.stop());
     },
   };
+}
+
+/** A folder that was carried to another node's place would answer there under its own name. */
+function checkAddresses({ dir, settings, peerAddress }: OpenNodeOptions, identity: Identity): void {
+  const place = identity.members.find(
+    (member) =>
+      member.nodeId !== identity.nodeId &&
+      (member.peerAddress === peerAddress || member.clientAddress === settings.clientAddress),
+  );
+  if (place === undefined) return;
+  throw new HansardError(
+    'REPLICA_LOST',
+    `${dir} is the folder of node ${identity.nodeId}, but the address given is that of node ${place.nodeId}: each node starts with its own folder`,
+    { node: identity.nodeId, place: place.nodeId },
+  );
 }
 
 /** Which store each peer had when we first met it, durable in our own (REPLICA_LOST, design rule 12). */

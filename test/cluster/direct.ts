@@ -1,0 +1,106 @@
+/** Plain gRPC calls to one node, with bytes or objects: what no SDK would send, and answers of just this node. */
+import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
+import { decodeStatus, statusTrailer } from '../../src/common/status.js';
+import { type Decoded, decode, encode, type Failure, same } from '../api/harness.js';
+import { until } from './harness.js';
+
+export class Direct {
+  readonly client: Client;
+
+  constructor(readonly address: string) {
+    this.client = new Client(address, credentials.createInsecure(), {
+      'grpc.max_receive_message_length': 64 * 1024 * 1024,
+      'grpc.max_send_message_length': 64 * 1024 * 1024,
+      'grpc.use_local_subchannel_pool': 1,
+      'grpc.enable_retries': 0,
+      'grpc.enable_http_proxy': 0,
+    });
+  }
+
+  close(): void {
+    this.client.close();
+  }
+
+  /** `path` is `hansard.v1.Service/Method`. Rejects with a Failure. */
+  bytes(path: string, request: Buffer, deadlineMs = 10_000, metadata = new Metadata()): Promise<Buffer> {
+    return new Promise((resolve, reject) => {
+      this.client.makeUnaryRequest(
+        `/${path}`,
+        same,
+        same,
+        request,
+        metadata,
+        { deadline: Date.now() + deadlineMs },
+        (error, response) => {
+          if (error === null) resolve(response as Buffer);
+          else reject(failureOf(error));
+        },
+      );
+    });
+  }
+
+  async call(method: string, request: object, deadlineMs?: number): Promise<Decoded> {
+    const name = method.split('/')[1] as string;
+    const answer = await this.bytes(`hansard.v1.${method}`, encode(`${name}Request`, request), deadlineMs);
+    return decode(`${name}Response`, answer);
+  }
+
+  /** How a call that must fail does; undefined: it did not. */
+  async failure(path: string, request: Buffer, deadlineMs?: number): Promise<Failure | undefined> {
+    return this.bytes(path, request, deadlineMs).then(
+      () => undefined,
+      (error: Failure) => error,
+    );
+  }
+
+  /** All events of a channel as this node's own copy has them; undefined where it has no replica, or no channel. */
+  async ownCopy(channel: string, nodeId: number): Promise<Decoded[]> {
+    const events: Decoded[] = [];
+    for (let anchor = 1; ; ) {
+      const page = await this.call('MessageService/ListMessages', {
+        channel,
+        anchor_seq: anchor,
+        after: 1_000,
+        read: { level: 4 },
+      });
+      if (Number(page.served_by.node_id) !== nodeId) throw new Error(`served by ${page.served_by.node_id}`);
+      events.push(...page.events);
+      if (page.next_page_token === '') return events;
+      anchor = Number(events.at(-1).seq) + 1;
+    }
+  }
+}
+
+function failureOf(error: ServiceError): Failure {
+  const status = error.metadata?.get(statusTrailer)[0];
+  return {
+    code: error.code,
+    message: error.details,
+    error: Buffer.isBuffer(status) ? decodeStatus(status) : undefined,
+  };
+}
+
+/**
+ * The nodes among which copies of a channel differ, once all have `count`
+ * events; empty: all are equal to the byte.
+ */
+export async function differingCopies(
+  nodes: readonly { readonly id: number; readonly clientAddress: string }[],
+  channel: string,
+  count: number,
+): Promise<string[]> {
+  const copies = await Promise.all(
+    nodes.map(async ({ id, clientAddress }) => {
+      const direct = new Direct(clientAddress);
+      try {
+        return await until(`node ${id} has ${count} events of ${channel}`, async () => {
+          const copy = await direct.ownCopy(channel, id).catch(() => []);
+          return copy.length >= count ? JSON.stringify(copy) : undefined;
+        });
+      } finally {
+        direct.close();
+      }
+    }),
+  );
+  return nodes.filter((_, i) => copies[i] !== copies[0]).map(({ id }) => `node ${id} differs in ${channel}`);
+}
