@@ -12,7 +12,7 @@
 import { ByteReader } from '../common/bytes.js';
 import type { Clock, Kv } from '../common/env.js';
 import { assert, type HansardError } from '../common/errors.js';
-import type { ChannelId, Index, ProducerId } from '../common/ids.js';
+import type { ChannelId, Index, ProducerId, Seq } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
 import type { KeyRecord, PartitionMeta, ProducerState, StoredEvent } from '../conversation/types.js';
@@ -46,7 +46,8 @@ export interface StoreShared {
   readonly channelCache: LruCache<SealedChannel>;
   readonly producerCache: LruCache<ProducerState>;
   readonly chunkCache: LruCache<RunEntry[]>;
-  readonly blockCache: LruCache<readonly StoredEvent[]>;
+  /** Blocks by their first seq; by their last seq, the first one. */
+  readonly blockCache: LruCache<readonly StoredEvent[] | Seq>;
   readonly counters: StoreCounters;
 }
 

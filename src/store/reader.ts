@@ -238,10 +238,11 @@ function openBlock(
   const last = (events.at(-1) as StoredEvent).seq;
   let weight = 0;
   for (const event of events) weight += event.headerLength + event.contentLength + 150;
-  // Found from either end; the second entry shares the events.
+  // Found from either end. The second entry only names the first: sharing the events
+  // it would keep them, uncounted, where the first was evicted.
   const cache = state.shared.blockCache;
   cache.set(blockCacheKey(state, channelId, 'first', firstSeq), events, weight);
-  cache.set(blockCacheKey(state, channelId, 'last', last), events, 100);
+  cache.set(blockCacheKey(state, channelId, 'last', last), firstSeq, 100);
   return events;
 }
 
@@ -251,7 +252,10 @@ function cachedBlock(
   end: 'first' | 'last',
   seq: Seq,
 ): readonly StoredEvent[] | undefined {
-  return state.shared.blockCache.get(blockCacheKey(state, channelId, end, seq));
+  const cache = state.shared.blockCache;
+  let found = cache.get(blockCacheKey(state, channelId, end, seq));
+  if (typeof found === 'number') found = cache.get(blockCacheKey(state, channelId, 'first', found));
+  return typeof found === 'number' ? undefined : found;
 }
 
 function blockCacheKey(state: PartitionState, channelId: ChannelId, end: string, seq: Seq): string {

@@ -1,0 +1,50 @@
+/** What caches keep in memory stays near what they count: a bound that is not kept ends a node by and by. */
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import t from 'tap';
+import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
+import { applyTo, formatted, opened, simDisk } from './help.js';
+
+setFlagsFromString('--expose-gc');
+const gc = runInNewContext('gc') as () => void;
+const KiB = 1024;
+const page = { fromSeq: 1, toSeq: Number.MAX_SAFE_INTEGER, maxEvents: 1_000, maxBytes: 1e9 };
+
+/** Bytes of buffers that are alive. */
+function bufferBytes(): number {
+  gc();
+  gc();
+  return process.memoryUsage().arrayBuffers;
+}
+
+t.test('the block cache holds no more than its share, whichever way blocks are read', async (t) => {
+  const channels = 200;
+  const cacheBytes = 1_000 * KiB;
+  const disk = await formatted(simDisk(), [0], 4 * KiB);
+  const store = await opened(disk, cacheBytes);
+  const partition = store.partition(0);
+  for (let n = 0; n < channels; n++) {
+    // Text that compresses: what is unpacked must not bring more memory than it has bytes.
+    const events = Array.from({ length: 12 }, (_, i) => madeEvent(`message ${i} of ${n} `.repeat(30)));
+    const time = 1_700_000_000_000_000 + n;
+    applyTo(partition, Buffer.from(madeEntry([madeAppend(`channel ${n}`, events)], time)));
+  }
+  await partition.checkpoint();
+  const found = await Promise.all(
+    Array.from({ length: channels }, (_, n) => partition.channelByName('default', `channel ${n}`)),
+  );
+  const before = bufferBytes();
+  // Latest pages of ever more channels, all of them polled again and again.
+  let read = 0;
+  for (let n = 0; n < channels; n++)
+    for (let again = n; again >= 0; again--) {
+      const channel = found[again];
+      if (channel === undefined) throw new Error('a channel is missing');
+      read += (await partition.events(channel, { ...page, reverse: true })).length;
+    }
+  t.equal(read, (12 * channels * (channels + 1)) / 2);
+  const kept = bufferBytes() - before;
+  t.comment(`${Math.round(kept / KiB)} KiB of buffers are kept by caches of ${cacheBytes / KiB} KiB`);
+  t.ok(kept < 0.75 * cacheBytes, `${Math.round(kept / KiB)} KiB are kept`);
+  await store.close();
+});
