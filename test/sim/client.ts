@@ -119,6 +119,7 @@ export class SimClient {
       );
       if (answer !== undefined && !(answer instanceof HansardError)) {
         if (answer.kind === 'appended') {
+          history.sawHead(channel, answer.firstSeq);
           history.acknowledged.push({ client: this.name, channel, seq: answer.firstSeq, text });
           history.log(
             clock.monotonicMs(),

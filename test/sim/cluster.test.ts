@@ -28,11 +28,17 @@ t.test('the same seed gives the same history, byte for byte', async (t) => {
   t.same(first.trace, second.trace);
 });
 
-t.test('a follower that acknowledges before it has synced is found', async (t) => {
-  let found = 0;
-  for (let seed = 1; seed <= 12 && found === 0; seed++) {
-    const result = await runSeed({ seed, mutant: 'early-acknowledgement', faults: ['powerAll', 'power'] });
-    if (result.violations.length > 0) found = seed;
-  }
-  t.ok(found > 0, `found by seed ${found}`);
-});
+const mutants = [
+  ['early-acknowledgement', 'a node that acknowledges before it has synced is found', ['powerAll', 'power']],
+  ['unasked-reads', 'a read that asks no quorum is found', ['isolate', 'pause']],
+] as const;
+for (const [mutant, name, faults] of mutants) {
+  t.test(name, async (t) => {
+    let found = 0;
+    for (let seed = 1; seed <= 12 && found === 0; seed++) {
+      const result = await runSeed({ seed, mutant, faults, faultMs: 5_000 });
+      if (result.violations.length > 0) found = seed;
+    }
+    t.ok(found > 0, `found by seed ${found}`);
+  });
+}

@@ -15,6 +15,7 @@ import { createTransport } from '../../src/transport/transport.js';
 import { formatWal, type LogDevice, openWal } from '../../src/wal/index.js';
 import type { History } from './history.js';
 import { NodeClock } from './node-clock.js';
+import { pausable } from './pausable-network.js';
 import { SimClock, SimRandom } from './sim-clock.js';
 import { SimDisk } from './sim-disk.js';
 import { SimKvFactory } from './sim-kv.js';
@@ -22,9 +23,10 @@ import { SimNetwork } from './sim-network.js';
 
 /**
  * Planted bugs, to prove that the checks see them. early-acknowledgement: the log
- * says that a batch is synced when it was only asked for.
+ * says that a batch is synced when it was only asked for. unasked-reads: a read is
+ * answered without asking the quorum.
  */
-export type Mutant = 'early-acknowledgement';
+export type Mutant = 'early-acknowledgement' | 'unasked-reads';
 
 export type CrashKind = 'process' | 'power';
 
@@ -186,7 +188,7 @@ export class SimNode {
     const transport = createTransport({
       self: identity,
       peers: this.members.map((member) => ({ nodeId: member.nodeId, address: member.peerAddress })),
-      network: cluster.network.node(this.nodeId, `node${this.nodeId}:1`),
+      network: pausable(cluster.network.node(this.nodeId, `node${this.nodeId}:1`), clock),
       clock,
       random,
       pins: {

@@ -16,7 +16,14 @@ export class History {
   readonly trace: string[] = [];
   #lines = 0;
 
+  /** By channel: highest seq that a client knew of, by acknowledgement or by a read that ended. */
+  readonly headSeen = new Map<string, number>();
+
   constructor(private readonly keep = 4_000) {}
+
+  sawHead(channel: string, seq: number): void {
+    if (seq > (this.headSeen.get(channel) ?? 0)) this.headSeen.set(channel, seq);
+  }
 
   log(atMs: number, line: string): void {
     this.#lines++;

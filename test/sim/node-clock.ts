@@ -39,6 +39,13 @@ export class NodeClock implements Clock {
     this.#held = [];
     for (const fn of held) this.world.defer(() => this.#run(fn));
   }
+  /** Runs `fn` now, or after the pause, in the order of the calls; never after the process's end. */
+  whenRunning(fn: () => void): void {
+    this.#run(fn);
+  }
+  get isPaused(): boolean {
+    return this.#paused;
+  }
   #run(fn: () => void): void {
     if (!this.#alive) return;
     if (this.#paused) this.#held.push(fn);

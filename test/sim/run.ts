@@ -7,6 +7,7 @@ import type { Replica } from '../../src/partition/replica.js';
 import { SimClient } from './client.js';
 import { type Mutant, SimCluster, type SimNode } from './cluster.js';
 import { History } from './history.js';
+import { SimReader } from './reader.js';
 
 export interface SimResult {
   readonly seed: number;
@@ -30,7 +31,19 @@ export interface SimOptions {
   readonly mutant?: Mutant;
 }
 
-const faultKinds = ['kill', 'power', 'killAll', 'powerAll', 'isolate', 'oneWay', 'break'] as const;
+const channelNames = ['a', 'b', 'c', 'd', 'shared'];
+
+const faultKinds = [
+  'kill',
+  'power',
+  'killAll',
+  'powerAll',
+  'isolate',
+  'oneWay',
+  'break',
+  'pause',
+  'clock',
+] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
 /** Everything must have settled by then once nothing breaks any more, simulated ms. */
@@ -67,11 +80,12 @@ class SeedRun {
     for (const node of nodes) node.start();
     await clock.run(3_000);
     const clients = this.#startClients();
+    const readers = this.#startReaders();
     await this.#faults();
     // A broken promise ends the run: what follows from it would only hide it.
     if (violations.length > 0) return this.#result();
     await this.#heal();
-    const stopping = Promise.all(clients.map((client) => client.stop()));
+    const stopping = Promise.all([...clients, ...readers].map((one) => one.stop()));
     let stopped = false;
     stopping.then(
       () => {
@@ -116,6 +130,21 @@ class SeedRun {
     ];
   }
 
+  #startReaders(): SimReader[] {
+    const { clock, random, violations, nodes } = this.#cluster;
+    const world = {
+      clock,
+      random,
+      violations,
+      history: this.#history,
+      partitionOf: (channel: string) => this.#cluster.partitionOf(channel),
+      anyNode: () => nodes[random.below(nodes.length)]?.node,
+      level:
+        this.#cluster.options.mutant === 'unasked-reads' ? ('eventual' as const) : ('linearizable' as const),
+    };
+    return [new SimReader(channelNames, world), new SimReader(channelNames, world)];
+  }
+
   /** Faults of the kinds that this seed draws; never more than a minority down for ever. */
   async #faults(): Promise<void> {
     const { clock, random, network } = this.#cluster;
@@ -147,11 +176,26 @@ class SeedRun {
       const other = others[random.below(others.length)] as number;
       this.#cluster.log(`nothing from ${victim.nodeId} reaches ${other}`);
       network.block(victim.nodeId, other);
+    } else if (kind === 'pause') {
+      this.#pause(victim, 200 + random.below(4_000));
+    } else if (kind === 'clock') {
+      // Up to four seconds either way, and now and then a day: nothing but commit times may depend on it.
+      victim.clock.offsetUs = random.below(10) === 0 ? 25 * 3_600e6 : (random.below(8_000) - 4_000) * 1_000;
+      this.#cluster.log(`the clock of node ${victim.nodeId} is off by ${victim.clock.offsetUs / 1e6} s`);
     } else {
       const other = others[random.below(others.length)] as number;
       this.#cluster.log(`streams between ${victim.nodeId} and ${other} break`);
       network.breakStreams(victim.nodeId, other);
     }
+  }
+
+  /** SIGSTOP, and SIGCONT later: the process wakes up believing what it believed. */
+  #pause(node: SimNode, ms: number): void {
+    const { clock } = node;
+    if (!node.isUp || clock.isPaused) return;
+    this.#cluster.log(`node ${node.nodeId} is stopped for ${ms} ms`);
+    clock.pause();
+    this.#cluster.clock.after(ms, () => clock.resume());
   }
 
   #kill(nodes: readonly SimNode[], kind: 'process' | 'power'): void {
@@ -237,7 +281,7 @@ class SeedRun {
       for (const replica of this.#replicas(partition)) {
         digests.push(await this.#wait(replica.store.digest()));
         const seen = new Map<string, string[]>();
-        for (const channel of ['a', 'b', 'c', 'd', 'shared']) {
+        for (const channel of channelNames) {
           if (this.#cluster.partitionOf(channel) === partition)
             seen.set(channel, await this.#textsOf(replica, channel));
         }
