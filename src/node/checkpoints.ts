@@ -19,6 +19,8 @@ export interface CheckpointsContext {
   replicas(): readonly Replica[];
   /** What all members of the partition have, as far as its leader told; 0 where unknown. */
   keptByAll(replica: Replica): Index;
+  /** A member takes a snapshot and goes on from here; undefined: none does. */
+  wantedFrom(replica: Replica): Index | undefined;
   /** A checkpoint resolved: tails have room again. */
   roomAgain(): void;
   fatal(error: unknown): void;
@@ -75,13 +77,13 @@ export class Checkpoints {
       .map((p) => p.partition);
   }
 
-  /** Those whose log could be cut if more were sealed; where a follower lags, sealing again and again would not help it. */
+  /** Those whose log could be cut if more were sealed: nothing of it is sealed that is still there. */
   #heldBySealing(holdingBack: ReadonlySet<PartitionId>): Set<PartitionId> {
     const held = new Set<PartitionId>();
     if (holdingBack.size === 0) return held;
     for (const replica of this.#context.replicas()) {
       if (!holdingBack.has(replica.partition)) continue;
-      if (this.#context.keptByAll(replica) > replica.store.sealedIndex) held.add(replica.partition);
+      if (replica.store.sealedIndex < replica.log.firstIndex()) held.add(replica.partition);
     }
     return held;
   }
@@ -101,10 +103,19 @@ export class Checkpoints {
       .catch((error: unknown) => this.#context.fatal(error));
   }
 
-  /** Drops what is sealed here and held by every member; the log of a lagging one is kept for it. */
+  /**
+   * Drops what is sealed here and held by every member. The log of a lagging one
+   * is kept for it until the log is too large: then the partitions that hold back
+   * its oldest part are cut to what is sealed, and the member gets a snapshot.
+   */
   #cutLogs(): void {
+    const { wal, settings } = this.#context;
+    const tooLarge = new Set(wal.holdingBack());
+    const isFarTooLarge = tooLarge.size > 0 && wal.stats().segmentBytes > 2 * settings.logBytes;
     for (const replica of this.#context.replicas()) {
-      const kept = Math.min(replica.cuttableIndex, this.#context.keptByAll(replica));
+      let kept = replica.cuttableIndex;
+      if (!tooLarge.has(replica.partition)) kept = Math.min(kept, this.#context.keptByAll(replica));
+      else if (!isFarTooLarge) kept = Math.min(kept, this.#context.wantedFrom(replica) ?? kept);
       if (kept < replica.log.firstIndex()) continue;
       const term = replica.log.term(kept);
       if (typeof term === 'number') replica.log.compact(kept, term);

@@ -11,6 +11,7 @@ import { partitionOf } from '../common/partitioning.js';
 import { Replica } from '../partition/replica.js';
 import { type ProposalBudget, type ReplicaHost, replicaDefaults } from '../partition/types.js';
 import { type Message, MessageType } from '../raft/types.js';
+import type { PartitionStore } from '../store/types.js';
 import type { GroupLog } from '../wal/types.js';
 import { Checkpoints } from './checkpoints.js';
 import { ClockWatch } from './clock-watch.js';
@@ -28,6 +29,8 @@ import {
   type PeerMessage,
 } from './peer-codec.js';
 import { placementOf } from './placement.js';
+import { SnapshotReceiver } from './snapshot-receiver.js';
+import { SnapshotSender } from './snapshot-sender.js';
 import { TurnLoop } from './turn-loop.js';
 import type {
   ClusterView,
@@ -38,6 +41,7 @@ import type {
   ProposeResult,
   ReadBarrierOptions,
   ReadView,
+  SnapshotStats,
 } from './types.js';
 
 /** How often leaders tell what every member has, so that followers may cut their logs, and nodes their clocks. */
@@ -50,6 +54,7 @@ const walQueueBytes = 64 * 1024 * 1024;
 const fromPeers: ReadonlySet<MessageType> = new Set([
   MessageType.MsgApp,
   MessageType.MsgAppResp,
+  MessageType.MsgSnap,
   MessageType.MsgVote,
   MessageType.MsgVoteResp,
   MessageType.MsgPreVote,
@@ -89,6 +94,8 @@ export class HansardNode implements NodeService {
   readonly #elections: Elections;
   readonly #checkpoints: Checkpoints;
   readonly #clockWatch: ClockWatch;
+  readonly #snapshotSender: SnapshotSender;
+  readonly #snapshotReceiver: SnapshotReceiver;
   readonly #budget: ProposalBudget;
   /** By partition: what all members have, as its leader told last. */
   readonly #keptByAll = new Map<PartitionId, { term: number; index: Index }>();
@@ -149,8 +156,19 @@ export class HansardNode implements NodeService {
       logger,
       replicas: () => this.#held,
       keptByAll: (replica) => this.#keptBy(replica),
+      wantedFrom: (replica) => this.#snapshotSender.wantedFrom(replica.partition),
       roomAgain: () => this.#stirAll(),
       fatal,
+    });
+    const snapshots = { clock, logger, settings, store, fatal };
+    this.#snapshotSender = new SnapshotSender(
+      { ...snapshots, replicaFor: (peer, partition) => this.#replicaFor(peer, partition) },
+      options.random.u32(),
+    );
+    this.#snapshotReceiver = new SnapshotReceiver({
+      ...snapshots,
+      transport: options.transport,
+      random: (n) => Math.floor((options.random.u32() / 0x1_0000_0000) * n),
     });
     this.#clockWatch = new ClockWatch(this.identity.nodeId, options.nodes.length);
     this.#openReplicas();
@@ -161,6 +179,8 @@ export class HansardNode implements NodeService {
       onMessage: (from, bytes) => this.#receive(from, bytes),
       onUp: (peer) => this.#guard.run(() => this.#peerUp(peer)),
       onDown: (peer, kind, reason) => this.#guard.run(() => this.#peerDown(peer, kind, reason)),
+      onFetch: (peer, request, stream) =>
+        this.#guard.run(() => this.#snapshotSender.onFetch(peer, request, stream)),
     });
     this.#lastTickMs = this.#clock.monotonicMs();
     this.#scheduleTick();
@@ -199,6 +219,8 @@ export class HansardNode implements NodeService {
     this.#tickTimer?.cancel();
     this.#gossipTimer?.cancel();
     this.#forwarding.stop();
+    this.#snapshotSender.stop();
+    this.#snapshotReceiver.stop();
     for (const replica of this.#held) replica.stop();
     this.#stopped = true;
     const { store, wal, transport } = this.#options;
@@ -304,6 +326,13 @@ export class HansardNode implements NodeService {
     };
   }
 
+  /** Snapshots sent and taken in by this life, and under way now. */
+  snapshotStats(): SnapshotStats {
+    const { sent, sentBytes, active: sending } = this.#snapshotSender;
+    const { received, receivedBytes, active: receiving } = this.#snapshotReceiver;
+    return { sent, sentBytes, sending, received, receivedBytes, receiving };
+  }
+
   /** Replicas of this node, for metrics, tests and the simulator's checks. */
   replicas(): readonly Replica[] {
     return this.#held;
@@ -327,6 +356,7 @@ export class HansardNode implements NodeService {
       if (state.appliedIndex === 0 && state.confState.voters.length === 0) {
         state.setConfState(initialConfState(members.map(({ replicaId }) => replicaId)));
       }
+      if (isInstallAheadOfLog(log, state)) log.reset(state.appliedIndex, state.appliedTerm);
       checkLogMeetsStore(partition, log, state);
       const replica = new Replica({
         replicaId: own.replicaId,
@@ -511,6 +541,12 @@ export class HansardNode implements NodeService {
       for (const member of replica.members)
         if (member.nodeId === peer) replica.reportUnreachable(member.replicaId);
     }
+    this.#snapshotSender.peerDown(peer, kind === 'refused');
+  }
+
+  #replicaFor(peer: NodeId, partition: PartitionId): Replica | undefined {
+    const replica = this.#replicas[partition];
+    return replica?.members.some(({ nodeId }) => nodeId === peer) ? replica : undefined;
   }
 
   #sendRaft(replica: Replica, message: Message): void {
@@ -528,6 +564,10 @@ export class HansardNode implements NodeService {
     const sent = this.#options.transport.send(to, bytes, urgent.has(message.type));
     // Dropped, so that all that would follow is refused: the core probes instead.
     if (!sent && message.type === MessageType.MsgApp) replica.reportUnreachable(message.to);
+    if (message.type === MessageType.MsgSnap) {
+      const index = message.snapshot?.metadata.index ?? 0;
+      this.#snapshotSender.announced(replica, message.to, to, index);
+    }
   }
 
   /** Messages leave now: the transport's own end of turn would be a turn later. */
@@ -595,7 +635,11 @@ export class HansardNode implements NodeService {
       this.#options.wal.pendingBytes > walQueueBytes
     )
       return;
-    replica.step(message);
+    const metadata = message.snapshot?.metadata;
+    if (message.type === MessageType.MsgSnap && metadata !== undefined && replica.wantsSnapshot(metadata)) {
+      // The rows first; the core hears of it when they are here.
+      if (message.term >= replica.term) this.#snapshotReceiver.offered(replica, from, message);
+    } else if (message.type !== MessageType.MsgSnap || !replica.isInstalling) replica.step(message);
   }
 
   #hear(from: NodeId, gossip: Gossip): void {
@@ -620,6 +664,22 @@ export function initialConfState(voters: number[]): ConfState {
     learnersNext: [],
     autoLeave: false,
   };
+}
+
+/**
+ * A snapshot was decided, and the log did not follow before the process ended:
+ * what it holds is not what the state goes on from (design rule 8). Only right
+ * after an install: a checkpoint seals nothing that the log does not hold.
+ */
+function isInstallAheadOfLog(
+  log: Pick<GroupLog, 'firstIndex' | 'term'>,
+  store: Pick<PartitionStore, 'appliedIndex' | 'appliedTerm' | 'installedIndex'>,
+): boolean {
+  const { appliedIndex, appliedTerm, installedIndex } = store;
+  if (installedIndex === 0 || appliedIndex !== installedIndex) return false;
+  // A log that begins behind the state is one that lost what lay between.
+  if (log.firstIndex() > appliedIndex + 1) return false;
+  return log.term(appliedIndex) !== appliedTerm;
 }
 
 /** The log and the store must meet without a gap (design rule 7); anything else is damage, never absence. */

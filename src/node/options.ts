@@ -26,8 +26,22 @@ export interface NodeSettings {
   checkpointAgeMs: number;
   /** Unsealed bytes over all partitions at which the fullest are sealed. */
   checkpointBytes: number;
-  /** Log kept for a follower that is behind, bytes of all segments. */
+  /**
+   * Size of the log, bytes of all segments, up to which it is kept for a follower
+   * that is behind; beyond, it gets a snapshot. While it takes that, up to twice as much.
+   */
   logBytes: number;
+  /** Rows of snapshots to other nodes, bytes a second of the whole node: appends come first. */
+  snapshotBytesPerSecond: number;
+  /** Snapshots that this node sends, and takes in, at a time. */
+  snapshotsOut: number;
+  snapshotsIn: number;
+  /** One chunk: a batch of LevelDB on the other side. */
+  snapshotChunkBytes: number;
+  /** One stream carries about this much, which bounds what waits in the receiver's memory. */
+  snapshotPartBytes: number;
+  /** Without a sign of the other side for this long a snapshot is given up. */
+  snapshotIdleMs: number;
   /** Step between campaigns of differently ranked followers when a leader's process is gone. */
   campaignStepMs: number;
   campaignJitterMs: number;
@@ -50,6 +64,12 @@ export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
   checkpointAgeMs: 30_000,
   checkpointBytes: 24 * 1024 * 1024,
   logBytes: 1024 * 1024 * 1024,
+  snapshotBytesPerSecond: 64 * 1024 * 1024,
+  snapshotsOut: 2,
+  snapshotsIn: 2,
+  snapshotChunkBytes: 512 * 1024,
+  snapshotPartBytes: 8 * 1024 * 1024,
+  snapshotIdleMs: 10_000,
   campaignStepMs: 150,
   campaignJitterMs: 20,
   balanceMs: 2_000,

@@ -54,6 +54,16 @@ export interface NodeIdentity {
   readonly version: string;
 }
 
+export interface SnapshotStats {
+  readonly sent: number;
+  readonly sentBytes: number;
+  /** Now. */
+  readonly sending: number;
+  readonly received: number;
+  readonly receivedBytes: number;
+  readonly receiving: number;
+}
+
 export interface ProposeOptions {
   /** On the node's monotonic clock. */
   readonly deadlineMs: number;

@@ -7,6 +7,7 @@ import { assert, HansardError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import { encodeEntry } from '../conversation/command.js';
 import { decodeConfChange } from '../raft/conf-codec.js';
+import { ProgressState } from '../raft/progress.js';
 import { RawNode } from '../raft/raw-node.js';
 import {
   LOCAL_APPEND_THREAD,
@@ -21,6 +22,7 @@ import {
 import type { PartitionStore } from '../store/types.js';
 import type { GroupLog } from '../wal/types.js';
 import { Applier } from './applier.js';
+import { InstallGate, type StagedSnapshot, type StorageWork } from './install-gate.js';
 import { ProducerGate } from './producer-gate.js';
 import { type Outcome, type Proposal, Proposals } from './proposals.js';
 import { RaftStorage } from './raft-storage.js';
@@ -65,6 +67,7 @@ export class Replica {
   readonly #gate: ProducerGate;
   readonly #reads: ReadQueue;
   readonly #applier: Applier;
+  readonly #install = new InstallGate();
 
   /** Writes not yet synced, oldest first. */
   readonly #writes: PendingWrite[] = [];
@@ -299,10 +302,12 @@ export class Replica {
   collect(output: TurnOutput): void {
     if (this.#stopped) return;
     this.#deliver(this.#afterSync.splice(0), output);
+    this.#endInstall(output);
     this.#flushProposals();
     this.#startReadRound();
     this.#applier.pump();
     while (this.#raft.hasReady()) this.#handleReady(this.#raft.ready(), output);
+    this.#startInstall();
     this.#reads.applied(this.appliedIndex);
   }
 
@@ -348,7 +353,14 @@ export class Replica {
    * writes that are under way (they may acknowledge what those carry).
    */
   #persist(message: Message, held: Message[] | undefined, output: TurnOutput): void {
-    assert(message.snapshot === undefined, `partition ${this.partition}: a snapshot to store`);
+    const work = { message, held };
+    if (this.#install.holds(work)) return;
+    if (message.snapshot !== undefined) this.#install.begin(work);
+    else this.#write(work, output);
+  }
+
+  /** `always`: its responses wait for a write of its own. */
+  #write({ message, held }: StorageWork, output: TurnOutput, always = false): void {
     const termOrVote =
       message.term !== 0 && (message.term !== this.#hardTerm || message.vote !== this.#hardVote);
     if (message.term !== 0) {
@@ -357,7 +369,7 @@ export class Replica {
       this.#ridingCommit = Math.max(this.#ridingCommit, message.commit);
     }
     const responses = held === undefined ? message.responses.slice() : message.responses.concat(held);
-    if (message.entries.length === 0 && !termOrVote && held === undefined) {
+    if (message.entries.length === 0 && !termOrVote && held === undefined && !always) {
       const last = this.#writes[this.#writes.length - 1];
       if (last !== undefined) last.responses.push(...responses);
       else this.#deliver(responses, output);
@@ -377,6 +389,66 @@ export class Replica {
       },
       () => this.#durable(write),
     );
+  }
+
+  // ---- snapshots
+
+  /** As follower: would this snapshot bring it on? False: the core has a shorter answer to it. */
+  wantsSnapshot({ index, term }: { readonly index: Index; readonly term: Term }): boolean {
+    if (this.#stopped || this.#install.isBusy) return false;
+    return index > this.#raft.commitIndex && this.#raft.termAt(index) !== term;
+  }
+
+  /** A snapshot is taking the state's place. */
+  get isInstalling(): boolean {
+    return this.#install.isBusy;
+  }
+
+  /**
+   * All rows of a snapshot are in the store: `message` (MsgSnap) is stepped as
+   * though it had just come with it. False: the core does not want it (any more,
+   * or from this sender).
+   */
+  offerSnapshot(message: Message, staged: StagedSnapshot): boolean {
+    if (!this.wantsSnapshot(staged)) return false;
+    const { index, term, confState } = staged;
+    this.#install.offer(staged);
+    this.#raft.step({ ...message, snapshot: { metadata: { index, term, confState }, data: undefined } });
+    const taken = this.#raft.pendingSnapshot?.metadata.index === index;
+    if (!taken) this.#install.withdraw();
+    this.#host.stir(this);
+    return taken;
+  }
+
+  /** As leader: does the core wait for this member to take in a snapshot? */
+  awaitsSnapshot(replicaId: ReplicaId): boolean {
+    return this.isLeader && this.#raft.progressOf(replicaId)?.state === ProgressState.snapshot;
+  }
+
+  /** As leader: the member will not take in what it was sent; the core looks anew. */
+  reportSnapshotFailed(replicaId: ReplicaId): void {
+    this.#raft.reportSnapshot(replicaId, 'failed');
+    this.#host.stir(this);
+  }
+
+  #startInstall(): void {
+    this.#install.start(
+      this.#applier.isIdle,
+      () => this.#host.stir(this),
+      (error) => this.#host.fatal(error),
+    );
+  }
+
+  /** The store has decided: the log follows, and what waited is carried out behind it. */
+  #endInstall(output: TurnOutput): void {
+    const decided = this.#install.takeDecided();
+    if (decided === undefined) return;
+    const { index, term } = decided.staged;
+    this.log.reset(index, term);
+    this.#proposals.skippedTo(index);
+    // The responses tell of the snapshot: the log's new start must be synced with it.
+    this.#write(decided.work, output, true);
+    for (const { message, held } of decided.behind) this.#persist(message, held, output);
   }
 
   #durable(write: PendingWrite): void {

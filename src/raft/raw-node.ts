@@ -34,6 +34,7 @@ import {
   type ReadState,
   type Ready,
   type Role,
+  type Snapshot,
   type SoftState,
   type StepResult,
 } from './types.js';
@@ -384,6 +385,11 @@ export class RawNode {
   /** For tests and for ranked campaigns: the next election starts after `ticks` of silence. Holds until the role changes. */
   setRandomizedElectionTimeout(ticks: number): void {
     this.#raft.randomizedElectionTimeout = ticks;
+  }
+
+  /** Taken over from the leader and not yet reported stored. */
+  get pendingSnapshot(): Snapshot | undefined {
+    return this.#raft.log.unstable.snapshot;
   }
 
   /** The newest snapshot, pending or stored. */

@@ -213,7 +213,7 @@ class StoreImpl implements Store {
   #closing = false;
   /** Of partitions that ever took in a snapshot. */
   readonly #generations = new Map<PartitionId, Generations>();
-  readonly #installing = new Set<PartitionId>();
+  readonly #installing = new Map<PartitionId, Ending>();
   readonly #sweeping = new Set<PartitionId>();
   readonly #noting = new Map<PartitionId, Promise<void>>();
 
@@ -340,8 +340,12 @@ class StoreImpl implements Store {
         { partition },
       );
     }
-    assert(!this.#installing.has(partition), `partition ${partition} takes in one snapshot at a time`);
-    this.#installing.add(partition);
+    // One at a time; one that was given up may still have a batch on its way.
+    for (let before = this.#installing.get(partition); before !== undefined; ) {
+      await before.ended;
+      before = this.#installing.get(partition);
+    }
+    this.#installing.set(partition, newEnding());
     const known = this.#generationsOf(partition);
     const next: Generations = { ...known, highest: known.highest + 1, swept: false };
     // Synced before the first row: an open that finds it knows what to sweep.
@@ -352,7 +356,7 @@ class StoreImpl implements Store {
       write: (rows) => this.#write(rows),
       flip: (sealed, put) => this.#flip(sealed, put),
       giveUp: () => {
-        this.#installing.delete(partition);
+        this.#endInstall(partition);
         this.#sweep(partition);
       },
     };
@@ -389,13 +393,19 @@ class StoreImpl implements Store {
     this.#generations.set(partition, next);
     this.#states.set(partition, state);
     this.#stores.get(partition)?.replaceState(state);
-    this.#installing.delete(partition);
+    this.#endInstall(partition);
     this.#sweep(partition);
   }
 
   #generationsOf(partition: PartitionId): Generations {
     const { generation } = this.#state(partition).place;
     return this.#generations.get(partition) ?? { highest: generation, swept: true, installedIndex: 0 };
+  }
+
+  #endInstall(partition: PartitionId): void {
+    const ending = this.#installing.get(partition);
+    this.#installing.delete(partition);
+    ending?.end();
   }
 
   /** Deletes what is left of other generations, beside everything else. */
@@ -500,4 +510,18 @@ class StoreImpl implements Store {
       { cause: this.#failure },
     );
   }
+}
+
+/** Something that others wait for the end of. */
+interface Ending {
+  readonly ended: Promise<void>;
+  end(): void;
+}
+
+function newEnding(): Ending {
+  let end = (): void => {};
+  const ended = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  return { ended, end: () => end() };
 }

@@ -27,7 +27,7 @@ export interface Store {
   exportSnapshot(partition: PartitionId): Promise<SnapshotExport | undefined>;
   /**
    * Begins to take in a snapshot under a new generation; what was there goes on
-   * serving. One per partition at a time. Rejects MalformedError where the
+   * serving. One per partition at a time: waits for the end of the one before. Rejects MalformedError where the
    * manifest is damaged or of another partition, INVALID_SETTINGS where its
    * store cuts blocks differently.
    */

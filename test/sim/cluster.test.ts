@@ -19,6 +19,17 @@ for (let seed = 1; seed <= seeds; seed++) {
   });
 }
 
+t.test('logs so small that who was away needs snapshots', async (t) => {
+  // Every third seed above has small logs, too.
+  let snapshots = 0;
+  for (let seed = 41; seed <= 43; seed++) {
+    const result = await runSeed({ seed, smallLogs: true });
+    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --snapshots --trace`);
+    snapshots += result.snapshots;
+  }
+  t.ok(snapshots > 5, `${snapshots} snapshots`);
+});
+
 t.test('the same seed gives the same history, byte for byte', async (t) => {
   const [first, second] = [
     await runSeed({ seed: 7, faultMs: 3_000 }),

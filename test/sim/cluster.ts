@@ -36,6 +36,8 @@ export interface SimClusterOptions {
   readonly partitions: number;
   readonly history: History;
   readonly mutant?: Mutant | undefined;
+  /** Logs so small that a node that was away for a moment needs snapshots. */
+  readonly smallLogs?: boolean | undefined;
 }
 
 const clusterId = 'c1'.repeat(16);
@@ -111,6 +113,7 @@ export class SimNode {
   isUp = false;
   #formatted = false;
   #boots = 0;
+  #snapshots = 0;
   /** Ends the process's own doings when it is killed while it opens. */
   #life = 0;
   readonly settings: NodeSettings;
@@ -133,6 +136,13 @@ export class SimNode {
       tailBytes: 20_000 + random.below(100_000),
       checkpointBytes: 2_000 + random.below(20_000),
       checkpointAgeMs: 100 + random.below(3_000),
+      logBytes: 64 * 1024 * (1 + random.below(cluster.options.smallLogs ? 3 : 60)),
+      snapshotChunkBytes: 200 + random.below(4_000),
+      snapshotPartBytes: 500 + random.below(20_000),
+      snapshotBytesPerSecond: 20_000 + random.below(1_000_000),
+      snapshotsOut: 1 + random.below(2),
+      snapshotsIn: 1 + random.below(2),
+      snapshotIdleMs: 500 + random.below(2_000),
     };
   }
 
@@ -174,6 +184,7 @@ export class SimNode {
       clock,
       logger: silentLogger,
       segmentBytes: 64 * 1024,
+      maxLogBytes: this.settings.logBytes,
       onFailure: (error) => this.#failed(life, error),
     });
     const bootId = (++this.#boots * 256 + this.nodeId).toString(16).padStart(16, '0');
@@ -217,10 +228,16 @@ export class SimNode {
     cluster.log(`node ${this.nodeId} up`);
   }
 
+  /** Taken in, in all lives. */
+  get snapshots(): number {
+    return this.#snapshots + (this.node?.snapshotStats().received ?? 0);
+  }
+
   /** The process is gone at once; `power`: so is what the disk had not synced. */
   kill(kind: CrashKind): void {
     if (!this.isUp) return;
     this.isUp = false;
+    this.#snapshots += this.node?.snapshotStats().received ?? 0;
     this.cluster.log(`node ${this.nodeId} ${kind === 'power' ? 'loses power' : 'is killed'}`);
     this.#life++;
     this.node = undefined;

@@ -10,25 +10,26 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     seeds: { type: 'string', default: '20' },
     from: { type: 'string', default: '1' },
+    snapshots: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
 });
 
 if (values.help) {
-  console.log('npm run sim -- [--seeds N] [--from K] [--seed N [--trace]]');
+  console.log('npm run sim -- [--seeds N] [--from K] [--seed N [--trace]] [--snapshots]');
 } else {
   const from = Number(values.seed ?? values.from);
   const count = values.seed === undefined ? Number(values.seeds) : 1;
   let failed = 0;
   for (let seed = from; seed < from + count; seed++) {
     const started = performance.now();
-    const result = await runSeed({ seed });
+    const result = await runSeed({ seed, ...(values.snapshots ? { smallLogs: true } : {}) });
     const took = ((performance.now() - started) / 1000).toFixed(1);
     const simulated = (result.simulatedMs / 1000).toFixed(0);
     console.log(
       `seed ${seed}: ${result.violations.length === 0 ? 'ok' : 'FAILED'}, ${result.acknowledged} acknowledged, ` +
-        `${result.crashes} crashes, ${simulated} s simulated in ${took} s, ${result.fingerprint}`,
+        `${result.crashes} crashes, ${result.snapshots} snapshots, ${simulated} s simulated in ${took} s, ${result.fingerprint}`,
     );
     if (result.violations.length > 0) {
       failed++;

@@ -14,6 +14,8 @@ export interface SimResult {
   readonly violations: string[];
   readonly acknowledged: number;
   readonly crashes: number;
+  /** Snapshots that nodes took in. */
+  readonly snapshots: number;
   readonly simulatedMs: number;
   readonly trace: readonly string[];
   /** Two runs of a seed must agree on it. */
@@ -29,6 +31,8 @@ export interface SimOptions {
   readonly faults?: readonly FaultKind[];
   /** A planted bug that the checks must find. */
   readonly mutant?: Mutant;
+  /** Logs so small that snapshots happen all the time; absent: what the seed draws. */
+  readonly smallLogs?: boolean;
 }
 
 const channelNames = ['a', 'b', 'c', 'd', 'shared'];
@@ -72,6 +76,7 @@ class SeedRun {
       partitions: 3,
       history: this.#history,
       mutant: options.mutant,
+      smallLogs: options.smallLogs ?? options.seed % 3 === 0,
     });
   }
 
@@ -107,6 +112,7 @@ class SeedRun {
       violations,
       acknowledged: this.#history.acknowledged.length,
       crashes: this.#crashes,
+      snapshots: this.#cluster.nodes.reduce((sum, node) => sum + node.snapshots, 0),
       simulatedMs: clock.monotonicMs(),
       trace: this.#history.trace,
       fingerprint: `${this.#history.lines}/${this.#history.acknowledged.length}/${clock.monotonicMs()}`,

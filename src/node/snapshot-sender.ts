@@ -1,0 +1,328 @@
+/**
+ * Snapshots on their way out. A leader's MsgSnap only says that there is one;
+ * the receiver dials for the rows, part by part. An export is held from the
+ * first part to the last; who stays away for `idleMs` loses it.
+ */
+import { MalformedError } from '../common/bytes.js';
+import type { Clock, OutStream, Timer } from '../common/env.js';
+import type { Index, NodeId, PartitionId, ReplicaId } from '../common/ids.js';
+import type { Logger } from '../common/logger.js';
+import type { Replica } from '../partition/replica.js';
+import type { SnapshotPosition } from '../store/snapshot-format.js';
+import type { SnapshotExport, Store } from '../store/types.js';
+import type { NodeSettings } from './options.js';
+import { decodeSnapshotRequest, encodeSnapshotFrame, type SnapshotRequest } from './snapshot-codec.js';
+
+export interface SnapshotSenderContext {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly settings: NodeSettings;
+  readonly store: Store;
+  /** Undefined: this node holds none, or the peer is no member. */
+  replicaFor(peer: NodeId, partition: PartitionId): Replica | undefined;
+  fatal(error: unknown): void;
+}
+
+/** Why a dial for a snapshot is turned away; the first word of the reason. */
+export const SnapshotRefusal = { busy: 'BUSY', none: 'NO_SNAPSHOT', malformed: 'MALFORMED_REQUEST' } as const;
+
+const lookMs = 250;
+
+/** A snapshot that one peer is taking. */
+interface Outgoing {
+  readonly id: number;
+  readonly partition: PartitionId;
+  readonly peer: NodeId;
+  export: SnapshotExport | undefined;
+  /** Where the receiver may go on: starts of the chunks since the last part began. */
+  positions: Map<number, SnapshotPosition>;
+  stream: OutStream | undefined;
+  lastUsedMs: number;
+}
+
+/** A follower that the core waits for, as leader. */
+interface Awaited {
+  readonly replica: Replica;
+  readonly replicaId: ReplicaId;
+  readonly peer: NodeId;
+  readonly index: Index;
+  lastSignMs: number;
+}
+
+export class SnapshotSender {
+  readonly #context: SnapshotSenderContext;
+  readonly #outgoing = new Map<string, Outgoing>();
+  readonly #awaited = new Map<string, Awaited>();
+  #timer: Timer | undefined;
+  #nextId: number;
+  /** When the throttle lets the next byte go. */
+  #freeAtMs = 0;
+  #stopped = false;
+  sentBytes = 0;
+  sent = 0;
+
+  /** `idSeed`: ids of two lives of a process must differ. */
+  constructor(context: SnapshotSenderContext, idSeed: number) {
+    this.#context = context;
+    this.#nextId = idSeed * 0x1_0000 + 1;
+  }
+
+  /** Snapshots that peers are taking now. */
+  get active(): number {
+    return this.#outgoing.size;
+  }
+
+  /** As leader: `message` (MsgSnap) has left; until its taker is done, or silent for too long, the core sends it nothing. */
+  announced(replica: Replica, replicaId: ReplicaId, peer: NodeId, index: Index): void {
+    const lastSignMs = this.#context.clock.monotonicMs();
+    this.#awaited.set(`${replica.partition}/${replicaId}`, { replica, replicaId, peer, index, lastSignMs });
+    this.#watch();
+  }
+
+  /** Log from here on is wanted by who takes a snapshot now; undefined: by nobody. */
+  wantedFrom(partition: PartitionId): Index | undefined {
+    let from: Index | undefined;
+    for (const { replica, index } of this.#awaited.values()) {
+      if (replica.partition === partition) from = Math.min(from ?? index, index);
+    }
+    return from;
+  }
+
+  /** What was announced to it is lost; `isGone`: its process is, with all that it had taken. */
+  peerDown(peer: NodeId, isGone: boolean): void {
+    for (const [key, outgoing] of this.#outgoing) {
+      if (isGone && outgoing.peer === peer) this.#release(key, outgoing);
+    }
+    for (const [key, awaited] of this.#awaited) {
+      if (awaited.peer === peer && !this.#isTaking(awaited)) this.#giveUp(key, awaited);
+    }
+  }
+
+  onFetch(peer: NodeId, bytes: Uint8Array, stream: OutStream): void {
+    let request: SnapshotRequest;
+    try {
+      request = decodeSnapshotRequest(bytes);
+    } catch (error) {
+      if (!(error instanceof MalformedError)) throw error;
+      stream.close(`${SnapshotRefusal.malformed}: ${error.message}`);
+      return;
+    }
+    const replica = this.#context.replicaFor(peer, request.partition);
+    if (this.#stopped || replica === undefined) {
+      stream.close(`${SnapshotRefusal.none}: partition ${request.partition}`);
+      return;
+    }
+    for (const awaited of this.#awaited.values()) {
+      if (awaited.peer === peer && awaited.replica === replica)
+        awaited.lastSignMs = this.#context.clock.monotonicMs();
+    }
+    this.#accept(peer, request, stream);
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    for (const [key, outgoing] of this.#outgoing) this.#release(key, outgoing);
+    this.#awaited.clear();
+  }
+
+  #accept(peer: NodeId, request: SnapshotRequest, stream: OutStream): void {
+    const key = `${request.partition}/${peer}`;
+    let outgoing = this.#outgoing.get(key);
+    const position = outgoing?.id === request.snapshotId ? outgoing.positions.get(request.offset) : undefined;
+    if (outgoing !== undefined && position === undefined) {
+      // It begins anew: what it had of this one it can't go on from.
+      this.#release(key, outgoing);
+      outgoing = undefined;
+    }
+    if (outgoing === undefined && this.#outgoing.size >= this.#context.settings.snapshotsOut) {
+      stream.close(`${SnapshotRefusal.busy}: ${this.#outgoing.size} snapshots are being sent`);
+      return;
+    }
+    outgoing ??= {
+      id: this.#nextId++,
+      partition: request.partition,
+      peer,
+      export: undefined,
+      positions: new Map(),
+      stream: undefined,
+      lastUsedMs: 0,
+    };
+    this.#outgoing.set(key, outgoing);
+    this.#watch();
+    outgoing.stream?.close();
+    outgoing.stream = stream;
+    outgoing.lastUsedMs = this.#context.clock.monotonicMs();
+    const serving = new Serving(stream);
+    this.#serve(key, outgoing, request, position, serving).catch((error: unknown) => {
+      serving.close(`${SnapshotRefusal.none}: ${error instanceof Error ? error.message : String(error)}`);
+      this.#release(key, outgoing);
+      // Damage that is met on the way is not this node's end: its own readers will say so.
+      if (!this.#stopped)
+        this.#context.logger.error({ peer, error: String(error) }, 'sending a snapshot failed');
+    });
+  }
+
+  async #serve(
+    key: string,
+    outgoing: Outgoing,
+    request: SnapshotRequest,
+    from: SnapshotPosition | undefined,
+    serving: Serving,
+  ): Promise<void> {
+    const { store, settings, clock, logger } = this.#context;
+    let position = from;
+    if (outgoing.export === undefined || position === undefined) {
+      const made = await store.exportSnapshot(outgoing.partition);
+      if (this.#outgoing.get(key) !== outgoing || serving.isClosed) {
+        await made?.close();
+        if (this.#outgoing.get(key) === outgoing) this.#release(key, outgoing);
+        return;
+      }
+      if (made === undefined || made.index < request.minIndex) {
+        serving.close(`${SnapshotRefusal.none}: ${made?.index ?? 0} is sealed, not ${request.minIndex}`);
+        this.#release(key, outgoing);
+        await made?.close();
+        return;
+      }
+      outgoing.export = made;
+      position = made.start;
+      logger.info(
+        { partition: outgoing.partition, peer: outgoing.peer, index: made.index },
+        'sending a snapshot',
+      );
+    }
+    const { export: exported, stream } = outgoing;
+    outgoing.positions = new Map([[position.offset, position]]);
+    const begin = { kind: 'begin', snapshotId: outgoing.id, manifest: exported.manifest } as const;
+    await serving.write(encodeSnapshotFrame(begin));
+    for (let bytes = 0; bytes < settings.snapshotPartBytes && !serving.isClosed; ) {
+      const { chunk, next, last } = await exported.read(position, settings.snapshotChunkBytes);
+      // Dialled anew, or released: another run of this serves, or none.
+      if (serving.isClosed || outgoing.export !== exported) return;
+      outgoing.positions.set(next.offset, next);
+      position = next;
+      bytes += chunk.length;
+      this.sentBytes += chunk.length;
+      outgoing.lastUsedMs = clock.monotonicMs();
+      await serving.write(encodeSnapshotFrame({ kind: 'chunk', chunk }));
+      if (last) {
+        serving.onClose(() => this.#done(key, outgoing, stream));
+        return;
+      }
+      await this.#throttle(chunk.length);
+    }
+    if (!serving.isClosed) await serving.write(encodeSnapshotFrame({ kind: 'partEnd' }));
+  }
+
+  /** The receiver hung up behind the last chunk. If that was damaged, it begins anew. */
+  #done(key: string, outgoing: Outgoing, stream: OutStream | undefined): void {
+    if (this.#outgoing.get(key) !== outgoing || outgoing.stream !== stream) return;
+    this.sent++;
+    this.#release(key, outgoing);
+    for (const awaited of this.#awaited.values()) {
+      if (awaited.peer === outgoing.peer && awaited.replica.partition === outgoing.partition)
+        awaited.lastSignMs = this.#context.clock.monotonicMs();
+    }
+  }
+
+  /** All snapshots of the node share the rate. */
+  async #throttle(bytes: number): Promise<void> {
+    const { clock, settings } = this.#context;
+    const now = clock.monotonicMs();
+    this.#freeAtMs = Math.max(this.#freeAtMs, now) + (bytes / settings.snapshotBytesPerSecond) * 1000;
+    const waitMs = this.#freeAtMs - now;
+    if (waitMs >= 1) await new Promise<void>((resolve) => clock.after(waitMs, resolve));
+  }
+
+  #release(key: string, outgoing: Outgoing): void {
+    if (this.#outgoing.get(key) === outgoing) this.#outgoing.delete(key);
+    outgoing.stream?.close();
+    outgoing.stream = undefined;
+    const exported = outgoing.export;
+    outgoing.export = undefined;
+    exported?.close().catch((error: unknown) => {
+      if (!this.#stopped) this.#context.fatal(error);
+    });
+  }
+
+  // ---- who stays away
+
+  #isTaking({ replica, peer }: Awaited): boolean {
+    return this.#outgoing.has(`${replica.partition}/${peer}`);
+  }
+
+  #watch(): void {
+    if (this.#timer !== undefined || this.#stopped) return;
+    this.#timer = this.#context.clock.after(lookMs, () => {
+      this.#timer = undefined;
+      if (this.#stopped) return;
+      this.#look();
+      if (this.#outgoing.size > 0 || this.#awaited.size > 0) this.#watch();
+    });
+  }
+
+  #look(): void {
+    const { clock, settings } = this.#context;
+    const now = clock.monotonicMs();
+    for (const [key, outgoing] of this.#outgoing) {
+      if (now - outgoing.lastUsedMs > settings.snapshotIdleMs) this.#release(key, outgoing);
+    }
+    for (const [key, awaited] of this.#awaited) {
+      if (!awaited.replica.awaitsSnapshot(awaited.replicaId)) this.#awaited.delete(key);
+      else if (this.#isTaking(awaited)) awaited.lastSignMs = now;
+      else if (now - awaited.lastSignMs > settings.snapshotIdleMs) this.#giveUp(key, awaited);
+    }
+  }
+
+  /** The core forgets that it sent one, and looks anew at the follower's next sign of life. */
+  #giveUp(key: string, awaited: Awaited): void {
+    this.#awaited.delete(key);
+    if (awaited.replica.awaitsSnapshot(awaited.replicaId)) {
+      awaited.replica.reportSnapshotFailed(awaited.replicaId);
+    }
+  }
+}
+
+/** One stream being served: writes that wait for room, and whether the other end is still there. */
+class Serving {
+  isClosed = false;
+  readonly #stream: OutStream;
+  #onRoom: (() => void) | undefined;
+  #onClose: (() => void) | undefined;
+
+  constructor(stream: OutStream) {
+    this.#stream = stream;
+    stream.onDrain(() => this.#room());
+    stream.onClose(() => {
+      this.isClosed = true;
+      this.#room();
+      this.#onClose?.();
+    });
+  }
+
+  /** Resolves when there is room for the next frame, or nobody left to read it. */
+  async write(frame: Uint8Array): Promise<void> {
+    if (this.isClosed || this.#stream.write(frame)) return;
+    if (this.isClosed) return;
+    await new Promise<void>((resolve) => {
+      this.#onRoom = resolve;
+    });
+  }
+
+  onClose(fn: () => void): void {
+    if (this.isClosed) fn();
+    else this.#onClose = fn;
+  }
+
+  close(reason: string): void {
+    this.isClosed = true;
+    this.#stream.close(reason);
+  }
+
+  #room(): void {
+    const resume = this.#onRoom;
+    this.#onRoom = undefined;
+    resume?.();
+  }
+}
