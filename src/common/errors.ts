@@ -160,6 +160,12 @@ const table = {
     'A channel of that name exists.',
     'Use it, or choose another name.',
   ),
+  TOO_MANY_CHANNELS: r(
+    Code.failedPrecondition,
+    'no',
+    'So many channels have that label, participant or prefix that a listing by activity or by both would take too long.',
+    'Ask for a narrower label, a longer prefix or one `{tag}`, or list by name.',
+  ),
   MESSAGE_NOT_FOUND: r(
     Code.notFound,
     'no',

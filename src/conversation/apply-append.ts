@@ -64,7 +64,7 @@ function appendNext(
   const refusal =
     (command.hasMessageIds ? checkMessageIds(state, channel, records, repeats) : undefined) ??
     (command.condition === undefined ? undefined : checkCondition(command.condition, channel)) ??
-    checkReferences(command, channel, repeats);
+    checkReferences(state, command, channel, repeats);
   if (refusal !== undefined) return refusal;
   return store(state, bytes, command, channel, repeats, commitTimeUs);
 }
@@ -206,6 +206,7 @@ function conditionFailed(condition: string, expected: Seq | string, actual: Seq 
 
 /** Targets must be earlier events; places in the batch must mean what they say once stored. */
 function checkReferences(
+  state: ApplyState,
   command: AppendCommand,
   channel: ChannelState | undefined,
   repeats: Repeats | undefined,
@@ -217,12 +218,17 @@ function checkReferences(
       { field: 'batch_position' },
     );
   }
-  let seq = channel?.headSeq ?? 0;
+  // A name that was deleted goes on behind its old head, and events before that are gone.
+  const kept =
+    channel === undefined ? state.deletedChannel(command.tenant, command.channel)?.headSeq : undefined;
+  const baseSeq = channel?.baseSeq ?? kept ?? 0;
+  let seq = channel?.headSeq ?? baseSeq;
   for (let i = 0; i < command.records.length; i++) {
     if (repeats?.isRepeat(i)) continue;
     seq++;
     const { targetSeq, type } = command.records[i] as AppendedRecord;
-    if (targetSeq >= seq || (targetSeq === 0 && needsTarget(type))) {
+    const isMissing = targetSeq === 0 ? needsTarget(type) : targetSeq <= baseSeq;
+    if (targetSeq >= seq || isMissing) {
       const fields = {
         field: 'target_seq',
         position: i,

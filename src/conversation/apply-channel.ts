@@ -1,17 +1,17 @@
-/** Making channels: by createChannel, or by a first append. */
+/** Making channels: by createChannel, or by a first append. Changing and deleting: apply-channel-change.ts. */
 import { ByteWriter } from '../common/bytes.js';
 import { xxh64, xxh64Seeded } from '../common/hash.js';
 import type { TimeUs } from '../common/ids.js';
 import { channelNameProblem, isTenantName } from '../common/names.js';
 import { liveKey } from './apply-keys.js';
 import { applyLimits } from './apply-limits.js';
-import type { CreateChannelCommand } from './command.js';
+import type { CreateChannelCommand, UpdateChannelInput } from './command.js';
 import { channelUid, requestKey } from './names.js';
 import { refuse } from './refuse.js';
 import type { ApplyState, ChannelState, CommandAnswer, Refused } from './types.js';
 
 /** Request ids live where keys do, under the channel id that no channel has. */
-const requestChannelId = 0;
+export const requestChannelId = 0;
 
 export function createChannel(
   state: ApplyState,
@@ -57,7 +57,10 @@ export function createChannel(
   return { kind: 'channel', channel: { ...channel } };
 }
 
-/** Takes the next channel id; the caller puts the channel once its fields are set. */
+/**
+ * Takes the next channel id; the caller puts the channel once its fields are set. A
+ * name that was deleted goes on behind the head that it had.
+ */
 export function newChannel(
   state: ApplyState,
   tenant: string,
@@ -67,6 +70,9 @@ export function newChannel(
   const { meta } = state;
   const id = meta.nextChannelId++;
   meta.channelCount++;
+  const deleted = state.deletedChannel(tenant, name);
+  if (deleted !== undefined) meta.deletedCount--;
+  const baseSeq = deleted?.headSeq ?? 0;
   return {
     id,
     tenant,
@@ -79,7 +85,8 @@ export function newChannel(
     createTimeUs: commitTimeUs,
     updateTimeUs: commitTimeUs,
     activityTimeUs: commitTimeUs,
-    headSeq: 0,
+    baseSeq,
+    headSeq: baseSeq,
     lastMessageSeq: 0,
     messageCount: 0,
     revision: 1,
@@ -94,14 +101,16 @@ export function checkNames(tenant: string, name: string): Refused | undefined {
   return problem === undefined ? undefined : refuse('INVALID_NAME', problem, { field: 'channel' });
 }
 
-function checkTexts(command: CreateChannelCommand): Refused | undefined {
+export function checkTexts(
+  command: Pick<UpdateChannelInput, 'requestId' | 'title' | 'class' | 'labels' | 'participants'>,
+): Refused | undefined {
   if (Buffer.byteLength(command.requestId) > applyLimits.idBytes) return tooLong('request_id');
-  if (isLong(command.title)) return tooLong('title');
-  if (isLong(command.class)) return tooLong('class');
-  for (const [name, value] of command.labels) {
+  if (isLong(command.title ?? '')) return tooLong('title');
+  if (isLong(command.class ?? '')) return tooLong('class');
+  for (const [name, value] of command.labels ?? []) {
     if (name === '' || isLong(name) || isLong(value)) return tooLong('labels');
   }
-  for (const { id, displayName, role } of command.participants) {
+  for (const { id, displayName, role } of command.participants ?? []) {
     if (isLong(id) || isLong(displayName) || isLong(role)) return tooLong('participants');
   }
   return undefined;
@@ -116,6 +125,6 @@ function tooLong(field: string): Refused {
 }
 
 /** 16 bytes by which a repeat of the request is told from another one; no defence against design. */
-function bodyDigest(body: Uint8Array): Uint8Array {
+export function bodyDigest(body: Uint8Array): Uint8Array {
   return new ByteWriter(16).u64big(xxh64(body)).u64big(xxh64Seeded(body, 1n)).finish();
 }

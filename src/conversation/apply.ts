@@ -10,8 +10,10 @@ import { MalformedError } from '../common/bytes.js';
 import type { TimeUs } from '../common/ids.js';
 import { applyAppend } from './apply-append.js';
 import { createChannel } from './apply-channel.js';
+import { deleteChannel, updateChannel } from './apply-channel-change.js';
 import { expireProducers, openProducer } from './apply-producer.js';
 import {
+  type Command,
   CommandKind,
   decodeCommand,
   type EntryFrame,
@@ -67,6 +69,7 @@ function applyCommand(
   } catch (error) {
     return malformed(error);
   }
+  if (needsVersion(command.kind) > state.meta.settings.applyVersion) return notInThisVersion(bytes[from]);
   switch (command.kind) {
     case 'append':
       return applyAppend(state, bytes, command, commitTimeUs);
@@ -76,13 +79,26 @@ function applyCommand(
       return expireProducers(state, command, commitTimeUs);
     case 'createChannel':
       return createChannel(state, bytes, command, commitTimeUs);
+    case 'updateChannel':
+      return updateChannel(state, bytes, command, commitTimeUs);
+    case 'deleteChannel':
+      return deleteChannel(state, bytes, command, commitTimeUs);
     case 'setSettings':
       return setSettings(state, command);
     case 'noop':
       return { kind: 'done' };
     case 'unknown':
-      return refuse('NOT_IMPLEMENTED', 'this apply version has no such command', { command: command.number });
+      return notInThisVersion(command.number);
   }
+}
+
+/** The apply version with which a command began to work. */
+function needsVersion(kind: Command['kind']): number {
+  return kind === 'updateChannel' || kind === 'deleteChannel' ? 2 : 1;
+}
+
+function notInThisVersion(command: number | undefined): CommandAnswer {
+  return refuse('NOT_IMPLEMENTED', 'this apply version has no such command', { command: command ?? 0 });
 }
 
 /** All or nothing. The apply version only rises: state made by a later one may need it. */

@@ -11,7 +11,7 @@ import type { Participant, ReplicatedSettings } from './types.js';
 
 export const entryVersion = 1;
 /** The newest apply version that this build can carry out. */
-export const supportedApplyVersion = 1;
+export const supportedApplyVersion = 2;
 /** Bytes of an entry beside its commands, for whoever packs to a size. */
 export const entryHeaderBytes = 16;
 /** Bytes of an entry per command beside the command. */
@@ -69,6 +69,48 @@ export interface CreateChannelCommand extends CreateChannelInput {
   readonly bodyEnd: number;
 }
 
+/** What the channel must be for a change to be made: this life of it, at this revision. */
+export interface ExpectedRevision {
+  readonly uid: string;
+  readonly revision: number;
+}
+
+/** Fields left out stay as they are. */
+export interface UpdateChannelInput {
+  readonly tenant: string;
+  readonly channel: string;
+  /** Empty: none. */
+  readonly requestId: string;
+  readonly expected?: ExpectedRevision | undefined;
+  readonly title?: string | undefined;
+  readonly class?: string | undefined;
+  readonly labels?: readonly (readonly [string, string])[] | undefined;
+  readonly participants?: readonly Readonly<Participant>[] | undefined;
+}
+
+export interface UpdateChannelCommand extends UpdateChannelInput {
+  readonly kind: 'updateChannel';
+  /** Where all but the request id lies in the entry: what a repeat must equal. */
+  readonly bodyOffset: number;
+  readonly bodyEnd: number;
+}
+
+export interface DeleteChannelInput {
+  readonly tenant: string;
+  readonly channel: string;
+  /** Empty: none. */
+  readonly requestId: string;
+  readonly expected?: ExpectedRevision | undefined;
+  /** A channel that is not there is as good as deleted. */
+  readonly allowMissing: boolean;
+}
+
+export interface DeleteChannelCommand extends DeleteChannelInput {
+  readonly kind: 'deleteChannel';
+  readonly bodyOffset: number;
+  readonly bodyEnd: number;
+}
+
 /** Fields left out stay as they are. */
 export interface SetSettingsCommand {
   readonly kind: 'setSettings';
@@ -90,6 +132,8 @@ export type Command =
   | OpenProducerCommand
   | ExpireProducersCommand
   | CreateChannelCommand
+  | UpdateChannelCommand
+  | DeleteChannelCommand
   | SetSettingsCommand
   | NoopCommand
   | UnknownCommand;
@@ -157,6 +201,10 @@ export function decodeCommand(bytes: Buffer, from: number, to: number): Command 
       return ended(reader, decodeExpireProducers(reader));
     case CommandKind.createChannel:
       return ended(reader, decodeCreateChannel(reader, to));
+    case CommandKind.updateChannel:
+      return ended(reader, decodeUpdateChannel(reader, to));
+    case CommandKind.deleteChannel:
+      return ended(reader, decodeDeleteChannel(reader, to));
     case CommandKind.setSettings:
       return ended(reader, decodeSetSettings(reader));
     case CommandKind.noop:
@@ -182,14 +230,53 @@ export function encodeExpireProducers(producers: ExpireProducersCommand['produce
 export function encodeCreateChannel(input: CreateChannelInput): Uint8Array {
   const writer = new ByteWriter(256).u8(CommandKind.createChannel).string(input.requestId);
   writer.string(input.tenant).string(input.channel).string(input.title).string(input.class);
-  const labels = [...input.labels].sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
+  writeLabels(writer, input.labels);
+  writeParticipants(writer, input.participants);
+  return writer.finish();
+}
+
+const ChangeBit = { title: 1, class: 2, labels: 4, participants: 8 } as const;
+
+export function encodeUpdateChannel(input: UpdateChannelInput): Uint8Array {
+  const writer = new ByteWriter(256).u8(CommandKind.updateChannel).string(input.requestId);
+  writer.string(input.tenant).string(input.channel);
+  writeExpected(writer, input.expected);
+  const { title, labels, participants } = input;
+  writer.u8(
+    (title === undefined ? 0 : ChangeBit.title) |
+      (input.class === undefined ? 0 : ChangeBit.class) |
+      (labels === undefined ? 0 : ChangeBit.labels) |
+      (participants === undefined ? 0 : ChangeBit.participants),
+  );
+  if (title !== undefined) writer.string(title);
+  if (input.class !== undefined) writer.string(input.class);
+  if (labels !== undefined) writeLabels(writer, labels);
+  if (participants !== undefined) writeParticipants(writer, participants);
+  return writer.finish();
+}
+
+export function encodeDeleteChannel(input: DeleteChannelInput): Uint8Array {
+  const writer = new ByteWriter(128).u8(CommandKind.deleteChannel).string(input.requestId);
+  writer.string(input.tenant).string(input.channel);
+  writeExpected(writer, input.expected);
+  return writer.u8(input.allowMissing ? 1 : 0).finish();
+}
+
+function writeLabels(writer: ByteWriter, given: CreateChannelInput['labels']): void {
+  const labels = [...given].sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
   writer.uvarint(labels.length);
   for (const [name, value] of labels) writer.string(name).string(value);
-  writer.uvarint(input.participants.length);
-  for (const { id, displayName, role } of input.participants) {
-    writer.string(id).string(displayName).string(role);
-  }
-  return writer.finish();
+}
+
+function writeParticipants(writer: ByteWriter, participants: CreateChannelInput['participants']): void {
+  writer.uvarint(participants.length);
+  for (const { id, displayName, role } of participants) writer.string(id).string(displayName).string(role);
+}
+
+/** An empty uid: nothing is expected. */
+function writeExpected(writer: ByteWriter, expected: ExpectedRevision | undefined): void {
+  writer.string(expected?.uid ?? '');
+  if (expected !== undefined) writer.uvarint(expected.revision);
 }
 
 const SettingBit = { applyVersion: 1, producerWindow: 2, keyRetentionUs: 4, producerIdleUs: 8 } as const;
@@ -229,22 +316,8 @@ function decodeCreateChannel(reader: ByteReader, bodyEnd: number): CreateChannel
   const channel = reader.string();
   const title = reader.string();
   const channelClass = reader.string();
-  const labels: [string, string][] = [];
-  const labelCount = reader.uvarint();
-  if (labelCount > applyLimits.labelsPerChannel) throw new MalformedError('too many labels');
-  for (let i = 0; i < labelCount; i++) {
-    const name = reader.string();
-    const before = labels.at(-1)?.[0];
-    if (before !== undefined && before >= name) throw new MalformedError('labels are not in order');
-    labels.push([name, reader.string()]);
-  }
-  const participants: Participant[] = [];
-  const participantCount = reader.uvarint();
-  if (participantCount > applyLimits.participantsPerChannel)
-    throw new MalformedError('too many participants');
-  for (let i = 0; i < participantCount; i++) {
-    participants.push({ id: reader.string(), displayName: reader.string(), role: reader.string() });
-  }
+  const labels = readLabels(reader);
+  const participants = readParticipants(reader);
   return {
     kind: 'createChannel',
     requestId,
@@ -257,6 +330,78 @@ function decodeCreateChannel(reader: ByteReader, bodyEnd: number): CreateChannel
     bodyOffset,
     bodyEnd,
   };
+}
+
+function decodeUpdateChannel(reader: ByteReader, bodyEnd: number): UpdateChannelCommand {
+  const requestId = reader.string();
+  const bodyOffset = reader.position;
+  const tenant = reader.string();
+  const channel = reader.string();
+  const expected = readExpected(reader);
+  const mask = reader.u8();
+  if (mask > 15) throw new MalformedError('changes that are unknown');
+  return {
+    kind: 'updateChannel',
+    requestId,
+    tenant,
+    channel,
+    expected,
+    title: (mask & ChangeBit.title) === 0 ? undefined : reader.string(),
+    class: (mask & ChangeBit.class) === 0 ? undefined : reader.string(),
+    labels: (mask & ChangeBit.labels) === 0 ? undefined : readLabels(reader),
+    participants: (mask & ChangeBit.participants) === 0 ? undefined : readParticipants(reader),
+    bodyOffset,
+    bodyEnd,
+  };
+}
+
+function decodeDeleteChannel(reader: ByteReader, bodyEnd: number): DeleteChannelCommand {
+  const requestId = reader.string();
+  const bodyOffset = reader.position;
+  const tenant = reader.string();
+  const channel = reader.string();
+  const expected = readExpected(reader);
+  const allowMissing = reader.u8();
+  if (allowMissing > 1) throw new MalformedError('flags that are unknown');
+  return {
+    kind: 'deleteChannel',
+    requestId,
+    tenant,
+    channel,
+    expected,
+    allowMissing: allowMissing === 1,
+    bodyOffset,
+    bodyEnd,
+  };
+}
+
+function readExpected(reader: ByteReader): ExpectedRevision | undefined {
+  const uid = reader.string();
+  return uid === '' ? undefined : { uid, revision: reader.uvarint() };
+}
+
+function readLabels(reader: ByteReader): [string, string][] {
+  const labels: [string, string][] = [];
+  const labelCount = reader.uvarint();
+  if (labelCount > applyLimits.labelsPerChannel) throw new MalformedError('too many labels');
+  for (let i = 0; i < labelCount; i++) {
+    const name = reader.string();
+    const before = labels.at(-1)?.[0];
+    if (before !== undefined && before >= name) throw new MalformedError('labels are not in order');
+    labels.push([name, reader.string()]);
+  }
+  return labels;
+}
+
+function readParticipants(reader: ByteReader): Participant[] {
+  const participants: Participant[] = [];
+  const participantCount = reader.uvarint();
+  if (participantCount > applyLimits.participantsPerChannel)
+    throw new MalformedError('too many participants');
+  for (let i = 0; i < participantCount; i++) {
+    participants.push({ id: reader.string(), displayName: reader.string(), role: reader.string() });
+  }
+  return participants;
 }
 
 function decodeSetSettings(reader: ByteReader): SetSettingsCommand {

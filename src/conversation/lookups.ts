@@ -52,6 +52,8 @@ function collect(lookups: Lookups, bytes: Buffer, from: number, to: number): voi
       for (const { id } of command.producers) lookups.producers.push(id);
       return;
     case 'createChannel':
+    case 'updateChannel':
+    case 'deleteChannel':
       channelOnce(lookups, command.tenant, command.channel);
       if (command.requestId !== '') lookups.requestKeys.push(requestKey(command.tenant, command.requestId));
       return;

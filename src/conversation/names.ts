@@ -17,7 +17,7 @@ export function partitionOfProducer(id: ProducerId): PartitionId {
   return Math.floor(id / applyLimits.producersPerPartition);
 }
 
-/** Key, under channel id 0, of a createChannel's request id. */
+/** Key, under channel id 0, of the request id of a command on a channel. */
 export function requestKey(tenant: string, requestId: string): string {
   return `${tenant}/${requestId}`;
 }

@@ -69,11 +69,24 @@ export interface ChannelState {
   updateTimeUs: TimeUs;
   /** Commit time of the last event, or creation. */
   activityTimeUs: TimeUs;
+  /**
+   * The head of the deleted channel that had the name before; 0: there was none. The
+   * first event of this one is `baseSeq + 1`: no seq of a name ever means two events.
+   */
+  readonly baseSeq: Seq;
   headSeq: Seq;
   lastMessageSeq: Seq;
   messageCount: number;
   /** Counts changes of the channel's own fields; the etag shows it. */
   revision: number;
+}
+
+/** What is kept of a deleted channel: its name goes on where it ended. */
+export interface DeletedChannel {
+  readonly id: ChannelId;
+  readonly uid: string;
+  readonly headSeq: Seq;
+  readonly revision: number;
 }
 
 /** The last answers of a producer, so that a repeat gets the first one again. */
@@ -129,6 +142,8 @@ export interface PartitionMeta {
   /** Low part of the next producer's id. */
   nextProducer: number;
   channelCount: number;
+  /** Names of deleted channels that are not in use; their heads are kept. */
+  deletedCount: number;
   settings: ReplicatedSettings;
 }
 
@@ -142,6 +157,13 @@ export interface ApplyState {
   channel(tenant: string, name: string): ChannelState | undefined;
   /** A new or changed channel. */
   putChannel(channel: ChannelState): void;
+  /** What is kept of a deleted channel whose name is not in use again. */
+  deletedChannel(tenant: string, name: string): DeletedChannel | undefined;
+  /**
+   * The channel, its events, keys and message ids are gone for all that asks from here
+   * on; its name, id, uid, head and revision stay as its DeletedChannel.
+   */
+  deleteChannel(channel: ChannelState): void;
   /**
    * `event.seq` is the channel's head + 1; the caller has set the head in `channel`,
    * and calls `putChannel` before the first event of a new channel and after the last
@@ -155,7 +177,7 @@ export interface ApplyState {
   /**
    * Undefined where unknown. Those put before `meta.keyHorizonUs` do not count: apply
    * passes over them, and the store may have dropped them or not.
-   * Channel id 0 holds the request ids of createChannel (`requestKey`, up to 200 bytes).
+   * Channel id 0 holds the request ids of commands on channels (`requestKey`, up to 200 bytes).
    */
   key(channelId: ChannelId, key: string): KeyRecord | undefined;
   putKey(channelId: ChannelId, key: string, record: KeyRecord): void;
@@ -197,6 +219,8 @@ export type CommandAnswer =
       readonly window: number;
     }
   | { readonly kind: 'channel'; readonly channel: ChannelState }
+  /** Deleted now or before; `headSeq` is the head that is kept. */
+  | { readonly kind: 'deleted'; readonly headSeq: Seq }
   | { readonly kind: 'done' };
 
 /** What one entry did; answers in the order of its commands. */
@@ -219,7 +243,7 @@ export interface Lookups {
   /** Need the channel's id first. */
   keys: { tenant: string; name: string; key: string }[];
   messageIds: { tenant: string; name: string; messageId: string }[];
-  /** Keys under channel id 0: request ids of createChannel. */
+  /** Keys under channel id 0: request ids of commands on channels. */
   requestKeys: string[];
 }
 

@@ -7,6 +7,7 @@
 import { ByteWriter } from '../common/bytes.js';
 import type { KvIterator } from '../common/env.js';
 import { xxh64, xxh64Seeded } from '../common/hash.js';
+import type { ChannelId } from '../common/ids.js';
 import type { ChannelState, ProducerState, StoredEvent } from '../conversation/types.js';
 import { readUnit } from './block.js';
 import {
@@ -16,6 +17,7 @@ import {
   RowKind,
   type RunKind,
   RunPart,
+  readU64BE,
   runPlaceOfKey,
 } from './keys.js';
 import { openChannelRow, openEvents, openProducerRow, type PartitionState } from './partition-state.js';
@@ -23,8 +25,15 @@ import { damaged, openRow } from './rows.js';
 import { EntryMaker, keyBytes, type RunEntry, valueBytes } from './run-entry.js';
 import { type Run, readChunk } from './runs.js';
 import { Slicer } from './slices.js';
-import { writeChannelFields, writeMeta, writeProducer } from './state-codec.js';
+import {
+  type PartitionRecord,
+  type SealedChannel,
+  writeChannelFields,
+  writeMeta,
+  writeProducer,
+} from './state-codec.js';
 import { channelName, cloneChannel, cloneMeta, cloneProducer } from './tail.js';
+import { termKey, termsOf } from './terms.js';
 
 const rowsAtOnce = 64;
 const mask = 0xffff_ffff_ffff_ffffn;
@@ -46,14 +55,15 @@ export async function digestPartition(state: PartitionState): Promise<string> {
   const { active } = state;
   const { kv } = state.shared;
   const iterators = new Map<number, KvIterator>();
-  for (const kind of [RowKind.channel, RowKind.producer, RowKind.keyRun, RowKind.messageIdRun]) {
+  const kinds = [RowKind.channel, RowKind.term, RowKind.producer, RowKind.keyRun, RowKind.messageIdRun];
+  for (const kind of kinds) {
     iterators.set(kind, kv.iterator(kindRange(kind, state.place)));
   }
   const rows = (kind: number) => iterators.get(kind) as KvIterator;
   const channels = new Map(
     [...active.channels].map(([name, channel]) => [
       name,
-      { state: cloneChannel(channel.state), events: channel.events.slice() },
+      { state: cloneChannel(channel.state), deleted: channel.deleted, events: channel.events.slice() },
     ]),
   );
   const producers = new Map(
@@ -68,19 +78,26 @@ export async function digestPartition(state: PartitionState): Promise<string> {
   const runs = { [RowKind.keyRun]: state.sealed.keyRuns, [RowKind.messageIdRun]: state.sealed.messageIdRuns };
   const slicer = new Slicer(state.shared.clock);
   try {
-    const channelSum = await digestChannels(state, rows(RowKind.channel), channels, slicer);
+    // Entries of deleted channels stay in runs for a while, here longer, there shorter. Ids count
+    // up from 1, so where all that were given out are there, no channel was ever deleted.
+    const there = meta.nextChannelId - 1 === meta.channelCount ? undefined : new Set<ChannelId>([0]);
+    const channelRows = { channels: rows(RowKind.channel), terms: rows(RowKind.term) };
+    const channelSum = await digestChannels(state, channelRows, channels, there, slicer);
+    const isThere = (entry: RunEntry) => there?.has(readU64BE(entry.bytes, entry.keyAt)) ?? true;
     const producerSum = await digestProducers(rows(RowKind.producer), producers, slicer);
     const maker = new EntryMaker();
     const keySum = new HashSum();
     const addKey = (entry: RunEntry) => {
-      if (entry.timeUs >= meta.keyHorizonUs) keySum.add(hashOfEntry(entry));
+      if (entry.timeUs >= meta.keyHorizonUs && isThere(entry)) keySum.add(hashOfEntry(entry));
     };
     for (const [id, entries] of keys) {
       for (const [text, record] of entries) addKey(maker.key(id, text, record));
     }
     await eachRunEntry(rows(RowKind.keyRun), RowKind.keyRun, runs[RowKind.keyRun], slicer, addKey);
     const idSum = new HashSum();
-    const addId = (entry: RunEntry) => idSum.add(hashOfEntry(entry));
+    const addId = (entry: RunEntry) => {
+      if (isThere(entry)) idSum.add(hashOfEntry(entry));
+    };
     for (const [id, entries] of messageIds) {
       for (const [text, seq] of entries) addId(maker.messageId(id, text, seq));
     }
@@ -88,6 +105,7 @@ export async function digestPartition(state: PartitionState): Promise<string> {
     await eachRunEntry(rows(idKind), idKind, runs[idKind], slicer, addId);
     const whole = new ByteWriter();
     writeMeta(whole, meta);
+    if (meta.deletedCount > 0) whole.uvarint(meta.deletedCount);
     for (const { sum, count } of [channelSum, producerSum, keySum, idSum]) whole.u64big(sum).uvarint(count);
     return xxh64(whole.finish()).toString(16).padStart(16, '0');
   } finally {
@@ -101,56 +119,114 @@ function hashOfEntry(entry: RunEntry): bigint {
 
 async function digestChannels(
   state: PartitionState,
-  iterator: KvIterator,
-  tail: ReadonlyMap<string, { state: ChannelState; events: readonly StoredEvent[] }>,
+  iterators: { readonly channels: KvIterator; readonly terms: KvIterator },
+  tail: ReadonlyMap<string, TailCopy>,
+  there: Set<ChannelId> | undefined,
   slicer: Slicer,
 ): Promise<HashSum> {
   const sum = new HashSum();
+  const terms = new HashSum();
   const sealedNames = new Set<string>();
   // Of the same turn as the iterators: nothing has waited yet.
   const { record } = state.sealed;
   let sealedChannels = 0;
   let sealedEvents = 0;
   for (;;) {
-    const rows = await iterator.next(rowsAtOnce);
+    const rows = await iterators.channels.next(rowsAtOnce);
     if (rows.length === 0) break;
     for (const [key, row] of rows) {
       const sealed = openChannelRow(key, row);
       const name = channelName(sealed.state.tenant, sealed.state.name);
       const recent = tail.get(name);
       sealedChannels++;
-      sealedEvents += sealed.state.headSeq;
+      sealedEvents += sealed.state.headSeq - sealed.state.baseSeq;
       if (recent !== undefined) sealedNames.add(name);
-      const hash = new EventChain();
-      await chainBlocks(state, sealed.state.id, sealed.openFirstSeq, hash, slicer);
+      if (!sealed.deleted) addTerms(state, sealed.state, terms);
+      const now = recent ?? sealed;
+      if (!now.deleted) there?.add(now.state.id);
+      if (now.deleted || now.state.id !== sealed.state.id) {
+        sum.add(hashOfUnsealed(now, recent?.events ?? []));
+        continue;
+      }
+      const hash = new EventChain(sealed.state.baseSeq);
+      await chainBlocks(state, sealed, hash, slicer);
       hash.addAll(openEvents(sealed));
       if (recent !== undefined) hash.addAll(recent.events);
-      sum.add(hash.finish(recent?.state ?? sealed.state));
+      sum.add(hash.finish(now.state));
     }
   }
-  if (sealedChannels !== record.meta.channelCount || sealedEvents !== record.eventCount) {
+  const { channelCount, deletedCount } = record.meta;
+  if (sealedChannels !== channelCount + deletedCount || sealedEvents !== record.eventCount) {
     throw damaged(
       `partition ${record.partition}`,
-      `${sealedChannels} of ${record.meta.channelCount} channels with ${sealedEvents} of ${record.eventCount} events are there`,
+      `${sealedChannels} of ${channelCount + deletedCount} channels with ${sealedEvents} of ${record.eventCount} events are there`,
     );
   }
   for (const [name, recent] of tail) {
     if (sealedNames.has(name)) continue;
-    const hash = new EventChain();
-    hash.addAll(recent.events);
-    sum.add(hash.finish(recent.state));
+    if (!recent.deleted) there?.add(recent.state.id);
+    sum.add(hashOfUnsealed(recent, recent.events));
   }
+  if (record.termCount !== undefined) await checkTerms(iterators.terms, terms, record, slicer);
   return sum;
+}
+
+interface TailCopy {
+  readonly state: ChannelState;
+  readonly deleted: boolean;
+  readonly events: readonly StoredEvent[];
+}
+
+/** Of a channel without sealed events, or of what is kept of a deleted one. */
+function hashOfUnsealed(
+  { state, deleted }: { readonly state: ChannelState; readonly deleted: boolean },
+  events: readonly StoredEvent[],
+): bigint {
+  const hash = new EventChain(state.baseSeq);
+  hash.addAll(events);
+  const whole = hash.finish(state);
+  return deleted ? xxh64Seeded(deletedMark, whole) : whole;
+}
+const deletedMark = Buffer.from('deleted');
+
+function addTerms(state: PartitionState, channel: ChannelState, terms: HashSum): void {
+  if (channel.labels.length === 0 && channel.participants.length === 0) return;
+  for (const term of termsOf(channel).values()) {
+    terms.add(xxh64(termKey(state.place, channel.tenant, term, channel.name)));
+  }
+}
+
+/** The index by label and participant must be what the sealed channels' rows say: LevelDB loses rows in silence. */
+async function checkTerms(
+  iterator: KvIterator,
+  expected: HashSum,
+  { partition }: PartitionRecord,
+  slicer: Slicer,
+): Promise<void> {
+  const found = new HashSum();
+  for (;;) {
+    const rows = await iterator.next(rowsAtOnce);
+    if (rows.length === 0) break;
+    for (const [key, row] of rows) {
+      openRow(key, row, 'a row of the index of channels', (reader) => reader.end());
+      found.add(xxh64(key));
+      if (slicer.spent(key.length)) await slicer.pause();
+    }
+  }
+  if (found.count === expected.count && found.sum === expected.sum) return;
+  throw damaged(
+    `partition ${partition}`,
+    `its index of channels has ${found.count} rows that do not match its channels, which have ${expected.count} labels and participants`,
+  );
 }
 
 async function chainBlocks(
   state: PartitionState,
-  channelId: number,
-  endSeq: number,
+  { state: { id: channelId, baseSeq }, openFirstSeq: endSeq }: SealedChannel,
   hash: EventChain,
   slicer: Slicer,
 ): Promise<void> {
-  if (endSeq <= 1) return;
+  if (endSeq <= baseSeq + 1) return;
   const iterator = state.shared.kv.iterator({
     gte: blockKey(state.place, channelId, 1),
     lt: blockKey(state.place, channelId, endSeq),
@@ -172,8 +248,12 @@ async function chainBlocks(
 
 /** A channel's events one after the other, then its fields. */
 class EventChain {
-  nextSeq = 1;
+  nextSeq: number;
   #chain = 0n;
+
+  constructor(baseSeq: number) {
+    this.nextSeq = baseSeq + 1;
+  }
 
   addAll(events: readonly StoredEvent[]): void {
     for (const event of events) {

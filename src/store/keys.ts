@@ -22,6 +22,10 @@ export const RowKind = {
   keyRun: 0x24,
   messageIdRun: 0x25,
   checkpoint: 0x26,
+  /** Deleted channels of which rows are left. */
+  ended: 0x27,
+  /** Which channels have a label or participant (terms.ts). */
+  term: 0x28,
 } as const;
 export type RowKind = (typeof RowKind)[keyof typeof RowKind];
 
@@ -69,6 +73,8 @@ export const generationKinds: readonly RowKind[] = Object.freeze([
   RowKind.keyRun,
   RowKind.messageIdRun,
   RowKind.checkpoint,
+  RowKind.ended,
+  RowKind.term,
 ]);
 
 /** What a key says beside kind, partition and generation: the same in every generation. */
@@ -104,6 +110,11 @@ export function blockKey(place: Place, channelId: ChannelId, firstSeq: Seq): Buf
   return key;
 }
 
+/** All blocks of a channel from the one that begins at `firstSeq` on. */
+export function blocksRange(place: Place, channelId: ChannelId, firstSeq: Seq): KvRange {
+  return { gte: blockKey(place, channelId, firstSeq), lt: blockKey(place, channelId + 1, 0) };
+}
+
 export function firstSeqOfBlockKey(key: Uint8Array): Seq {
   return readU64BE(key, prefixBytes + 8);
 }
@@ -114,6 +125,10 @@ export function producerKey(place: Place, id: number): Buffer {
 
 export function checkpointKey(place: Place, number: number): Buffer {
   return numberKey(RowKind.checkpoint, place, number);
+}
+
+export function endedKey(place: Place, channelId: ChannelId): Buffer {
+  return numberKey(RowKind.ended, place, channelId);
 }
 
 export type RunKind = typeof RowKind.keyRun | typeof RowKind.messageIdRun;

@@ -34,8 +34,10 @@ export async function listChannels(state: PartitionState, query: ChannelQuery): 
       let order = 1;
       if (row !== undefined)
         order = unsealed === undefined ? -1 : Buffer.compare(nameOfKey(row[0]), unsealed.name);
-      if (order < 0 && row !== undefined) found.push(openChannelRow(row[0], row[1]).state);
-      else if (unsealed !== undefined) found.push(unsealed.channel);
+      if (order < 0 && row !== undefined) {
+        const channel = openChannelRow(row[0], row[1]);
+        if (!channel.deleted) found.push(channel.state);
+      } else if (unsealed?.channel !== undefined) found.push(unsealed.channel);
       if (order <= 0) sealed.take();
       if (order >= 0) tail++;
     }
@@ -51,7 +53,7 @@ type Row = [Uint8Array, Uint8Array];
  * Walks the channels' rows beside their name rows: LevelDB loses rows in
  * silence, and a name without its row must not become a shorter list.
  */
-class SealedChannels {
+export class SealedChannels {
   readonly #names: KvIterator;
   readonly #channels: KvIterator;
   #nameRows: Row[] = [];
@@ -112,24 +114,34 @@ function compareNames(a: Row, b: Row): number {
   return Buffer.compare(nameOfKey(a[0]), nameOfKey(b[0]));
 }
 
-/** The tails' channels in range, as they are now, ascending; at most `limit`. */
-function fromTails(
+export interface TailRow {
+  readonly name: Buffer;
+  /** Undefined: what is sealed of the name does not count, it was deleted. */
+  readonly channel: ChannelState | undefined;
+}
+
+/** The tails' channels in range, as they are now, ascending; up to the `limit`th that is there. */
+export function fromTails(
   state: PartitionState,
-  query: ChannelQuery,
+  query: Pick<ChannelQuery, 'tenant' | 'prefix' | 'limit'>,
   from: Uint8Array,
-): { name: Buffer; channel: ChannelState }[] {
-  const found = new Map<string, { name: Buffer; channel: ChannelState }>();
+): TailRow[] {
+  const found = new Map<string, TailRow>();
   for (const tail of [state.active, state.frozen?.tail]) {
     if (tail === undefined) continue;
-    for (const [key, { state: channel }] of tail.channels) {
+    for (const [key, { state: channel, deleted }] of tail.channels) {
       if (channel.tenant !== query.tenant || !channel.name.startsWith(query.prefix)) continue;
       if (found.has(key)) continue;
       const name = nameBytes(channel.tenant, channel.name);
-      if (Buffer.compare(name, from) >= 0) found.set(key, { name, channel });
+      if (Buffer.compare(name, from) >= 0) found.set(key, { name, channel: deleted ? undefined : channel });
     }
   }
-  return [...found.values()]
-    .sort((a, b) => Buffer.compare(a.name, b.name))
-    .slice(0, query.limit)
-    .map(({ name, channel }) => ({ name, channel: cloneChannel(channel) }));
+  const rows: TailRow[] = [];
+  let there = 0;
+  for (const { name, channel } of [...found.values()].sort((a, b) => Buffer.compare(a.name, b.name))) {
+    if (there >= query.limit) break;
+    if (channel !== undefined) there++;
+    rows.push({ name, channel: channel && cloneChannel(channel) });
+  }
+  return rows;
 }

@@ -7,7 +7,7 @@
 import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import { xxh32, xxh32Seeded } from '../common/hash.js';
-import type { Index, PartitionId, ProducerId } from '../common/ids.js';
+import type { ChannelId, Index, PartitionId, ProducerId } from '../common/ids.js';
 import {
   checkpointKey,
   kindRange,
@@ -21,7 +21,13 @@ import { NameSet } from './name-set.js';
 import { openProducerRow, PartitionState, type SealedIndex, type StoreShared } from './partition-state.js';
 import { damaged, openRow } from './rows.js';
 import { loadRun } from './runs.js';
-import { type PartitionRecord, readCheckpoint, readPartition } from './state-codec.js';
+import {
+  type EndedChannel,
+  type PartitionRecord,
+  readCheckpoint,
+  readEnded,
+  readPartition,
+} from './state-codec.js';
 import { channelName, cloneMeta } from './tail.js';
 
 const rowsAtOnce = 1000;
@@ -46,6 +52,7 @@ export async function loadSealed(kv: Kv, record: PartitionRecord, storeId: strin
   const idBytes = Buffer.from(storeId);
   const names = new NameSet(xxh32(idBytes), xxh32Seeded(idBytes, 0x9e3779b9));
   await loadNames(kv, place, record, names);
+  const ended = await loadEnded(kv, place, record);
   const producers = new Set<ProducerId>();
   const producerNames = new Map<string, ProducerId>();
   await loadProducers(kv, place, record, producers, producerNames);
@@ -56,7 +63,7 @@ export async function loadSealed(kv: Kv, record: PartitionRecord, storeId: strin
     if (info.kind === RowKind.keyRun) keyRuns.push(run);
     else messageIdRuns.push(run);
   }
-  return { record, names, producers, producerNames, keyRuns, messageIdRuns };
+  return { record, names, ended, producers, producerNames, keyRuns, messageIdRuns };
 }
 
 async function readPartitionRecord(kv: Kv, partition: PartitionId): Promise<PartitionRecord> {
@@ -116,9 +123,28 @@ async function loadNames(kv: Kv, place: Place, record: PartitionRecord, names: N
     names.add(nameOfKey(key));
     count++;
   });
-  if (count !== record.meta.channelCount) {
-    throw damaged(`partition ${place.partition}`, `it has ${count} of ${record.meta.channelCount} channels`);
+  const expected = record.meta.channelCount + record.meta.deletedCount;
+  if (count !== expected) {
+    throw damaged(`partition ${place.partition}`, `it has ${count} of ${expected} channels`);
   }
+}
+
+async function loadEnded(
+  kv: Kv,
+  place: Place,
+  record: PartitionRecord,
+): Promise<Map<ChannelId, EndedChannel>> {
+  const ended = new Map<ChannelId, EndedChannel>();
+  await eachRow(kv, RowKind.ended, place, (key, row) => {
+    ended.set(numberOfKey(key), openRow(key, row, 'the row of a deleted channel', readEnded));
+  });
+  if (ended.size !== record.endedCount) {
+    throw damaged(
+      `partition ${place.partition}`,
+      `it has ${ended.size} of ${record.endedCount} deleted channels`,
+    );
+  }
+  return ended;
 }
 
 async function loadProducers(

@@ -33,7 +33,13 @@ import type { NameSet } from './name-set.js';
 import { damaged, openRow } from './rows.js';
 import { compositeKey, type RunEntry } from './run-entry.js';
 import { chunkFor, findEntry, type Run, readChunk } from './runs.js';
-import { type PartitionRecord, readChannel, readProducer, type SealedChannel } from './state-codec.js';
+import {
+  type EndedChannel,
+  type PartitionRecord,
+  readChannel,
+  readProducer,
+  type SealedChannel,
+} from './state-codec.js';
 import { channelName, type FrozenTail, Tail, weightOfChannel, weightOfProducer } from './tail.js';
 
 /** What a store's partitions share. */
@@ -63,6 +69,8 @@ export interface SealedIndex {
   record: PartitionRecord;
   readonly names: NameSet;
   readonly producers: Set<ProducerId>;
+  /** Deleted channels of which rows are left. */
+  readonly ended: Map<ChannelId, EndedChannel>;
   /** By `channelName(tenant, name)`, named producers only. */
   readonly producerNames: Map<string, ProducerId>;
   /** Oldest first. */
@@ -100,10 +108,20 @@ export class PartitionState {
     this.meta = meta;
     // With the generation: a reader of the one before must not leave its rows to this one.
     this.#cachePrefix = `${record.partition}.${record.generation}/`;
+    this.planRemoval();
   }
 
   get tailBytes(): number {
     return this.active.bytes + (this.frozen?.tail.bytes ?? 0);
+  }
+
+  /** Rows of deleted channels go with checkpoints: where some are left, one is due even if nothing happens. */
+  planRemoval(): void {
+    for (const { nextSeq } of this.sealed.ended.values()) {
+      if (nextSeq === 0) continue;
+      this.dirtySinceMs ??= this.shared.clock.monotonicMs();
+      return;
+    }
   }
 
   // ---- channels
@@ -112,7 +130,7 @@ export class PartitionState {
     return this.#cachePrefix + name;
   }
 
-  /** False: surely not sealed. */
+  /** False: surely not sealed, neither there nor deleted. */
   maySealed(tenant: string, name: string): boolean {
     return this.sealed.names.has(nameBytes(tenant, name));
   }

@@ -5,12 +5,14 @@ import type { ConfState } from '../common/log-types.js';
 import { lookupsOf } from '../conversation/lookups.js';
 import type {
   ChannelState,
+  DeletedChannel,
   KeyRecord,
   PartitionMeta,
   ProducerState,
   StoredEvent,
 } from '../conversation/types.js';
 import { digestPartition } from './digest.js';
+import { type FindQuery, findChannels } from './find-channels.js';
 import { RowKind } from './keys.js';
 import { type ChannelQuery, listChannels } from './list-channels.js';
 import type { PartitionState } from './partition-state.js';
@@ -114,12 +116,11 @@ export class PartitionStoreImpl implements PartitionStore {
     const { active, frozen } = this.#state;
     const key = channelName(tenant, name);
     const known = active.channels.get(key);
-    if (known !== undefined) return known.state;
+    if (known !== undefined) return known.deleted ? undefined : known.state;
     // What is frozen or cached must not change under the sealing and the readers: a clone.
-    const before =
-      frozen?.tail.channels.get(key)?.state ?? this.#state.sealedChannelSync(tenant, name)?.state;
-    if (before === undefined) return undefined;
-    const channel = cloneChannel(before);
+    const before = frozen?.tail.channels.get(key) ?? this.#state.sealedChannelSync(tenant, name);
+    if (before === undefined || before.deleted) return undefined;
+    const channel = cloneChannel(before.state);
     active.addChannel(channel, false, channel.headSeq);
     return channel;
   }
@@ -134,6 +135,21 @@ export class PartitionStoreImpl implements PartitionStore {
     }
     assert(known.state === channel, 'a channel is put as it was handed out');
     known.dirty = true;
+  }
+
+  deletedChannel(tenant: string, name: string): DeletedChannel | undefined {
+    const known = tailChannelByName(this.#state, tenant, name) ?? this.#state.sealedChannelSync(tenant, name);
+    if (known === undefined || !known.deleted) return undefined;
+    const { id, uid, headSeq, revision } = known.state;
+    return { id, uid, headSeq, revision };
+  }
+
+  deleteChannel(channel: ChannelState): void {
+    const { active } = this.#state;
+    const known = active.channelsById.get(channel.id);
+    assert(known?.state === channel, 'a channel is deleted as it was handed out');
+    this.#watches.changed(channel.tenant, channel.name);
+    active.deleteChannel(known);
   }
 
   append(channel: ChannelState, event: StoredEvent): void {
@@ -254,6 +270,10 @@ export class PartitionStoreImpl implements PartitionStore {
     }
   }
 
+  findChannels(query: FindQuery): Promise<ChannelState[]> {
+    return this.#read((state) => findChannels(state, query));
+  }
+
   watch(tenant: string, name: string, listener: WatchListener): () => void {
     return this.#watches.add(tenant, name, listener);
   }
@@ -276,11 +296,11 @@ async function findChannel(
 ): Promise<ChannelState | undefined> {
   for (;;) {
     const recent = tailChannelByName(state, tenant, name);
-    if (recent !== undefined) return cloneChannel(recent.state);
+    if (recent !== undefined) return recent.deleted ? undefined : cloneChannel(recent.state);
     const { seals } = state;
     const sealed = await state.sealedChannel(tenant, name);
     // Applied, even sealed, while we read: then the tails have it, or a newer row.
     if (seals !== state.seals) continue;
-    return sealed === undefined ? undefined : cloneChannel(sealed.state);
+    return sealed === undefined || sealed.deleted ? undefined : cloneChannel(sealed.state);
   }
 }

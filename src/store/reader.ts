@@ -4,7 +4,7 @@
  * seq, and a gap is damage, never a shorter answer.
  */
 import type { KvIterator } from '../common/env.js';
-import type { HansardError } from '../common/errors.js';
+import { HansardError } from '../common/errors.js';
 import type { ChannelId, Seq, TimeUs } from '../common/ids.js';
 import type { ChannelState, StoredEvent } from '../conversation/types.js';
 import { readUnit, readUnitTimes } from './block.js';
@@ -33,7 +33,7 @@ export function readPage(
     // The caller has seen events that are not here: an older row in the place of a newer one.
     if (head < channel.headSeq) throw gap(channel.id, head + 1);
     const to = Math.min(range.toSeq, head);
-    const page = new Page(Math.max(range.fromSeq, 1), to, range);
+    const page = new Page(Math.max(range.fromSeq, channel.baseSeq + 1), to, range);
     if (page.done) return Promise.resolve([]);
     return range.reverse ? readDown(state, channel.id, view, page) : readUp(state, channel.id, view, page);
   });
@@ -50,8 +50,30 @@ async function withView<T>(
     const row = await state.sealedChannel(channel.tenant, channel.name);
     // A checkpoint ended between the reading of the row and this turn: the frozen tail that the row lacks is gone.
     if (seals !== state.seals) continue;
-    return await use(viewOf(state, channel, row?.state.id === channel.id ? row : undefined));
+    const current = tailChannelByName(state, channel.tenant, channel.name) ?? row;
+    if (isGone(current, channel)) throw gone(channel);
+    try {
+      return await use(viewOf(state, channel, row?.state.id === channel.id ? row : undefined));
+    } catch (error) {
+      // Blocks of a channel that was deleted meanwhile may be gone between two iterators.
+      if (!(error instanceof HansardError) || error.reason !== 'STORE_DAMAGED') throw error;
+      const { tenant, name } = channel;
+      const now = tailChannelByName(state, tenant, name) ?? (await state.sealedChannel(tenant, name));
+      throw isGone(now, channel) ? gone(channel) : error;
+    }
   }
+}
+
+/** The name is deleted, or another channel's. */
+function isGone(current: TailChannel | SealedChannel | undefined, channel: ChannelState): boolean {
+  return current !== undefined && (current.deleted || current.state.id !== channel.id);
+}
+
+function gone(channel: ChannelState): HansardError {
+  return new HansardError('CHANNEL_NOT_FOUND', `channel ${channel.name} was deleted meanwhile`, {
+    tenant: channel.tenant,
+    channel: channel.name,
+  });
 }
 
 function viewOf(state: PartitionState, channel: ChannelState, row: SealedChannel | undefined): View {
@@ -264,12 +286,12 @@ function blockCacheKey(state: PartitionState, channelId: ChannelId, end: string,
 
 /** First seq whose commit time is at or after `timeUs`; times never fall within a channel. */
 export function findSeqAtTime(state: PartitionState, channel: ChannelState, timeUs: TimeUs): Promise<Seq> {
-  return withView(state, channel, (view) => searchTime(state, channel.id, view, timeUs));
+  return withView(state, channel, (view) => searchTime(state, channel, view, timeUs));
 }
 
 async function searchTime(
   state: PartitionState,
-  channelId: ChannelId,
+  channel: ChannelState,
   view: View,
   timeUs: TimeUs,
 ): Promise<Seq> {
@@ -284,11 +306,11 @@ async function searchTime(
     }
     return head + 1;
   }
-  let low = 1;
+  let low = channel.baseSeq + 1;
   let high = row.openFirstSeq;
   // Invariant: all before `low` are earlier, `high` and all after it are not.
   while (low < high) {
-    const times = await timesOfBlock(state, channelId, Math.floor((low + high - 1) / 2));
+    const times = await timesOfBlock(state, channel.id, Math.floor((low + high - 1) / 2));
     const found = firstAtTime(times, timeUs);
     const first = (times[0] as { seq: Seq }).seq;
     if (found === undefined) low = (times.at(-1) as { seq: Seq }).seq + 1;
@@ -339,7 +361,7 @@ function gap(channelId: ChannelId, seq: Seq): HansardError {
   return damaged(`channel ${channelId}`, `event ${seq} is missing`);
 }
 
-/** A channel as the tails have it; undefined where they do not. */
+/** A channel, there or deleted, as the tails have it; undefined where they do not. */
 export function tailChannelByName(
   state: PartitionState,
   tenant: string,

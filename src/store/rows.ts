@@ -8,17 +8,19 @@ import { HansardError } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
 import { asBuffer } from './keys.js';
 
-export const rowVersion = 1;
+/** The newest that this program reads, of any kind of row. A row is written in the oldest version that can hold it. */
+export const rowVersion = 2;
+export type RowVersion = 1 | 2;
 const bodyAt = 9;
 
 /** A writer whose first bytes are kept for the envelope. */
-export function rowWriter(initialBytes = 256): ByteWriter {
-  return beginRow(new ByteWriter(initialBytes + bodyAt));
+export function rowWriter(initialBytes = 256, version: RowVersion = 1): ByteWriter {
+  return beginRow(new ByteWriter(initialBytes + bodyAt), version);
 }
 
 /** The same with a writer that was used before. */
-export function beginRow(writer: ByteWriter): ByteWriter {
-  return writer.truncate(0).u8(rowVersion).u64big(0n);
+export function beginRow(writer: ByteWriter, version: RowVersion = 1): ByteWriter {
+  return writer.truncate(0).u8(version).u64big(0n);
 }
 
 /** Completes what `rowWriter` began. */
@@ -45,7 +47,12 @@ export function moveRow(toKey: Uint8Array, row: Buffer): Buffer {
 }
 
 /** Verifies and opens a value; `what` names it in the error. */
-export function openRow<T>(key: Uint8Array, row: Uint8Array, what: string, read: (body: ByteReader) => T): T {
+export function openRow<T>(
+  key: Uint8Array,
+  row: Uint8Array,
+  what: string,
+  read: (body: ByteReader, version: number) => T,
+): T {
   if (row.length < bodyAt) throw damaged(what, 'it is cut short', key);
   const version = row[0] as number;
   const stored = checksumOfRow(row);
@@ -57,7 +64,7 @@ export function openRow<T>(key: Uint8Array, row: Uint8Array, what: string, read:
     );
   }
   try {
-    return read(new ByteReader(row, bodyAt));
+    return read(new ByteReader(row, bodyAt), version);
   } catch (error) {
     if (error instanceof MalformedError) throw damaged(what, error.message, key);
     throw error;

@@ -4,8 +4,8 @@
  * expired goes as a whole.
  */
 import type { Kv } from '../common/env.js';
-import type { TimeUs } from '../common/ids.js';
-import { type Place, RowKind, type RunKind, RunPart, runKey } from './keys.js';
+import type { ChannelId, TimeUs } from '../common/ids.js';
+import { type Place, RowKind, type RunKind, RunPart, readU64BE, runKey } from './keys.js';
 import { compareEntries, type RunEntry } from './run-entry.js';
 import { type Run, RunWriter, readChunk } from './runs.js';
 import type { SealBatch } from './seal-batch.js';
@@ -16,9 +16,17 @@ const fanIn = 4;
 /** Smaller runs count as this large: they are equally cheap to merge. */
 const smallRunBytes = 64 * 1024;
 /** Larger ones are left alone: a merge goes into one batch, and keys' runs are to expire whole. */
-const mergedBytesMax = 16 * 1024 * 1024;
+export const mergedBytesMax = 16 * 1024 * 1024;
 /** Sorted natively at once; a pause may come between. */
 const sortedAtOnce = 1024;
+
+/** What merges leave out. */
+export interface Dropped {
+  /** Keys put before. */
+  readonly floorUs: TimeUs;
+  /** Keys and message ids of deleted channels. */
+  isEnded(channelId: ChannelId): boolean;
+}
 
 export interface SealedRuns {
   /** In force after this checkpoint, oldest first. */
@@ -35,10 +43,10 @@ export async function sealRuns(
   kind: RunKind,
   before: readonly Run[],
   entries: RunEntry[],
-  floorUs: TimeUs,
+  dropped: Dropped,
   takeNumber: () => number,
 ): Promise<SealedRuns> {
-  const expired = before.filter((run) => kind === RowKind.keyRun && run.info.maxTimeUs < floorUs);
+  const expired = before.filter((run) => kind === RowKind.keyRun && run.info.maxTimeUs < dropped.floorUs);
   const old = before.filter((run) => !expired.includes(run));
   const retired = [...expired];
   // Merges first, of what is in the database: what is written in this batch can't be read back yet.
@@ -46,7 +54,7 @@ export async function sealRuns(
   const sources = mergeable(old);
   if (sources !== undefined) {
     const writer = new RunWriter(kind, place, takeNumber(), out);
-    await mergeInto(writer, kv, place, sources, floorUs, out);
+    await mergeInto(writer, kv, place, sources, dropped, out);
     const merged = await writer.finish();
     const at = old.indexOf(sources[0] as Run);
     runs = [
@@ -93,7 +101,7 @@ async function mergeInto(
   kv: Kv,
   place: Place,
   sources: readonly Run[],
-  floorUs: TimeUs,
+  dropped: Dropped,
   out: SealBatch,
 ): Promise<void> {
   const cursors = sources.map((run) => new RunCursor(kv, place, run));
@@ -110,7 +118,8 @@ async function mergeInto(
     for (const cursor of cursors) {
       if (cursor.entry !== undefined && compareEntries(cursor.entry, least) === 0) await cursor.advance();
     }
-    if (writer.kind === RowKind.keyRun && least.timeUs < floorUs) continue;
+    if (writer.kind === RowKind.keyRun && least.timeUs < dropped.floorUs) continue;
+    if (dropped.isEnded(readU64BE(least.bytes, least.keyAt))) continue;
     const pause = writer.add(least) ?? out.spent(64);
     if (pause !== undefined) await pause;
   }

@@ -3,7 +3,7 @@ import { ByteWriter } from '../common/bytes.js';
 import type { KvBatch } from '../common/env.js';
 import { assert } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
-import { beginRow, checksumOfRow, sealRow } from './rows.js';
+import { beginRow, checksumOfRow, type RowVersion, sealRow } from './rows.js';
 import type { Slicer } from './slices.js';
 
 /** A row is begun and put within one turn, so all batches may share it. */
@@ -27,10 +27,10 @@ export class SealBatch {
   }
 
   /** The writer for the next row, to be filled and put in this very turn: all rows share its memory. */
-  row(): ByteWriter {
+  row(version: RowVersion = 1): ByteWriter {
     assert(!this.#writing, 'one row at a time');
     this.#writing = true;
-    return beginRow(this.#writer);
+    return beginRow(this.#writer, version);
   }
 
   /** Completes and adds the row that `row` began; then, where the slice is over, a pause. */

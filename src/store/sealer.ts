@@ -6,9 +6,10 @@
 import { ByteReader, ByteWriter } from '../common/bytes.js';
 import { assert } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
-import type { ProducerId } from '../common/ids.js';
+import type { ChannelId, ProducerId } from '../common/ids.js';
 import type { StoredEvent } from '../conversation/types.js';
 import { BlockCutter, readUnit, writeUnit } from './block.js';
+import { EndedChanges, removeBlocks } from './ended.js';
 import { blockKey, checkpointKey, nameBytes, nameKey, partitionKey, producerKey, RowKind } from './keys.js';
 import { openChannelRow, type PartitionState, weightOfSealed } from './partition-state.js';
 import { damaged, rowWriter, sealRow } from './rows.js';
@@ -16,7 +17,9 @@ import { EntryMaker, type RunEntry } from './run-entry.js';
 import { deleteRunRows, type SealedRuns, sealRuns } from './run-merge.js';
 import type { SealBatch } from './seal-batch.js';
 import {
+  channelRowVersion,
   type PartitionRecord,
+  partitionRowVersion,
   type SealedChannel,
   writeChannel,
   writeCheckpoint,
@@ -24,6 +27,7 @@ import {
   writeProducer,
 } from './state-codec.js';
 import { channelName, type FrozenTail, type TailChannel } from './tail.js';
+import { indexAll, sealTerms, termsChanged } from './terms.js';
 
 /** Checkpoint records that are kept; a lost batch among them is noticed at open. */
 const checkpointsKept = 64;
@@ -36,6 +40,7 @@ export interface Sealed {
   readonly record: PartitionRecord;
   /** New rows for the cache; undefined: too many to hold, drop the old one. */
   readonly channels: [string, SealedChannel | undefined][];
+  readonly ended: EndedChanges;
   readonly keyRuns: SealedRuns;
   readonly messageIdRuns: SealedRuns;
 }
@@ -46,27 +51,33 @@ export async function sealPartition(
   out: SealBatch,
 ): Promise<Sealed> {
   const before = state.sealed.record;
-  const channels = await sealChannels(state, frozen, out);
+  const indexed = before.termCount ?? (await indexAll(state, out));
+  const { results, terms, endedEvents, ended: fresh } = await sealChannels(state, frozen, out);
+  const ended = new EndedChanges(state.sealed.ended, fresh);
+  await removeBlocks(state, ended, out);
   const producerCount = await sealProducers(state, frozen, out);
   let nextRun = before.nextRun;
   const takeNumber = () => nextRun++;
   for (const info of before.retired) deleteRunRows(out, state.place, info);
   const { kv } = state.shared;
-  const floor = frozen.meta.keyHorizonUs;
+  const dropped = { floorUs: frozen.meta.keyHorizonUs, isEnded: (id: ChannelId) => ended.has(id) };
   const seal = (kind: typeof RowKind.keyRun | typeof RowKind.messageIdRun, entries: RunEntry[]) =>
-    sealRuns(kv, state.place, out, kind, state.runs(kind), entries, floor, takeNumber);
+    sealRuns(kv, state.place, out, kind, state.runs(kind), entries, dropped, takeNumber);
   const keyRuns = await seal(RowKind.keyRun, await keyEntries(frozen, out));
   const messageIdRuns = await seal(RowKind.messageIdRun, await messageIdEntries(frozen, out));
-  let eventCount = before.eventCount;
+  await ended.seal(state.place, messageIdRuns.runs, before.nextRun, out);
+  let eventCount = before.eventCount - endedEvents;
   for (const channel of frozen.tail.channels.values()) eventCount += channel.events.length;
   const record = putRecords(state, frozen, out, {
     producerCount,
     eventCount,
+    termCount: indexed + terms,
+    endedCount: ended.count,
     nextRun,
     runs: [...keyRuns.runs, ...messageIdRuns.runs].map((run) => run.info),
     retired: [...keyRuns.retired, ...messageIdRuns.retired].map((run) => run.info),
   });
-  return { frozen, record, channels, keyRuns, messageIdRuns };
+  return { frozen, record, channels: results, ended, keyRuns, messageIdRuns };
 }
 
 /** The batch is synced: drops the frozen tail and brings all that stands beside the database up to date. */
@@ -86,11 +97,13 @@ export function finishSeal(state: PartitionState, sealed: Sealed): void {
     if (id === undefined) state.sealed.producerNames.delete(name);
     else state.sealed.producerNames.set(name, id);
   }
+  sealed.ended.settle();
   state.sealed.keyRuns = sealed.keyRuns.runs;
   state.sealed.messageIdRuns = sealed.messageIdRuns.runs;
   state.sealed.record = sealed.record;
   state.frozen = undefined;
   state.seals++;
+  state.planRemoval();
 }
 
 // ---- channels
@@ -98,37 +111,51 @@ export function finishSeal(state: PartitionState, sealed: Sealed): void {
 /** Used within one turn. */
 const unitScratch = new ByteWriter(16 * 1024);
 
+interface SealedChannels {
+  readonly results: Sealed['channels'];
+  /** By how many rows the index of terms grows. */
+  terms: number;
+  /** Events, sealed before, of channels that have ended. */
+  endedEvents: number;
+  /** Sealed channels that have ended. */
+  readonly ended: SealedChannel[];
+}
+
 async function sealChannels(
   state: PartitionState,
   frozen: FrozenTail,
   out: SealBatch,
-): Promise<Sealed['channels']> {
+): Promise<SealedChannels> {
   const dirty = [...frozen.tail.channels.values()].filter((channel) => channel.dirty);
-  const results: Sealed['channels'] = [];
+  const all: SealedChannels = { results: [], terms: 0, endedEvents: 0, ended: [] };
   let room = state.shared.channelCache.maxBytes / 4;
-  let created = 0;
+  const { meta } = state.sealed.record;
+  let there = meta.channelCount;
+  let deleted = meta.deletedCount;
   for (let from = 0; from < dirty.length; from += rowsAtOnce) {
     const group = dirty.slice(from, from + rowsAtOnce);
     const rows = await loadRows(state, group);
     for (const [i, channel] of group.entries()) {
       const before = rows[i];
-      if (before === undefined) created++;
-      const sealed = await sealChannel(state, channel, before, out);
+      if (before?.deleted) deleted--;
+      else if (before !== undefined) there--;
+      if (channel.deleted) deleted++;
+      else there++;
+      const sealed = await sealChannel(state, channel, before, all, out);
       const weight = weightOfSealed(sealed);
       const keep = room >= weight;
       if (keep) room -= weight;
-      results.push([
+      all.results.push([
         state.cacheKey(channelName(sealed.state.tenant, sealed.state.name)),
         keep ? sealed : undefined,
       ]);
     }
   }
-  const count = state.sealed.record.meta.channelCount + created;
   assert(
-    count === frozen.meta.channelCount,
-    `partition ${state.place.partition} has ${count} channels, its meta says ${frozen.meta.channelCount}`,
+    there === frozen.meta.channelCount && deleted === frozen.meta.deletedCount,
+    `partition ${state.place.partition} has ${there} channels and ${deleted} deleted ones, its meta says ${frozen.meta.channelCount} and ${frozen.meta.deletedCount}`,
   );
-  return results;
+  return all;
 }
 
 /** The sealed rows of some channels; undefined for new ones. */
@@ -164,28 +191,42 @@ async function loadRows(
 async function sealChannel(
   state: PartitionState,
   channel: TailChannel,
-  before: SealedChannel | undefined,
+  ofName: SealedChannel | undefined,
+  all: SealedChannels,
   out: SealBatch,
 ): Promise<SealedChannel> {
-  const { id, tenant, name, headSeq } = channel.state;
-  const sealedHead = before?.state.headSeq ?? 0;
-  if (sealedHead !== channel.baseSeq || headSeq !== channel.baseSeq + channel.events.length) {
+  const { id, tenant, name, headSeq, baseSeq } = channel.state;
+  const live = ofName?.deleted ? undefined : ofName;
+  // The same channel as was sealed: what is sealed of another one is not gone on with.
+  const before = live !== undefined && live.state.id === id && !channel.deleted ? live : undefined;
+  if (live !== undefined && before === undefined) {
+    all.ended.push(live);
+    all.endedEvents += live.state.headSeq - live.state.baseSeq;
+  }
+  const sealedHead = before?.state.headSeq ?? baseSeq;
+  if (
+    (ofName?.state.headSeq ?? 0) > headSeq ||
+    sealedHead !== channel.baseSeq ||
+    headSeq !== channel.baseSeq + channel.events.length
+  ) {
     throw damaged(
       `channel ${name}`,
       `it is sealed up to ${sealedHead}, its tail goes from ${channel.baseSeq + 1} to ${headSeq}`,
     );
   }
   const nameInBytes = nameBytes(tenant, name);
-  if (before === undefined) {
+  if (ofName === undefined) {
     const key = nameKey(RowKind.channelName, state.place, nameInBytes);
     const pause = out.put(key, out.row().uvarint(id));
     if (pause !== undefined) await pause;
     // Early is harmless: until the batch is there, the frozen tail answers for it.
     state.sealed.names.add(nameInBytes);
   }
+  const now = channel.deleted ? undefined : channel.state;
+  if (termsChanged(live?.state, now)) all.terms += await sealTerms(state.place, live?.state, now, out);
   const sealed = await sealEvents(state, channel, before, out);
   const key = nameKey(RowKind.channel, state.place, nameInBytes);
-  const writer = out.row();
+  const writer = out.row(channelRowVersion(sealed));
   writeChannel(writer, sealed);
   const pause = out.put(key, writer);
   if (pause !== undefined) await pause;
@@ -200,8 +241,9 @@ async function sealEvents(
   out: SealBatch,
 ): Promise<SealedChannel> {
   const unchanged = { openUnit: before?.openUnit, blockCount: before?.blockCount ?? 0 };
-  const openFirstSeq = before?.openFirstSeq ?? 1;
-  if (channel.events.length === 0) return { state: channel.state, openFirstSeq, ...unchanged };
+  const openFirstSeq = before?.openFirstSeq ?? channel.state.baseSeq + 1;
+  const { deleted } = channel;
+  if (channel.events.length === 0) return { state: channel.state, deleted, openFirstSeq, ...unchanged };
   const cutter = new BlockCutter(state.shared.blockBytes);
   if (before?.openUnit !== undefined) cutter.resume(readUnit(new ByteReader(before.openUnit)));
   let blockCount = unchanged.blockCount;
@@ -223,6 +265,7 @@ async function sealEvents(
   }
   return {
     state: channel.state,
+    deleted,
     openFirstSeq: open[0]?.seq ?? channel.state.headSeq + 1,
     blockCount,
     openUnit,
@@ -293,7 +336,10 @@ async function messageIdEntries(frozen: FrozenTail, out: SealBatch): Promise<Run
 
 // ---- the records that decide
 
-type Decided = Pick<PartitionRecord, 'producerCount' | 'eventCount' | 'nextRun' | 'runs' | 'retired'>;
+type Decided = Pick<
+  PartitionRecord,
+  'producerCount' | 'eventCount' | 'termCount' | 'endedCount' | 'nextRun' | 'runs' | 'retired'
+>;
 
 function putRecords(
   state: PartitionState,
@@ -331,7 +377,7 @@ function putRecords(
     lastDigest: checkpoint.digest,
     ...decided,
   };
-  const writer = rowWriter(512);
+  const writer = rowWriter(512, partitionRowVersion);
   writePartition(writer, record);
   const recordKey = partitionKey(record.partition);
   out.batch.put(recordKey, sealRow(recordKey, writer));

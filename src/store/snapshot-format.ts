@@ -11,7 +11,8 @@ import { assert } from '../common/errors.js';
 import { xxh64, xxh64Seeded } from '../common/hash.js';
 import { type PartitionRecord, readPartition, writePartition } from './state-codec.js';
 
-const manifestVersion = 1;
+/** 2: the record as a row of version 2 has it. */
+const manifestVersion = 2;
 const chunkVersion = 1;
 const checksumBytes = 8;
 const lastFlag = 1;
@@ -39,8 +40,8 @@ export function decodeManifest(bytes: Uint8Array): SnapshotManifest {
   }
   const reader = new ByteReader(body);
   const version = reader.u8();
-  if (version !== manifestVersion) throw new MalformedError(`a snapshot of version ${version}`);
-  return { blockBytes: reader.u32(), record: readPartition(reader) };
+  if (version < 1 || version > manifestVersion) throw new MalformedError(`a snapshot of version ${version}`);
+  return { blockBytes: reader.u32(), record: readPartition(reader, version) };
 }
 
 /** Between two chunks. Opaque to all but the store that made it. */

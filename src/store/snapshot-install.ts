@@ -15,7 +15,7 @@ import type { SealedIndex, StoreShared } from './partition-state.js';
 import { isRowSound, moveRow, rowWriter, sealRow } from './rows.js';
 import { Slicer } from './slices.js';
 import { openChunk, type SnapshotManifest, snapshotStart } from './snapshot-format.js';
-import { type PartitionRecord, writeCheckpoint, writePartition } from './state-codec.js';
+import { type PartitionRecord, partitionRowVersion, writeCheckpoint, writePartition } from './state-codec.js';
 import type { SnapshotInstall } from './types.js';
 
 /** What an install needs of the store. */
@@ -151,7 +151,7 @@ export class PartitionInstall implements SnapshotInstall {
     });
     const numberKey = checkpointKey(this.#to, number);
     batch.put(numberKey, sealRow(numberKey, checkpoint));
-    const writer = rowWriter(512);
+    const writer = rowWriter(512, partitionRowVersion);
     writePartition(writer, record);
     const key = partitionKey(record.partition);
     batch.put(key, sealRow(key, writer));

@@ -12,10 +12,13 @@ import type {
   ProducerState,
 } from '../conversation/types.js';
 import type { RunKind } from './keys.js';
+import type { RowVersion } from './rows.js';
 
 /** A channel as sealed: its fields, where its blocks end, and its open block. */
 export interface SealedChannel {
   readonly state: ChannelState;
+  /** Only the name and what is kept of a deleted channel (`deletedState`). */
+  readonly deleted: boolean;
   /** First seq that is not in a full block. */
   readonly openFirstSeq: Seq;
   readonly blockCount: number;
@@ -46,6 +49,10 @@ export interface PartitionRecord {
   readonly producerCount: number;
   /** Events of all sealed channels: notices a channel's row that is an older one. */
   readonly eventCount: number;
+  /** Rows of the index of terms; undefined: an earlier program sealed this and made none. */
+  readonly termCount: number | undefined;
+  /** Deleted channels of which rows are left. */
+  readonly endedCount: number;
   /** Checkpoint records at hand: first … last, dense. 0: none yet. */
   readonly firstCheckpoint: number;
   readonly lastCheckpoint: number;
@@ -67,23 +74,78 @@ export interface CheckpointRecord {
   readonly previousDigest: bigint;
 }
 
+/** 2: with what names that were deleted need. */
+export function channelRowVersion(channel: SealedChannel): RowVersion {
+  return channel.deleted || channel.state.baseSeq > 0 ? 2 : 1;
+}
+
 export function writeChannel(writer: ByteWriter, channel: SealedChannel): void {
   writeChannelFields(writer, channel.state);
   writer.uvarint(channel.openFirstSeq).uvarint(channel.blockCount);
   writer.sized(channel.openUnit ?? none);
+  if (channelRowVersion(channel) === 2) writer.u8(channel.deleted ? 1 : 0).uvarint(channel.state.baseSeq);
 }
 const none = new Uint8Array(0);
 
-export function readChannel(reader: ByteReader): SealedChannel {
-  const state = readChannelFields(reader);
+export function readChannel(reader: ByteReader, version: number): SealedChannel {
+  const fields = readChannelFields(reader);
   const openFirstSeq = reader.uvarint();
   const blockCount = reader.uvarint();
   const openUnit = reader.sized();
+  const deleted = version >= 2 && reader.u8() === 1;
+  const baseSeq = version >= 2 ? reader.uvarint() : 0;
   reader.end();
-  return { state, openFirstSeq, blockCount, openUnit: openUnit.length === 0 ? undefined : openUnit };
+  return {
+    state: { ...fields, baseSeq },
+    deleted,
+    openFirstSeq,
+    blockCount,
+    openUnit: openUnit.length === 0 ? undefined : openUnit,
+  };
 }
 
-/** Also what the digest sees of a channel. */
+/** What stays of a deleted channel, in a channel's form: nothing that anybody wrote but the name. */
+export function deletedState(channel: ChannelState): ChannelState {
+  const { id, tenant, name, uid, headSeq, revision } = channel;
+  return {
+    id,
+    tenant,
+    name,
+    uid,
+    title: '',
+    labels: [],
+    class: '',
+    participants: [],
+    createTimeUs: 0,
+    updateTimeUs: 0,
+    activityTimeUs: 0,
+    baseSeq: headSeq,
+    headSeq,
+    lastMessageSeq: 0,
+    messageCount: 0,
+    revision,
+  };
+}
+
+/** A deleted channel of which rows are left. */
+export interface EndedChannel {
+  /** Blocks from this first seq on are left; 0: none. */
+  readonly nextSeq: Seq;
+  /** Runs with lower numbers may hold its keys and message ids. */
+  readonly untilRun: number;
+}
+
+export function writeEnded(writer: ByteWriter, ended: EndedChannel): void {
+  writer.uvarint(ended.nextSeq).uvarint(ended.untilRun);
+}
+
+export function readEnded(reader: ByteReader): EndedChannel {
+  const ended = { nextSeq: reader.uvarint(), untilRun: reader.uvarint() };
+  reader.end();
+  return ended;
+}
+
+/** Also what the digest sees of a channel; its base seq shows in its events. */
 export function writeChannelFields(writer: ByteWriter, state: ChannelState): void {
   writer.uvarint(state.id).string(state.tenant).string(state.name).string(state.uid);
   writer.string(state.title).string(state.class).uvarint(state.labels.length);
@@ -95,7 +157,7 @@ export function writeChannelFields(writer: ByteWriter, state: ChannelState): voi
   writer.uvarint(state.revision);
 }
 
-function readChannelFields(reader: ByteReader): ChannelState {
+function readChannelFields(reader: ByteReader): Omit<ChannelState, 'baseSeq'> {
   return {
     id: reader.uvarint(),
     tenant: reader.string(),
@@ -219,7 +281,12 @@ export function writePartition(writer: ByteWriter, record: PartitionRecord): voi
   writer.uvarint(record.nextRun);
   writeRuns(writer, record.runs);
   writeRuns(writer, record.retired);
+  // 0: no index; else the number of its rows and one more.
+  writer.uvarint(record.termCount === undefined ? 0 : record.termCount + 1);
+  writer.uvarint(record.meta.deletedCount).uvarint(record.endedCount);
 }
+/** Of the rows that `writePartition` fills. */
+export const partitionRowVersion = 2;
 
 function writeRuns(writer: ByteWriter, runs: readonly RunInfo[]): void {
   writer.uvarint(runs.length);
@@ -242,9 +309,9 @@ function readRuns(reader: ByteReader): RunInfo[] {
   }));
 }
 
-export function readPartition(reader: ByteReader): PartitionRecord {
+export function readPartition(reader: ByteReader, version: number): PartitionRecord {
   const partition = reader.u16();
-  const record: PartitionRecord = {
+  const record = {
     partition,
     generation: reader.u32(),
     appliedIndex: reader.uvarint(),
@@ -260,11 +327,14 @@ export function readPartition(reader: ByteReader): PartitionRecord {
     runs: readRuns(reader),
     retired: readRuns(reader),
   };
+  const terms = version >= 2 ? reader.uvarint() : 0;
+  record.meta.deletedCount = version >= 2 ? reader.uvarint() : 0;
+  const endedCount = version >= 2 ? reader.uvarint() : 0;
   reader.end();
-  return record;
+  return { ...record, termCount: terms === 0 ? undefined : terms - 1, endedCount };
 }
 
-/** Also what the digest sees of a partition. */
+/** Also what the digest sees of a partition, beside the count of deleted names. */
 export function writeMeta(writer: ByteWriter, meta: PartitionMeta): void {
   writer
     .u64(meta.lastCommitTimeUs)
@@ -284,6 +354,7 @@ function readMeta(reader: ByteReader, partition: PartitionId): PartitionMeta {
     nextChannelId: reader.uvarint(),
     nextProducer: reader.uvarint(),
     channelCount: reader.uvarint(),
+    deletedCount: 0,
     settings: {
       applyVersion: reader.uvarint(),
       producerWindow: reader.uvarint(),

@@ -20,7 +20,7 @@ import { Slicer } from './slices.js';
 import { exportPartition } from './snapshot-export.js';
 import { decodeManifest } from './snapshot-format.js';
 import { type InstallHost, PartitionInstall } from './snapshot-install.js';
-import { writePartition } from './state-codec.js';
+import { partitionRowVersion, writePartition } from './state-codec.js';
 import { cloneMeta } from './tail.js';
 import type { PartitionStore, SnapshotExport, SnapshotInstall, Store, StoreStats } from './types.js';
 
@@ -81,7 +81,7 @@ export async function formatStore(options: FormatOptions): Promise<void> {
   for (const { partition } of options.partitions) writer.u16(partition);
   put(formatKey(), writer);
   for (const { partition, confState } of options.partitions) {
-    const record = rowWriter();
+    const record = rowWriter(256, partitionRowVersion);
     writePartition(record, {
       partition,
       generation: 1,
@@ -91,6 +91,8 @@ export async function formatStore(options: FormatOptions): Promise<void> {
       meta: initialMeta(partition, options.settings),
       producerCount: 0,
       eventCount: 0,
+      termCount: 0,
+      endedCount: 0,
       firstCheckpoint: 1,
       lastCheckpoint: 0,
       lastDigest: 0n,

@@ -13,6 +13,7 @@ import type {
   ProducerState,
   StoredEvent,
 } from '../conversation/types.js';
+import { deletedState } from './state-codec.js';
 
 /** Approximate bytes that V8 takes, beside the texts and contents themselves. */
 const objectBytes = {
@@ -26,6 +27,8 @@ const objectBytes = {
 
 export interface TailChannel {
   state: ChannelState;
+  /** The name is not in use; what is kept is `deletedState`. */
+  readonly deleted: boolean;
   /** Put or appended to; a channel that was only looked up is not. */
   dirty: boolean;
   /** Dense; `events[i].seq` is `baseSeq + 1 + i`. */
@@ -44,6 +47,7 @@ export interface TailProducer {
 export class Tail {
   /** By `channelName`. */
   readonly channels = new Map<string, TailChannel>();
+  /** Without deleted ones. */
   readonly channelsById = new Map<ChannelId, TailChannel>();
   readonly producers = new Map<ProducerId, TailProducer>();
   /** By `channelName(tenant, name)` of a named producer; undefined: deleted. */
@@ -56,11 +60,31 @@ export class Tail {
   bytes = 0;
 
   addChannel(state: ChannelState, dirty: boolean, baseSeq: Seq): TailChannel {
-    const channel: TailChannel = { state, dirty, events: [], baseSeq };
+    const channel: TailChannel = { state, deleted: false, dirty, events: [], baseSeq };
     this.channels.set(channelName(state.tenant, state.name), channel);
     this.channelsById.set(state.id, channel);
     this.bytes += weightOfChannel(state);
     return channel;
+  }
+
+  /** Drops all of the channel but what is kept of its name. */
+  deleteChannel(channel: TailChannel): void {
+    const { id, tenant, name } = channel.state;
+    let freed = weightOfChannel(channel.state);
+    for (const event of channel.events) freed += event.headerLength + event.contentLength + objectBytes.event;
+    for (const key of this.keys.get(id)?.keys() ?? []) freed += key.length + objectBytes.key;
+    for (const messageId of this.messageIds.get(id)?.keys() ?? [])
+      freed += messageId.length + objectBytes.messageId;
+    this.keyCount -= this.keys.get(id)?.size ?? 0;
+    this.messageIdCount -= this.messageIds.get(id)?.size ?? 0;
+    this.keys.delete(id);
+    this.messageIds.delete(id);
+    this.channelsById.delete(id);
+    const state = deletedState(channel.state);
+    const kept = { state, deleted: true, dirty: true, events: [], baseSeq: state.headSeq };
+    this.channels.set(channelName(tenant, name), kept);
+    // Texts that were put twice were counted twice: the sum stays an estimate, but never below what is kept.
+    this.bytes = Math.max(0, this.bytes - freed) + weightOfChannel(state);
   }
 
   addEvent(channel: TailChannel, event: StoredEvent): void {

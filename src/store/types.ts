@@ -5,6 +5,7 @@
 import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { ApplyState, ChannelState, StoredEvent } from '../conversation/types.js';
+import type { FindQuery } from './find-channels.js';
 import type { SnapshotPosition } from './snapshot-format.js';
 
 export interface Store {
@@ -159,4 +160,6 @@ export interface PartitionReader {
     after: string | undefined;
     limit: number;
   }): Promise<ChannelState[]>;
+  /** By label, participant or activity; rejects TOO_MANY_CHANNELS. */
+  findChannels(query: FindQuery): Promise<ChannelState[]>;
 }

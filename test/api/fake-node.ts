@@ -17,6 +17,8 @@ import type {
   ReadBarrierOptions,
   ReadView,
 } from '../../src/node/types.js';
+import { compareActivity } from '../../src/store/find-channels.js';
+import { matches } from '../../src/store/terms.js';
 import type { PageRange, PartitionReader } from '../../src/store/types.js';
 import { Watches } from '../../src/store/watches.js';
 import { ModelState } from '../conversation/model-state.js';
@@ -39,6 +41,22 @@ class PartitionModel extends ModelState {
         .sort((a, b) => compareBytewise(a.name, b.name))
         .filter((c) => query.after === undefined || compareBytewise(c.name, query.after) > 0)
         .slice(0, query.limit),
+    findChannels: async (query) => {
+      const found = [...this.channels.values()].filter(
+        (c) => c.tenant === query.tenant && c.name.startsWith(query.prefix) && matches(c, query),
+      );
+      if (found.length > query.scanMax) throw new HansardError('TOO_MANY_CHANNELS', 'too many');
+      const { after } = query;
+      const byName = query.order === 'name';
+      return found
+        .sort((a, b) => (byName ? compareBytewise(a.name, b.name) : compareActivity(a, b)))
+        .filter((c) => {
+          if (after === undefined) return true;
+          if (byName) return compareBytewise(c.name, after.name) > 0;
+          return compareActivity(c, { activityTimeUs: after.timeUs, name: after.name }) > 0;
+        })
+        .slice(0, query.limit);
+    },
   };
 
   override append(channel: ChannelState, event: StoredEvent): void {

@@ -4,11 +4,13 @@ import { applyEntry } from '../../src/conversation/apply.js';
 import { applyLimits } from '../../src/conversation/apply-limits.js';
 import {
   encodeCreateChannel,
+  encodeDeleteChannel,
   encodeEntry,
   encodeExpireProducers,
   encodeNoop,
   encodeOpenProducer,
   encodeSetSettings,
+  encodeUpdateChannel,
 } from '../../src/conversation/command.js';
 import { partitionOfProducer } from '../../src/conversation/names.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
@@ -360,6 +362,101 @@ t.test('channels are created once; a repeat of the request gets the channel', as
   t.equal(b.state.meta.channelCount, 1);
 });
 
+const named = { tenant: 'default', channel: 'c', requestId: '' };
+const deletion = (more: Partial<Parameters<typeof encodeDeleteChannel>[0]> = {}) =>
+  encodeDeleteChannel({ ...named, allowMissing: false, ...more });
+const update = (more: Partial<Parameters<typeof encodeUpdateChannel>[0]> = {}) =>
+  encodeUpdateChannel({ ...named, ...more });
+
+t.test('a deleted name goes on behind its head, as another channel', async (t) => {
+  const b = new Bench();
+  const keyed = [madeEvent('one', { key: 'k', messageId: 'm' }), madeEvent('two')];
+  t.match(b.append('c', keyed), { firstSeq: 1, channelUid: 'c0000000000000001' });
+  t.same(b.one(deletion()), { kind: 'deleted', headSeq: 2 });
+  t.same(b.state.texts('c'), []);
+  t.match(b.one(deletion()), refused('CHANNEL_NOT_FOUND', { channel: 'c' }));
+  t.same(b.one(deletion({ allowMissing: true })), { kind: 'deleted', headSeq: 2 });
+  t.same(b.one(deletion({ channel: 'never', allowMissing: true })), { kind: 'deleted', headSeq: 0 });
+  t.match(b.append('c', ['x'], { condition: { kind: 'mustExist' } }), refused('CONDITION_FAILED'));
+  t.match(
+    b.append('c', ['x'], { condition: { kind: 'expectedHeadSeq', seq: 2 } }),
+    refused('CONDITION_FAILED', { actual: 0 }),
+    'who knew the deleted channel does not append to the next one',
+  );
+  t.match(
+    b.append('c', [madeEvent('y', { type: 5, targetSeq: 2 })]),
+    refused('INVALID_ARGUMENT', { field: 'target_seq' }),
+  );
+  t.match(b.append('c', keyed), { firstSeq: 3, count: 2, duplicate: false, channelUid: 'c0000000000000002' });
+  t.match(b.state.channel('default', 'c'), { id: 2, baseSeq: 2, headSeq: 4, messageCount: 2, revision: 1 });
+  t.match(b.append('c', [madeEvent('y', { type: 5, targetSeq: 2 })]), refused('INVALID_ARGUMENT'));
+  t.match(b.append('c', [madeEvent('y', { type: 5, targetSeq: 3 })]), { firstSeq: 5 });
+  t.match(b.append('c', keyed), { duplicate: false, seqs: [3, 6] }, 'its own keys it knows');
+  t.same([b.state.meta.channelCount, b.state.meta.deletedCount], [1, 0]);
+  t.same(b.one(deletion()), { kind: 'deleted', headSeq: 6 });
+  t.match(
+    b.one(encodeCreateChannel({ ...named, title: 'T', class: '', labels: [], participants: [] })),
+    { channel: { headSeq: 6, baseSeq: 6, uid: 'c0000000000000003' } },
+    'created without an event, it is at the head that was kept',
+  );
+  t.match(b.append('c', ['x'], { condition: { kind: 'expectedHeadSeq', seq: 6 } }), { firstSeq: 7 });
+});
+
+t.test('deletions and changes may be sent again', async (t) => {
+  const b = new Bench();
+  b.append('c', ['one']);
+  const etag = { uid: 'c0000000000000001', revision: 1 };
+  t.match(b.one(update({ title: 'T', expected: etag, requestId: 'u' })), {
+    channel: { title: 'T', revision: 2, headSeq: 1 },
+  });
+  b.at += 5;
+  t.match(b.one(update({ title: 'T', expected: etag, requestId: 'u' })), { channel: { revision: 2 } });
+  t.match(
+    b.one(update({ title: 'T' })),
+    { channel: { revision: 2, updateTimeUs: startUs } },
+    'nothing changes',
+  );
+  t.match(
+    b.one(update({ title: 'U', expected: etag })),
+    refused('CONDITION_FAILED', { condition: 'etag', revision: 2 }),
+  );
+  t.match(b.one(update({ title: 'U', requestId: 'u' })), refused('DUPLICATE_KEY_DIFFERENT_CONTENT'));
+  t.match(b.one(deletion({ requestId: 'u' })), refused('DUPLICATE_KEY_DIFFERENT_CONTENT'));
+  t.match(b.one(update({ class: 'x', participants: [{ id: 'p', displayName: '', role: '' }] })), {
+    channel: { title: 'T', class: 'x', participants: [{ id: 'p' }], revision: 3, updateTimeUs: startUs + 5 },
+  });
+  t.match(b.one(update({ participants: [] })), { channel: { class: 'x', participants: [], revision: 4 } });
+  t.match(b.one(update({ title: 'x'.repeat(1025) })), refused('INVALID_ARGUMENT'));
+  t.match(b.one(update({ channel: 'none', title: 'x' })), refused('CHANNEL_NOT_FOUND'));
+
+  t.match(b.one(deletion({ expected: etag })), refused('CONDITION_FAILED'));
+  const last = { ...etag, revision: 4 };
+  t.match(b.one(deletion({ expected: last })), { kind: 'deleted', headSeq: 1 });
+  t.match(b.one(deletion({ expected: last })), { kind: 'deleted', headSeq: 1 }, 'known by its etag');
+  t.match(b.one(update({ title: 'T', expected: etag, requestId: 'u' })), refused('CHANNEL_NOT_FOUND'));
+  b.append('c', ['two']);
+  t.match(b.one(deletion({ expected: last })), refused('CONDITION_FAILED'), 'another channel has the name');
+  t.match(b.one(deletion({ requestId: 'd' })), { headSeq: 2 });
+  t.match(b.one(deletion({ requestId: 'd' })), { headSeq: 2 });
+  b.append('c', ['three']);
+  t.match(
+    b.one(deletion({ requestId: 'd' })),
+    { headSeq: 2 },
+    'a late repeat does not delete what came since',
+  );
+  t.same(b.state.texts('c'), ['three']);
+});
+
+t.test('commands of apply version 2 are refused before it', async (t) => {
+  const b = new Bench(0, { applyVersion: 1 });
+  b.append('c', ['one']);
+  t.match(b.one(deletion()), refused('NOT_IMPLEMENTED', { command: 9 }));
+  t.match(b.one(update({ title: 'x' })), refused('NOT_IMPLEMENTED', { command: 8 }));
+  t.match(b.one(encodeSetSettings({ applyVersion: 2 })), { kind: 'done' });
+  t.match(b.one(update({ title: 'x' })), { channel: { title: 'x' } });
+  t.match(b.one(deletion()), { kind: 'deleted' });
+});
+
 t.test('bad bytes are refused, harm no neighbour and take no counter', async (t) => {
   const b = new Bench();
   const id = b.open();
@@ -399,15 +496,15 @@ t.test(
     t.match(b.one(encodeSetSettings(bad)), refused('INVALID_SETTINGS', { setting: 'keyRetentionUs' }));
     t.match(b.one(encodeSetSettings({ applyVersion: 0 })), refused('INVALID_SETTINGS'));
     t.same(b.state.meta.settings, defaultSettings);
-    t.match(b.one(encodeSetSettings({ applyVersion: 1, producerWindow: 7 })), { kind: 'done' });
+    t.match(b.one(encodeSetSettings({ applyVersion: 2, producerWindow: 7 })), { kind: 'done' });
     t.equal(b.state.meta.settings.producerWindow, 7);
     const before = b.state.dump();
-    const outcome = b.entry(madeAppend('c', ['x']), encodeSetSettings({ applyVersion: 2 }));
-    t.match(outcome, { unsupportedVersion: 2, answers: [] });
+    const outcome = b.entry(madeAppend('c', ['x']), encodeSetSettings({ applyVersion: 3 }));
+    t.match(outcome, { unsupportedVersion: 3, answers: [] });
     t.match(applyEntry(b.state, { index: 2, term: 1, data: Uint8Array.of(2, 0) }), { unsupportedVersion: 2 });
     t.same(b.state.dump(), before);
-    b.state.meta.settings.applyVersion = 2;
-    t.match(b.entry(madeAppend('c', ['x'])), { unsupportedVersion: 2 }, 'state made by a newer build');
+    b.state.meta.settings.applyVersion = 3;
+    t.match(b.entry(madeAppend('c', ['x'])), { unsupportedVersion: 3 }, 'state made by a newer build');
   },
 );
 

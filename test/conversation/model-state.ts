@@ -7,6 +7,7 @@ import { initialMeta } from '../../src/conversation/settings.js';
 import type {
   ApplyState,
   ChannelState,
+  DeletedChannel,
   KeyRecord,
   PartitionMeta,
   ProducerState,
@@ -27,6 +28,7 @@ export interface ModelEvent {
 export class ModelState implements ApplyState {
   readonly meta: PartitionMeta;
   readonly channels = new Map<string, ChannelState>();
+  readonly deleted = new Map<string, DeletedChannel>();
   readonly events = new Map<ChannelId, ModelEvent[]>();
   readonly producers = new Map<ProducerId, ProducerState>();
   readonly producerNames = new Map<string, ProducerId>();
@@ -44,13 +46,28 @@ export class ModelState implements ApplyState {
 
   putChannel(channel: ChannelState): void {
     this.channels.set(`${channel.tenant}/${channel.name}`, channel);
+    this.deleted.delete(`${channel.tenant}/${channel.name}`);
     if (!this.events.has(channel.id)) this.events.set(channel.id, []);
+  }
+
+  deletedChannel(tenant: string, name: string): DeletedChannel | undefined {
+    return this.deleted.get(`${tenant}/${name}`);
+  }
+
+  deleteChannel(channel: ChannelState): void {
+    const { id, uid, headSeq, revision } = channel;
+    this.channels.delete(`${channel.tenant}/${channel.name}`);
+    this.deleted.set(`${channel.tenant}/${channel.name}`, { id, uid, headSeq, revision });
+    this.events.delete(id);
+    for (const map of [this.keys, this.messageIds]) {
+      for (const key of map.keys()) if (key.startsWith(`${id}/`)) map.delete(key);
+    }
   }
 
   append(channel: ChannelState, event: StoredEvent): void {
     const events = this.events.get(channel.id);
     if (events === undefined) throw new Error(`an event of a channel that was never put: ${channel.name}`);
-    if (event.seq !== events.length + 1 || channel.headSeq !== event.seq) {
+    if (event.seq !== channel.baseSeq + events.length + 1 || channel.headSeq !== event.seq) {
       throw new Error(`event ${event.seq} after ${events.length} in ${channel.name}`);
     }
     events.push({
@@ -114,6 +131,7 @@ export class ModelState implements ApplyState {
     return structuredClone({
       meta: this.meta,
       channels: [...this.channels],
+      ...(this.deleted.size === 0 ? {} : { deleted: [...this.deleted] }),
       events: [...this.events],
       producers: [...this.producers],
       producerNames: [...this.producerNames],
@@ -125,10 +143,15 @@ export class ModelState implements ApplyState {
   /** Throws where the state contradicts itself. */
   check(): void {
     if (this.meta.channelCount !== this.channels.size) throw new Error('the channel count is wrong');
+    if (this.meta.deletedCount !== this.deleted.size) throw new Error('the count of deleted names is wrong');
+    for (const name of this.deleted.keys()) {
+      if (this.channels.has(name)) throw new Error(`${name} is there and deleted`);
+    }
     let lastTime = 0;
     for (const channel of this.channels.values()) {
       const events = this.events.get(channel.id) ?? [];
-      if (events.length !== channel.headSeq) throw new Error(`${channel.name}: head is not its last event`);
+      if (channel.baseSeq + events.length !== channel.headSeq)
+        throw new Error(`${channel.name}: head is not its last event`);
       if (channel.lastMessageSeq > channel.headSeq)
         throw new Error(`${channel.name}: a message beyond the head`);
       let before = channel.createTimeUs;

@@ -1,17 +1,26 @@
 /**
- * The database of format 1 as it was released: read back for ever. To make one
- * for a new format: GOLDEN=write node dist/test/store/golden.test.js
+ * Databases as they were released: read back for ever. store-v1: rows of version 1,
+ * under apply version 1. store-v2: with deleted channels and the index of labels and
+ * participants. To make one for a new format: GOLDEN=write node dist/test/store/golden.test.js
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import t from 'tap';
-import { encodeCreateChannel, encodeOpenProducer } from '../../src/conversation/command.js';
+import t, { type Test } from 'tap';
+import {
+  encodeCreateChannel,
+  encodeDeleteChannel,
+  encodeOpenProducer,
+  encodeUpdateChannel,
+} from '../../src/conversation/command.js';
+import type { FindQuery } from '../../src/store/find-channels.js';
 import { RowKind } from '../../src/store/keys.js';
+import type { PartitionStore } from '../../src/store/types.js';
 import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
 import type { SimKvDisk } from '../sim/sim-kv.js';
 import { applyTo, formatted, opened, plain, simDisk } from './help.js';
 
-const file = fileURLToPath(new URL('../../../test/store/golden/store-v1.json', import.meta.url));
+const fileOf = (version: number) =>
+  fileURLToPath(new URL(`../../../test/store/golden/store-v${version}.json`, import.meta.url));
 
 interface Golden {
   digest: string;
@@ -21,8 +30,8 @@ interface Golden {
 }
 
 /** Some of everything, the same each time. */
-async function build(): Promise<{ disk: SimKvDisk; digest: string }> {
-  const disk = await formatted(simDisk(), [3], 4096);
+async function build(applyVersion: number): Promise<{ disk: SimKvDisk; digest: string }> {
+  const disk = await formatted(simDisk(), [3], 4096, { applyVersion });
   const store = await opened(disk);
   const partition = store.partition(3);
   const timeUs = 1_700_000_000_000_000;
@@ -59,15 +68,120 @@ async function build(): Promise<{ disk: SimKvDisk; digest: string }> {
   });
   applyTo(partition, madeEntry([refused], timeUs + 1_000_000));
   await partition.checkpoint();
+  if (applyVersion > 1) await changeChannels(partition, timeUs + 2_000_000);
   await store.putFact('peer 2', Buffer.from('store-2'));
   const digest = await partition.digest();
   await store.close();
   return { disk, digest };
 }
 
-t.test('the database of format 1', async (t) => {
+/** What came with apply version 2. */
+async function changeChannels(partition: PartitionStore, timeUs: number): Promise<void> {
+  const named = { tenant: 'default', requestId: '' };
+  const apply = (...commands: Uint8Array[]) => applyTo(partition, madeEntry(commands, timeUs));
+  const long = Array.from({ length: 9 }, (_, n) =>
+    madeEvent(`long ${n} ${'and on '.repeat(400)}`, { messageId: `long-${n}` }),
+  );
+  for (const channel of ['used again', 'deleted', 'short-lived']) apply(madeAppend(channel, long));
+  await partition.checkpoint();
+  for (const channel of ['used again', 'deleted']) {
+    apply(encodeDeleteChannel({ ...named, channel, allowMissing: false }));
+  }
+  apply(
+    madeAppend('used again', [madeEvent('second life', { messageId: 'long-1' })]),
+    encodeUpdateChannel({
+      ...named,
+      channel: 'used again',
+      labels: [
+        ['color', 'grün'],
+        ['team', ''],
+      ],
+      participants: [
+        { id: 'p1', displayName: 'Ann', role: 'user' },
+        { id: 'p2', displayName: '', role: '' },
+      ],
+    }),
+    encodeDeleteChannel({ ...named, channel: 'short-lived', requestId: 'deletion-1', allowMissing: false }),
+  );
+  await partition.checkpoint();
+}
+
+async function restored(version: number): Promise<{ golden: Golden; disk: SimKvDisk }> {
+  const golden = JSON.parse(await readFile(fileOf(version), 'utf8')) as Golden;
+  const disk = simDisk();
+  disk.rows.apply(
+    golden.rows.map(([key, value]) => [
+      Buffer.from(key, 'hex').toString('latin1'),
+      Buffer.from(value, 'hex'),
+    ]),
+  );
+  return { golden, disk };
+}
+
+/** Rows that compression does not touch are written today as they were then. */
+function sameRows(t: Test, golden: Golden, today: SimKvDisk, kinds: readonly number[]): void {
+  for (const [key, value] of golden.rows) {
+    if (!kinds.includes(Number.parseInt(key.slice(0, 2), 16))) continue;
+    const now = today.rows.map.get(Buffer.from(key, 'hex').toString('latin1'));
+    t.equal(now && Buffer.from(now).toString('hex'), value, `row ${key.slice(0, 20)}`);
+  }
+}
+
+t.test('the database of row version 2', async (t) => {
+  const file = fileOf(2);
   if (process.env.GOLDEN === 'write') {
-    const { disk, digest } = await build();
+    const { disk, digest } = await build(2);
+    const rows = [...disk.rows.map]
+      .map(([key, value]): [string, string] => [
+        Buffer.from(key, 'latin1').toString('hex'),
+        Buffer.from(value).toString('hex'),
+      ])
+      .sort();
+    await writeFile(file, `${JSON.stringify({ digest, texts: ['', ''], rows }, undefined, 1)}\n`);
+  }
+  const { golden, disk } = await restored(2);
+  const store = await opened(disk);
+  const partition = store.partition(3);
+  t.equal(await partition.digest(), golden.digest, 'reads back to the same state');
+  t.match(partition.meta, { channelCount: 3, deletedCount: 2, settings: { applyVersion: 2 } });
+  t.match(partition.deletedChannel('default', 'deleted'), { headSeq: 9, revision: 1 });
+  t.equal(await partition.channelByName('default', 'deleted'), undefined);
+  const channel = await partition.channelByName('default', 'used again');
+  t.match(channel, { baseSeq: 9, headSeq: 10, revision: 2 });
+  if (channel === undefined) return;
+  const range = { fromSeq: 1, toSeq: 90, reverse: false, maxEvents: 100, maxBytes: 1e9 };
+  t.match((await partition.events(channel, range)).map(plain), [{ seq: 10 }]);
+  t.equal(await partition.seqOfMessageId(channel.id, 'long-1'), 10);
+  const query = {
+    tenant: 'default',
+    prefix: '',
+    order: 'name',
+    after: undefined,
+    limit: 9,
+    scanMax: 9,
+  } as const;
+  const names = async (filter: Partial<FindQuery>) =>
+    (await partition.findChannels({ ...query, ...filter })).map(({ name }) => name);
+  t.same(await names({ label: ['color', 'grün'] }), ['described', 'used again']);
+  t.same(await names({ participant: 'p2' }), ['used again']);
+  await store.close();
+  const today = await build(2);
+  t.equal(today.digest, golden.digest);
+  sameRows(t, golden, today.disk, [...plainKinds, RowKind.ended, RowKind.term]);
+});
+
+const plainKinds: number[] = [
+  RowKind.channel,
+  RowKind.channelName,
+  RowKind.producer,
+  RowKind.keyRun,
+  RowKind.messageIdRun,
+];
+
+t.test('the database of format 1', async (t) => {
+  const file = fileOf(1);
+  if (process.env.GOLDEN === 'write-1') {
+    const { disk, digest } = await build(1);
     const rows = [...disk.rows.map]
       .map(([key, value]): [string, string] => [
         Buffer.from(key, 'latin1').toString('hex'),
@@ -77,17 +191,23 @@ t.test('the database of format 1', async (t) => {
     const texts: Golden['texts'] = ['text 0 ', `text 89 ${'and so on '.repeat(89)}`];
     await writeFile(file, `${JSON.stringify({ digest, texts, rows }, undefined, 1)}\n`);
   }
-  const golden = JSON.parse(await readFile(file, 'utf8')) as Golden;
-  const disk = simDisk();
-  disk.rows.apply(
-    golden.rows.map(([key, value]) => [
-      Buffer.from(key, 'hex').toString('latin1'),
-      Buffer.from(value, 'hex'),
-    ]),
-  );
+  const { golden, disk } = await restored(1);
   const store = await opened(disk);
   const partition = store.partition(3);
   t.equal(await partition.digest(), golden.digest, 'reads back to the same state');
+  const query = {
+    tenant: 'default',
+    prefix: '',
+    order: 'activity',
+    after: undefined,
+    limit: 9,
+    scanMax: 9,
+  } as const;
+  const find = async () =>
+    (await partition.findChannels({ ...query, label: ['color', 'grün'], participant: 'p1' })).map(
+      (c) => c.name,
+    );
+  t.same(await find(), ['described'], 'found without the index, which there was none then');
   t.equal(Buffer.from(store.getFact('peer 2') ?? []).toString(), 'store-2');
   const channel = await partition.channelByName('default', 'a room');
   t.equal(channel?.headSeq, 90);
@@ -106,21 +226,15 @@ t.test('the database of format 1', async (t) => {
   });
   t.equal(await partition.seqOfMessageId(channel.id, 'id-44'), 45);
   t.equal(partition.key(channel.id, 'key-44')?.seq, 45);
+  // The next checkpoint makes the index; the digest compares it with the channels.
+  applyTo(partition, madeEntry([madeAppend('described', ['x'])]));
+  await partition.checkpoint();
+  t.same(await find(), ['described']);
+  t.equal([...disk.rows.map.keys()].filter((key) => key.charCodeAt(0) === RowKind.term).length, 2);
+  await partition.digest();
   await store.close();
 
-  // What compression does not touch is written today as it was then.
-  const { disk: today, digest } = await build();
+  const { disk: today, digest } = await build(1);
   t.equal(digest, golden.digest);
-  const plainKinds: number[] = [
-    RowKind.channel,
-    RowKind.channelName,
-    RowKind.producer,
-    RowKind.keyRun,
-    RowKind.messageIdRun,
-  ];
-  for (const [key, value] of golden.rows) {
-    if (!plainKinds.includes(Number.parseInt(key.slice(0, 2), 16))) continue;
-    const now = today.rows.map.get(Buffer.from(key, 'hex').toString('latin1'));
-    t.equal(now && Buffer.from(now).toString('hex'), value, `row ${key.slice(0, 20)}`);
-  }
+  sameRows(t, golden, today, plainKinds);
 });

@@ -4,7 +4,8 @@ import type { Clock, Random } from '../../src/common/env.js';
 import { HansardError, type Reason } from '../../src/common/errors.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { applyEntry } from '../../src/conversation/apply.js';
-import type { StoredEvent } from '../../src/conversation/types.js';
+import { defaultSettings } from '../../src/conversation/settings.js';
+import type { ReplicatedSettings, StoredEvent } from '../../src/conversation/types.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import type { PartitionStore, Store } from '../../src/store/types.js';
 import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
@@ -67,12 +68,18 @@ export function handleOf(disk: SimKvDisk): SimKv {
   return disk.handle;
 }
 
-export async function formatted(disk: SimKvDisk, partitions = [0], blockBytes = 512): Promise<SimKvDisk> {
+export async function formatted(
+  disk: SimKvDisk,
+  partitions = [0],
+  blockBytes = 512,
+  settings: Partial<ReplicatedSettings> = {},
+): Promise<SimKvDisk> {
   const kv = handleOf(disk);
   await formatStore({
     kv,
     ...ids,
     blockBytes,
+    settings: { ...defaultSettings, ...settings },
     partitions: partitions.map((partition) => ({ partition, confState })),
   });
   await kv.close();

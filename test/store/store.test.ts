@@ -5,11 +5,15 @@ import type { AppendInput } from '../../src/conversation/append-command.js';
 import { applyEntry } from '../../src/conversation/apply.js';
 import {
   encodeCreateChannel,
+  encodeDeleteChannel,
   encodeExpireProducers,
   encodeOpenProducer,
+  encodeUpdateChannel,
 } from '../../src/conversation/command.js';
 import type { ChannelState } from '../../src/conversation/types.js';
+import type { FindQuery } from '../../src/store/find-channels.js';
 import { RowKind } from '../../src/store/keys.js';
+import { matches } from '../../src/store/terms.js';
 import type { PartitionStore } from '../../src/store/types.js';
 import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
 import { ModelState } from '../conversation/model-state.js';
@@ -63,6 +67,28 @@ class Pair {
     for (const producer of this.model.producers.values()) {
       assert.deepStrictEqual(this.store.producer(producer.id), producer, `producer ${producer.id}`);
     }
+    for (const [place, kept] of this.model.deleted) {
+      const name = place.slice('default/'.length);
+      assert.equal(await this.store.channelByName('default', name), undefined);
+      assert.deepStrictEqual(this.store.deletedChannel('default', name), kept, `what is kept of ${name}`);
+    }
+    for (const filter of filters) {
+      for (const order of ['name', 'activity'] as const) {
+        const found = await this.find({ ...filter, order });
+        assert.deepStrictEqual(found, this.#expected(filter, order), `${JSON.stringify(filter)} by ${order}`);
+        // In pages of two.
+        const paged: string[] = [];
+        let after: FindQuery['after'];
+        for (;;) {
+          const page = await this.store.findChannels({ ...everyChannel, ...filter, order, after, limit: 2 });
+          paged.push(...page.map((channel) => channel.name));
+          const last = page.at(-1);
+          if (page.length < 2 || last === undefined) break;
+          after = { timeUs: last.activityTimeUs, name: last.name };
+        }
+        assert.deepStrictEqual(paged, found, 'the same in pages');
+      }
+    }
     const names = await this.store.listChannels({
       tenant: 'default',
       prefix: '',
@@ -77,7 +103,41 @@ class Pair {
         .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))),
     );
   }
+
+  async find(query: Partial<FindQuery>): Promise<string[]> {
+    return (await this.store.findChannels({ ...everyChannel, ...query })).map((channel) => channel.name);
+  }
+
+  #expected(
+    filter: Pick<FindQuery, 'label' | 'participant' | 'prefix'>,
+    order: 'name' | 'activity',
+  ): string[] {
+    const bytewise = (a: string, b: string) => Buffer.compare(Buffer.from(a), Buffer.from(b));
+    return [...this.model.channels.values()]
+      .filter((c) => c.tenant === 'default' && c.name.startsWith(filter.prefix) && matches(c, filter))
+      .sort(
+        (a, b) => (order === 'name' ? 0 : b.activityTimeUs - a.activityTimeUs) || bytewise(a.name, b.name),
+      )
+      .map((channel) => channel.name);
+  }
 }
+
+const everyChannel: FindQuery = {
+  tenant: 'default',
+  prefix: '',
+  order: 'name',
+  after: undefined,
+  limit: 1e6,
+  scanMax: 1e6,
+};
+const filters: Pick<FindQuery, 'label' | 'participant' | 'prefix'>[] = [
+  { prefix: '' },
+  { prefix: 'channel 1' },
+  { prefix: '', label: ['a', 'b'] },
+  { prefix: 'channel', label: ['a', 'c'] },
+  { prefix: '', participant: 'p' },
+  { prefix: 'channel ', participant: 'q', label: ['a', 'b'] },
+];
 
 function answerOf(answer: unknown): unknown {
   return JSON.parse(JSON.stringify(answer));
@@ -145,6 +205,19 @@ const step = fc.oneof(
     }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('create' as const), channel: fc.nat(8) }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ do: fc.constant('delete' as const), channel: fc.nat(5), again: fc.boolean() }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant('update' as const),
+      channel: fc.nat(8),
+      label: fc.constantFrom('', 'b', 'c'),
+      participants: fc.array(fc.constantFrom('p', 'q'), { maxLength: 2 }),
+    }),
+  },
   { weight: 1, arbitrary: fc.constant({ do: 'expire' as const }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('age' as const), hours: fc.constantFrom(1, 30, 49) }) },
   { weight: 3, arbitrary: fc.constant({ do: 'checkpoint' as const }) },
@@ -199,6 +272,24 @@ class Run {
             participants: [{ id: 'p', displayName: 'P', role: 'user' }],
             requestId: `request ${this.#random++}`,
           } as never),
+        ]);
+        return;
+      case 'delete': {
+        const named = { tenant: 'default', channel: `channel ${what.channel} ü` };
+        const deletion = encodeDeleteChannel({ ...named, requestId: '', allowMissing: false });
+        // Deleted and there again within one entry, too.
+        pair.apply(what.again ? [deletion, madeAppend(named.channel, ['again']), deletion] : [deletion]);
+        return;
+      }
+      case 'update':
+        pair.apply([
+          encodeUpdateChannel({
+            tenant: 'default',
+            channel: `channel ${what.channel} ü`,
+            requestId: '',
+            labels: what.label === '' ? [] : [['a', what.label]],
+            participants: what.participants.map((id) => ({ id, displayName: '', role: '' })),
+          }),
         ]);
         return;
       case 'expire': {

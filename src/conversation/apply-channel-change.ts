@@ -1,0 +1,171 @@
+/**
+ * Changing a channel's own fields, and deleting channels. Both may be sent again:
+ * by request id, and a deletion also by the revision that it expects.
+ */
+import type { TimeUs } from '../common/ids.js';
+import { bodyDigest, checkNames, checkTexts, requestChannelId } from './apply-channel.js';
+import { liveKey } from './apply-keys.js';
+import type { DeleteChannelCommand, ExpectedRevision, UpdateChannelCommand } from './command.js';
+import { requestKey } from './names.js';
+import { refuse } from './refuse.js';
+import type {
+  ApplyState,
+  ChannelState,
+  CommandAnswer,
+  DeletedChannel,
+  KeyRecord,
+  Participant,
+  Refused,
+} from './types.js';
+
+type Change = UpdateChannelCommand | DeleteChannelCommand;
+
+export function updateChannel(
+  state: ApplyState,
+  bytes: Buffer,
+  command: UpdateChannelCommand,
+  commitTimeUs: TimeUs,
+): CommandAnswer {
+  const { tenant, channel: name } = command;
+  const problem = checkNames(tenant, name) ?? checkTexts(command);
+  if (problem !== undefined) return problem;
+  const channel = state.channel(tenant, name);
+  const digest = digestOf(bytes, command);
+  const first = firstRequest(state, command, digest);
+  if (first?.refused !== undefined) return first.refused;
+  if (first !== undefined && Number(channel?.id) !== first.record.seq) {
+    return refuse('CHANNEL_NOT_FOUND', 'the channel that this request changed is gone', { channel: name });
+  }
+  if (channel === undefined) return notFound(name);
+  if (first === undefined) {
+    if (!isExpected(channel, command.expected)) return stale(channel);
+    change(state, channel, command, commitTimeUs);
+    keepRequest(state, command, digest, channel.id, commitTimeUs);
+  }
+  // A copy: the answer is encoded later, when the channel may have gone on.
+  return { kind: 'channel', channel: { ...channel } };
+}
+
+export function deleteChannel(
+  state: ApplyState,
+  bytes: Buffer,
+  command: DeleteChannelCommand,
+  commitTimeUs: TimeUs,
+): CommandAnswer {
+  const { tenant, channel: name, expected, allowMissing } = command;
+  const problem = checkNames(tenant, name) ?? checkTexts(command);
+  if (problem !== undefined) return problem;
+  const channel = state.channel(tenant, name);
+  const digest = digestOf(bytes, command);
+  const first = firstRequest(state, command, digest);
+  if (first?.refused !== undefined) return first.refused;
+  const deleted = state.deletedChannel(tenant, name);
+  // Whoever has the name now: what this request was for is done.
+  if (first !== undefined) return { kind: 'deleted', headSeq: deleted?.headSeq ?? channel?.baseSeq ?? 0 };
+  if (channel === undefined) {
+    const isRepeat = deleted !== undefined && expected !== undefined && isExpected(deleted, expected);
+    if (isRepeat || allowMissing) return { kind: 'deleted', headSeq: deleted?.headSeq ?? 0 };
+    return notFound(name);
+  }
+  if (!isExpected(channel, expected)) return stale(channel);
+  keepRequest(state, command, digest, channel.id, commitTimeUs);
+  const { headSeq } = channel;
+  state.deleteChannel(channel);
+  state.meta.channelCount--;
+  state.meta.deletedCount++;
+  return { kind: 'deleted', headSeq };
+}
+
+/** Sets what the command has; where all of it is so already, the revision stays. */
+function change(
+  state: ApplyState,
+  channel: ChannelState,
+  command: UpdateChannelCommand,
+  commitTimeUs: TimeUs,
+): void {
+  const { title = channel.title, labels = channel.labels, participants = channel.participants } = command;
+  const channelClass = command.class ?? channel.class;
+  const isSame =
+    title === channel.title &&
+    channelClass === channel.class &&
+    sameLabels(labels, channel.labels) &&
+    sameParticipants(participants, channel.participants);
+  if (isSame) return;
+  channel.title = title;
+  channel.class = channelClass;
+  channel.labels = labels.map(([label, value]) => [label, value]);
+  channel.participants = participants.map((participant) => ({ ...participant }));
+  channel.updateTimeUs = commitTimeUs;
+  channel.revision++;
+  state.putChannel(channel);
+}
+
+function sameLabels(
+  a: readonly (readonly [string, string])[],
+  b: readonly (readonly [string, string])[],
+): boolean {
+  return a.length === b.length && a.every(([name, value], i) => name === b[i]?.[0] && value === b[i]?.[1]);
+}
+
+function sameParticipants(a: readonly Readonly<Participant>[], b: readonly Readonly<Participant>[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every(({ id, displayName, role }, i) => {
+      const other = b[i];
+      return id === other?.id && displayName === other.displayName && role === other.role;
+    })
+  );
+}
+
+/** The kind of the command is part of it: a request id says one thing for ever. */
+function digestOf(bytes: Buffer, command: Change): Uint8Array {
+  const kind = Buffer.from(`${command.kind}\0`);
+  return bodyDigest(Buffer.concat([kind, bytes.subarray(command.bodyOffset, command.bodyEnd)]));
+}
+
+/** Undefined: the request id is new, or there is none. */
+function firstRequest(
+  state: ApplyState,
+  { tenant, requestId }: Change,
+  digest: Uint8Array,
+): { record: KeyRecord; refused?: Refused } | undefined {
+  if (requestId === '') return undefined;
+  const record = liveKey(state, requestChannelId, requestKey(tenant, requestId));
+  if (record === undefined) return undefined;
+  if (Buffer.compare(record.contentDigest, digest) === 0) return { record };
+  const refused = refuse('DUPLICATE_KEY_DIFFERENT_CONTENT', 'the request_id was used with another request', {
+    field: 'request_id',
+  });
+  return { record, refused };
+}
+
+function keepRequest(
+  state: ApplyState,
+  { tenant, requestId }: Change,
+  contentDigest: Uint8Array,
+  channelId: number,
+  commitTimeUs: TimeUs,
+): void {
+  if (requestId === '') return;
+  state.putKey(requestChannelId, requestKey(tenant, requestId), {
+    seq: channelId,
+    contentDigest,
+    commitTimeUs,
+  });
+}
+
+function isExpected(channel: ChannelState | DeletedChannel, expected: ExpectedRevision | undefined): boolean {
+  return expected === undefined || (channel.uid === expected.uid && channel.revision === expected.revision);
+}
+
+function notFound(name: string): Refused {
+  return refuse('CHANNEL_NOT_FOUND', 'there is no channel of that name', { channel: name });
+}
+
+function stale(channel: ChannelState): Refused {
+  return refuse('CONDITION_FAILED', 'the channel has changed since the etag was made', {
+    condition: 'etag',
+    uid: channel.uid,
+    revision: channel.revision,
+  });
+}
