@@ -248,9 +248,9 @@ export function channelNotFound({ tenant, channel }: ChannelPlace): HansardError
   });
 }
 
-/** First event that the channel can have. In this version no name is used again, so all begin with 1. */
-function firstSeqOf(_channel: ChannelState): Seq {
-  return 1;
+/** First event that the channel can have: a name that is used again goes on behind its deleted head. */
+function firstSeqOf(channel: ChannelState): Seq {
+  return channel.baseSeq + 1;
 }
 
 function turn(): Promise<void> {
