@@ -32,6 +32,7 @@ import {
   readJson,
   readRecord,
   removeFile,
+  signal,
   spawnDetached,
   stateOf,
   stopProcess,
@@ -57,6 +58,12 @@ export interface UpOptions {
   /** Further arguments of every node's `start`. */
   readonly startArgs?: readonly string[];
   readonly timeoutMs?: number;
+  /** Ends a start that is under way with SHUTTING_DOWN; what runs by then stays up. */
+  readonly signal?: AbortSignal;
+  /** The folder was just made, and is not `ready` yet: what must follow a first start is written down here. */
+  readonly onMade?: () => void;
+  /** Under the folder's lock, before the first process: may refuse by throwing. */
+  readonly beforeStart?: () => void;
 }
 
 export interface NodeStatus extends LaunchedNode {
@@ -88,6 +95,8 @@ export async function clusterUp(options: UpOptions, hooks: LauncherHooks): Promi
   makeFolder(dir);
   return await withLock(dir, async () => {
     const nodes = await prepare(dir, options, hooks);
+    options.beforeStart?.();
+    requireGoingOn(options.signal);
     const down = nodes.filter((node) => stateOf(readRecord(node.recordFile)) !== 'running');
     for (const node of down) {
       const stale = readRecord(node.recordFile);
@@ -97,7 +106,7 @@ export async function clusterUp(options: UpOptions, hooks: LauncherHooks): Promi
     }
     await Promise.all(down.map(requireFreePorts));
     for (const node of down) startNode(node, options, hooks);
-    await waitReady(nodes, options.timeoutMs ?? launcherDefaults.readyTimeoutMs);
+    await waitReady(nodes, options.timeoutMs ?? launcherDefaults.readyTimeoutMs, options.signal);
     return await Promise.all(nodes.map(statusOf));
   });
 }
@@ -124,6 +133,14 @@ export async function clusterDown(
       }),
     ),
   );
+}
+
+/** SIGKILL to what still runs: loses nothing that was acknowledged, and a `down` that waits returns. */
+export function clusterKill(dir: string): void {
+  for (const node of requireCluster(dir)) {
+    const record = readRecord(node.recordFile);
+    if (record !== undefined) signal(record, 'SIGKILL');
+  }
 }
 
 export async function clusterStatus(dir: string): Promise<NodeStatus[]> {
@@ -188,8 +205,11 @@ async function format(
   // `formatting` is on disk before the first folder, `ready` before the first start.
   writeJson(stateFileOf(dir), state);
   writeFileSync(clusterFileOf(dir), clusterToml(state, nodes));
-  for (const node of nodes)
+  for (const node of nodes) {
+    requireGoingOn(options.signal);
     await hooks.initNode({ dir: node.dir, clusterFile: clusterFileOf(dir), nodeId: node.nodeId });
+  }
+  options.onMade?.();
   writeJson(stateFileOf(dir), { ...state, state: 'ready' });
   return nodes;
 }
@@ -216,9 +236,14 @@ function startNode(node: LaunchedNode, options: UpOptions, hooks: LauncherHooks)
 }
 
 /** Every node answers /readyz with 200, and none has ended. */
-async function waitReady(nodes: readonly LaunchedNode[], timeoutMs: number): Promise<void> {
+async function waitReady(
+  nodes: readonly LaunchedNode[],
+  timeoutMs: number,
+  stop: AbortSignal | undefined,
+): Promise<void> {
   const until = performance.now() + timeoutMs;
   for (;;) {
+    requireGoingOn(stop);
     const states = await Promise.all(nodes.map(statusOf));
     if (states.every((state) => state.ready)) return;
     const ended = states.find((state) => state.process !== 'running');
@@ -237,6 +262,10 @@ async function waitReady(nodes: readonly LaunchedNode[], timeoutMs: number): Pro
     }
     await new Promise((done) => setTimeout(done, 100));
   }
+}
+
+function requireGoingOn(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new HansardError('SHUTTING_DOWN', 'the start was interrupted');
 }
 
 async function statusOf(node: LaunchedNode): Promise<NodeStatus> {
@@ -402,7 +431,7 @@ function isAlive(pid: number): boolean {
 }
 
 /** What the node said last before it ended: one line for people. */
-function lastError(logFile: string): string {
+export function lastError(logFile: string): string {
   let text: string;
   try {
     text = readFileSync(logFile, 'utf8').slice(-16_384);

@@ -29,6 +29,11 @@ export const stateFileOf = (dir: string): string => join(resolve(dir), 'cluster.
 export const clusterFileOf = (dir: string): string => join(resolve(dir), 'cluster.toml');
 export const lockFileOf = (dir: string): string => join(resolve(dir), 'launcher.lock');
 
+/** The process that shows a cluster in the foreground (`hansard cluster run`). */
+export const foregroundFileOf = (dir: string): string => join(resolve(dir), 'run', 'foreground.json');
+/** There from the making of a cluster until its sample is loaded, so that a loading that was cut off goes on. */
+export const samplePendingOf = (dir: string): string => join(resolve(dir), 'sample-pending');
+
 /**
  * Consecutive ports from the base: first all nodes' client ports, then their
  * peer ports, then their HTTP ports.

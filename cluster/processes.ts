@@ -56,6 +56,16 @@ export function spawnDetached(
   }
 }
 
+/** Of this very process, for those that come after it. */
+export function recordOfSelf(): ProcessRecord {
+  return {
+    pid: process.pid,
+    startTime: startTimeOf(process.pid) ?? '',
+    command: process.argv,
+    startedAt: new Date().toISOString(),
+  };
+}
+
 export function readRecord(recordFile: string): ProcessRecord | undefined {
   const value = readJson(recordFile) as Partial<ProcessRecord> | undefined;
   if (value === undefined || typeof value.pid !== 'number' || typeof value.startTime !== 'string')

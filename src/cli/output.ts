@@ -74,9 +74,11 @@ export class Output {
     else this.stderr.write(`${this.errorColors.yellow('warning:')} ${text}\n`);
   }
 
-  /** What happened, the reason, what to do. */
-  error(error: unknown): void {
-    this.stderr.write(this.isJson ? `${stringify(errorAsJson(error))}\n` : this.#errorText(error));
+  /** What happened, the reason, what to do: `cure` where the command knows better than the catalogue. */
+  error(error: unknown, cure?: string): void {
+    this.stderr.write(
+      this.isJson ? `${stringify(errorAsJson(error, cure))}\n` : this.#errorText(error, cure),
+    );
   }
 
   /** Wrong usage, as JSON: the command line's own errors have no reason of the catalogue. */
@@ -86,14 +88,14 @@ export class Output {
     this.stderr.write(`${JSON.stringify({ error })}\n`);
   }
 
-  #errorText(error: unknown): string {
+  #errorText(error: unknown, better: string | undefined): string {
     const c = this.errorColors;
     const lines = (what: string, reason: string, cure: string) =>
       `${c.red('error:')} ${printable(what)} ${c.dim(`(${reason})`)}\n${c.bold('cure:')}  ${cure}\n`;
     if (error instanceof HansardError)
-      return lines(error.message + fieldsText(error), error.reason, reasons[error.reason].cure);
+      return lines(error.message + fieldsText(error), error.reason, better ?? reasons[error.reason].cure);
     const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    return lines(what, 'INTERNAL', reasons.INTERNAL.cure);
+    return lines(what, 'INTERNAL', better ?? reasons.INTERNAL.cure);
   }
 }
 
@@ -114,7 +116,7 @@ function fieldsText(error: HansardError): string {
   return more.length === 0 ? '' : `; ${more.map(([name, value]) => `${name} ${value}`).join(', ')}`;
 }
 
-export function errorAsJson(error: unknown): unknown {
+export function errorAsJson(error: unknown, cure?: string): unknown {
   const known =
     error instanceof HansardError
       ? error
@@ -126,7 +128,7 @@ export function errorAsJson(error: unknown): unknown {
       message: known.message,
       fields: known.fields,
       cause: info.cause,
-      cure: info.cure,
+      cure: cure ?? info.cure,
       retry: info.retry,
       ...(known.retryDelayMs === undefined ? {} : { retry_delay_ms: known.retryDelayMs }),
     },

@@ -61,7 +61,7 @@ function buildProgram(env: Readonly<Record<string, string | undefined>>, runner:
     });
   };
   addServer(program, on);
-  addCluster(program, on);
+  addCluster(program, on, env);
   addData(program, on, env);
   program.addHelpText(
     'after',
@@ -140,7 +140,7 @@ function settingOption(name: SettingName): Option {
   return new Option(`${flagOf(name)} <${value[info.kind]}>`, `${info.reason}${shown}`);
 }
 
-function addCluster(program: Command, on: On): void {
+function addCluster(program: Command, on: On, env: Readonly<Record<string, string | undefined>>): void {
   const cluster = program.command('cluster').description('A cluster of several nodes on this machine.');
   const dir = ['--dir <folder>', 'where the cluster lives: data, logs, pids', './hansard-data'] as const;
   const up = cluster
@@ -172,6 +172,23 @@ function addCluster(program: Command, on: On): void {
       ['hansard cluster up --dir ./small --nodes 1 --base-port 5000', ''],
     ]),
   );
+  const run = cluster
+    .command('run')
+    .description(
+      'The same in the foreground, with a sample in a new folder; Ctrl-C stops it. `npm start` is this.',
+    )
+    .option('--dir <folder>', 'where the cluster lives (HANSARD_DIR)', env.HANSARD_DIR || './data')
+    .option('--nodes <number>', 'how many (default 3, or as made)', wholeNumber(1, 9))
+    .option(
+      '--base-port <port>',
+      "first node's client port; the others follow (default 4650, or as made)",
+      wholeNumber(1024, 65_500),
+    )
+    .option('--partitions <number>', 'fixed when the cluster is made (default 64)', wholeNumber(1, 65_536))
+    .option('--timeout <seconds>', 'how long to wait until ready', wholeNumber(1, 3600))
+    .option('--no-sample', 'load no sample into a new cluster');
+  on(run, async () => (await import('./commands/cluster-run.js')).run);
+  run.addHelpText('after', examples([['hansard cluster run --dir ./data', '']]));
   const down = cluster
     .command('down')
     .description('Stop the nodes; data stays.')

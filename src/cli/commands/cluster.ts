@@ -71,7 +71,7 @@ export async function status({ output, options }: ActionContext<DirOptions>): Pr
   return allReady ? ExitCode.ok : ExitCode.unreachable;
 }
 
-function showNodes(output: Output, nodes: readonly NodeStatus[]): void {
+export function showNodes(output: Output, nodes: readonly NodeStatus[]): void {
   const c = output.colors;
   output.table(
     [
@@ -99,7 +99,7 @@ function showNodes(output: Output, nodes: readonly NodeStatus[]): void {
   );
 }
 
-function nodeJson(node: NodeStatus): Record<string, unknown> {
+export function nodeJson(node: NodeStatus): Record<string, unknown> {
   return {
     node: node.nodeId,
     pid: node.process === 'running' ? (node.pid ?? null) : null,
