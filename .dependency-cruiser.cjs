@@ -11,6 +11,7 @@ const may = {
   node: ['common', 'raft', 'wal', 'conversation', 'store', 'partition', 'transport'],
   api: ['common', 'conversation', 'node', 'partition', 'store'],
   client: ['common'],
+  embedded: ['common', 'client', 'api', 'node'],
   cli: ['common', 'client', 'api', 'node', 'cluster'],
 };
 const forbidden = Object.entries(may).map(([folder, allowed]) => ({

@@ -1,2 +1,1 @@
-/** As in package.json; a test holds the two together. */
-export const version = '0.1.0';
+export { version } from '../common/version.js';

@@ -79,6 +79,8 @@ export interface RunningNode {
   readonly transport: Transport;
   /** Hands leadership away, seals, releases the folder. */
   stop(): Promise<void>;
+  /** Ends as after a crash: nothing is handed away or sealed; the folder is released. */
+  halt(): Promise<void>;
 }
 
 /** Opens and starts; resolves once peers may dial. Elections follow by themselves. */
@@ -188,6 +190,9 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     async stop() {
       await running.drain();
       await running.stop().finally(() => watchdog.stop());
+    },
+    async halt() {
+      await running.stop({ seal: false }).finally(() => watchdog.stop());
     },
   };
 }
