@@ -46,6 +46,9 @@ export type Ignored = Map<string, number>;
 type Fields = Readonly<Record<string, unknown>>;
 type Bad = (problem: string) => never;
 
+/** JSON only makes longer: the content of a line below this is below a message's limit. */
+const surelySmallBytes = limits.messageBytes - 1024;
+
 const writer = new BackWriter();
 const utf8 = new TextDecoder('utf-8', { fatal: true });
 const roles: ReadonlySet<string> = new Set(['user', 'assistant', 'system', 'tool', 'developer', 'other']);
@@ -114,17 +117,28 @@ export function parseLine(line: Line, options: ParseOptions): ImportedMessage | 
       : plainContent(fields, text, bad)),
   };
   if (exported !== undefined) checkContent(message, exported, bad);
+  if (line.bytes.length > surelySmallBytes) checkSize(message, exported?.batchPosition ?? 0, bad);
   return { line: line.number, channel, message, sizeBytes: line.bytes.length, exported };
+}
+
+/** The cluster would refuse it in the midst of the import, and every rerun would end there again. */
+function checkSize(message: NewMessage, batchPosition: number, bad: Bad): void {
+  const { length } = contentOf(message, batchPosition);
+  if (length > limits.messageBytes)
+    bad(`the message has ${length} bytes, at most ${limits.messageBytes} are allowed`);
+}
+
+/** Valid until the next one. */
+function contentOf(message: NewMessage, batchPosition: number): Uint8Array {
+  if (message.contentBytes !== undefined) return message.contentBytes;
+  writer.reset();
+  writeContent(writer, message, batchPosition);
+  return writer.view();
 }
 
 /** What will be sent must be what was exported: a file that was touched is told before anything is stored. */
 function checkContent(message: NewMessage, exported: ExportedPlace, bad: Bad): void {
-  let bytes = message.contentBytes;
-  if (bytes === undefined) {
-    writer.reset();
-    writeContent(writer, message, exported.batchPosition);
-    bytes = writer.view();
-  }
+  const bytes = contentOf(message, exported.batchPosition);
   if (xxh64(bytes).toString(16).padStart(16, '0') !== exported.checksum)
     bad('the content does not match content_xxh64: the line was changed since its export');
 }

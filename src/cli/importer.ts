@@ -7,7 +7,7 @@
 import type { AppendCondition } from '../client/requests.js';
 import type { NewMessage } from '../client/types.js';
 import { HansardError, type Reason } from '../common/errors.js';
-import { BadLine, type ImportedMessage } from './import-line.js';
+import type { ImportedMessage } from './import-line.js';
 
 export const importLimits = Object.freeze({
   /** Messages of one append: what a frame of 64 gives in throughput is reached well before. */
@@ -234,9 +234,6 @@ class Lane {
     const done: Batch[] = [];
     if (this.#batch !== undefined && startsNew(this.#batch, imported)) done.push(this.take() as Batch);
     this.#batch ??= { channel: imported.channel, messages: [], firstCounter: this.#nextCounter, bytes: 0 };
-    const position = imported.exported?.batchPosition ?? 0;
-    if (imported.exported !== undefined && position !== this.#batch.messages.length)
-      throw new BadLine(imported.line, `batch_position ${position} does not follow the line before it`);
     this.#batch.messages.push(imported);
     this.#batch.bytes += imported.sizeBytes;
     this.#nextCounter++;
@@ -268,7 +265,9 @@ function isAlone(imported: ImportedMessage): boolean {
 function startsNew(batch: Batch, next: ImportedMessage): boolean {
   if (batch.channel !== next.channel) return true;
   // An export is loaded in the very appends that it was made of: references inside a batch count on it.
-  if (next.exported !== undefined) return next.exported.batchPosition === 0;
+  // Where a place is missing, its message was a repeat by key and is not there; such batches hold no
+  // references to places. A line that was lost is told by the append condition.
+  if (next.exported !== undefined) return next.exported.batchPosition !== batch.messages.length;
   return (
     isAlone(next) ||
     batch.messages.length >= importLimits.batchMessages ||

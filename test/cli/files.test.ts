@@ -157,6 +157,8 @@ t.test('bad lines say what is wrong', async (t) => {
     [{ channel: 'c', text: 't', metadata: { x: 'y'.repeat(17_000) } }, /metadata is longer/],
     [{ channel: 'c', text: 't', key: 'k'.repeat(129) }, /key is longer/],
     [{ channel: 'c', text: 't'.repeat(1024 * 1024 + 1) }, /text is longer/],
+    // Each text within its limit, both together not within a message's.
+    [{ channel: 'c', text: 't'.repeat(1024 * 1024) }, /the message has 1048590 bytes, at most 1048576/],
     [{ channel: 'c', text: 't', seq: 1, content_xxh64: '0'.repeat(16) }, /--exported/],
   ];
   for (const [value, problem] of cases) t.match(problemOf(value), problem);

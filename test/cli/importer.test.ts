@@ -165,6 +165,25 @@ t.test('an export is loaded in its own appends, with its seqs, into empty channe
   occupied.channels.set('c', [{ text: 'old' }]);
   const refused = await run(occupied, list);
   t.match(refused.failure, { reason: 'CONDITION_FAILED', message: /line 1: channel c .* empty/ });
-  const torn = await run(new FakeCluster(), list.slice(2));
-  t.match(String(torn.failure), /batch_position 1 does not follow/);
+  for (const missing of [0, 1, 2, 3, 4]) {
+    const torn = await run(new FakeCluster(), list.toSpliced(missing, 1));
+    t.match(torn.failure, { reason: 'CONDITION_FAILED' }, `without line ${missing + 1}`);
+  }
+});
+
+t.test('an export of appends that were repeats by key in part is loaded with its seqs', async (t) => {
+  const cluster = new FakeCluster();
+  // One whole append, then five of which only these places were new.
+  const places = [0, 1, 2, 1, 0, 2, 1, 2];
+  const list: ImportedMessage[] = places.map((batchPosition, i) => ({
+    line: i + 1,
+    channel: 'c',
+    message: { text: String(i) },
+    sizeBytes: 10,
+    exported: { seq: i + 1, checksum: '0'.repeat(16), batchPosition },
+  }));
+  const { failure } = await run(cluster, list);
+  t.equal(failure, undefined);
+  t.same(texts(cluster), expected(list));
+  t.same(cluster.batches, [3, 1, 1, 3]);
 });
