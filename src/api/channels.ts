@@ -1,4 +1,5 @@
 /** hansard.v1.ChannelService. */
+import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import { affinityOf } from '../common/partitioning.js';
@@ -48,35 +49,39 @@ interface ListChannelsRequest {
   page_size: number;
   page_token: string;
   read: ReadOptionsMessage | null;
+  partitions: number[];
+}
+
+/** hansard.v1.ListChannelsResponse, of which only the names are looked into. */
+interface ListedChannels {
+  channels: { name: string }[];
+  next_page_token: string;
 }
 
 /** Rows that are fetched from a partition at once, at least: most pages need few from each. */
 const rowsAtOnceMin = 8;
 
 function listChannels(services: Services): Handler {
-  const { node, codecs, reads, tokens } = services;
+  const { node, codecs, reads, router, tokens } = services;
   const decode = codecs.decoder<ListChannelsRequest>('hansard.v1.ListChannelsRequest');
   const encode = codecs.encoder('hansard.v1.ListChannelsResponse');
+  const encodeRequest = codecs.encoder('hansard.v1.ListChannelsRequest');
+  const decodeResponse = codecs.answerDecoder<ListedChannels>('hansard.v1.ListChannelsResponse');
   return async (context, request) => {
     const { tenant, prefix } = skimTenantAndPrefix(request);
-    const { page_size, page_token, read } = decode(request);
+    const { page_size, page_token, read, partitions: asked } = decode(request);
     if (page_size < 0) throw invalidArgument('page_size', 'must not be negative');
     const size =
       page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
-    const bound = JSON.stringify(['ListChannels', tenant, prefix]);
+    const bound = boundOf(tenant, prefix, asked);
     const after =
       page_token === '' ? undefined : tokens.openPage(bound, page_token, (reader) => reader.string());
     const plan = planRead(read, tokens);
-    const partitions = partitionsOf(services, tenant, prefix);
+    const partitions = partitionsOf(tenant, prefix, asked);
     const atOnce = Math.max(rowsAtOnceMin, Math.ceil((2 * size) / partitions.length) + 1);
     const sources = await Promise.all(
       partitions.map(async (partition) => {
-        const source = new NameSource(
-          partition,
-          await reads.barrier(context, partition, plan),
-          tenant,
-          prefix,
-        );
+        const source = new NameSource(await rowsOf(partition));
         await source.fetch(after, Math.min(atOnce, size + 1));
         return source;
       }),
@@ -84,33 +89,97 @@ function listChannels(services: Services): Handler {
     const { page, more } = await mergeByName(sources, size, atOnce);
     const last = page.at(-1);
     return encode({
-      channels: page.map(({ channel, partition }) => channelMessage(channel, partition)),
-      next_page_token:
-        more && last !== undefined ? tokens.page(bound, (writer) => writer.string(last.channel.name)) : '',
+      channels: page.map(({ message }) => message),
+      next_page_token: more && last !== undefined ? tokenAfter(bound, last.name) : '',
     });
+
+    async function rowsOf(partition: PartitionId): Promise<FetchRows> {
+      try {
+        return localRows(partition, await reads.barrier(context, partition, plan), tenant, prefix);
+      } catch (error) {
+        // No replica of the partition here: its leader lists it.
+        const elsewhere = error instanceof HansardError && error.reason === 'NOT_LEADER';
+        if (!elsewhere || context.origin === 'forward') throw error;
+        return (from, limit) => remoteRows(partition, from, limit, error);
+      }
+    }
+
+    async function remoteRows(
+      partition: PartitionId,
+      from: string | undefined,
+      limit: number,
+      notHere: HansardError,
+    ): Promise<FetchedRows> {
+      const ofOne = encodeRequest({
+        tenant,
+        prefix,
+        page_size: limit,
+        page_token: from === undefined ? '' : tokenAfter(boundOf(tenant, prefix, [partition]), from),
+        read,
+        partitions: [partition],
+      });
+      const answer = await router.atLeader(context, partition, ofOne, () => Promise.reject(notHere));
+      const { channels, next_page_token } = decodeResponse(answer);
+      const bytes = Math.ceil(answer.length / Math.max(1, channels.length));
+      const rows = channels.map((message) => ({ name: message.name, bytes, message }));
+      return { rows, more: next_page_token !== '' };
+    }
   };
 
-  function partitionsOf(of: Services, tenant: string, prefix: string): PartitionId[] {
+  function tokenAfter(bound: string, name: string): string {
+    return tokens.page(bound, (writer) => writer.string(name));
+  }
+
+  function partitionsOf(tenant: string, prefix: string, asked: readonly number[]): PartitionId[] {
+    if (asked.some((partition) => partition >= node.partitionCount))
+      throw invalidArgument('partitions', `partitions are 0 to ${node.partitionCount - 1}`);
+    if (asked.length > 0) return [...new Set(asked)];
     // A closed tag in the prefix is the tag of every name that begins with it.
-    if (affinityOf(prefix) !== prefix) return [of.node.partitionOf(tenant, prefix)];
+    if (affinityOf(prefix) !== prefix) return [node.partitionOf(tenant, prefix)];
     return Array.from({ length: node.partitionCount }, (_, partition) => partition);
   }
 }
 
+/** What a page token is bound to: it goes on only with the listing that gave it. */
+function boundOf(tenant: string, prefix: string, partitions: readonly number[]): string {
+  return JSON.stringify(['ListChannels', tenant, prefix, ...(partitions.length > 0 ? [partitions] : [])]);
+}
+
+interface ChannelRow {
+  readonly name: string;
+  /** About its encoded size. */
+  readonly bytes: number;
+  /** hansard.v1.Channel. */
+  readonly message: object;
+}
+interface FetchedRows {
+  readonly rows: readonly ChannelRow[];
+  readonly more: boolean;
+}
+/** The next rows of a partition after a name. */
+type FetchRows = (after: string | undefined, limit: number) => Promise<FetchedRows>;
+
+function localRows(partition: PartitionId, view: ReadView, tenant: string, prefix: string): FetchRows {
+  return async (after, limit) => {
+    const channels = await view.reader.listChannels({ tenant, prefix, after, limit });
+    const rows = channels.map((channel) => ({
+      name: channel.name,
+      bytes: weightOf(channel),
+      message: channelMessage(channel, partition),
+    }));
+    return { rows, more: rows.length === limit };
+  };
+}
+
 /** The channels of one partition, in order of names, fetched as they are needed. */
 class NameSource {
-  readonly #rows: ChannelState[] = [];
+  readonly #rows: ChannelRow[] = [];
   #next = 0;
   #more = true;
 
-  constructor(
-    readonly partition: PartitionId,
-    readonly view: ReadView,
-    readonly tenant: string,
-    readonly prefix: string,
-  ) {}
+  constructor(readonly rowsAfter: FetchRows) {}
 
-  get head(): ChannelState | undefined {
+  get head(): ChannelRow | undefined {
     return this.#rows[this.#next];
   }
 
@@ -125,16 +194,10 @@ class NameSource {
 
   async fetch(after: string | undefined, limit: number): Promise<void> {
     const from = after ?? this.#rows.at(-1)?.name;
-    const { tenant, prefix } = this;
-    const rows = await this.view.reader.listChannels({ tenant, prefix, after: from, limit });
-    this.#more = rows.length === limit;
+    const { rows, more } = await this.rowsAfter(from, limit);
+    this.#more = more;
     this.#rows.push(...rows);
   }
-}
-
-interface ChannelRow {
-  readonly channel: ChannelState;
-  readonly partition: PartitionId;
 }
 
 /** The first `count` channels of all sources, fewer where they are large; `more`: there are others behind them. */
@@ -153,9 +216,9 @@ async function mergeByName(
       if (first?.head === undefined || compareBytewise(source.head.name, first.head.name) < 0) first = source;
     }
     if (first?.head === undefined) return { page, more: false };
-    bytes += weightOf(first.head);
+    bytes += first.head.bytes;
     if (page.length === count || (page.length > 0 && bytes > limits.pageBytes)) return { page, more: true };
-    page.push({ channel: first.head, partition: first.partition });
+    page.push(first.head);
     first.take();
   }
 }

@@ -37,6 +37,12 @@ export class Codecs {
     };
   }
 
+  /** A decoder of what another node of the cluster has encoded: not checked. */
+  answerDecoder<T extends object>(name: string): (bytes: Uint8Array) => T {
+    const decode = this.#codec(name).deserialize;
+    return (bytes) => decode(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)) as T;
+  }
+
   encoder(name: string): Encode {
     return this.#codec(name).serialize;
   }

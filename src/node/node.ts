@@ -528,6 +528,9 @@ export class HansardNode implements NodeService {
     this.#unwilling.delete(peer);
     this.#clockWatch.forget(peer);
     if (kind === 'refused') this.#elections.peerGone(peer);
+    // Calls wait for the next leader to say so, instead of being sent to one that can't be reached.
+    for (const [partition, leader] of this.#foreignLeaders)
+      if (leader === peer) this.#foreignLeaders.delete(partition);
     if (kind === 'rejected' && reason.startsWith('REPLICA_LOST')) {
       // The peer knew this node with another store: what that one had promised is gone (design rule 12).
       this.#guard.fail(
