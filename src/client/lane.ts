@@ -24,14 +24,12 @@ import { Deque } from './deque.js';
 import type { Link } from './link.js';
 import { type EncodedAppend, encodeOpenProducer, methods } from './requests.js';
 import { type AppendResponse, readAppendResponse, readOpenProducerResponse } from './responses.js';
-import { backoffMs, closedError, type Router } from './router.js';
+import { closedError, type Router, suspectMs, waitMs } from './router.js';
 import type { Outcome } from './rpc-errors.js';
 
 /** One attempt may take this long; a stuck node costs no more than this. */
 const attemptTimeoutMs = 5_000;
 const openTimeoutMs = 5_000;
-/** An append unanswered for this long has the map read again: its leader may be stuck. */
-const suspectMs = 1_000;
 /** However long a server asks to wait. */
 const pauseMaxMs = 5_000;
 /** NOT_LEADER hints followed at once, before waiting. */
@@ -488,7 +486,7 @@ export class Lane {
     const now = performance.now();
     // The other appends that failed with it count as the same failure.
     if (now < this.#pausedUntilMs) return;
-    this.#pausedUntilMs = now + Math.min(delayMs ?? backoffMs(this.#failures), pauseMaxMs);
+    this.#pausedUntilMs = now + Math.min(waitMs(delayMs, this.#failures), pauseMaxMs);
     this.#failures++;
     this.#hints = 0;
   }

@@ -19,6 +19,10 @@ const avoidFailedMs = 300;
 const refreshSpacingMs = 100;
 /** A read or open is tried elsewhere after this long without an answer. */
 const attemptTimeoutMs = 2_000;
+/** A leader that gave no answer for this long has the map read again. */
+export const suspectMs = 1_000;
+/** A node that was asked for the map and gave no answer for this long is not waited for. */
+const silentMs = 300;
 const backoffFirstMs = 20;
 /** A new leader is found this soon after it is there; elections take a few hundred ms. */
 const backoffMaxMs = 250;
@@ -113,7 +117,9 @@ export class Router {
       const leftMs = deadlineMs - performance.now();
       if (leftMs <= 0 || this.#closed) throw this.#closed ? closedError() : (last ?? lateError(method));
       const link = this.routed(route, attempt);
-      const outcome = await attemptOn(link, method, body, Math.min(leftMs, attemptTimeoutMs), read);
+      const attempted = attemptOn(link, method, body, Math.min(leftMs, attemptTimeoutMs), read);
+      const outcome = await this.#unlessMoved(attempted, route, link);
+      if (outcome === undefined) continue;
       if (outcome.ok) return outcome.value;
       last = outcome.error;
       if (last.reason === 'NOT_LEADER' && route.partition !== undefined) {
@@ -125,10 +131,33 @@ export class Router {
       } else if (!outcome.inDoubt && reasons[last.reason].retry !== 'yes') throw last;
       else if (last.reason === 'INTERNAL') throw last;
       if (last.reason !== 'OVERLOADED' && method !== methods.getCluster) this.refresh();
-      await sleep(
-        Math.min(last.retryDelayMs ?? backoffMs(attempt), Math.max(0, deadlineMs - performance.now())),
-      );
+      await sleep(Math.min(waitMs(last.retryDelayMs, attempt), Math.max(0, deadlineMs - performance.now())));
     }
+  }
+
+  /**
+   * The attempt's outcome; undefined where it went to the leader, which has been
+   * silent for a while, and another leads by now. Elections take a second then,
+   * waiting for the attempt's end could take the caller's whole time.
+   */
+  async #unlessMoved<T>(
+    attempt: Promise<Attempt<T>>,
+    { partition }: Route,
+    link: Link,
+  ): Promise<Attempt<T> | undefined> {
+    const place = partition === undefined ? undefined : this.#places[partition];
+    if (partition === undefined || place?.leader !== link.address) return attempt;
+    let watch: NodeJS.Timeout | undefined;
+    const moved = new Promise<undefined>((resolve) => {
+      const look = (): void => {
+        const leader = this.#places[partition]?.leader;
+        if (leader !== undefined && leader !== link.address) return resolve(undefined);
+        this.refresh();
+        watch = setTimeout(look, refreshSpacingMs);
+      };
+      watch = setTimeout(look, suspectMs);
+    });
+    return Promise.race([attempt, moved]).finally(() => clearTimeout(watch));
   }
 
   /** Asks for the map in the background, not too often. */
@@ -185,22 +214,37 @@ export class Router {
     return this.#refreshing;
   }
 
-  /** One round over the nodes. */
-  async #readMap(): Promise<ClusterInfo | HansardError> {
-    let last: HansardError = closedError();
-    for (let i = 0; i < this.#addresses.length && !this.#closed; i++) {
-      const outcome = await attemptOn(
-        this.#anyLink(),
-        methods.getCluster,
-        none,
-        attemptTimeoutMs,
-        readClusterResponse,
-      );
-      if (outcome.ok) return outcome.value;
-      last = outcome.error;
-      this.#mapError = last;
-    }
-    return last;
+  /** One round over the nodes; where one is silent the next is asked beside it, and the first answer counts. */
+  #readMap(): Promise<ClusterInfo | HansardError> {
+    return new Promise((resolve) => {
+      let left = this.#addresses.length;
+      let open = 0;
+      let isOver = false;
+      let timer: NodeJS.Timeout | undefined;
+      const end = (result: ClusterInfo | HansardError): void => {
+        isOver = true;
+        clearTimeout(timer);
+        resolve(result);
+      };
+      const askNext = (): void => {
+        clearTimeout(timer);
+        if (isOver) return;
+        if (this.#closed) return end(closedError());
+        if (left === 0) return open === 0 ? end(this.#mapError) : undefined;
+        left--;
+        open++;
+        timer = setTimeout(askNext, silentMs);
+        void attemptOn(this.#anyLink(), methods.getCluster, none, attemptTimeoutMs, readClusterResponse).then(
+          (outcome) => {
+            open--;
+            if (outcome.ok) return end(outcome.value);
+            this.#mapError = outcome.error;
+            askNext();
+          },
+        );
+      };
+      askNext();
+    });
   }
 
   #learn(info: ClusterInfo): void {
@@ -214,8 +258,10 @@ export class Router {
         .map((replica) => addressOf.get(replica.nodeId) ?? '')
         .filter((each) => each !== '');
       const leader = addressOf.get(leaderNodeId);
-      // An older view than ours (a node that is cut off, a hint since) changes no leader.
-      const isNews = known === undefined || term > known.term || known.leader === undefined;
+      // An older view than ours (a node that is cut off, a hint since) changes no leader; nor does it
+      // bring one back whose term has passed: the view that names its successor would be no news then.
+      const isNews =
+        known === undefined || term > known.term || (term === known.term && known.leader === undefined);
       this.#places[partition] = {
         leader: isNews ? leader || undefined : known.leader,
         term: Math.max(term, known?.term ?? 0),
@@ -320,6 +366,11 @@ export function isFailed(link: Link): boolean {
 export function backoffMs(failures: number): number {
   const full = Math.min(backoffMaxMs, backoffFirstMs * 2 ** Math.min(failures, 10));
   return full * (0.5 + Math.random() / 2);
+}
+
+/** As long as the server asks, or up to half as long again: those it refused together do not come back together. */
+export function waitMs(askedMs: number | undefined, failures: number): number {
+  return askedMs === undefined ? backoffMs(failures) : askedMs * (1 + Math.random() / 2);
 }
 
 export function closedError(): HansardError {

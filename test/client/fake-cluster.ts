@@ -100,6 +100,10 @@ export class FakeCluster {
   delay: (append: AppendSeen) => number = () => 0;
   refuseRead: ((node: number, method: string) => HansardError | undefined) | undefined;
   corrupt = false;
+  /** Nodes that take calls and never answer: stopped, their connections open. */
+  readonly silent = new Set<number>();
+  /** What a node's map says instead; leader -1: none. */
+  view: ((node: number) => { leader: number; term: number } | undefined) | undefined;
   /** A leader elsewhere is named in NOT_LEADER. */
   hints = true;
   #nextProducer = 1;
@@ -131,6 +135,7 @@ export class FakeCluster {
   }
 
   async handle(node: FakeNode, method: string, request: Loose): Promise<object> {
+    if (this.silent.has(node.index)) throw new Dropped();
     switch (method.slice(method.lastIndexOf('/') + 1)) {
       case 'AppendMessages':
         return this.#append(node, request);
@@ -306,6 +311,7 @@ export class FakeCluster {
   }
 
   #cluster(node: FakeNode): object {
+    const view = this.view?.(node.index);
     return {
       cluster_id: 'fake',
       answered_by_node_id: node.index + 1,
@@ -318,8 +324,8 @@ export class FakeCluster {
       partitions: this.leaders.map((leader, partition) => ({
         pool: 'default',
         partition,
-        leader_node_id: leader + 1,
-        term: this.term,
+        leader_node_id: (view?.leader ?? leader) + 1,
+        term: view?.term ?? this.term,
         replicas: this.nodes.map((each) => ({ replica_id: each.index + 1, node_id: each.index + 1 })),
       })),
     };

@@ -135,6 +135,39 @@ t.test('a node that dies with appends in flight, and another that leads after it
   t.same(cluster.texts('c'), ['first', ...names(100)]);
 });
 
+t.test('a leader that falls silent with its connection open costs no call its whole time', async (t) => {
+  const { cluster, client } = await start(t, 3);
+  const channel = client.channel('c');
+  await channel.append({ text: 'first' });
+  cluster.silent.add(0);
+  const appends = names(20).map((text) => channel.append({ text }));
+  const page = channel.list({ before: 1 }).page();
+  await sleep(300);
+  cluster.leaders = [1, 1, 1, 1];
+  cluster.term++;
+  await Promise.all([...appends, page]);
+  t.same(cluster.texts('c'), ['first', ...names(20)]);
+});
+
+t.test('a view of a term that has passed does not hide the leader of the present one', async (t) => {
+  const { cluster, client } = await start(t, 3);
+  const channel = client.channel('c');
+  await channel.append({ text: 'first' });
+  cluster.silent.add(0);
+  cluster.leaders = [1, 1, 1, 1];
+  cluster.term = 2;
+  let asked = 0;
+  const seen = [0, 0, 0];
+  // Node 1 votes in term 2, node 2 has not heard of it, and names the silent one of term 1.
+  cluster.view = (node) => {
+    seen[node] = (seen[node] ?? 0) + 1;
+    if (++asked > 6 && seen[1] !== 0) return undefined;
+    return node === 1 ? { leader: -1, term: 2 } : { leader: 0, term: 1 };
+  };
+  await channel.append({ text: 'second' });
+  t.same(cluster.texts('c'), ['first', 'second']);
+});
+
 t.test('all nodes die and come back', async (t) => {
   const { cluster, client } = await start(t, 2, { timeoutMs: 20_000 });
   const channel = client.channel('c');
