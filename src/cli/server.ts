@@ -122,6 +122,7 @@ function metricsOf(running: RunningNode): Metrics {
     wal: () => running.wal.stats(),
     store: () => running.store.stats(),
     peers: () => running.transport.peers(),
+    snapshots: () => running.node.snapshotStats(),
   });
 }
 

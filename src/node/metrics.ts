@@ -8,7 +8,7 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import type { StoreStats } from '../store/types.js';
 import type { PeerState } from '../transport/types.js';
 import type { WalStats } from '../wal/types.js';
-import type { ClusterView, NodeIdentity } from './types.js';
+import type { ClusterView, NodeIdentity, SnapshotStats } from './types.js';
 
 /** Read at every scrape. What is not there yet (or any more) is left out. */
 export interface MetricSources {
@@ -17,6 +17,7 @@ export interface MetricSources {
   wal(): WalStats;
   store(): StoreStats;
   peers(): readonly PeerState[];
+  snapshots?(): SnapshotStats;
   /** Bytes proposed and not yet committed, whole node. */
   uncommittedBytes?(): number;
 }
@@ -144,7 +145,7 @@ function defineDiskGauges(registry: Registry, sources: MetricSources): void {
   wal('hansard_log_syncs_total', 'Syncs of the log', (s) => s.syncs);
   wal('hansard_log_written_bytes_total', 'Bytes written to the log', (s) => s.bytesWritten);
   wal('hansard_log_segments', 'Segments of the log on disk', (s) => s.segments);
-  wal('hansard_log_disk_bytes', 'Size of all segments of the log', (s) => s.segments * s.segmentBytes);
+  wal('hansard_log_disk_bytes', 'Size of all segments of the log', (s) => s.segmentBytes);
   wal('hansard_log_cached_bytes', 'Entries of the log in memory', (s) => s.cachedBytes);
   wal('hansard_log_last_sync_seconds', 'How long the last sync took', (s) => s.lastSyncMs / 1000);
   store('hansard_tail_bytes', 'Applied events that are only in memory and the log', (s) => s.tailBytes);
@@ -152,6 +153,16 @@ function defineDiskGauges(registry: Registry, sources: MetricSources): void {
   store('hansard_checkpoint_bytes_total', 'Bytes sealed into LevelDB', (s) => s.checkpointBytes);
   store('hansard_sync_reads_total', 'Lookups in apply that blocked the loop', (s) => s.syncReads);
   store('hansard_blocks_read_total', 'Blocks read from LevelDB', (s) => s.blocksRead);
+  const { snapshots } = sources;
+  if (snapshots === undefined) return;
+  const snapshot = (name: string, help: string, value: (stats: SnapshotStats) => number) =>
+    gauge(name, help, [], (set) => set(value(snapshots())));
+  snapshot('hansard_snapshots_sending', 'Snapshots that peers take from this node now', (s) => s.sending);
+  snapshot('hansard_snapshots_receiving', 'Snapshots that this node takes in now', (s) => s.receiving);
+  snapshot('hansard_snapshots_sent_total', 'Snapshots sent to the end', (s) => s.sent);
+  snapshot('hansard_snapshots_received_total', 'Snapshots taken in', (s) => s.received);
+  snapshot('hansard_snapshot_sent_bytes_total', 'Bytes of snapshots sent', (s) => s.sentBytes);
+  snapshot('hansard_snapshot_received_bytes_total', 'Bytes of snapshots taken in', (s) => s.receivedBytes);
 }
 
 /** A gauge that asks when it is scraped; labels that are no longer set disappear. */

@@ -254,6 +254,7 @@ function nodeSettings(settings: Settings): NodeSettings {
     checkpointAgeMs: settings.checkpointAge,
     checkpointBytes: settings.checkpointBytes,
     logBytes: settings.logMax,
+    snapshotBytesPerSecond: settings.snapshotRate,
     drainMs: settings.drainTimeout,
   };
 }

@@ -131,7 +131,14 @@ const table = {
     1 * GiB,
     8 * MiB,
     1024 * GiB,
-    'Size of the log beyond which partitions that hold it back are sealed; at least four segments.',
+    'Size of the log beyond which it is no longer kept for a node that is away (that one gets snapshots); at least four segments.',
+  ),
+  snapshotRate: bytes(
+    'memory and disk',
+    64 * MiB,
+    64 * KiB,
+    16 * GiB,
+    'Snapshots to nodes that fell behind the log, a second, all together: appends come first.',
   ),
   dbWriteBuffer: bytes(
     'memory and disk',

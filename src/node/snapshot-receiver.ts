@@ -191,6 +191,11 @@ export class SnapshotReceiver {
     if (replica.offerSnapshot(message, install)) {
       this.received++;
       this.#incoming.delete(replica);
+      const { partition } = replica;
+      this.#context.logger.info(
+        { partition, index: install.index },
+        'a snapshot takes the place of the state',
+      );
     } else if (!replica.wantsSnapshot(install)) this.#drop(incoming);
   }
 

@@ -14,11 +14,21 @@ export class RaftStorage implements Storage {
     this.#store = store;
   }
 
-  /** What is applied was committed, even where no record in the log says so. */
+  /**
+   * What is applied was committed, even where no record in the log says so. A
+   * snapshot that was decided just before the process ended may be of a later
+   * term than the log knows: nothing was said in that one yet, no vote given.
+   */
   initialState(): { hardState: HardState; confState: ConfState } {
+    const { appliedIndex, appliedTerm } = this.#store;
     const { term, vote, commit } = this.#log.hardState;
+    const isLater = appliedTerm > term;
     return {
-      hardState: { term, vote, commit: Math.max(commit, this.#store.appliedIndex) },
+      hardState: {
+        term: isLater ? appliedTerm : term,
+        vote: isLater ? 0 : vote,
+        commit: Math.max(commit, appliedIndex),
+      },
       confState: this.#store.confState,
     };
   }
