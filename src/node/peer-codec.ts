@@ -102,7 +102,8 @@ export function encodeRaftMessage(partition: PartitionId, message: Message): Buf
   assert(message.responses.length === 0, 'only storage messages have responses');
   let bytes = raftHeaderBytes + (message.snapshot?.data?.length ?? 0);
   for (const entry of message.entries) bytes += entryHeaderBytes + entry.sizeBytes;
-  const writer = new ByteWriter(bytes);
+  // Copied into a frame within this turn or soon after.
+  const writer = new ByteWriter(bytes, 'pooled');
   writer.u8(Kind.raft).u8(version).uvarint(partition).u8(message.type).u8(flagsOf(message));
   writer.uvarint(message.to).uvarint(message.from).uvarint(message.term).uvarint(message.logTerm);
   writer.uvarint(message.index).uvarint(message.commit).uvarint(message.vote);

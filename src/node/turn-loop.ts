@@ -22,6 +22,11 @@ export class TurnLoop implements TurnOutput {
   #scheduled = false;
   #writes: GroupWrite[] = [];
   #onDurable: (() => void)[] = [];
+  /** The batch under way, or this turn's, holds entries that this node proposed. */
+  #proposing = false;
+  #proposed = false;
+  /** Replicas whose proposals gather until then. */
+  #gathering: Replica[] = [];
   turns = 0;
 
   constructor(
@@ -54,6 +59,19 @@ export class TurnLoop implements TurnOutput {
     this.#onDurable.push(onDurable);
   }
 
+  /**
+   * Entries are made at most once per synced batch: what arrives meanwhile shares
+   * the next entry, its messages and its sync. A single client waits for nothing.
+   */
+  mayPropose(replica: Replica): boolean {
+    if (this.#proposing) {
+      this.#gathering.push(replica);
+      return false;
+    }
+    this.#proposed = true;
+    return true;
+  }
+
   #turn(): void {
     this.turns++;
     this.#scheduled = false;
@@ -74,12 +92,23 @@ export class TurnLoop implements TurnOutput {
     }
     if (this.#writes.length > 0) {
       const onDurable = this.#onDurable;
+      const proposed = this.#proposed;
+      this.#proposing ||= proposed;
       this.#wal.write(this.#writes, () => {
         for (const done of onDurable) done();
+        if (proposed) this.#proposedSynced();
       });
       this.#writes = [];
       this.#onDurable = [];
     }
+    this.#proposed = false;
     this.#endOfTurn();
+  }
+
+  #proposedSynced(): void {
+    this.#proposing = false;
+    const gathering = this.#gathering;
+    this.#gathering = [];
+    for (const replica of gathering) this.stir(replica);
   }
 }

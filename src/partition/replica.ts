@@ -22,6 +22,7 @@ import {
 import type { PartitionStore } from '../store/types.js';
 import type { GroupLog } from '../wal/types.js';
 import { Applier } from './applier.js';
+import { CommitNotes } from './commit-notes.js';
 import { InstallGate, type StagedSnapshot, type StorageWork } from './install-gate.js';
 import { ProducerGate } from './producer-gate.js';
 import { type Outcome, type Proposal, Proposals } from './proposals.js';
@@ -86,6 +87,7 @@ export class Replica {
   #graceTerm: Term = 0;
   /** Of appends that the gate holds. */
   #heldBytes = 0;
+  readonly #notes: CommitNotes;
   #stopped = false;
 
   constructor(options: ReplicaOptions) {
@@ -119,6 +121,7 @@ export class Replica {
     this.#hardVote = log.hardState.vote;
     this.#proposals = new Proposals(host.budget);
     this.#gate = new ProducerGate(host.clock, settings.producerHoldMs, (id) => store.lastCounterOf(id));
+    this.#notes = new CommitNotes(host.clock, settings.commitNoteMs, () => host.stir(this));
     this.#reads = new ReadQueue(host.random(0x4000_0000) * 0x1000);
     this.#applier = new Applier(store, settings.applySliceBytes, {
       fill: (entries) => log.fill(entries),
@@ -290,6 +293,7 @@ export class Replica {
     this.#stopped = true;
     this.#applier.stop();
     this.#gate.clear();
+    this.#notes.clear();
     const stopping = new HansardError('SHUTTING_DOWN', 'the node is stopping');
     this.#proposals.rejectPending(stopping);
     this.#proposals.giveUp(Number.MAX_SAFE_INTEGER, 'the node is stopping');
@@ -303,11 +307,12 @@ export class Replica {
     if (this.#stopped) return;
     this.#deliver(this.#afterSync.splice(0), output);
     this.#endInstall(output);
-    this.#flushProposals();
+    if (this.#proposals.hasPending && output.mayPropose(this)) this.#flushProposals();
     this.#startReadRound();
     this.#applier.pump();
     while (this.#raft.hasReady()) this.#handleReady(this.#raft.ready(), output);
     this.#startInstall();
+    for (const note of this.#notes.takeDue()) if (note.term === this.#term) output.send(this, note);
     this.#reads.applied(this.appliedIndex);
   }
 
@@ -342,9 +347,24 @@ export class Replica {
         // which comes last in `messages`: nobody hears of them before (rule 9).
         held ??= [];
         held.push(message);
-      } else output.send(this, message);
+      } else if (message.type === MessageType.MsgApp) this.#sendAppend(message, output);
+      else output.send(this, message);
     }
     this.#applier.pump();
+  }
+
+  /** A new commit index alone can wait a moment: the next entries carry it (CommitNotes). */
+  #sendAppend(message: Message, output: TurnOutput): void {
+    if (message.entries.length === 0 && this.#tellsCommitAlone(message)) this.#notes.hold(message);
+    else {
+      this.#notes.drop(message.to);
+      output.send(this, message);
+    }
+  }
+
+  #tellsCommitAlone(message: Message): boolean {
+    const progress = this.#raft.progressOf(message.to);
+    return progress?.state === ProgressState.replicate && !progress.isPaused;
   }
 
   /**
@@ -498,6 +518,7 @@ export class Replica {
   #lostLeadership(term: Term): void {
     this.#proposals.rejectPending(this.notLeader());
     this.#gate.clear();
+    this.#notes.clear();
     this.#graceTerm = term;
     this.#graceEndsMs = this.#host.clock.monotonicMs() + this.#settings.outcomeGraceMs;
   }

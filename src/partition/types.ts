@@ -34,6 +34,11 @@ export interface TurnOutput {
   send(replica: Replica, message: Message): void;
   /** Into this turn's batch of the log; `onDurable` once it is synced. */
   persist(write: GroupWrite, onDurable: () => void): void;
+  /**
+   * May the replica turn what was proposed into an entry now? False: it gathers
+   * until the batch with this node's last entries is synced; then the replica is stirred.
+   */
+  mayPropose(replica: Replica): boolean;
 }
 
 export interface ReplicaMember {
@@ -62,6 +67,8 @@ export interface ReplicaSettings {
   readonly outcomeGraceMs: number;
   /** A read round without answer is asked again. */
   readonly readRetryMs: number;
+  /** How long a follower may wait for a commit index that comes without entries. */
+  readonly commitNoteMs: number;
 }
 
 export const replicaDefaults = Object.freeze({
@@ -77,4 +84,5 @@ export const replicaDefaults = Object.freeze({
   producerHoldMs: 200,
   outcomeGraceMs: 500,
   readRetryMs: 250,
+  commitNoteMs: 5,
 });
