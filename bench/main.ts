@@ -94,7 +94,9 @@ async function runAlone(chosen: Chosen, rounds: number, seconds: number, options
   output(options, { machine: machine(), durability: system.durability, rows, imports, samples }, () => [
     describe([system]),
     table(rows, chosen.workloads),
-    imports.length === 0 ? '' : `import (hansard import, generated chat): ${imports.map(Math.round).join(', ')} messages/s`,
+    imports.length === 0
+      ? ''
+      : `import (hansard import, generated chat): ${imports.map(Math.round).join(', ')} messages/s`,
   ]);
 }
 
@@ -126,7 +128,11 @@ async function compare(chosen: Chosen, rounds: number, seconds: number, options:
         // Each goes first in turn.
         for (let i = 0; i < started.length; i++) {
           const system = started[(i + round) % started.length] as System;
-          const sample = await run(system, workload, { seconds, warmupSeconds: warmup(seconds, round), round });
+          const sample = await run(system, workload, {
+            seconds,
+            warmupSeconds: warmup(seconds, round),
+            round,
+          });
           if (sample === undefined) continue;
           samples.push(sample);
           say(line(sample));
@@ -158,7 +164,8 @@ async function withSystems(systems: readonly System[], work: () => Promise<void>
     }
     await work();
   } finally {
-    for (const system of begun) await system.stop().catch((error: unknown) => say(`${system.name}: ${error}`));
+    for (const system of begun)
+      await system.stop().catch((error: unknown) => say(`${system.name}: ${error}`));
   }
 }
 
@@ -173,7 +180,9 @@ function output(options: Options, json: unknown, text: () => string[]): void {
   if (options.json === true) process.stdout.write(`${JSON.stringify(json, undefined, 1)}\n`);
   else {
     if (typeof options.json === 'string') writeFileSync(options.json, JSON.stringify(json, undefined, 1));
-    process.stdout.write(`${text().filter(Boolean).join('\n\n')}\n\nagain: npm run bench -- ${process.argv.slice(2).join(' ')}\n`);
+    process.stdout.write(
+      `${text().filter(Boolean).join('\n\n')}\n\nagain: npm run bench -- ${process.argv.slice(2).join(' ')}\n`,
+    );
   }
 }
 

@@ -38,7 +38,10 @@ if (isMainThread && dir !== undefined) {
       const name = join(dir, `${process.pid}-${++number}`);
       writeFileSync(`${name}.cpuprofile`, JSON.stringify(result.profile));
       const p = (value: number): number => delay.percentile(value) / 1e6;
-      writeFileSync(`${name}.json`, JSON.stringify({ busy, delayMs: { p50: p(50), p99: p(99), max: delay.max / 1e6 } }));
+      writeFileSync(
+        `${name}.json`,
+        JSON.stringify({ busy, delayMs: { p50: p(50), p99: p(99), max: delay.max / 1e6 } }),
+      );
     });
   });
 }

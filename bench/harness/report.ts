@@ -38,7 +38,9 @@ export function rowsOf(samples: readonly Sample[]): Row[] {
     const first = group[0] as Sample;
     const of = (pick: (sample: Sample) => number): number => median(group.map(pick));
     const each = (pick: (sample: Sample) => Readonly<Record<string, number>>): Record<string, number> =>
-      Object.fromEntries(Object.keys(pick(first)).map((key) => [key, of((sample) => pick(sample)[key] ?? 0)]));
+      Object.fromEntries(
+        Object.keys(pick(first)).map((key) => [key, of((sample) => pick(sample)[key] ?? 0)]),
+      );
     return {
       system: first.system,
       workload: first.workload,

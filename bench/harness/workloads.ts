@@ -64,7 +64,8 @@ function frames(count: number, perFrame: number): Workload {
     perCall: perFrame,
     callOf(system, load) {
       if (system.appendFrame === undefined) return undefined;
-      return () => system.appendFrame?.(Array.from({ length: perFrame }, () => load.next())) as Promise<unknown>;
+      return () =>
+        system.appendFrame?.(Array.from({ length: perFrame }, () => load.next())) as Promise<unknown>;
     },
   };
 }
@@ -197,7 +198,9 @@ export async function run(
   const units = calls * workload.perCall;
   const perThousand = (value: number): number => (value / Math.max(1, units)) * 1000;
   const perUnit = (pick: (usage: (typeof used)[number]) => number): Record<string, number> =>
-    Object.fromEntries(groups.map(({ name }, i) => [name, perThousand(pick(used[i] as (typeof used)[number])) / 1000]));
+    Object.fromEntries(
+      groups.map(({ name }, i) => [name, perThousand(pick(used[i] as (typeof used)[number])) / 1000]),
+    );
   const ownUs = used.reduce((sum, usage) => sum + usage.cpuUs, 0);
   return {
     system: system.name,
@@ -211,7 +214,10 @@ export async function run(
     mainThreadUs: perUnit((usage) => usage.mainUs),
     diskBytes: perThousand(used.slice(1).reduce((sum, usage) => sum + usage.writtenBytes, 0)),
     counters: Object.fromEntries(
-      Object.entries(countersAfter).map(([name, value]) => [name, perThousand(value - (countersBefore[name] ?? 0))]),
+      Object.entries(countersAfter).map(([name, value]) => [
+        name,
+        perThousand(value - (countersBefore[name] ?? 0)),
+      ]),
     ),
     otherCores: Math.max(0, (busyUs - ownUs) / 1e6 / seconds),
   };

@@ -89,7 +89,8 @@ export class Server {
 
   async listening(port: number): Promise<void> {
     await until(`port ${port}`, async () => {
-      if (this.#ended) throw new Error(`the server ended: ${readFileSync(this.#logFile, 'utf8').slice(-500)}`);
+      if (this.#ended)
+        throw new Error(`the server ended: ${readFileSync(this.#logFile, 'utf8').slice(-500)}`);
       return accepts(port);
     });
   }

@@ -2,7 +2,12 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { credentials, type GrpcObject, loadPackageDefinition, type ServiceClientConstructor } from '@grpc/grpc-js';
+import {
+  credentials,
+  type GrpcObject,
+  loadPackageDefinition,
+  type ServiceClientConstructor,
+} from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { freePorts } from '../harness/ports.js';
 import type { Item, ProcessGroup, System } from '../harness/system.js';
@@ -56,9 +61,13 @@ class Etcd implements System {
       this.#servers.push(new Server(this.path, args, join(this.#dir, `log-${i}`)));
     }
     for (let i = 0; i < 3; i++) await this.#servers[i]?.listening(base + i);
-    const loaded = loadPackageDefinition(loadSync(protoFile, { keepCase: true })) as { etcdserverpb: GrpcObject };
+    const loaded = loadPackageDefinition(loadSync(protoFile, { keepCase: true })) as {
+      etcdserverpb: GrpcObject;
+    };
     const { KV } = loaded.etcdserverpb as unknown as { KV: ServiceClientConstructor };
-    this.#clients = [0, 1, 2].map((i) => new KV(`127.0.0.1:${base + i}`, credentials.createInsecure()) as unknown as Kv);
+    this.#clients = [0, 1, 2].map(
+      (i) => new KV(`127.0.0.1:${base + i}`, credentials.createInsecure()) as unknown as Kv,
+    );
     await until('a leader', () =>
       this.append({ channel: 0, text: 'first' }).then(
         () => true,

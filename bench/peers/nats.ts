@@ -53,7 +53,12 @@ class JetStream implements System {
     await until('the stream', async () => {
       try {
         const manager = await connection.jetstreamManager();
-        await manager.streams.add({ name: 'messages', subjects: ['channel.*'], num_replicas: 3, storage: 'file' });
+        await manager.streams.add({
+          name: 'messages',
+          subjects: ['channel.*'],
+          num_replicas: 3,
+          storage: 'file',
+        });
         return true;
       } catch {
         // No leader yet.

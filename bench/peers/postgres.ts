@@ -4,7 +4,16 @@ import { appendFileSync, chownSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { freePorts } from '../harness/ports.js';
 import type { Item, ProcessGroup, System } from '../harness/system.js';
-import { type Account, accountInsteadOfRoot, clientPackage, program, Server, until, versionOf, workFolder } from './common.js';
+import {
+  type Account,
+  accountInsteadOfRoot,
+  clientPackage,
+  program,
+  Server,
+  until,
+  versionOf,
+  workFolder,
+} from './common.js';
 
 interface Pool {
   query(query: { name: string; text: string; values: unknown[] }): Promise<{ rows: unknown[] }>;

@@ -13,7 +13,13 @@ interface Pipeline {
 interface Redis {
   pipeline(): Pipeline;
   info(section: string): Promise<string>;
-  xrevrange(key: string, end: string, start: string, count: 'COUNT', n: number): Promise<[string, string[]][]>;
+  xrevrange(
+    key: string,
+    end: string,
+    start: string,
+    count: 'COUNT',
+    n: number,
+  ): Promise<[string, string[]][]>;
   disconnect(): void;
 }
 type RedisClass = new (options: Record<string, unknown>) => Redis;
@@ -23,7 +29,10 @@ const connections = 8;
 const waitMs = 10_000;
 
 export function findRedis(): System {
-  return new RedisStreams(program('redis-server'), (clientPackage('ioredis') as { default: RedisClass }).default);
+  return new RedisStreams(
+    program('redis-server'),
+    (clientPackage('ioredis') as { default: RedisClass }).default,
+  );
 }
 
 interface Waiting {
@@ -55,7 +64,10 @@ class RedisStreams implements System {
     for (let i = 0; i < 3; i++) {
       const dir = join(this.#dir, String(i));
       mkdirSync(dir);
-      const args = `--port ${base + i} --bind 127.0.0.1 --dir ${dir} --appendonly yes --appendfsync always --save`.split(' ');
+      const args =
+        `--port ${base + i} --bind 127.0.0.1 --dir ${dir} --appendonly yes --appendfsync always --save`.split(
+          ' ',
+        );
       args.push('');
       if (i > 0) args.push('--replicaof', `127.0.0.1 ${base}`);
       this.#servers.push(new Server(this.path, args, join(this.#dir, `log-${i}`)));
@@ -67,7 +79,10 @@ class RedisStreams implements System {
     );
     this.#idle = [...this.#clients];
     const first = this.#clients[0] as Redis;
-    await until('two replicas', async () => (await first.info('replication')).split('state=online').length === 3);
+    await until(
+      'two replicas',
+      async () => (await first.info('replication')).split('state=online').length === 3,
+    );
   }
 
   async stop(): Promise<void> {
