@@ -9,6 +9,7 @@ import { encodeListMessages } from '../src/api/encode.js';
 import { commandOf } from '../src/api/messages.js';
 import { Rules } from '../src/api/rules.js';
 import { skimAppend, skimRoute } from '../src/api/skim.js';
+import { readListResponse } from '../src/client/responses.js';
 import { partitionOf } from '../src/common/partitioning.js';
 import { loadPublicProtos } from '../src/common/proto.js';
 import { decodeCommand, encodeAppend } from '../src/conversation/command.js';
@@ -84,3 +85,5 @@ const events: StoredEvent[] = decoded.records.map((record, i) => ({
 }));
 const served = { nodeId: 1, role: 'primary', partition: 3, appliedIndex: 99 } as const;
 measure('page of 50 × 200 B', 50, () => encodeListMessages(events, '', 50, served, 'c0001000000000001'));
+const page = encodeListMessages(events, '', 50, served, 'c0001000000000001');
+measure('page of 50 × 200 B, read by the SDK', 50, () => readListResponse(page));

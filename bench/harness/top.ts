@@ -40,5 +40,26 @@ const show = (title: string, map: Map<string, number>, count: number): void => {
     console.log(`${((us / total) * 100).toFixed(1).padStart(6)} % ${each} ${name}`);
   }
 };
+// With all that a function called; one that calls itself counts once.
+const inclusive = new Map<string, number>();
+const nodes = new Map(profile.nodes.map((node) => [node.id, node]));
+const nameOf = ({ callFrame }: Profile['nodes'][number]): string =>
+  `${callFrame.functionName || '(anonymous)'} ${callFrame.url.replace(/^.*\/(dist\/src|node_modules)\//, '')}:${callFrame.lineNumber + 1}`;
+const children = new Set(profile.nodes.flatMap((node) => node.children ?? []));
+const visit = (id: number, above: Set<string>): number => {
+  const node = nodes.get(id) as Profile['nodes'][number];
+  const name = nameOf(node);
+  const first = !above.has(name);
+  if (first) above.add(name);
+  let us = self.get(id) ?? 0;
+  for (const child of node.children ?? []) us += visit(child, above);
+  if (first) {
+    above.delete(name);
+    inclusive.set(name, (inclusive.get(name) ?? 0) + us);
+  }
+  return us;
+};
+for (const { id } of profile.nodes) if (!children.has(id)) visit(id, new Set());
+show('with what it called', inclusive, Number(rows) * 2);
 show('by function', byName, Number(rows));
 show('by file', byFile, Number(rows));

@@ -174,7 +174,7 @@ function writeSection(writer: ByteWriter, raw: Uint8Array, compress: boolean): v
   let stored = raw;
   if (compress && raw.length >= compressFromBytes) {
     const packed = brotliCompressSync(raw, {
-      params: { [zlib.BROTLI_PARAM_QUALITY]: 1, [zlib.BROTLI_PARAM_SIZE_HINT]: raw.length },
+      params: { [zlib.BROTLI_PARAM_QUALITY]: 0, [zlib.BROTLI_PARAM_SIZE_HINT]: raw.length },
     });
     if (packed.length < raw.length * worthwhile) {
       codec = Codec.brotli;
