@@ -16,10 +16,14 @@ import {
   words,
 } from './harness.js';
 
+t.setTimeout(120_000);
+
 /** One tail, as a plain gRPC client sees it. */
 class Reader {
   readonly stream: ClientReadableStream<Buffer>;
   readonly responses: Decoded[] = [];
+  /** Events so far. */
+  count = 0;
   failure: Failure | undefined;
   #wake: () => void = () => {};
 
@@ -28,7 +32,9 @@ class Reader {
     const path = '/hansard.v1.EventService/TailChannel';
     this.stream = h.client.makeServerStreamRequest(path, same, same, bytes, options);
     this.stream.on('data', (message: Buffer) => {
-      this.responses.push(decode('TailChannelResponse', message));
+      const response = decode('TailChannelResponse', message);
+      this.responses.push(response);
+      this.count += response.events?.events.length ?? 0;
       this.#wake();
     });
     this.stream.on('error', (error: ServiceError) => {
@@ -64,7 +70,7 @@ class Reader {
     return this;
   }
   has(count: number): Promise<this> {
-    return this.until((r) => r.events.length >= count, `${count} events`);
+    return this.until((r) => r.count >= count, `${count} events`);
   }
   said(kind: string, count = 1): Promise<this> {
     return this.until((r) => r.kinds.filter((each) => each === kind).length >= count, kind);
@@ -254,8 +260,8 @@ t.test('a reader that takes nothing is not read for; others do not notice', asyn
     for (const event of page) bytesRead += event.contentLength;
     return page;
   };
-  // 8 stand still; each with 10 MB before it.
-  const slow = Array.from({ length: 8 }, () => new Reader(h, { channel: 'c', after_seq: 0 }));
+  // 4 stand still; each with 10 MB before it.
+  const slow = Array.from({ length: 4 }, () => new Reader(h, { channel: 'c', after_seq: 0 }));
   for (const each of slow) each.stream.pause();
   // gRPC's own client takes 16 messages before its reader has asked for one.
   let held = 0;
@@ -264,8 +270,8 @@ t.test('a reader that takes nothing is not read for; others do not notice', asyn
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
   t.ok(
-    held < 8 * 20 * defaultTailLimits.pageBytes,
-    `${held} bytes were read for 8 readers that take nothing`,
+    held < 4 * 20 * defaultTailLimits.pageBytes,
+    `${held} bytes were read for 4 readers that take nothing`,
   );
   const live = await new Reader(h, { channel: 'c' }).said('caught_up');
   for (let i = 1; i <= 20; i++) {

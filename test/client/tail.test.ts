@@ -8,6 +8,8 @@ import { silentLogger } from '../../src/common/logger.js';
 import type { ClusterView } from '../../src/node/types.js';
 import { FakeNode } from '../api/fake-node.js';
 
+t.setTimeout(120_000);
+
 /** Several doors over one state. */
 class Doors {
   readonly nodes: Door[] = [];

@@ -1,0 +1,159 @@
+/** Tails of real processes: while leaders are killed, every event comes once, in order; the command shows the same. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { clusterDown, clusterStatus, clusterUp, endpointsOf } from '../../cluster/launcher.js';
+import { readRecord, signal, stateOf } from '../../cluster/processes.js';
+import { launcherHooks } from '../../src/cli/commands/cluster.js';
+import { connect, type Event, type TailUpdate } from '../../src/client/index.js';
+
+t.setTimeout(180_000);
+const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const hooks = launcherHooks(() => {});
+const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function until(holds: () => boolean, what: string): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  while (!holds()) {
+    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}`);
+    await sleep(5);
+  }
+}
+
+/** A base whose nine ports are free now, below those that connections take. */
+async function freeBase(): Promise<number> {
+  for (;;) {
+    const base = 12_000 + Math.floor(Math.random() * 18_000);
+    const servers = await Promise.all(
+      range(base, base + 8).map((port) => {
+        const server = createServer();
+        server.listen(port, '127.0.0.1');
+        return once(server, 'listening').then(
+          () => server,
+          () => undefined,
+        );
+      }),
+    );
+    for (const server of servers) server?.close();
+    if (servers.every((server) => server !== undefined)) return base;
+  }
+}
+
+t.test('a tail through the death of leaders, and the command', async (t) => {
+  const dir = mkdtempSync(join(tmpdir(), 'hansard-tail-'));
+  const clusterDir = join(dir, 'cluster');
+  const children: ChildProcess[] = [];
+  t.teardown(async () => {
+    for (const child of children) child.kill('SIGKILL');
+    await clusterDown(clusterDir, 3_000);
+    rmSync(dir, { recursive: true, force: true });
+  });
+  const up = { dir: clusterDir, timeoutMs: 60_000 };
+  const nodes = await clusterUp({ ...up, nodes: 3, basePort: await freeBase(), partitions: 8 }, hooks);
+  const endpoint = endpointsOf(nodes);
+  const client = connect(`hansard://${endpoint}/default`);
+  const reader = connect(`hansard://${endpoint}/default`);
+  t.teardown(async () => {
+    await client.close();
+    await reader.close();
+  });
+
+  const command = spawn(
+    process.execPath,
+    [main, 'tail', 'talk', '--from-start', '--json', '--endpoint', endpoint],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
+  children.push(command);
+  let shown = '';
+  let notes = '';
+  command.stdout.on('data', (chunk) => {
+    shown += chunk;
+  });
+  command.stderr.on('data', (chunk) => {
+    notes += chunk;
+  });
+
+  let isDone = false;
+  let total = 0;
+  const writing = (async () => {
+    await sleep(300);
+    const channel = client.channel('talk');
+    while (!isDone) {
+      const texts = range(total + 1, total + 4).map((n) => ({ text: `m${n}` }));
+      await channel.append(texts, { timeoutMs: 30_000 });
+      total += texts.length;
+      await sleep(5);
+    }
+  })();
+  const seen: { events: Event[]; updates: TailUpdate['kind'][] }[] = [];
+  const tails = (['primary', 'secondary'] as const).map(async (preference) => {
+    const mine = { events: [] as Event[], updates: [] as TailUpdate['kind'][] };
+    seen.push(mine);
+    for await (const update of reader.channel('talk').tail({ afterSeq: 0, preference }).updates()) {
+      mine.updates.push(update.kind);
+      if (update.kind === 'events') mine.events.push(...update.events);
+      if (isDone && mine.events.length >= total) break;
+    }
+  });
+  const caughtUp = async (): Promise<void> => {
+    const target = total + 8;
+    await until(() => seen.every(({ events }) => events.length >= target), `event ${target}`);
+  };
+  await until(() => seen.length === 2, 'both tails');
+  for (let kill = 0; kill < 2; kill++) {
+    await caughtUp();
+    const { partitions } = await client.cluster();
+    const partition = (await client.channel('talk').info()).partition;
+    const leader = partitions.find((each) => each.partition === partition)?.leaderNodeId;
+    const victim = (await clusterStatus(clusterDir)).find(({ nodeId }) => nodeId === leader);
+    const record = readRecord(victim?.recordFile ?? '');
+    t.ok(record !== undefined && signal(record, 'SIGKILL'), `node ${leader}, which leads, is killed`);
+    await until(() => stateOf(record) !== 'running', 'its end');
+    const before = total;
+    const began = performance.now();
+    await until(() => seen.every(({ events }) => events.length > before + 8), 'tails and writer to go on');
+    t.comment(`both tails and the writer went on after ${Math.round(performance.now() - began)} ms`);
+    await clusterUp(up, hooks);
+  }
+  await caughtUp();
+  isDone = true;
+  await writing;
+  // One more, so that tails that stand at the head already see that it is over.
+  await client.channel('talk').append({ text: `m${++total}` });
+  await Promise.all(tails);
+  for (const { events } of seen) {
+    t.same(
+      events.map((event) => event.seq),
+      range(1, total),
+      'every seq once, in order',
+    );
+    t.ok(
+      events.every((event) => {
+        const part = event.message?.parts?.[0];
+        return part?.type === 'text' && part.text === `m${event.seq}`;
+      }),
+      'each event is the one that was appended',
+    );
+  }
+  t.ok(seen[0]?.updates.includes('interrupted'), 'the one at the leader was interrupted');
+  await until(() => shown.includes(`"seq":${total},`), 'the command');
+  command.kill('SIGINT');
+  const [status] = (await once(command, 'close')) as [number | null];
+  t.equal(status, 0, `Ctrl-C ends it cleanly: ${notes}`);
+  t.same(
+    shown
+      .trimEnd()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { seq: number }).seq),
+    range(1, total),
+    'the command shows each event once',
+  );
+});
