@@ -40,6 +40,7 @@ export class PartitionStoreImpl implements PartitionStore {
   replaceState(state: PartitionState): void {
     assert(!this.#inEntry, 'a snapshot comes between two entries');
     this.#state = state;
+    this.#watches.allChanged();
   }
 
   get partition(): PartitionId {

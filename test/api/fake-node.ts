@@ -73,6 +73,11 @@ class PartitionModel extends ModelState {
     this.stored.set(channel.id, events);
   }
 
+  override deleteChannel(channel: ChannelState): void {
+    super.deleteChannel(channel);
+    this.watches.changed(channel.tenant, channel.name);
+  }
+
   override putChannel(channel: ChannelState): void {
     super.putChannel(channel);
     this.watches.changed(channel.tenant, channel.name);

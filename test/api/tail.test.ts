@@ -2,6 +2,7 @@ import type { ClientReadableStream, ServiceError } from '@grpc/grpc-js';
 import t from 'tap';
 import { defaultTailLimits, type TailLimits } from '../../src/api/tails.js';
 import { HansardError, reasons } from '../../src/common/errors.js';
+import { encodeDeleteChannel } from '../../src/conversation/command.js';
 import type { ReadView } from '../../src/node/types.js';
 import { FakeNode } from './fake-node.js';
 import {
@@ -162,6 +163,29 @@ t.test('a resume token goes on behind all that was sent, wherever the stream was
   const restored = await start(t, {}, new FakeNode(1, 'cluster-1', 2));
   const old = await new Reader(restored, { channel: 'c', resume_token: head.token }).failed();
   t.equal(old?.reason, 'INCARNATION_CHANGED');
+});
+
+t.test('a channel that is deleted and used again goes on under another uid', async (t) => {
+  const h = await start(t);
+  await h.append({ channel: 'c', messages: some(5) });
+  const live = await new Reader(h, { channel: 'c', after_seq: 3 }).said('caught_up');
+  const must = await new Reader(h, { channel: 'c', must_exist: true }).said('caught_up');
+  const far = await new Reader(h, { channel: 'c', after_seq: 0, max_batch: 2 }).has(2);
+  far.stream.cancel();
+  const command = { tenant: 'default', channel: 'c', requestId: '', allowMissing: false };
+  await h.node.propose(h.node.partitionOf('default', 'c'), encodeDeleteChannel(command), {
+    deadlineMs: performance.now() + 5_000,
+  });
+  t.match(await must.failed(), { reason: 'CHANNEL_NOT_FOUND' }, 'it no longer exists');
+  const head = await new Reader(h, { channel: 'c' }).said('caught_up');
+  const { resume_token } = far.responses[0];
+  const lost = await new Reader(h, { channel: 'c', resume_token }).said('caught_up');
+  t.match(lost.responses[0].caught_up, { head_seq: '0', channel_uid: '' });
+  await h.append({ channel: 'c', messages: some(2) });
+  for (const each of [head, lost]) t.same((await each.has(2)).seqs, [6, 7], 'what was deleted never comes');
+  t.same((await live.has(4)).seqs, [4, 5, 6, 7]);
+  const uids = live.responses.filter((each) => each.events).map((each) => each.events.channel_uid);
+  t.equal(new Set(uids).size, 2, 'the uid tells the two apart');
 });
 
 t.test('bad requests are refused with a reason, and cost nothing', async (t) => {
