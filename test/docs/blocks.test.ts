@@ -1,0 +1,181 @@
+/**
+ * Every code block of README.md, docs/quickstart.md and docs/concepts.md runs,
+ * against three real nodes: sh, ts and python. Blocks that need what is not
+ * installed here are skipped by name.
+ */
+import { execFile, spawnSync } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t, { type Test } from 'tap';
+import { connect, type TestCluster, testCluster } from '../../src/index.js';
+
+const root = fileURLToPath(new URL('../../..', import.meta.url));
+const pages = ['README.md', 'docs/quickstart.md', 'docs/concepts.md'];
+/** Kinds that are no programs. */
+const shownOnly = new Set(['text', 'mermaid', 'json', 'toml']);
+const blockTimeoutMs = 120_000;
+const pageTimeoutMs = 460_000;
+t.setTimeout(pageTimeoutMs);
+
+interface Block {
+  readonly page: string;
+  readonly line: number;
+  readonly kind: string;
+  readonly code: string;
+}
+
+function blocksOf(page: string): Block[] {
+  const blocks: Block[] = [];
+  let open: { line: number; kind: string; code: string[] } | undefined;
+  readFileSync(join(root, page), 'utf8')
+    .split('\n')
+    .forEach((text, i) => {
+      const fence = /^```(\w*)\s*$/.exec(text);
+      if (open === undefined) {
+        if (fence !== null) open = { line: i + 1, kind: fence[1] ?? '', code: [] };
+        else if (text.trimStart().startsWith('```'))
+          throw new Error(`${page}:${i + 1}: a fence we don't know`);
+      } else if (fence !== null) {
+        blocks.push({ page, line: open.line, kind: open.kind, code: open.code.join('\n') });
+        open = undefined;
+      } else open.code.push(text);
+    });
+  if (open !== undefined) throw new Error(`${page}: a block without end`);
+  return blocks;
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'hansard-docs-'));
+let cluster: TestCluster;
+let env: NodeJS.ProcessEnv = {};
+const python = ['python3', '/usr/bin/python3'].find(
+  (name) => spawnSync(name, ['-c', 'import grpc, grpc_tools'], { stdio: 'ignore' }).status === 0,
+);
+const hasGrpcurl = spawnSync('grpcurl', ['--version'], { stdio: 'ignore' }).status === 0;
+
+t.before(async () => {
+  cluster = await testCluster({ nodes: 3 });
+  await loadSample();
+  // `npx hansard` means this checkout's command; npx itself costs a second each time, and is npm's.
+  const bin = join(folder, 'bin');
+  mkdirSync(bin);
+  const npx = `#!/bin/sh\n[ "$1" = hansard ] || { echo "npx $1?" >&2; exit 1; }\nshift\nexec ${process.execPath} ${join(root, 'dist/src/cli/main.js')} "$@"\n`;
+  writeFileSync(join(bin, 'npx'), npx);
+  chmodSync(join(bin, 'npx'), 0o755);
+  if (python !== undefined) {
+    writeFileSync(join(bin, 'python3'), `#!/bin/sh\nexec ${resolved(python)} "$@"\n`);
+    chmodSync(join(bin, 'python3'), 0o755);
+  }
+  const clean = Object.entries(process.env).filter(
+    ([name]) => !/^(NODE_OPTIONS|TAP|_TAPJS|HANSARD)/.test(name),
+  );
+  env = {
+    ...Object.fromEntries(clean),
+    PATH: `${bin}${delimiter}${process.env.PATH}`,
+    HANSARD_ENDPOINT: cluster.endpoint,
+    PYTHONPATH: join(folder, 'python'),
+  };
+  // A project in which `hansard` is this checkout.
+  mkdirSync(join(folder, 'project', 'node_modules'), { recursive: true });
+  symlinkSync(root, join(folder, 'project', 'node_modules', 'hansard'));
+  writeFileSync(join(folder, 'project', 'package.json'), '{ "type": "module" }');
+});
+t.teardown(async () => {
+  await cluster?.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+/** What `npm start` loads; its own test starts it. */
+async function loadSample(): Promise<void> {
+  const client = connect(`hansard://${cluster.endpoint}`);
+  for (const name of ['support', 'assistants', 'team'])
+    for (const line of readFileSync(join(root, `cluster/sample/${name}.jsonl`), 'utf8')
+      .trim()
+      .split('\n')) {
+      const { channel, role, author, text } = JSON.parse(line) as Record<string, string>;
+      await client
+        .channel(channel ?? '')
+        .append({ role: role as 'user', author: author ?? '', text: text ?? '' });
+    }
+  await client.close();
+}
+
+function resolved(command: string): string {
+  return spawnSync('/bin/sh', ['-c', `command -v ${command}`], { encoding: 'utf8' }).stdout.trim();
+}
+
+/** The docs' addresses and folders become this run's. */
+function placed(code: string): string {
+  const own = cluster.endpoint.split(',');
+  return code
+    .replace(/127\.0\.0\.1:465([012])\b/g, (_, n: string) => own[Number(n)] ?? '')
+    .replaceAll('/tmp/hansard', join(folder, 'tmp-hansard'))
+    .replaceAll(`${join(folder, 'tmp-hansard')}-python`, join(folder, 'python'));
+}
+
+function run(command: string, args: readonly string[], cwd: string): Promise<{ code: number; said: string }> {
+  return new Promise((done) => {
+    execFile(command, args, { cwd, env, timeout: blockTimeoutMs }, (error, stdout, stderr) => {
+      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : 1;
+      done({ code, said: stdout + stderr });
+    });
+  });
+}
+
+async function runBlock(t: Test, block: Block): Promise<void> {
+  const code = placed(block.code);
+  const project = join(folder, 'project');
+  switch (block.kind) {
+    case 'sh': {
+      // Installing and starting have tests of their own: .ci/run, test/cluster/first-use.test.ts.
+      const lines = code.split('\n').filter((line) => !/^npm (ci|start)\b/.test(line));
+      if (lines.every((line) => line.trim() === '')) return void t.pass('npm ci and npm start only');
+      if (/\bgrpcurl\b/.test(code) && !hasGrpcurl)
+        return void t.pass('', { skip: 'grpcurl is not installed' });
+      if (/\bpython3\b/.test(code) && python === undefined)
+        return void t.pass('', { skip: 'python3-grpcio and python3-grpc-tools are not installed' });
+      const { code: status, said } = await run('/bin/sh', ['-euc', lines.join('\n')], root);
+      t.equal(status, 0, said);
+      return;
+    }
+    case 'ts': {
+      const name = `${block.page.replace(/\W/g, '-')}-${block.line}`;
+      writeFileSync(join(project, `${name}.ts`), code);
+      const compiler = join(root, 'node_modules/typescript7/bin/tsc');
+      const strict = ['--strict', '--module', 'nodenext', '--target', 'es2023', '--skipLibCheck'];
+      const types = ['--types', 'node', '--typeRoots', join(root, 'node_modules/@types')];
+      const compiled = await run(process.execPath, [compiler, ...strict, ...types, `${name}.ts`], project);
+      t.equal(compiled.code, 0, compiled.said);
+      const { code: status, said } = await run(process.execPath, [`${name}.js`], project);
+      t.equal(status, 0, said);
+      return;
+    }
+    case 'python': {
+      if (python === undefined)
+        return void t.pass('', { skip: 'python3-grpcio and python3-grpc-tools are not installed' });
+      writeFileSync(join(project, 'block.py'), code);
+      const { code: status, said } = await run(python, ['block.py'], project);
+      t.equal(status, 0, said);
+      return;
+    }
+    default:
+      t.ok(shownOnly.has(block.kind), `a block of kind "${block.kind}" that nothing runs`);
+  }
+}
+
+for (const page of pages)
+  t.test(page, { timeout: pageTimeoutMs }, async (t) => {
+    for (const block of blocksOf(page))
+      await t.test(`${page}:${block.line} (${block.kind})`, { timeout: blockTimeoutMs }, (t) =>
+        runBlock(t, block),
+      );
+  });
+
+t.test('docs/dependencies.md is the list of package.json', async (t) => {
+  const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    dependencies: Record<string, string>;
+  };
+  const listed = [...readFileSync(join(root, 'docs/dependencies.md'), 'utf8').matchAll(/^\| `([^`]+)` \|/gm)];
+  t.same(listed.map((match) => match[1]).sort(), Object.keys(dependencies).sort());
+});
