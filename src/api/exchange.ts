@@ -5,7 +5,7 @@
  * stream may hold is bounded: past a bound it is not read until answers are gone.
  */
 import type { ServerDuplexStream } from '@grpc/grpc-js';
-import type { HansardError } from '../common/errors.js';
+import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
 import { encodeErrorDetails, wireMessage } from '../common/status.js';
 import {
@@ -25,6 +25,8 @@ export interface ExchangeLimits {
   readonly callsInFlight: number;
   /** Bytes of requests whose calls are under way (whole messages, as calls alias them). */
   readonly requestBytes: number;
+  /** The same of all streams together: the stream whose message goes beyond ends with OVERLOADED. */
+  readonly allRequestBytes: number;
   /** Bytes of answers that are not yet handed to the transport. */
   readonly answerBytes: number;
   /** Answers are packed into messages of about this size. */
@@ -34,9 +36,23 @@ export interface ExchangeLimits {
 export const defaultExchangeLimits: ExchangeLimits = Object.freeze({
   callsInFlight: 1_024,
   requestBytes: 32 * 1024 * 1024,
+  allRequestBytes: 256 * 1024 * 1024,
   answerBytes: 8 * 1024 * 1024,
   messageBytes: 1024 * 1024,
 });
+
+/**
+ * Messages that Node's streams hold before they stop taking more. Their own 16,
+ * counted in messages of up to 16 MiB, would be 256 MiB for each stream that waits.
+ */
+const messagesUnread = 1;
+const messagesUnsent = 4;
+const overloadedRetryMs = 1_000;
+
+/** What the streams of a node hold together. */
+export class ExchangeLoad {
+  requestBytes = 0;
+}
 
 const exchangeName = 'hansard.v1.ExchangeService/Exchange';
 const answerTag = 0x0a;
@@ -68,6 +84,7 @@ export class ExchangeStream {
   readonly #calls: Calls;
   readonly #stream: ServerDuplexStream<Buffer, Buffer>;
   readonly #limits: ExchangeLimits;
+  readonly #load: ExchangeLoad;
   readonly #inFlight = new Map<number, ActiveCall | undefined>();
   readonly #inboxes: Inbox[] = [];
   #requestBytes = 0;
@@ -79,10 +96,17 @@ export class ExchangeStream {
   #ended = false;
   #closed = false;
 
-  constructor(calls: Calls, stream: ServerDuplexStream<Buffer, Buffer>, bounds = defaultExchangeLimits) {
+  constructor(
+    calls: Calls,
+    stream: ServerDuplexStream<Buffer, Buffer>,
+    bounds = defaultExchangeLimits,
+    load = new ExchangeLoad(),
+  ) {
     this.#calls = calls;
     this.#stream = stream;
     this.#limits = bounds;
+    this.#load = load;
+    holdLess(stream);
     stream.on('data', (message: Buffer) => this.#take(message));
     stream.on('end', () => {
       this.#ended = true;
@@ -106,7 +130,15 @@ export class ExchangeStream {
 
   #take(message: Buffer): void {
     if (this.#closed || this.#ended) return;
+    if (this.#load.requestBytes + message.length > this.#limits.allRequestBytes) {
+      const held = { bytes: this.#load.requestBytes, limit_bytes: this.#limits.allRequestBytes };
+      const retry = { retryDelayMs: overloadedRetryMs };
+      return this.#fail(
+        new HansardError('OVERLOADED', 'the streams of this node hold too many bytes', held, retry),
+      );
+    }
     this.#requestBytes += message.length;
+    this.#load.requestBytes += message.length;
     this.#inboxes.push({ reader: new WireReader(message), bytes: message.length, open: 0, read: false });
     this.#pump();
   }
@@ -177,7 +209,9 @@ export class ExchangeStream {
   }
 
   #release(inbox: Inbox): void {
-    if (inbox.read && inbox.open === 0) this.#requestBytes -= inbox.bytes;
+    if (this.#closed || !inbox.read || inbox.open > 0) return;
+    this.#requestBytes -= inbox.bytes;
+    this.#load.requestBytes -= inbox.bytes;
   }
 
   #answer(answer: Answer): void {
@@ -222,7 +256,7 @@ export class ExchangeStream {
       (this.#inboxes.length > 0 && !this.#calls.closed)
     )
       return;
-    this.#closed = true;
+    this.#close();
     this.#stream.end();
   }
 
@@ -239,9 +273,22 @@ export class ExchangeStream {
     for (const call of this.#inFlight.values()) if (call !== undefined) this.#calls.cancel(call);
     this.#inFlight.clear();
     this.#inboxes.length = 0;
+    // Calls that go on are counted where all calls are.
+    this.#load.requestBytes -= this.#requestBytes;
+    this.#requestBytes = 0;
     this.#answers = [];
     this.#answerBytes = 0;
   }
+}
+
+/** grpc-js offers no option for it. */
+function holdLess(stream: object): void {
+  const { _readableState, _writableState } = stream as {
+    _readableState?: { highWaterMark: number };
+    _writableState?: { highWaterMark: number };
+  };
+  if (_readableState !== undefined) _readableState.highWaterMark = messagesUnread;
+  if (_writableState !== undefined) _writableState.highWaterMark = messagesUnsent;
 }
 
 function readCall(bytes: Buffer, from: number, to: number): Frame {

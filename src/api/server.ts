@@ -18,7 +18,7 @@ import { type CallHooks, type CallLimits, Calls, defaultCallLimits, type Handler
 import { channelMethods } from './channels.js';
 import { clusterMethods } from './cluster.js';
 import { tailChannel, tailMethod } from './events.js';
-import { defaultExchangeLimits, type ExchangeLimits, ExchangeStream } from './exchange.js';
+import { defaultExchangeLimits, type ExchangeLimits, ExchangeLoad, ExchangeStream } from './exchange.js';
 import { grpcStatusOf } from './grpc-status.js';
 import { messageMethods } from './messages.js';
 import { Services } from './services.js';
@@ -201,6 +201,7 @@ function unary(name: string, calls: Calls): handleUnaryCall<Buffer, Buffer> {
 function addExchange(server: Server, calls: Calls, options: ApiOptions): Set<ExchangeStream> {
   const streams = new Set<ExchangeStream>();
   const most = options.exchangeStreams ?? exchangeStreamsDefault;
+  const load = new ExchangeLoad();
   const exchange = (stream: ServerDuplexStream<Buffer, Buffer>): void => {
     if (streams.size >= most || calls.closed) {
       const error = calls.closed
@@ -214,7 +215,7 @@ function addExchange(server: Server, calls: Calls, options: ApiOptions): Set<Exc
       stream.emit('error', grpcStatusOf(error));
       return;
     }
-    const open = new ExchangeStream(calls, stream, options.exchangeLimits ?? defaultExchangeLimits);
+    const open = new ExchangeStream(calls, stream, options.exchangeLimits ?? defaultExchangeLimits, load);
     streams.add(open);
     stream.on('close', () => streams.delete(open));
     stream.on('cancelled', () => streams.delete(open));

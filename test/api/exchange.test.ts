@@ -1,6 +1,9 @@
-import { type ClientDuplexStream, Metadata } from '@grpc/grpc-js';
+import { Duplex } from 'node:stream';
+import { type ClientDuplexStream, Metadata, type ServerDuplexStream } from '@grpc/grpc-js';
 import t from 'tap';
-import { defaultExchangeLimits } from '../../src/api/exchange.js';
+import { Calls, defaultCallLimits } from '../../src/api/calls.js';
+import { defaultExchangeLimits, ExchangeStream } from '../../src/api/exchange.js';
+import { silentLogger } from '../../src/common/logger.js';
 import { FakeNode } from './fake-node.js';
 import { type Decoded, decode, encode, Harness, same, text, words } from './harness.js';
 
@@ -140,6 +143,60 @@ t.test('past its bounds a stream is not read, and goes on when answers are gone'
   t.equal(page.events.length, 500);
   exchange.stream.end();
   await exchange.until(() => exchange.status !== undefined);
+});
+
+t.test('what streams hold is bounded, each and together, whatever clients send', async (t) => {
+  const megabyte = 1024 * 1024;
+  const h = await Harness.start(undefined, {
+    exchangeLimits: { ...defaultExchangeLimits, callsInFlight: 1, allRequestBytes: 3 * megabyte },
+  });
+  t.teardown(() => h.stop());
+  const held: (() => void)[] = [];
+  h.node.gate = () => new Promise<void>((resolve) => held.push(resolve));
+  // One call goes, the other waits, and with it a megabyte in a field that nobody knows.
+  const padding = Buffer.concat([Buffer.from([0x7a, 0x80, 0x80, 0x40]), Buffer.alloc(megabyte)]);
+  const calls = encode('ExchangeRequest', { calls: [appendCall(1, 'c', 'x'), appendCall(2, 'c', 'y')] });
+  const streams = [1, 2, 3].map(() => new Exchange(h));
+  for (const { stream } of streams) stream.write(Buffer.concat([calls, padding]));
+  const ended = () => streams.filter((each) => each.status !== undefined);
+  await Promise.race(streams.map((each) => each.until(() => each.status !== undefined)));
+  t.equal(ended().length, 1);
+  t.match(ended()[0]?.status, { code: 8, details: /hold too many bytes/ });
+  while (h.api.callsInFlight > 0) {
+    for (const release of held.splice(0)) release();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  for (const each of streams) await each.until(() => each.status !== undefined || each.answers.size === 2);
+  const later = new Exchange(h);
+  h.node.gate = undefined;
+  later.stream.write(Buffer.concat([calls, padding]));
+  await later.until(() => later.answers.size === 2);
+  t.pass('what was held is free again');
+});
+
+t.test('a stream that is not read takes no more from its client', async (t) => {
+  const calls = new Calls(
+    new Map([[append, () => new Promise<never>(() => {})]]),
+    () => performance.now(),
+    { onFatal: (error) => t.fail(String(error)) },
+    defaultCallLimits,
+    silentLogger,
+  );
+  const message = encode('ExchangeRequest', { calls: [appendCall(1, 'c', 'x'), appendCall(2, 'c', 'y')] });
+  let taken = 0;
+  // As grpc-js does it: the next message is asked for when the buffer has room.
+  const stream = new Duplex({
+    objectMode: true,
+    read() {
+      if (++taken < 100) setImmediate(() => this.push(message));
+    },
+    write: (_chunk, _encoding, done) => done(),
+  });
+  const bounds = { ...defaultExchangeLimits, callsInFlight: 1 };
+  new ExchangeStream(calls, stream as unknown as ServerDuplexStream<Buffer, Buffer>, bounds);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  t.ok(taken <= 3, `${taken} messages were taken, one was begun`);
+  stream.destroy();
 });
 
 t.test('a stream that makes no sense is ended with the reason; the others go on', async (t) => {
