@@ -154,6 +154,36 @@ export function encodeGetMessage(event: StoredEvent, served: Served): Buffer {
   return target;
 }
 
+/** An event, or the number of an Absence. */
+export type BatchGetResult = StoredEvent | number;
+
+export function encodeBatchGet(results: readonly BatchGetResult[], served: Served): Buffer {
+  const sizes = results.map((result) => (typeof result === 'number' ? 0 : eventSize(result)));
+  const inner = (i: number): number => {
+    const size = sizes[i] as number;
+    return typeof results[i] === 'number' ? 2 : 1 + varintSize(size) + size;
+  };
+  const from = servedSize(served);
+  let total = 1 + varintSize(from) + from;
+  for (let i = 0; i < results.length; i++) total += 1 + varintSize(inner(i)) + inner(i);
+  const target = Buffer.allocUnsafe(total);
+  let at = 0;
+  for (const [i, result] of results.entries()) {
+    target[at++] = 0x0a;
+    at = writeVarint(target, at, inner(i));
+    if (typeof result === 'number') {
+      target[at++] = 0x10;
+      target[at++] = result;
+      continue;
+    }
+    target[at++] = 0x0a;
+    at = writeVarint(target, at, sizes[i] as number);
+    at = writeEvent(target, at, result);
+  }
+  writeServed(target, at, 0x12, served, from);
+  return target;
+}
+
 export function encodeListMessages(
   events: readonly StoredEvent[],
   nextPageToken: string,

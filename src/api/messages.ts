@@ -6,6 +6,7 @@ import { limits } from '../common/limits.js';
 import { type AppendInput, encodeAppend, encodeOpenProducer } from '../conversation/command.js';
 import type { ChannelState, StoredEvent } from '../conversation/types.js';
 import type { ReadView } from '../node/types.js';
+import { batchGetMessages } from './batch-get.js';
 import type { Handler } from './calls.js';
 import { commitmentOf, keyDigestOf, newSalt } from './commitment.js';
 import { encodeAppended, encodeGetMessage, encodeListMessages } from './encode.js';
@@ -20,6 +21,7 @@ export function messageMethods(services: Services): Map<string, Handler> {
   return new Map<string, Handler>([
     ['hansard.v1.MessageService/AppendMessages', appendMessages(services)],
     ['hansard.v1.MessageService/GetMessage', getMessage(services)],
+    ['hansard.v1.MessageService/BatchGetMessages', batchGetMessages(services)],
     ['hansard.v1.MessageService/ListMessages', listMessages(services)],
     ['hansard.v1.MessageService/OpenProducer', openProducer(services)],
   ]);
@@ -101,7 +103,9 @@ function getMessage(services: Services): Handler {
       const channel = await channelOf(view, route);
       const place = ref === 'seq' ? toNumber(seq) : await view.reader.seqOfMessageId(channel.id, message_id);
       const found =
-        place === undefined || place < 1 || place > channel.headSeq ? [] : await at(view, channel, place);
+        place === undefined || place <= channel.baseSeq || place > channel.headSeq
+          ? []
+          : await at(view, channel, place);
       const event = found[0];
       if (event === undefined) {
         throw new HansardError(
@@ -119,7 +123,7 @@ function getMessage(services: Services): Handler {
   };
 }
 
-function at(view: ReadView, channel: ChannelState, seq: number): Promise<StoredEvent[]> {
+export function at(view: ReadView, channel: ChannelState, seq: number): Promise<StoredEvent[]> {
   const one = { fromSeq: seq, toSeq: seq, reverse: false, maxEvents: 1, maxBytes: limits.pageBytes };
   return view.reader.events(channel, one);
 }
@@ -199,13 +203,14 @@ async function firstPage(
       ? limits.pageSizeDefault
       : Math.min(list.before, limits.pageSizeMax);
   if (list.anchor === 'anchor_seq') {
-    return { middle: Math.min(Math.max(toNumber(list.anchor_seq), 1), headSeq + 1), before, after };
+    const anchor = Math.max(toNumber(list.anchor_seq), channel.baseSeq + 1);
+    return { middle: Math.min(anchor, headSeq + 1), before, after };
   }
   if (list.anchor === 'anchor_time' && list.anchor_time !== null) {
     const seq = await view.reader.seqAtTime(channel, toTimeUs(list.anchor_time));
     return { middle: Math.min(seq, headSeq + 1), before, after };
   }
-  return { middle: after > 0 ? 1 : headSeq + 1, before, after };
+  return { middle: after > 0 ? channel.baseSeq + 1 : headSeq + 1, before, after };
 }
 
 function nextPage({ tokens }: Services, bound: string, list: ListMessagesRequest): Page {
@@ -227,7 +232,9 @@ async function readPage(
 ): Promise<{ events: StoredEvent[]; next: number }> {
   // Around an anchor both sides get half the bytes, so that neither starves the other.
   const maxBytes = before > 0 && after > 0 ? limits.pageBytes / 2 : limits.pageBytes;
-  const oldest = Math.max(1, middle - before);
+  // What came before belongs to a deleted channel of the same name.
+  const firstSeq = channel.baseSeq + 1;
+  const oldest = Math.max(firstSeq, middle - before);
   const newest = Math.min(headSeq, middle + after - 1);
   const older =
     before > 0 && oldest < middle
@@ -254,8 +261,8 @@ async function readPage(
     const last = newer.at(-1)?.seq ?? headSeq;
     return { events, next: last < headSeq ? last + 1 : 0 };
   }
-  const first = older[0]?.seq ?? 1;
-  return { events, next: first > 1 ? first : 0 };
+  const first = older[0]?.seq ?? firstSeq;
+  return { events, next: first > firstSeq ? first : 0 };
 }
 
 interface OpenProducerRequest {

@@ -26,8 +26,14 @@ export const limits = Object.freeze({
   pageSizeMax: 1_000,
   /** A page ends early at this size: an answer stays well under a frame. */
   pageBytes: 3 * MiB,
+  /** Items of one BatchGetMessages. */
+  batchGetItems: 1_000,
   channelPageSizeDefault: 100,
   channelPageSizeMax: 1_000,
+  /** Channels of one partition that a listing by activity, or by label and participant, may look at: 10 to 20 ms. */
+  channelsScannedPerPartition: 2_000,
+  /** The same in all partitions together. */
+  channelsScanned: 10_000,
   labelsPerChannel: 64,
   labelBytes: 256,
   participantsPerChannel: 1_000,

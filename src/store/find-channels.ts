@@ -24,6 +24,13 @@ export interface FindQuery extends ChannelFilter {
   readonly limit: number;
   /** Candidates that may be looked at; more are refused with TOO_MANY_CHANNELS. */
   readonly scanMax: number;
+  /** Shared by the queries of several partitions that make one listing. */
+  readonly total?: ScanBudget | undefined;
+}
+
+export interface ScanBudget {
+  count: number;
+  readonly max: number;
 }
 
 const rowsAtOnce = 64;
@@ -57,7 +64,7 @@ function isAfter(channel: ChannelState, { order, after: place }: FindQuery): boo
 
 /** Ascending by name: the tails' channels as they are now, and what is sealed beside them. */
 async function* candidates(state: PartitionState, query: FindQuery): AsyncGenerator<ChannelState> {
-  const { tenant, prefix, scanMax } = query;
+  const { tenant, prefix, scanMax, total } = query;
   const prefixBytes = nameBytes(tenant, prefix);
   // The smallest name after `after` is `after` and a zero byte.
   const beyond =
@@ -71,7 +78,8 @@ async function* candidates(state: PartitionState, query: FindQuery): AsyncGenera
   const sealed = sealedCandidates(state, query, from, new Set(recent.map(({ name }) => name.toString())));
   let looked = 0;
   const look = () => {
-    if (++looked > scanMax) throw tooMany(query);
+    if (++looked > scanMax) throw tooMany(query, scanMax);
+    if (total !== undefined && ++total.count > total.max) throw tooMany(query, total.max);
   };
   let next = await sealed.next();
   try {
@@ -164,10 +172,10 @@ async function* ofTerm(
   }
 }
 
-function tooMany({ tenant, prefix, scanMax }: FindQuery): HansardError {
-  return new HansardError(
-    'TOO_MANY_CHANNELS',
-    `more than ${scanMax} channels of a partition would have to be looked at`,
-    { tenant, prefix, limit_channels: scanMax },
-  );
+function tooMany({ tenant, prefix }: FindQuery, max: number): HansardError {
+  return new HansardError('TOO_MANY_CHANNELS', `more than ${max} channels would have to be looked at`, {
+    tenant,
+    prefix,
+    limit_channels: max,
+  });
 }

@@ -2,7 +2,7 @@
  * A node of one process and no disk: real state machines (conversation/) over model
  * state, without consensus. What a real node would refuse is switched on by hand.
  */
-import { compareBytewise } from '../../src/api/channels.js';
+import { compareBytewise } from '../../src/api/list-channels.js';
 import { HansardError } from '../../src/common/errors.js';
 import type { ChannelId, NodeId, PartitionId, Seq } from '../../src/common/ids.js';
 import { partitionOf } from '../../src/common/partitioning.js';
