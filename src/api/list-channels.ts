@@ -213,7 +213,8 @@ function readChannels(
     return reader.listChannels({ tenant, prefix, after: after?.name, limit });
   const scanMax = limits.channelsScannedPerPartition;
   // By name with one condition all that are looked at are in the page.
-  return reader.findChannels({ ...query, after, limit, scanMax, total: byOne ? undefined : scan });
+  const total = order === 'name' && conditions === 1 ? undefined : scan;
+  return reader.findChannels({ ...query, after, limit, scanMax, total });
 }
 
 /** The channels of one partition, in the listing's order, fetched as they are needed. */
