@@ -208,8 +208,8 @@ function readChannels(
   scan: ScanBudget,
 ): Promise<ChannelState[]> {
   const { tenant, prefix, label, participant, order } = query;
-  const byOne = order === 'name' && (label === undefined || participant === undefined);
-  if (byOne && label === participant)
+  const conditions = Number(label !== undefined) + Number(participant !== undefined);
+  if (order === 'name' && conditions === 0)
     return reader.listChannels({ tenant, prefix, after: after?.name, limit });
   const scanMax = limits.channelsScannedPerPartition;
   // By name with one condition all that are looked at are in the page.
