@@ -306,9 +306,8 @@ t.test('hostile input on all ports', async (t) => {
     t.ok(each.isUp && (await each.readiness())?.ready, `node ${each.id} lives`);
   await writer.stop();
   t.same(faults(writer, await readAll(client, writer.name)), [], 'the writer noticed nothing');
-  t.same(writer.errors.slice(0, 5), [], 'no append failed', {
-    skip: writer.errors.length > 0 && cluster.starved,
-  });
+  if (writer.errors.length > 0 && cluster.starved) t.pass('no append failed', { skip: cluster.starved });
+  else t.same(writer.errors.slice(0, 5), [], 'no append failed');
   const { signal } = await node.stop();
   t.equal(signal, null, 'and it stops in order');
 });
