@@ -35,9 +35,9 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
     logger,
     onFatal,
   });
-  const metrics = metricsOf(running);
   let http: HttpServer | undefined;
   let api: Awaited<ReturnType<typeof startApi>> | undefined;
+  const metrics = metricsOf(running, () => api?.openTails ?? 0);
   try {
     api = await startApi(running.node, {
       address: settings.clientAddress,
@@ -115,7 +115,7 @@ function openHttp(
   );
 }
 
-function metricsOf(running: RunningNode): Metrics {
+function metricsOf(running: RunningNode, channelTails: () => number): Metrics {
   return createMetrics({
     identity: () => running.node.identity,
     cluster: () => running.node.cluster(),
@@ -123,6 +123,7 @@ function metricsOf(running: RunningNode): Metrics {
     store: () => running.store.stats(),
     peers: () => running.transport.peers(),
     snapshots: () => running.node.snapshotStats(),
+    channelTails,
   });
 }
 

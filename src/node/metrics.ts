@@ -20,6 +20,8 @@ export interface MetricSources {
   snapshots?(): SnapshotStats;
   /** Bytes proposed and not yet committed, whole node. */
   uncommittedBytes?(): number;
+  /** Streams of TailChannel that are open. */
+  channelTails?(): number;
 }
 
 export interface Metrics {
@@ -117,6 +119,10 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   if (sources.uncommittedBytes !== undefined)
     gauge('hansard_uncommitted_bytes', 'Proposed here and not yet committed', [], (set) =>
       set(sources.uncommittedBytes?.() ?? 0),
+    );
+  if (sources.channelTails !== undefined)
+    gauge('hansard_channel_tails', 'Streams of TailChannel that are open', [], (set) =>
+      set(sources.channelTails?.() ?? 0),
     );
   const perPeer = (name: string, help: string, value: (peer: PeerState) => number) =>
     gauge(name, help, ['peer'], (set) => {

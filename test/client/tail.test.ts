@@ -214,6 +214,29 @@ t.test('nodes die and drain under a tail: every event once, in order', async (t)
   await chaos;
 });
 
+t.test('a tail that is not read holds up no other call of its client', async (t) => {
+  const { client, writer } = await start(t, 1);
+  const texts = range(1, 100).map(() => ({ text: 'y'.repeat(10_000) }));
+  for (let i = 0; i < 20; i++) await writer.channel('c').append(texts);
+  const updates = client.channel('c').tail({ afterSeq: 0 }).updates();
+  const first = (await updates.next()).value;
+  await sleep(300);
+  // The same connection: 20 MB wait behind the tail that nobody reads.
+  const page = await client.channel('c').list({ before: 20 }).page();
+  t.equal(page.events.length, 20);
+  t.same(
+    (await take(client.channel('c').tail({ afterSeq: 1_999 }), 1)).map((e) => e.seq),
+    [2_000],
+  );
+  const seqs = first?.kind === 'events' ? first.events.map((event) => event.seq) : [];
+  while (seqs.length < 2_000) {
+    const update = (await updates.next()).value;
+    if (update?.kind === 'events') seqs.push(...update.events.map((event) => event.seq));
+  }
+  t.same(seqs, range(1, 2_000));
+  await updates.return();
+});
+
 t.test('a node whose places are taken is passed over', async (t) => {
   const { doors, client, writer } = await start(t, 2);
   await doors.nodes[0]?.kill();
