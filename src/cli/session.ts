@@ -1,5 +1,14 @@
 /** A command's connection: the SDK's client, and what importing and exporting need of it. */
-import { type ChannelInfo, type Client, connect, type Event, type ReadLevel } from '../client/index.js';
+import {
+  type ChannelInfo,
+  type Client,
+  connect,
+  type Event,
+  HansardError,
+  parseTarget,
+  type ReadLevel,
+} from '../client/index.js';
+import { defaultTenant } from '../common/partitioning.js';
 import type { CommonOptions } from './action.js';
 import type { ExportSource } from './exporter.js';
 import type { ImportTarget } from './importer.js';
@@ -19,9 +28,20 @@ export interface Session {
 
 export function openSession(options: ClientOptions): Session {
   const timeoutMs = options.timeout * 1000;
-  const endpoints = options.endpoint.replace(/^hansard:\/\//, '').replace(/\/.*$/, '');
-  const client = connect(`hansard://${endpoints}/${options.tenant}`, { timeoutMs });
+  const client = connect(targetOf(options), { timeoutMs });
   return { client, timeoutMs, close: () => client.close() };
+}
+
+/** An endpoint may be the SDK's connection string; a tenant in it is never passed over. */
+export function targetOf({ endpoint, tenant }: Pick<ClientOptions, 'endpoint' | 'tenant'>): string {
+  const named = parseTarget(endpoint).tenant;
+  if (named === '') return `hansard://${endpoint.replace(/^hansard:\/\//, '').replace(/\/$/, '')}/${tenant}`;
+  if (tenant === '' || tenant === defaultTenant || tenant === named) return endpoint;
+  throw new HansardError(
+    'INVALID_ARGUMENT',
+    `the endpoint names tenant ${named}, --tenant or HANSARD_TENANT names ${tenant}`,
+    { field: '--tenant' },
+  );
 }
 
 /** Up to `limit` events from `fromSeq` on. */

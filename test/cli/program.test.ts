@@ -10,7 +10,9 @@ import { ExitCode, exitCodeOf, exitCodeTable } from '../../src/cli/exit-codes.js
 import { bytesText, count, durationText, Output, printable } from '../../src/cli/output.js';
 import { runCommand } from '../../src/cli/program.js';
 import { progressText } from '../../src/cli/progress.js';
+import { targetOf } from '../../src/cli/session.js';
 import { version } from '../../src/cli/version.js';
+import { parseTarget } from '../../src/client/index.js';
 import { HansardError, type Reason, reasons } from '../../src/common/errors.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { startHttp } from '../../src/node/http.js';
@@ -89,6 +91,18 @@ t.test('wrong usage is exit code 2, with a hint, and JSON where asked', async (t
     t.equal(json.out, '');
   }
   t.match((await run('raed')).err, /Did you mean read/);
+});
+
+t.test('a tenant in the endpoint counts, or is refused where another is named', async (t) => {
+  const of = (endpoint: string, tenant: string) => parseTarget(targetOf({ endpoint, tenant }));
+  const nodes = ['h:1', 'h:2'];
+  t.same(of('hansard://h:1,h:2/acme', 'default'), { endpoints: nodes, tenant: 'acme' });
+  t.same(of('h:1,h:2/acme/', 'acme'), { endpoints: nodes, tenant: 'acme' });
+  t.same(of('h:1,h:2', 'acme'), { endpoints: nodes, tenant: 'acme' });
+  t.same(of('hansard://h:1,h:2/', 'acme'), { endpoints: nodes, tenant: 'acme' });
+  const torn = await run('read', 'c', '--endpoint', 'hansard://127.0.0.1:1/acme', '--tenant', 'other');
+  t.equal(torn.code, ExitCode.usage);
+  t.match(torn.err, /tenant acme.*other/);
 });
 
 t.test('errors say what happened, the reason and the cure', async (t) => {
