@@ -92,6 +92,8 @@ export class PartitionState {
   sealing: Promise<void> | undefined;
   readonly place: Place;
   readonly #cachePrefix: string;
+  /** Chunks that are being read. */
+  readonly #loading = new Map<string, Promise<RunEntry[] | undefined>>();
 
   constructor(
     readonly shared: StoreShared,
@@ -306,7 +308,18 @@ export class PartitionState {
     return this.#keepChunk(run, chunk, key, row);
   }
 
-  async loadChunk(run: Run, chunk: number): Promise<RunEntry[] | undefined> {
+  /** Undefined: a merge has removed the run. One read for all who ask meanwhile: a batch of keys may want a chunk thousands of times. */
+  loadChunk(run: Run, chunk: number): Promise<RunEntry[] | undefined> {
+    const name = this.#chunkKey(run, chunk);
+    let loading = this.#loading.get(name);
+    if (loading === undefined) {
+      loading = this.#loadChunk(run, chunk).finally(() => this.#loading.delete(name));
+      this.#loading.set(name, loading);
+    }
+    return loading;
+  }
+
+  async #loadChunk(run: Run, chunk: number): Promise<RunEntry[] | undefined> {
     const key = runKey(run.info.kind, this.place, run.info.run, RunPart.chunk, chunk);
     const row = await this.shared.kv.get(key);
     if (row === undefined && !this.runs(run.info.kind).includes(run)) return undefined;

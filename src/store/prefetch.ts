@@ -2,13 +2,16 @@
 import type { Lookups } from '../conversation/types.js';
 import { RowKind, type RunKind } from './keys.js';
 import type { PartitionState } from './partition-state.js';
+import type { SealedChannel } from './state-codec.js';
 import { channelName } from './tail.js';
 
 /** Undefined: all of it is at hand (or known to be nowhere). */
 export function prefetch(state: PartitionState, lookups: Lookups): Promise<void> | undefined {
   const waits: Promise<unknown>[] = [];
+  // One read for each channel, however many keys ask for it.
+  const reading: Reading = new Map();
   for (const { tenant, name } of lookups.channels) {
-    if (!channelAtHand(state, tenant, name)) waits.push(state.sealedChannel(tenant, name));
+    if (!channelAtHand(state, tenant, name)) waits.push(channelOnce(state, tenant, name, reading));
   }
   for (const id of lookups.producers) fetchProducer(state, id, waits);
   for (const { tenant, name } of lookups.producerNames) {
@@ -17,14 +20,33 @@ export function prefetch(state: PartitionState, lookups: Lookups): Promise<void>
   }
   for (const text of lookups.requestKeys) fetchChunks(state, RowKind.keyRun, 0, text, waits);
   for (const { tenant, name, key } of lookups.keys) {
-    withChannelId(state, tenant, name, waits, (id) => fetchChunks(state, RowKind.keyRun, id, key, waits));
+    withChannelId(state, tenant, name, reading, waits, (id) =>
+      fetchChunks(state, RowKind.keyRun, id, key, waits),
+    );
   }
   for (const { tenant, name, messageId } of lookups.messageIds) {
-    withChannelId(state, tenant, name, waits, (id) =>
+    withChannelId(state, tenant, name, reading, waits, (id) =>
       fetchChunks(state, RowKind.messageIdRun, id, messageId, waits),
     );
   }
   return waits.length === 0 ? undefined : Promise.all(waits).then(() => undefined);
+}
+
+type Reading = Map<string, Promise<SealedChannel | undefined>>;
+
+function channelOnce(
+  state: PartitionState,
+  tenant: string,
+  name: string,
+  reading: Reading,
+): Promise<SealedChannel | undefined> {
+  const key = channelName(tenant, name);
+  let channel = reading.get(key);
+  if (channel === undefined) {
+    channel = state.sealedChannel(tenant, name);
+    reading.set(key, channel);
+  }
+  return channel;
 }
 
 function channelAtHand(state: PartitionState, tenant: string, name: string): boolean {
@@ -48,6 +70,7 @@ function withChannelId(
   state: PartitionState,
   tenant: string,
   name: string,
+  reading: Reading,
   waits: Promise<unknown>[],
   found: (channelId: number) => void,
 ): void {
@@ -59,7 +82,7 @@ function withChannelId(
   if (!state.maySealed(tenant, name)) return;
   // Chunks come in a second step: their waits are awaited inside this one.
   waits.push(
-    state.sealedChannel(tenant, name).then(async (channel) => {
+    channelOnce(state, tenant, name, reading).then(async (channel) => {
       if (channel === undefined) return;
       const more = waits.length;
       found(channel.state.id);

@@ -48,3 +48,28 @@ t.test('the block cache holds no more than its share, whichever way blocks are r
   t.ok(kept < 0.75 * cacheBytes, `${Math.round(kept / KiB)} KiB are kept`);
   await store.close();
 });
+
+t.test('a batch of many keys reads each chunk of them once', async (t) => {
+  const disk = await formatted(simDisk(), [0], 4 * KiB);
+  let store = await opened(disk, 4_000 * KiB);
+  const events = Array.from({ length: 2_000 }, (_, i) => madeEvent(`text ${i}`, { key: `key ${i}` }));
+  const entry = Buffer.from(madeEntry([madeAppend('c', events)]));
+  applyTo(store.partition(0), entry);
+  await store.partition(0).checkpoint();
+  await store.close();
+  store = await opened(disk, 4_000 * KiB);
+  const { handle } = disk;
+  if (handle === undefined) throw new Error('the disk has no handle');
+  let reads = 0;
+  const get = handle.get.bind(handle);
+  handle.get = (key) => {
+    reads++;
+    return get(key);
+  };
+  await store.partition(0).prefetch(entry);
+  t.ok(reads < 20, `${reads} reads for 2,000 keys in a run of some 100 KiB`);
+  const outcome = applyTo(store.partition(0), entry);
+  t.match(outcome.answers, [{ kind: 'appended', duplicate: true, firstSeq: 1, count: 2_000 }]);
+  t.equal(store.stats().syncReads, 0, 'applying found all of it at hand');
+  await store.close();
+});
