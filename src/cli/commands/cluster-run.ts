@@ -92,6 +92,10 @@ async function runUntil(stop: StopSignal, output: Output, options: RunOptions): 
     if (!stop.signal.aborted) output.line(`\n${nextSteps(nodes, dir)}`);
     await watch(nodes, dir, stop, output);
   } catch (error) {
+    if (!isOurs && stop.signal.aborted) {
+      output.note('interrupted before any node ran; the next start goes on');
+      return ExitCode.interrupted;
+    }
     if (!isOurs) throw error;
     if (stop.signal.aborted) await stopNodes(dir, output, stop);
     else await clusterDown(dir).finally(() => removeFile(foregroundFileOf(dir)));
@@ -244,6 +248,12 @@ function cureOf(error: HansardError, options: RunOptions): string | undefined {
       return error.fields.setting === undefined && error.fields.dir !== undefined
         ? `Take a folder that you may write to: ${again('~/hansard-data', '')}`
         : undefined;
+    case 'DEADLINE_EXCEEDED':
+      return `Start again; a machine that is busy needs longer: ${again('', '--timeout 300')}`;
+    case 'INTERNAL':
+      return error.fields.log === undefined
+        ? undefined
+        : `Read ${error.fields.log}, mend the cause, start again.`;
     default:
       return undefined;
   }
