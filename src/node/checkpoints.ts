@@ -103,6 +103,12 @@ export class Checkpoints {
       .catch((error: unknown) => this.#context.fatal(error));
   }
 
+  /** What a leader's followers need that are a moment behind, or go on from a snapshot that they take now. */
+  #stillFollowed(replica: Replica): Index {
+    const wanted = this.#context.wantedFrom(replica) ?? Number.MAX_SAFE_INTEGER;
+    return replica.isLeader ? Math.min(wanted, replica.matchedByThoseThatFollow()) : wanted;
+  }
+
   /**
    * Drops what is sealed here and held by every member. The log of a lagging one
    * is kept for it until the log is too large: then the partitions that hold back
@@ -115,7 +121,7 @@ export class Checkpoints {
     for (const replica of this.#context.replicas()) {
       let kept = replica.cuttableIndex;
       if (!tooLarge.has(replica.partition)) kept = Math.min(kept, this.#context.keptByAll(replica));
-      else if (!isFarTooLarge) kept = Math.min(kept, this.#context.wantedFrom(replica) ?? kept);
+      else if (!isFarTooLarge) kept = Math.min(kept, this.#stillFollowed(replica));
       if (kept < replica.log.firstIndex()) continue;
       const term = replica.log.term(kept);
       if (typeof term === 'number') replica.log.compact(kept, term);

@@ -567,7 +567,8 @@ export class HansardNode implements NodeService {
     const sent = this.#options.transport.send(to, bytes, urgent.has(message.type));
     // Dropped, so that all that would follow is refused: the core probes instead.
     if (!sent && message.type === MessageType.MsgApp) replica.reportUnreachable(message.to);
-    if (message.type === MessageType.MsgSnap) {
+    if (message.type === MessageType.MsgSnap && !sent) replica.reportSnapshotFailed(message.to);
+    else if (message.type === MessageType.MsgSnap) {
       const index = message.snapshot?.metadata.index ?? 0;
       this.#snapshotSender.announced(replica, message.to, to, index);
     }

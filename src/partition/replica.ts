@@ -280,6 +280,21 @@ export class Replica {
   }
 
   /**
+   * As leader: what the members have that take entries as they come. One that is
+   * away, or waits for a snapshot, holds nothing back here.
+   */
+  matchedByThoseThatFollow(): Index {
+    let matched = this.#raft.lastIndex;
+    for (const { replicaId } of this.members) {
+      const progress = replicaId === this.replicaId ? undefined : this.#raft.progressOf(replicaId);
+      if (progress?.recentActive && progress.state === ProgressState.replicate) {
+        matched = Math.min(matched, progress.match);
+      }
+    }
+    return matched;
+  }
+
+  /**
    * As leader: has this member all that is committed, and was it heard lately? A
    * process that hangs keeps its links for seconds, and a handover to it stops
    * appends for an election timeout.

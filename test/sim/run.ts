@@ -47,6 +47,8 @@ const faultKinds = [
   'break',
   'pause',
   'clock',
+  /** Who takes a snapshot over next dies in that moment, or shortly after. */
+  'install',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
@@ -175,6 +177,7 @@ class SeedRun {
     if (kind === 'kill' || kind === 'power') this.#kill([victim], kind === 'kill' ? 'process' : 'power');
     else if (kind === 'killAll') this.#kill(nodes, 'process');
     else if (kind === 'powerAll') this.#kill(nodes, 'power');
+    else if (kind === 'install') await this.#dieInstalling();
     else if (kind === 'isolate') {
       this.#cluster.log(`node ${victim.nodeId} is cut off`);
       network.isolate(victim.nodeId, others);
@@ -202,6 +205,24 @@ class SeedRun {
     this.#cluster.log(`node ${node.nodeId} is stopped for ${ms} ms`);
     clock.pause();
     this.#cluster.clock.after(ms, () => clock.resume());
+  }
+
+  /** Between the store's decision and the log's there is a moment that chance alone seldom meets. */
+  async #dieInstalling(): Promise<void> {
+    const { clock, random, nodes } = this.#cluster;
+    const installing = () =>
+      nodes.flatMap((node) =>
+        (node.node?.replicas() ?? []).filter((r) => r.isInstalling).map((replica) => ({ node, replica })),
+      )[0];
+    if (!(await clock.until(() => installing() !== undefined, 500))) return;
+    const found = installing();
+    if (found === undefined) return;
+    const { node, replica } = found;
+    const before = replica.store.installedIndex;
+    if (random.below(3) > 0) await clock.until(() => replica.store.installedIndex !== before, 100);
+    if (random.below(2) > 0) await clock.run(random.fraction() * 3);
+    this.#cluster.log(`node ${node.nodeId} dies taking a snapshot over`);
+    this.#kill([node], random.below(2) > 0 ? 'process' : 'power');
   }
 
   #kill(nodes: readonly SimNode[], kind: 'process' | 'power'): void {
