@@ -1,6 +1,6 @@
 /** The command line without a server: usage, help, exit codes, tables, JSON, colours. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
@@ -109,6 +109,10 @@ t.test('errors say what happened, the reason and the cure', async (t) => {
   const nobody = await run('read', 'c', '--timeout', '0.5');
   t.equal(nobody.code, ExitCode.unreachable);
   t.match(nobody.err, /^error: .*\((UNREACHABLE|DEADLINE_EXCEEDED)\)\ncure: {2}\S/);
+  writeFileSync(join(dir, 'backup.jsonl'), 'the last good one');
+  t.equal((await run('export', join(dir, 'backup.jsonl'), '--timeout', '0.5')).code, ExitCode.unreachable);
+  t.equal(readFileSync(join(dir, 'backup.jsonl'), 'utf8'), 'the last good one', 'a failed export leaves it');
+  t.notOk(existsSync(join(dir, 'backup.jsonl.partial')));
   const missing = await run('import', join(dir, 'none.jsonl'));
   t.equal(missing.code, ExitCode.usage);
   t.match(missing.err, /there is no file/);

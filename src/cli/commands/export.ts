@@ -1,5 +1,5 @@
 /** `hansard export`: every event as a line of JSON. */
-import { createWriteStream } from 'node:fs';
+import { createWriteStream, renameSync, rmSync, statSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
@@ -50,6 +50,9 @@ export async function exportEvents({
       bytes += text.length;
     }
     await sink.close();
+  } catch (error) {
+    await sink.abandon();
+    throw error;
   } finally {
     progress.stop();
     await session.close();
@@ -68,12 +71,16 @@ async function* namesOf(channels: AsyncIterable<{ name: string }>): AsyncGenerat
 
 interface Sink {
   write(text: string): Promise<void>;
+  /** All is written: only now does the file take the place of one that was there, perhaps the last good backup. */
   close(): Promise<void>;
+  abandon(): Promise<void>;
 }
 
 function openSink(file: string, output: Output): Sink {
-  if (file === '-') return { write: (text) => writeAll(output.stdout, text), close: async () => {} };
-  const target = createWriteStream(file);
+  if (file === '-')
+    return { write: (text) => writeAll(output.stdout, text), close: async () => {}, abandon: async () => {} };
+  const path = isReplaced(file) ? `${file}.partial` : file;
+  const target = createWriteStream(path);
   const gzip = file.endsWith('.gz') ? createGzip() : undefined;
   gzip?.pipe(target);
   const into: Writable = gzip ?? target;
@@ -106,6 +113,19 @@ function openSink(file: string, output: Output): Sink {
       into.end();
       await finished(target).catch(() => {});
       check();
+      if (path !== file) renameSync(path, file);
+    },
+    async abandon() {
+      into.destroy();
+      target.destroy();
+      // Not opened after it was removed.
+      await finished(target).catch(() => {});
+      if (path !== file) rmSync(path, { force: true });
     },
   };
+}
+
+/** What is no file (a pipe, a device) is written as it is. */
+function isReplaced(file: string): boolean {
+  return statSync(file, { throwIfNoEntry: false })?.isFile() ?? true;
 }
