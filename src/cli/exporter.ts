@@ -4,7 +4,9 @@ import { HansardError } from '../common/errors.js';
 
 export interface ExportSource {
   /** By name, ascending. */
-  channels(prefix: string): AsyncIterable<{ readonly name: string; readonly headSeq: number }>;
+  channels(
+    prefix: string,
+  ): AsyncIterable<{ readonly name: string; readonly headSeq: number; readonly firstSeq: number }>;
   /** Events from `fromSeq` on, ascending, as many as a page holds; empty behind the head. */
   page(
     channel: string,
@@ -22,35 +24,41 @@ export interface ExportedPage {
   readonly events: readonly Event[];
 }
 
+/** A channel to export: its name, where its first event is 1, or with its first seq. */
+export type ExportedChannel = string | { readonly name: string; readonly firstSeq: number };
+
 /**
  * Each channel up to its head at the time when its export begins. Seqs are
- * checked to be 1, 2, 3 …: an export with a hole must not look whole.
+ * checked to go on from the first one by one: an export with a hole must not look whole.
  */
 export async function* exportPages(
   source: ExportSource,
-  names: AsyncIterable<string> | Iterable<string>,
+  names: AsyncIterable<ExportedChannel> | Iterable<ExportedChannel>,
 ): AsyncGenerator<ExportedPage> {
-  const ahead: { channel: string; first: Promise<Page> }[] = [];
-  for await (const channel of names) {
-    const first = source.page(channel, 1);
+  const ahead: { channel: string; firstSeq: number; first: Promise<Page> }[] = [];
+  for await (const named of names) {
+    const channel = typeof named === 'string' ? named : named.name;
+    const firstSeq = typeof named === 'string' ? 1 : named.firstSeq;
+    const first = source.page(channel, firstSeq);
     // It is awaited in its turn; until then a failure must not count as unhandled.
     first.catch(() => {});
-    ahead.push({ channel, first });
+    ahead.push({ channel, firstSeq, first });
     if (ahead.length < lookahead) continue;
     const next = ahead.shift();
-    if (next !== undefined) yield* channelPages(source, next.channel, next.first);
+    if (next !== undefined) yield* channelPages(source, next.channel, next.firstSeq, next.first);
   }
-  for (const next of ahead) yield* channelPages(source, next.channel, next.first);
+  for (const next of ahead) yield* channelPages(source, next.channel, next.firstSeq, next.first);
 }
 
 async function* channelPages(
   source: ExportSource,
   channel: string,
+  firstSeq: number,
   first: Promise<Page>,
 ): AsyncGenerator<ExportedPage> {
   let page = await first;
   const head = page.headSeq;
-  let nextSeq = 1;
+  let nextSeq = firstSeq;
   while (nextSeq <= head) {
     for (const event of page.events) {
       if (event.seq !== nextSeq)

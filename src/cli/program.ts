@@ -314,8 +314,13 @@ function addData(program: Command, on: On, env: Readonly<Record<string, string |
     )}`,
   );
 
-  const channels = connected(program.command('channels').description('The channels of a tenant, by name.'))
+  const channels = connected(
+    program.command('channels').description('The channels of a tenant, by name or newest activity first.'),
+  )
     .option('--prefix <text>', 'only names that begin with it')
+    .option('--label <key=value>', 'only channels with this label')
+    .option('--participant <id>', 'only channels with this participant')
+    .option('--newest', 'newest activity first')
     .option('-n, --limit <number>', 'how many', wholeNumber(1), 100)
     .option('--after <name>', 'only names behind this one')
     .option('--all', 'all of them');
@@ -324,10 +329,53 @@ function addData(program: Command, on: On, env: Readonly<Record<string, string |
     'after',
     examples([
       ['hansard channels --prefix support/', ''],
+      ['hansard channels --participant anna --newest --limit 20', "a user's latest conversations"],
       ['hansard channels --all --json', ''],
     ]),
   );
+  addChannel(program, on, connected);
   addTransfer(program, on, connected);
+}
+
+function addChannel(program: Command, on: On, connected: (command: Command) => Command): void {
+  const channel = program.command('channel').description('Make, change or delete one channel.');
+  const listed = (value: string, all: string[]): string[] => [...all, value];
+  const withFields = (command: Command): Command =>
+    connected(command)
+      .argument('<channel>')
+      .option('--title <text>')
+      .option('--class <name>', "the application's own class of channel")
+      .option('--label <key=value>', 'sets a label (repeatable)', listed, [])
+      .option('--participant <id[=name[:role]]>', 'sets a participant (repeatable)', listed, []);
+  const create = withFields(channel.command('create').description('Make an empty channel.'));
+  on(create, async () => (await import('./commands/channel.js')).create);
+  create.addHelpText(
+    'after',
+    examples([["hansard channel create support/42 --title 'A lost parcel' --label team=north", '']]),
+  );
+  const update = withFields(
+    channel.command('update').description('Change title, class, labels, participants; the others stay.'),
+  )
+    .option('--remove-label <key>', 'repeatable', listed, [])
+    .option('--remove-participant <id>', 'repeatable', listed, [])
+    .option('--etag <etag>', 'only if the channel still has it');
+  on(update, async () => (await import('./commands/channel.js')).update);
+  update.addHelpText(
+    'after',
+    examples([
+      ['hansard channel update support/42 --label state=closed --remove-label team', ''],
+      ['hansard channel update support/42 --participant anna=Anna:customer', ''],
+    ]),
+  );
+  const remove = connected(channel.command('delete').description('Delete a channel with all its events.'))
+    .argument('<channel>')
+    .option('--etag <etag>', 'only if the channel still has it')
+    .option('--allow-missing', 'no error where there is none');
+  on(remove, async () => (await import('./commands/channel.js')).remove);
+  remove.addHelpText(
+    'after',
+    examples([['hansard channel delete support/42', 'its events are gone for good']]),
+  );
 }
 
 function addTransfer(program: Command, on: On, connected: (command: Command) => Command): void {

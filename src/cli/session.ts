@@ -1,6 +1,7 @@
 /** A command's connection: the SDK's client, and what importing and exporting need of it. */
 import {
   type ChannelInfo,
+  type ChannelQuery,
   type Client,
   connect,
   type Event,
@@ -58,8 +59,12 @@ export async function pageFrom(
 const channelPageSize = 1_000;
 const exportPageSize = 1_000;
 
-export function listChannels(session: Session, prefix: string): AsyncIterable<ChannelInfo> {
-  return session.client.channels({ prefix, pageSize: channelPageSize });
+export function listChannels(
+  session: Session,
+  prefix: string,
+  query: Pick<ChannelQuery, 'label' | 'participant' | 'orderBy' | 'pageSize'> = {},
+): AsyncIterable<ChannelInfo> {
+  return session.client.channels({ prefix, pageSize: channelPageSize, ...query });
 }
 
 export function exportSource(session: Session): ExportSource {

@@ -1,22 +1,34 @@
 /** A channel as applications use it. */
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
+import { limits } from '../common/limits.js';
 import { invalid } from './content-encode.js';
 import { Append } from './lane.js';
 import type { LaneSet } from './producers.js';
 import {
   type AppendCondition,
+  type ChannelChanges,
   encodeAppend,
+  encodeBatchGet,
+  encodeDeleteChannel,
   encodeGet,
   encodeGetChannel,
   encodeList,
   encodeTarget,
+  encodeUpdateChannel,
   type GetRef,
   type ListRequest,
   methods,
   requireChannelName,
 } from './requests.js';
-import { type AppendResponse, readChannelResponse, readGetResponse, readListResponse } from './responses.js';
+import {
+  type AppendResponse,
+  readBatchGetResponse,
+  readChannelResponse,
+  readDeleteChannelResponse,
+  readGetResponse,
+  readListResponse,
+} from './responses.js';
 import type { Route, Router } from './router.js';
 import { Tail, type TailOptions } from './tail.js';
 import type { ChannelInfo, Event, NewMessage, ReadOptions, ServedBy } from './types.js';
@@ -68,6 +80,14 @@ export interface Page {
   readonly headSeq: number;
   readonly servedBy: ServedBy;
   readonly channelUid: string;
+}
+
+export interface DeleteOptions {
+  /** The channel must still have it. */
+  readonly etag?: string;
+  /** A channel that is not there is no error. */
+  readonly allowMissing?: boolean;
+  readonly timeoutMs?: number;
 }
 
 /** Events of a page size that iteration uses where none is given. */
@@ -186,6 +206,62 @@ export class Channel {
    */
   tail(options: TailOptions = {}): Tail {
     return new Tail(this.#router, this.name, this.#prefix, options);
+  }
+
+  /**
+   * Many events, in the order of `refs`; undefined where there is none. Asks again
+   * for what did not fit into one answer (3 MiB, 1,000 refs).
+   */
+  async batchGet(
+    refs: readonly (number | { readonly messageId: string })[],
+    options: ReadOptions = {},
+  ): Promise<(Event | undefined)[]> {
+    const wanted = refs.map((ref): GetRef => (typeof ref === 'number' ? { seq: ref } : ref));
+    const found = new Array<Event | undefined>(refs.length).fill(undefined);
+    let places = wanted.map((_, place) => place);
+    while (places.length > 0) {
+      const now = places.slice(0, limits.batchGetItems);
+      const request = encodeBatchGet(
+        this.#prefix,
+        now.map((place) => wanted[place] as GetRef),
+        options,
+      );
+      const { events, deferred } = await this.#call(methods.batchGet, request, options, readBatchGetResponse);
+      if (events.length !== now.length || deferred.length === now.length)
+        throw new HansardError('INTERNAL', 'the server answered for other messages');
+      for (const [i, event] of events.entries()) found[now[i] as number] = event;
+      places = [...deferred.map((i) => now[i] as number), ...places.slice(now.length)];
+    }
+    return found;
+  }
+
+  /**
+   * Changes the channel's own fields: those that are given; labels and participants
+   * are replaced whole. Rejects CONDITION_FAILED where `etag` is not the channel's any
+   * more, CHANNEL_NOT_FOUND.
+   * @example
+   * const { etag, labels } = await channel.info();
+   * await channel.update({ labels: { ...labels, pinned: 'yes' }, etag });
+   */
+  async update(changes: ChannelChanges, options: { readonly timeoutMs?: number } = {}): Promise<ChannelInfo> {
+    const request = encodeUpdateChannel(this.#router.tenant, this.name, changes, crypto.randomUUID());
+    const { channel } = await this.#call(methods.updateChannel, request, options, readChannelResponse);
+    if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
+    return channel;
+  }
+
+  /**
+   * Deletes the channel with all its events. Its head is kept: what is appended later
+   * goes on behind it, in a channel with another uid. Rejects CHANNEL_NOT_FOUND unless
+   * `allowMissing`, CONDITION_FAILED where `etag` is not the channel's any more.
+   */
+  async delete(
+    options: DeleteOptions = {},
+  ): Promise<{ readonly headSeq: number; readonly commitToken: Uint8Array }> {
+    const request = encodeDeleteChannel(this.#prefix, options, crypto.randomUUID());
+    const { timeoutMs } = options;
+    const call = timeoutMs === undefined ? {} : { timeoutMs };
+    return this.#call(methods.deleteChannel, request, call, readDeleteChannelResponse);
   }
 
   /** The channel's own fields. Rejects CHANNEL_NOT_FOUND. */

@@ -7,6 +7,7 @@ import { Budget } from './lane.js';
 import { type ClientOptions, checkedOptions, parseTarget } from './options.js';
 import { LaneSet, NamedProducer } from './producers.js';
 import {
+  type ChannelQuery,
   encodeCreateChannel,
   encodeListChannels,
   methods,
@@ -30,13 +31,7 @@ export function connect(url: string, options: ClientOptions = {}): Client {
   return new Client(endpoints, tenant, options);
 }
 
-export interface ListChannelsOptions extends ReadOptions {
-  /** Only names that begin with this. */
-  readonly prefix?: string;
-  /** Default 100, at most 1,000. */
-  readonly pageSize?: number;
-  readonly pageToken?: string;
-}
+export interface ListChannelsOptions extends ReadOptions, ChannelQuery {}
 
 export interface ChannelPage {
   readonly channels: readonly ChannelInfo[];
@@ -69,7 +64,11 @@ export class Client {
     return new Channel(name, this.#router, this.#lanes);
   }
 
-  /** The tenant's channels, by name. */
+  /**
+   * The tenant's channels, by name or newest activity first.
+   * @example
+   * for await (const chat of client.channels({ participant: 'ann', orderBy: 'activity' })) show(chat);
+   */
   async *channels(options: ListChannelsOptions = {}): AsyncGenerator<ChannelInfo, void, void> {
     let pageToken = options.pageToken;
     do {

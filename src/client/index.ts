@@ -4,6 +4,7 @@ export {
   type AppendOptions,
   type AppendResult,
   type Channel,
+  type DeleteOptions,
   Listing,
   type ListOptions,
   type Page,
@@ -20,6 +21,6 @@ export { fromResponseItem, fromResponseItems, toResponseItem, toResponseItems } 
 export { parseMetadata } from './metadata.js';
 export { type ClientOptions, clientDefaults, parseTarget } from './options.js';
 export type { NamedProducer, ProducerAppendOptions, ProducerAppendResult } from './producers.js';
-export type { AppendCondition } from './requests.js';
+export type { AppendCondition, ChannelChanges, ChannelQuery, NewChannel } from './requests.js';
 export { Tail, type TailOptions, type TailUpdate } from './tail.js';
 export type * from './types.js';

@@ -9,11 +9,14 @@ import { BackWriter, putVarint, requireWellFormed, varintSize } from './wire.js'
 export const methods = {
   append: 'hansard.v1.MessageService/AppendMessages',
   get: 'hansard.v1.MessageService/GetMessage',
+  batchGet: 'hansard.v1.MessageService/BatchGetMessages',
   list: 'hansard.v1.MessageService/ListMessages',
   openProducer: 'hansard.v1.MessageService/OpenProducer',
   getChannel: 'hansard.v1.ChannelService/GetChannel',
   listChannels: 'hansard.v1.ChannelService/ListChannels',
   createChannel: 'hansard.v1.ChannelService/CreateChannel',
+  updateChannel: 'hansard.v1.ChannelService/UpdateChannel',
+  deleteChannel: 'hansard.v1.ChannelService/DeleteChannel',
   getCluster: 'hansard.v1.ClusterService/GetCluster',
 } as const;
 export type Method = (typeof methods)[keyof typeof methods];
@@ -186,6 +189,20 @@ export function encodeGet(prefix: Uint8Array, ref: GetRef, read: ReadOptions): B
   return scratch.copy();
 }
 
+export function encodeBatchGet(prefix: Uint8Array, refs: readonly GetRef[], read: ReadOptions): Buffer {
+  scratch.reset();
+  writeReadOptions(scratch, 4, read);
+  for (let i = refs.length - 1; i >= 0; i--) {
+    const ref = refs[i] as GetRef;
+    const mark = scratch.length;
+    if ('seq' in ref) scratch.uintAlways(2, ref.seq);
+    else scratch.stringAlways(3, ref.messageId);
+    scratch.nested(3, mark);
+  }
+  scratch.raw(prefix);
+  return scratch.copy();
+}
+
 export interface ListRequest {
   readonly anchorSeq?: number | undefined;
   readonly anchorTimeUs?: number | undefined;
@@ -238,12 +255,27 @@ export function encodeGetChannel(prefix: Uint8Array, read: ReadOptions): Buffer 
   return scratch.copy();
 }
 
-export function encodeListChannels(
-  tenant: string,
-  options: { prefix?: string | undefined; pageSize?: number | undefined; pageToken?: string | undefined },
-  read: ReadOptions,
-): Buffer {
+/** What a listing of channels asks for. */
+export interface ChannelQuery {
+  /** Only names that begin with this. A closed `{tag}` in it asks one partition alone. */
+  readonly prefix?: string | undefined;
+  /** Only channels with this label, of exactly this value. */
+  readonly label?: { readonly key: string; readonly value: string } | undefined;
+  /** Only channels with a participant of this id. */
+  readonly participant?: string | undefined;
+  /** Default `name`. `activity`: those with the newest event first; rejects TOO_MANY_CHANNELS beyond a bound. */
+  readonly orderBy?: 'name' | 'activity' | undefined;
+  /** Default 100, at most 1,000. */
+  readonly pageSize?: number | undefined;
+  readonly pageToken?: string | undefined;
+}
+
+export function encodeListChannels(tenant: string, options: ChannelQuery, read: ReadOptions): Buffer {
   scratch.reset();
+  if (options.orderBy === 'activity') scratch.uint(10, 2);
+  scratch.string(9, options.participant);
+  scratch.string(8, options.label?.value);
+  scratch.string(7, options.label?.key);
   writeReadOptions(scratch, 5, read);
   scratch.string(4, options.pageToken);
   scratch.uint(3, options.pageSize);
@@ -269,6 +301,54 @@ export function encodeCreateChannel(
   w.reset();
   id(w, 2, requestId, 'request_id');
   const start = w.length;
+  writeChannel(w, tenant, name, channel);
+  w.nested(1, start);
+  return w.copy();
+}
+
+/** What is to be set; what is left out stays as it is. Labels and participants are replaced whole. */
+export interface ChannelChanges extends NewChannel {
+  /** The channel must still have it, else CONDITION_FAILED. */
+  readonly etag?: string;
+}
+
+const changeable = ['title', 'labels', 'class', 'participants'] as const;
+
+export function encodeUpdateChannel(
+  tenant: string,
+  name: string,
+  changes: ChannelChanges,
+  requestId: string,
+): Buffer {
+  const paths = changeable.filter((field) => changes[field] !== undefined);
+  if (paths.length === 0) throw invalid('changes', 'name nothing to change');
+  const w = scratch;
+  w.reset();
+  id(w, 3, requestId, 'request_id');
+  const mask = w.length;
+  for (const path of paths) w.string(1, path);
+  w.nested(2, mask);
+  const start = w.length;
+  w.string(13, changes.etag);
+  writeChannel(w, tenant, name, changes);
+  w.nested(1, start);
+  return w.copy();
+}
+
+export function encodeDeleteChannel(
+  prefix: Uint8Array,
+  options: { readonly etag?: string; readonly allowMissing?: boolean },
+  requestId: string,
+): Buffer {
+  scratch.reset();
+  id(scratch, 5, requestId, 'request_id');
+  scratch.bool(4, options.allowMissing);
+  scratch.string(3, options.etag);
+  scratch.raw(prefix);
+  return scratch.copy();
+}
+
+function writeChannel(w: BackWriter, tenant: string, name: string, channel: NewChannel): void {
   for (const participant of [...(channel.participants ?? [])].reverse()) {
     const mark = w.length;
     w.string(3, participant.role);
@@ -286,8 +366,6 @@ export function encodeCreateChannel(
   w.string(4, channel.title);
   w.string(2, name);
   w.string(1, tenant);
-  w.nested(1, start);
-  return w.copy();
 }
 
 const levels: Record<ReadLevel, number> = { linearizable: 1, session: 2, bounded: 3, eventual: 4 };

@@ -74,6 +74,51 @@ export function readGetResponse(bytes: Uint8Array): GetResponse {
   return { event, servedBy };
 }
 
+export interface BatchGetResponse {
+  /** In the order of the request; undefined: no such channel or message. */
+  readonly events: (Event | undefined)[];
+  /** Places for which the answer had no room. */
+  readonly deferred: number[];
+}
+
+const absenceDeferred = 3;
+
+export function readBatchGetResponse(bytes: Uint8Array): BatchGetResponse {
+  const r = new ProtoReader(bytes);
+  const response: BatchGetResponse = { events: [], deferred: [] };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag !== 10) {
+      r.skip();
+      continue;
+    }
+    const { event, absence } = r.message(readBatchGetResult);
+    if (absence === absenceDeferred) response.deferred.push(response.events.length);
+    response.events.push(event);
+  }
+  return response;
+}
+
+function readBatchGetResult(r: ProtoReader): { event: Event | undefined; absence: number } {
+  const result: { event: Event | undefined; absence: number } = { event: undefined, absence: 0 };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) result.event = r.message(readEvent);
+    else if (tag === 16) result.absence = r.uint();
+    else r.skip();
+  }
+  return result;
+}
+
+export function readDeleteChannelResponse(bytes: Uint8Array): { headSeq: number; commitToken: Uint8Array } {
+  const r = new ProtoReader(bytes);
+  const response: { headSeq: number; commitToken: Uint8Array } = { headSeq: 0, commitToken: none };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) response.headSeq = r.uint();
+    else if (tag === 18) response.commitToken = r.bytes();
+    else r.skip();
+  }
+  return response;
+}
+
 export interface ListResponse {
   events: Event[];
   nextPageToken: string;
@@ -303,6 +348,8 @@ function readChannel(r: ProtoReader): ChannelInfo {
     participants,
     createTimeUs: 0,
     updateTimeUs: 0,
+    activityTimeUs: 0,
+    firstSeq: 1,
     headSeq: 0,
     lastMessageSeq: 0,
     messageCount: 0,
@@ -327,6 +374,8 @@ function readChannel(r: ProtoReader): ChannelInfo {
     else if (tag === 96) channel.messageCount = r.uint();
     else if (tag === 106) channel.etag = r.string();
     else if (tag === 112) channel.partition = r.uint();
+    else if (tag === 122) channel.activityTimeUs = r.message(readTimestamp);
+    else if (tag === 128) channel.firstSeq = r.uint();
     else r.skip();
   }
   return channel;
@@ -354,7 +403,7 @@ export function readMapEntry(r: ProtoReader): [string, string] {
   return [key, value];
 }
 
-/** GetChannelResponse and CreateChannelResponse: the channel is field 1 of both. */
+/** GetChannelResponse, CreateChannelResponse, UpdateChannelResponse: the channel is field 1 of each. */
 export function readChannelResponse(bytes: Uint8Array): {
   channel: ChannelInfo | undefined;
   second: Uint8Array | undefined;

@@ -225,6 +225,11 @@ export interface ChannelInfo {
   readonly participants: readonly Participant[];
   readonly createTimeUs: number;
   readonly updateTimeUs: number;
+  /** Commit time of the last event, or of the creation. */
+  readonly activityTimeUs: number;
+  /** Seq of the first event: 1, unless a channel of that name was deleted before. */
+  readonly firstSeq: number;
+  /** `firstSeq - 1` while there is no event. */
   readonly headSeq: number;
   readonly lastMessageSeq: number;
   readonly messageCount: number;

@@ -306,7 +306,7 @@ t.test('an export reads channels in order and refuses holes', async (t) => {
   );
   const source = (hole: boolean) => ({
     async *channels() {
-      for (const name of stored.keys()) yield { name, headSeq: stored.get(name)?.length ?? 0 };
+      for (const name of stored.keys()) yield { name, headSeq: stored.get(name)?.length ?? 0, firstSeq: 1 };
     },
     async page(channel: string, fromSeq: number) {
       const events = stored.get(channel) ?? [];

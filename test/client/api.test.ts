@@ -142,6 +142,44 @@ for (const transport of ['exchange', 'unary'] as const) {
   });
 }
 
+t.test('channels are changed, found, deleted; batches of reads', async (t) => {
+  const { client } = await start(t, 'exchange');
+  for (const name of ['a', 'b', 'c']) {
+    await client.createChannel(name, { participants: [{ id: 'ann', displayName: 'Ann', role: 'user' }] });
+  }
+  const channel = client.channel('b');
+  const { etag } = await channel.info();
+  const changed = await channel.update({ title: 'B', labels: { pinned: 'yes' }, etag });
+  t.match(changed, { title: 'B', labels: { pinned: 'yes' }, participants: [{ id: 'ann' }], firstSeq: 1 });
+  t.equal(await reasonOf(channel.update({ title: 'C', etag })), 'CONDITION_FAILED');
+  t.equal(await reasonOf(channel.update({})), 'INVALID_ARGUMENT');
+  t.match(await channel.update({ title: '' }), { title: '', labels: { pinned: 'yes' } });
+  await channel.append([{ text: 'one', messageId: 'm1' }, { text: 'two' }]);
+  const found: string[] = [];
+  for await (const info of client.channels({ participant: 'ann', orderBy: 'activity', pageSize: 2 })) {
+    found.push(info.name);
+  }
+  t.same(found, ['b', 'c', 'a']);
+  const { channels } = await client.channelPage({ label: { key: 'pinned', value: 'yes' } });
+  t.match(channels, [{ name: 'b', headSeq: 2 }]);
+  t.ok((channels[0]?.activityTimeUs ?? 0) > (channels[0]?.createTimeUs ?? 0));
+
+  const texts = (await channel.batchGet([2, { messageId: 'm1' }, 3, 1])).map((event) => event?.seq);
+  t.same(texts, [2, 1, undefined, 1]);
+  t.equal((await channel.batchGet(Array.from({ length: 1_500 }, () => 1))).length, 1_500);
+  t.same(await channel.batchGet([]), []);
+
+  t.match(await channel.delete(), { headSeq: 2 });
+  t.equal(await reasonOf(channel.delete()), 'CHANNEL_NOT_FOUND');
+  t.match(await channel.delete({ allowMissing: true }), { headSeq: 2 });
+  t.same(await channel.batchGet([1]), [undefined]);
+  t.match(await channel.append({ text: 'three' }), { seq: 3 });
+  t.match(await channel.info(), { firstSeq: 3, headSeq: 3, title: '', labels: {} });
+  const all: number[] = [];
+  for await (const event of channel.list()) all.push(event.seq);
+  t.same(all, [3]);
+});
+
 t.test('UIMessages through the real door', async (t) => {
   const { client } = await start(t, 'exchange');
   const path = new URL('../../../test/client/fixtures/ai-sdk.json', import.meta.url);

@@ -1,5 +1,7 @@
 /** `hansard channels`. */
+import type { ChannelQuery } from '../../client/requests.js';
 import type { ChannelInfo } from '../../client/types.js';
+import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
 import { count, printable } from '../output.js';
 import { type ClientOptions, listChannels, openSession } from '../session.js';
@@ -10,6 +12,10 @@ interface ChannelsOptions extends ClientOptions {
   readonly limit: number;
   readonly after?: string;
   readonly all?: boolean;
+  /** key=value */
+  readonly label?: string;
+  readonly participant?: string;
+  readonly newest?: boolean;
 }
 
 export async function channels({ output, options }: ActionContext<ChannelsOptions>): Promise<undefined> {
@@ -18,7 +24,7 @@ export async function channels({ output, options }: ActionContext<ChannelsOption
     const limit = options.all ? Number.POSITIVE_INFINITY : options.limit;
     const found: ChannelInfo[] = [];
     let hasMore = false;
-    for await (const channel of listChannels(session, options.prefix ?? '')) {
+    for await (const channel of listChannels(session, options.prefix ?? '', queryOf(options, limit))) {
       if (
         options.after !== undefined &&
         Buffer.compare(Buffer.from(channel.name), Buffer.from(options.after)) <= 0
@@ -36,25 +42,51 @@ export async function channels({ output, options }: ActionContext<ChannelsOption
         { title: 'CHANNEL' },
         { title: 'EVENTS', align: 'right' },
         { title: 'MESSAGES', align: 'right' },
-        { title: 'CREATED' },
+        { title: options.newest ? 'ACTIVE' : 'CREATED' },
         { title: 'TITLE' },
       ],
       found.map((ch) => [
         ch.name,
-        count(ch.headSeq),
+        count(ch.headSeq - ch.firstSeq + 1),
         count(ch.messageCount),
-        formatTime(ch.createTimeUs),
+        formatTime(options.newest ? ch.activityTimeUs : ch.createTimeUs),
         printable(ch.title),
       ]),
     );
-    if (hasMore)
+    if (hasMore && options.newest) output.note('there are more; go on with a larger --limit, or --all');
+    else if (hasMore)
       output.note(`there are more; go on with --after '${found[found.length - 1]?.name ?? ''}', or --all`);
   } finally {
     await session.close();
   }
 }
 
-function channelJson(channel: ChannelInfo): Record<string, unknown> {
+/** Behind a name there is no order by activity to go on in. */
+function queryOf(
+  { label, participant, newest, after }: ChannelsOptions,
+  limit: number,
+): Pick<ChannelQuery, 'label' | 'participant' | 'orderBy' | 'pageSize'> {
+  if (newest && after !== undefined)
+    throw new HansardError('INVALID_ARGUMENT', '--after goes by name, not with --newest', {
+      field: '--after',
+    });
+  return {
+    label: label === undefined ? undefined : labelOf(label),
+    participant,
+    orderBy: newest ? 'activity' : 'name',
+    // By activity each page looks at all candidates: one page where the limit allows it.
+    ...(newest && limit < 1_000 ? { pageSize: limit + 1 } : {}),
+  };
+}
+
+/** `key=value`; the key ends at the first `=`. */
+export function labelOf(text: string): { key: string; value: string } {
+  const at = text.indexOf('=');
+  if (at < 1) throw new HansardError('INVALID_ARGUMENT', `not key=value: ${text}`, { field: '--label' });
+  return { key: text.slice(0, at), value: text.slice(at + 1) };
+}
+
+export function channelJson(channel: ChannelInfo): Record<string, unknown> {
   return {
     tenant: channel.tenant,
     channel: channel.name,
@@ -65,6 +97,8 @@ function channelJson(channel: ChannelInfo): Record<string, unknown> {
     participants: channel.participants.map((p) => ({ id: p.id, display_name: p.displayName, role: p.role })),
     create_time: formatTime(channel.createTimeUs),
     update_time: formatTime(channel.updateTimeUs),
+    activity_time: formatTime(channel.activityTimeUs),
+    first_seq: channel.firstSeq,
     head_seq: channel.headSeq,
     last_message_seq: channel.lastMessageSeq,
     message_count: channel.messageCount,

@@ -37,7 +37,9 @@ export async function exportEvents({
   try {
     const source = exportSource(session);
     const names =
-      options.channel === undefined ? namesOf(source.channels(options.prefix ?? '')) : [options.channel];
+      options.channel === undefined
+        ? source.channels(options.prefix ?? '')
+        : [await session.client.channel(options.channel).info()];
     let last: string | undefined;
     for await (const page of exportPages(source, names)) {
       if (page.channel !== last) channels++;
@@ -63,10 +65,6 @@ export async function exportEvents({
   output.line(
     `${file}: ${count(events)} events of ${count(channels)} channels, ${durationText(progress.seconds)}`,
   );
-}
-
-async function* namesOf(channels: AsyncIterable<{ name: string }>): AsyncGenerator<string> {
-  for await (const channel of channels) yield channel.name;
 }
 
 interface Sink {

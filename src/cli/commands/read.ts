@@ -82,9 +82,11 @@ async function* lastPages(
   if (head < 1) yield { events: [], headSeq: 0 };
   while (next <= head) {
     const page = await pageFrom(session, channel, next, Math.min(head - next + 1, 1_000), options.level);
-    yield page;
-    if (page.events.length === 0) return;
-    next += page.events.length;
+    // A name that was deleted before begins later than the place that was asked for.
+    const events = page.events.filter((event) => event.seq <= head);
+    yield { ...page, events };
+    if (events.length === 0) return;
+    next = (events.at(-1)?.seq ?? head) + 1;
   }
 }
 
