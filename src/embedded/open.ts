@@ -8,7 +8,7 @@ import type { Logger } from '../common/logger.js';
 import { initNode } from '../node/open.js';
 import { realRandom } from '../node/real-env.js';
 import type { SettingName } from '../node/settings-table.js';
-import { freePorts, loopback } from './ports.js';
+import { freePorts, loopback, withFreePorts } from './ports.js';
 import { runNode } from './running.js';
 
 export interface OpenOptions {
@@ -50,6 +50,12 @@ export const segmentBytes = 4 * 1024 * 1024;
  * await node.close();
  */
 export async function open(options: OpenOptions = {}): Promise<EmbeddedNode> {
+  // A folder that is given keeps its ports; only for one that goes again others can be taken.
+  if (options.dir !== undefined || options.port !== undefined) return await openOnce(options);
+  return await withFreePorts(() => openOnce(options));
+}
+
+async function openOnce(options: OpenOptions): Promise<EmbeddedNode> {
   const dir = options.dir ?? mkdtempSync(join(tmpdir(), 'hansard-'));
   const isTemporary = options.dir === undefined;
   const removeOwn = (): void => {

@@ -13,7 +13,7 @@ import { initNode } from '../node/open.js';
 import { realRandom } from '../node/real-env.js';
 import type { SettingName } from '../node/settings-table.js';
 import { embeddedDefaults, segmentBytes } from './open.js';
-import { freePorts, loopback } from './ports.js';
+import { freePorts, loopback, withFreePorts } from './ports.js';
 import { type Door, runNode } from './running.js';
 import { Wire } from './wire.js';
 
@@ -60,14 +60,16 @@ export interface TestCluster {
  * await cluster.close();
  */
 export async function testCluster(options: TestClusterOptions = {}): Promise<TestCluster> {
-  const cluster = new Cluster(options);
-  try {
-    await cluster.start();
-  } catch (error) {
-    await cluster.close();
-    throw error;
-  }
-  return cluster;
+  return await withFreePorts(async () => {
+    const cluster = new Cluster(options);
+    try {
+      await cluster.start();
+    } catch (error) {
+      await cluster.close();
+      throw error;
+    }
+    return cluster;
+  });
 }
 
 interface Slot {
