@@ -53,8 +53,8 @@ class Postgres implements System {
   #pool: Pool | undefined;
 
   constructor(
-    private readonly programs: { initdb: string; postgres: string; baseBackup: string },
-    private readonly account: Account | undefined,
+    readonly programs: { initdb: string; postgres: string; baseBackup: string },
+    readonly account: Account | undefined,
     private readonly pg: Pg,
   ) {
     this.version = `${versionOf(programs.postgres, ['--version'], /(\d[\d.]*)/)}, pg with ${connections} connections and prepared statements`;
