@@ -54,8 +54,13 @@ interface Start {
 /** `npm start`, in a process group of its own as a terminal gives it. */
 function npmStart(dir: string, args: readonly string[]): Start {
   used.push(dir);
-  const given = ['start', '--silent', '--', ...args];
-  const child = spawn('npm', given, { cwd: root, env: { ...env, HANSARD_DIR: dir }, detached: true });
+  // The test runner puts its hooks into every child's NODE_OPTIONS at the spawn itself.
+  const given = ['-u', 'NODE_OPTIONS', 'npm', 'start', '--silent', '--', ...args];
+  const child = spawn('/usr/bin/env', given, {
+    cwd: root,
+    env: { ...env, HANSARD_DIR: dir },
+    detached: true,
+  });
   started.push(child);
   let said = '';
   for (const stream of [child.stdout, child.stderr])
@@ -132,7 +137,7 @@ t.test(
     const advice = said.slice(said.indexOf('Try in another terminal'));
     const commands = advice.split('\n').filter((line) => line.startsWith('  '));
     t.equal(commands.length, 9);
-    const pasted = spawnSync('/bin/sh', ['-exc', commands.join('\n')], {
+    const pasted = spawnSync('/bin/sh', ['-exc', `unset NODE_OPTIONS\n${commands.join('\n')}`], {
       cwd: root,
       env,
       encoding: 'utf8',

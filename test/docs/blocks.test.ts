@@ -116,7 +116,9 @@ function placed(code: string): string {
 
 function run(command: string, args: readonly string[], cwd: string): Promise<{ code: number; said: string }> {
   return new Promise((done) => {
-    execFile(command, args, { cwd, env, timeout: blockTimeoutMs }, (error, stdout, stderr) => {
+    // The test runner puts its hooks into every child's NODE_OPTIONS at the spawn itself.
+    const bare = ['-u', 'NODE_OPTIONS', command, ...args];
+    execFile('/usr/bin/env', bare, { cwd, env, timeout: blockTimeoutMs }, (error, stdout, stderr) => {
       const code = error === null ? 0 : typeof error.code === 'number' ? error.code : 1;
       done({ code, said: stdout + stderr });
     });

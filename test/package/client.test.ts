@@ -22,8 +22,10 @@ const exec = promisify(execFile);
 const env = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !/^(NODE_OPTIONS|TAP|_TAPJS|npm_)/.test(name)),
 );
+/** `env -u`: the test runner puts its hooks into every child's NODE_OPTIONS at the spawn itself. */
 const run = async (command: string, args: string[], cwd: string) =>
-  (await exec(command, args, { cwd, env, timeout: 120_000 })).stdout;
+  (await exec('/usr/bin/env', ['-u', 'NODE_OPTIONS', command, ...args], { cwd, env, timeout: 120_000 }))
+    .stdout;
 
 interface Lock {
   packages: Record<string, { dependencies?: Record<string, string> }>;
