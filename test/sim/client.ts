@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import { HansardError } from '../../src/common/errors.js';
 import { xxh64 } from '../../src/common/hash.js';
-import { encodeAppend, encodeOpenProducer } from '../../src/conversation/command.js';
+import { encodeAppend, encodeDeleteChannel, encodeOpenProducer } from '../../src/conversation/command.js';
 import { type CommandAnswer, EventType } from '../../src/conversation/types.js';
 import type { HansardNode } from '../../src/node/node.js';
 import type { History } from './history.js';
@@ -22,7 +22,8 @@ export interface ClientWorld {
   partitionOf(channel: string): number;
 }
 
-export type ClientKind = 'producer' | 'keys';
+/** `deleter`: a producer that deletes its channel after every few appends. */
+export type ClientKind = 'producer' | 'keys' | 'deleter';
 
 /** How long one try may take before the client tries again, ms. */
 const attemptMs = 2_000;
@@ -52,7 +53,7 @@ export class SimClient {
 
   async #lane(channel: string): Promise<void> {
     const partition = this.world.partitionOf(channel);
-    let producer = this.kind === 'producer' ? await this.#openProducer(partition, channel) : 0;
+    let producer = this.kind !== 'keys' ? await this.#openProducer(partition, channel) : 0;
     let counter = 0;
     while (!this.#stopped) {
       const batch: Promise<boolean>[] = [];
@@ -66,8 +67,27 @@ export class SimClient {
         producer = await this.#openProducer(partition, channel);
         counter = 0;
       }
+      if (this.kind === 'deleter') await this.#delete(partition, channel);
       await this.#pause(this.world.random.below(150));
     }
+  }
+
+  /** Repeated by its request id until its outcome is known. */
+  async #delete(partition: number, channel: string): Promise<void> {
+    const { history, clock } = this.world;
+    const requestId = `${this.name}:${this.#serial}`;
+    const command = encodeDeleteChannel({ tenant: channelTenant, channel, requestId, allowMissing: true });
+    for (let attempt = 0; !this.#stopped || attempt <= 40; attempt++) {
+      const answer = await this.#try(partition, command);
+      if (answer !== undefined && !(answer instanceof HansardError) && answer.kind === 'deleted') {
+        history.deletedUpTo.set(channel, Math.max(answer.headSeq, history.deletedUpTo.get(channel) ?? 0));
+        history.log(clock.monotonicMs(), `${this.name} deleted ${channel} up to ${answer.headSeq}`);
+        return;
+      }
+      await this.#pause(50);
+    }
+    // It may be deleted or not: nothing is known of it any more.
+    history.deletedUpTo.set(channel, Number.POSITIVE_INFINITY);
   }
 
   async #openProducer(partition: number, channel: string): Promise<number> {

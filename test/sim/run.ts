@@ -35,7 +35,7 @@ export interface SimOptions {
   readonly smallLogs?: boolean;
 }
 
-const channelNames = ['a', 'b', 'c', 'd', 'shared'];
+const channelNames = ['a', 'b', 'c', 'd', 'shared', 'gone'];
 
 const faultKinds = [
   'kill',
@@ -135,6 +135,7 @@ class SeedRun {
       new SimClient('p1', 'producer', ['a', 'b', 'shared'], 8, world),
       new SimClient('p2', 'producer', ['c', 'shared'], 3, world),
       new SimClient('k1', 'keys', ['d', 'shared'], 4, world),
+      new SimClient('x1', 'deleter', ['gone'], 3, world),
     ];
   }
 
@@ -150,7 +151,9 @@ class SeedRun {
       level:
         this.#cluster.options.mutant === 'unasked-reads' ? ('eventual' as const) : ('linearizable' as const),
     };
-    return [new SimReader(channelNames, world), new SimReader(channelNames, world)];
+    // A deleted channel has no head to compare; its texts are looked at in the end.
+    const names = channelNames.filter((name) => name !== 'gone');
+    return [new SimReader(names, world), new SimReader(names, world)];
   }
 
   /** Faults of the kinds that this seed draws; never more than a minority down for ever. */
@@ -324,7 +327,11 @@ class SeedRun {
     }
     for (const { channel, seq, text, client } of this.#history.acknowledged) {
       const found = texts.get(channel)?.[seq - 1];
-      if (found !== text)
+      const deletedUpTo = this.#history.deletedUpTo.get(channel) ?? 0;
+      if (seq <= deletedUpTo) {
+        if (found === text && deletedUpTo !== Number.POSITIVE_INFINITY)
+          this.#cluster.violations.push(`back: ${text} was deleted with ${channel}, and is there`);
+      } else if (found !== text)
         this.#cluster.violations.push(
           `lost: ${client} was told that ${text} is ${channel}#${seq}; there is ${found}`,
         );
@@ -355,7 +362,8 @@ class SeedRun {
     const { store } = replica;
     const channel = await this.#wait(store.channelByName('default', name));
     if (channel === undefined) return [];
-    const list: string[] = [];
+    // Places of seqs that a deleted channel of the name had.
+    const list = Array.from({ length: channel.baseSeq }, (_, i) => `deleted/${i}`);
     let lastTime = 0;
     while (list.length < channel.headSeq) {
       const page = await this.#wait(
