@@ -6,6 +6,7 @@
  * Anything wrong is a MalformedError, on which the transport breaks the link.
  */
 import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
+import { controlNumber, packControl, unpackControl } from '../common/control-record.js';
 import { entryChecksum } from '../common/entry-checksum.js';
 import { assert, type ErrorFields, HansardError, type Reason, reasons } from '../common/errors.js';
 import type { Index, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
@@ -90,7 +91,6 @@ const entryHeaderBytes = 32;
 /** The least that one of each can take: what a count is held against. */
 const entryBytesMin = 8;
 const beatBytesMin = 6;
-const ledBytesMin = 3;
 /** A deadline far enough away to be none, ms. */
 const timeoutMsMax = 2 ** 31 - 1;
 
@@ -134,17 +134,12 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
       return new ByteWriter(16).u8(Kind.cancel).u8(version).uvarint(message.id).finish();
     case 'gossip': {
       const { nowUs, unwilling, led } = message.gossip;
-      const writer = new ByteWriter(32 + led.length * 16);
-      writer
-        .u8(Kind.gossip)
-        .u8(version)
-        .u64(nowUs)
-        .u8(unwilling ? 1 : 0)
-        .uvarint(led.length);
-      for (const { partition, term, keptByAll } of led) {
-        writer.uvarint(partition).uvarint(term).uvarint(keptByAll);
-      }
-      return writer.finish();
+      const record = packControl([
+        nowUs,
+        unwilling,
+        led.map(({ partition, term, keptByAll }) => [partition, term, keptByAll]),
+      ]);
+      return new ByteWriter(record.length + 2).u8(Kind.gossip).u8(version).bytes(record).finish();
     }
   }
 }
@@ -343,14 +338,22 @@ function readBeats(reader: ByteReader): Beat[] {
 }
 
 function readGossip(reader: ByteReader): Gossip {
-  const nowUs = reader.u64();
-  const unwilling = reader.u8();
-  if (unwilling > 1) throw new MalformedError('neither true nor false');
-  const led = new Array<Gossip['led'][number]>(countOf(reader, ledBytesMin));
-  for (let i = 0; i < led.length; i++) {
-    led[i] = { partition: reader.uvarint(), term: reader.uvarint(), keptByAll: reader.uvarint() };
-  }
-  return { nowUs, unwilling: unwilling === 1, led };
+  const [nowUs, unwilling, led] = unpackControl(reader.bytes(reader.remaining));
+  if (typeof unwilling !== 'boolean') throw new MalformedError('neither true nor false');
+  if (!Array.isArray(led)) throw new MalformedError('gossip without a list of partitions');
+  return {
+    nowUs: controlNumber(nowUs),
+    unwilling,
+    led: led.map((row: unknown) => {
+      if (!Array.isArray(row)) throw new MalformedError('gossip about no partition');
+      const [partition, term, keptByAll] = row as unknown[];
+      return {
+        partition: controlNumber(partition),
+        term: controlNumber(term),
+        keptByAll: controlNumber(keptByAll),
+      };
+    }),
+  };
 }
 
 function readError(reader: ByteReader): HansardError {
