@@ -11,6 +11,9 @@ const leaderPollMs = 10;
 /** Leadership that is lost between look and proposal leads to another look, at most so often. */
 const attemptsMax = 3;
 
+/** Before a call that met a leader of yesterday is forwarded anew, ms: a heartbeat tells who leads today. */
+const forwardRetryMs = 50;
+
 interface Waiter {
   readonly context: CallContext;
   readonly untilMs: number;
@@ -29,8 +32,8 @@ export class Router {
 
   /**
    * Runs `local` where this node leads (synchronously, so that proposals keep the
-   * order of arrival), else has the leader handle `request`. A forwarded call goes
-   * no further.
+   * order of arrival), else has the leader handle `request`: one hop, begun anew
+   * where leadership moved meanwhile. A forwarded call goes no further.
    */
   atLeader(
     context: CallContext,
@@ -38,8 +41,10 @@ export class Router {
     request: Buffer,
     local: () => Promise<Uint8Array>,
     attempt = 1,
+    untilMs = Math.min(context.deadlineMs, this.#node.monotonicMs() + leaderWaitMs),
   ): Promise<Uint8Array> {
-    const again = (): Promise<Uint8Array> => this.atLeader(context, partition, request, local, attempt + 1);
+    const again = (next = attempt + 1): Promise<Uint8Array> =>
+      this.atLeader(context, partition, request, local, next, untilMs);
     const leader = this.#waiting.has(partition) ? undefined : this.#node.leaderOf(partition);
     if (leader === this.#node.identity.nodeId) {
       if (context.origin === 'forward' || attempt >= attemptsMax) return local();
@@ -50,9 +55,16 @@ export class Router {
       });
     }
     if (context.origin === 'forward') throw this.notLeader(partition, leader);
-    if (leader !== undefined) return this.#node.forward(leader, context.method, request, context.deadlineMs);
+    if (leader !== undefined) {
+      return this.#node.forward(leader, context.method, request, context.deadlineMs).catch((error) => {
+        // Leadership had moved when it arrived: nothing was proposed, and soon we know who leads.
+        const moved = error instanceof HansardError && error.reason === 'NOT_LEADER';
+        if (!moved || context.cancelled || this.#node.monotonicMs() + forwardRetryMs >= untilMs) throw error;
+        return new Promise((resolve) => setTimeout(resolve, forwardRetryMs)).then(() => again(attempt));
+      });
+    }
     if (attempt >= attemptsMax) throw this.#noQuorum(partition);
-    return this.#leaderKnown(context, partition).then(again);
+    return this.#leaderKnown(context, partition).then(() => again());
   }
 
   /** The error for whoever must go to the leader; empty where it is not known. */

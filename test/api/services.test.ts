@@ -310,6 +310,12 @@ t.test('not the leader: one hop, never two; without a leader a bounded wait', as
   });
   t.equal(leading.node.forwards, 0);
 
+  // Leadership moves while the call is on its way: the node that was asked tries again, its client never knows.
+  setTimeout(() => {
+    leading.node.leader = 2;
+  }, 200);
+  t.match(await other.append({ channel: 'c', messages: [text('moved')] }), { first_seq: '2' });
+
   other.node.leader = undefined;
   const none = await other.refused({ channel: 'c', messages: [text('x')] });
   t.match(none, { reason: 'NO_QUORUM', code: 14 });
