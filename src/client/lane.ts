@@ -358,6 +358,8 @@ export class Lane {
       if (append === oldest) this.#pause(error.retryDelayMs);
       return;
     }
+    // A whole window meets the gap together; the oldest alone counts it, once a round.
+    if (append !== oldest) return;
     // A leader that is still catching up may say so for a moment.
     if (++this.#foreignGaps < foreignGapsMax) return this.#pause(error.retryDelayMs);
     // The gap is one that we will never fill: what was refused at the door while in doubt.

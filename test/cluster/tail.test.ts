@@ -83,6 +83,8 @@ t.test('a tail through the death of leaders, and the command', async (t) => {
 
   let isDone = false;
   let total = 0;
+  /** How many events there will be in the end; known once the writer has stopped. */
+  let end = Number.POSITIVE_INFINITY;
   const writing = (async () => {
     await sleep(300);
     const channel = client.channel('talk');
@@ -100,7 +102,7 @@ t.test('a tail through the death of leaders, and the command', async (t) => {
     for await (const update of reader.channel('talk').tail({ afterSeq: 0, preference }).updates()) {
       mine.updates.push(update.kind);
       if (update.kind === 'events') mine.events.push(...update.events);
-      if (isDone && mine.events.length >= total) break;
+      if (mine.events.length >= end) break;
     }
   });
   const caughtUp = async (): Promise<void> => {
@@ -127,7 +129,8 @@ t.test('a tail through the death of leaders, and the command', async (t) => {
   isDone = true;
   await writing;
   // One more, so that tails that stand at the head already see that it is over.
-  await client.channel('talk').append({ text: `m${++total}` });
+  end = ++total;
+  await client.channel('talk').append({ text: `m${total}` });
   await Promise.all(tails);
   for (const { events } of seen) {
     t.same(
