@@ -106,8 +106,7 @@ export async function clusterUp(options: UpOptions, hooks: LauncherHooks): Promi
     }
     await Promise.all(down.map(requireFreePorts));
     for (const node of down) startNode(node, options, hooks);
-    await waitReady(nodes, options.timeoutMs ?? launcherDefaults.readyTimeoutMs, options.signal);
-    return await Promise.all(nodes.map(statusOf));
+    return await waitReady(nodes, options.timeoutMs ?? launcherDefaults.readyTimeoutMs, options.signal);
   });
 }
 
@@ -235,17 +234,17 @@ function startNode(node: LaunchedNode, options: UpOptions, hooks: LauncherHooks)
   );
 }
 
-/** Every node answers /readyz with 200, and none has ended. */
+/** Every node answers /readyz with 200, and none has ended: how they were then (an election may begin at any time). */
 async function waitReady(
   nodes: readonly LaunchedNode[],
   timeoutMs: number,
   stop: AbortSignal | undefined,
-): Promise<void> {
+): Promise<Awaited<ReturnType<typeof statusOf>>[]> {
   const until = performance.now() + timeoutMs;
   for (;;) {
     requireGoingOn(stop);
     const states = await Promise.all(nodes.map(statusOf));
-    if (states.every((state) => state.ready)) return;
+    if (states.every((state) => state.ready)) return states;
     const ended = states.find((state) => state.process !== 'running');
     if (ended !== undefined)
       throw new HansardError(
