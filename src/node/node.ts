@@ -27,8 +27,10 @@ import {
   encodeRaftMessage,
   type Gossip,
   type PeerMessage,
+  type ReadRoundQuestion,
 } from './peer-codec.js';
 import { placementOf } from './placement.js';
+import { ReadRounds } from './read-rounds.js';
 import { SnapshotReceiver } from './snapshot-receiver.js';
 import { SnapshotSender } from './snapshot-sender.js';
 import { TurnLoop } from './turn-loop.js';
@@ -89,6 +91,7 @@ export class HansardNode implements NodeService {
   readonly #held: Replica[] = [];
   readonly #loop: TurnLoop;
   readonly #heartbeats = new Heartbeats();
+  readonly #readRounds: ReadRounds;
   readonly #logSender: LogSender;
   readonly #forwarding: Forwarding;
   readonly #elections: Elections;
@@ -125,6 +128,17 @@ export class HansardNode implements NodeService {
       wal,
       (replica, message) => this.#sendRaft(replica, message),
       () => this.#endOfTurn(),
+    );
+    this.#readRounds = new ReadRounds(
+      {
+        nodeId: this.identity.nodeId,
+        monotonicMs: () => clock.monotonicMs(),
+        defer: (fn) => clock.defer(fn),
+        ask: (peer, question) =>
+          this.#isConnected(peer) && this.#sendUrgent(peer, { kind: 'readRound', question }),
+        flush: () => options.transport.flush(),
+      },
+      options.random.u32() * 0x1000,
     );
     this.#logSender = new LogSender({
       send: (replica, to, message) => this.#transmit(replica, to, message),
@@ -333,6 +347,11 @@ export class HansardNode implements NodeService {
     return { sent, sentBytes, sending, received, receivedBytes, receiving };
   }
 
+  /** Rounds by which this node's leaders confirmed reads, in this life. */
+  get readRounds(): number {
+    return this.#readRounds.rounds;
+  }
+
   /** Replicas of this node, for metrics, tests and the simulator's checks. */
   replicas(): readonly Replica[] {
     return this.#held;
@@ -386,6 +405,7 @@ export class HansardNode implements NodeService {
       logger,
       random: (n) => Math.floor((random.u32() / 0x1_0000_0000) * n),
       stir: (replica) => this.#loop.stir(replica),
+      wantReadRound: (replica) => this.#readRounds.want(replica),
       leadershipChanged: (replica) => {
         logger.debug(
           { partition: replica.partition, leader: replica.leader ?? null, term: replica.term },
@@ -469,6 +489,7 @@ export class HansardNode implements NodeService {
     if (due < 1) return;
     this.#lastTickMs = due > settings.maxTicksPerTurn ? now : this.#lastTickMs + due * settings.tickMs;
     const ticks = Math.min(due, settings.maxTicksPerTurn);
+    this.#readRounds.tick(now);
     for (const replica of this.#held) for (let i = 0; i < ticks; i++) replica.tick(now);
   }
 
@@ -525,6 +546,7 @@ export class HansardNode implements NodeService {
   #peerDown(peer: NodeId, kind: 'broken' | 'refused' | 'rejected', reason: string): void {
     this.#options.logger.info({ peer, kind, reason }, 'link down');
     this.#forwarding.linkLost(peer);
+    this.#readRounds.peerDown(peer);
     this.#unwilling.delete(peer);
     this.#clockWatch.forget(peer);
     if (kind === 'refused') this.#elections.peerGone(peer);
@@ -587,6 +609,10 @@ export class HansardNode implements NodeService {
     return this.#options.transport.send(to, encodePeerMessage(message), message.kind === 'gossip');
   }
 
+  #sendUrgent(to: NodeId, message: PeerMessage): boolean {
+    return this.#options.transport.send(to, encodePeerMessage(message), true);
+  }
+
   #receive(from: NodeId, bytes: Uint8Array): void {
     if (this.#stopped || this.#guard.hasFailed) return;
     // What is malformed throws into the transport, which drops the link and says why; nothing of it was believed.
@@ -612,7 +638,19 @@ export class HansardNode implements NodeService {
         return;
       case 'gossip':
         return this.#hear(from, message.gossip);
+      case 'readRound':
+        return this.#vouch(from, message.question);
+      case 'readRoundAnswer':
+        return this.#readRounds.answered(from, message.answer);
     }
+  }
+
+  #vouch(from: NodeId, { number, pairs }: ReadRoundQuestion): void {
+    const refused: PartitionId[] = [];
+    for (const { partition, term } of pairs)
+      if (!this.#replicas[partition]?.vouchesFor(from, term)) refused.push(partition);
+    this.#sendUrgent(from, { kind: 'readRoundAnswer', answer: { number, refused } });
+    this.#options.transport.flush();
   }
 
   /** A message is believed only for a member's replica that lives on the node it came from. */

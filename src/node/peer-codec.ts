@@ -58,6 +58,24 @@ export interface Gossip {
   }[];
 }
 
+/** A partition that the sender leads, in this term. */
+export interface ReadPair {
+  readonly partition: PartitionId;
+  readonly term: Term;
+}
+
+/** Are your replicas in these terms (read-rounds.ts)? */
+export interface ReadRoundQuestion {
+  readonly number: number;
+  readonly pairs: readonly ReadPair[];
+}
+
+export interface ReadRoundAnswer {
+  readonly number: number;
+  /** Partitions that the peer does not vouch for; it does for all others that it was asked for. */
+  readonly refused: readonly PartitionId[];
+}
+
 export type PeerMessage =
   | { readonly kind: 'raft'; readonly partition: PartitionId; readonly message: Message }
   | { readonly kind: 'heartbeats' | 'heartbeatResponses'; readonly beats: readonly Beat[] }
@@ -65,7 +83,9 @@ export type PeerMessage =
   | { readonly kind: 'response'; readonly response: ForwardResponse }
   /** Nobody waits for the answer any more. */
   | { readonly kind: 'cancel'; readonly id: number }
-  | { readonly kind: 'gossip'; readonly gossip: Gossip };
+  | { readonly kind: 'gossip'; readonly gossip: Gossip }
+  | { readonly kind: 'readRound'; readonly question: ReadRoundQuestion }
+  | { readonly kind: 'readRoundAnswer'; readonly answer: ReadRoundAnswer };
 
 /** First byte. Numbers are part of the protocol: never reuse one. */
 const Kind = {
@@ -77,6 +97,8 @@ const Kind = {
   errorResponse: 6,
   cancel: 7,
   gossip: 8,
+  readRound: 9,
+  readRoundAnswer: 10,
 } as const;
 
 /** Second byte. */
@@ -91,6 +113,7 @@ const entryHeaderBytes = 32;
 /** The least that one of each can take: what a count is held against. */
 const entryBytesMin = 8;
 const beatBytesMin = 6;
+const pairBytesMin = 2;
 /** A deadline far enough away to be none, ms. */
 const timeoutMsMax = 2 ** 31 - 1;
 
@@ -140,6 +163,20 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
         led.map(({ partition, term, keptByAll }) => [partition, term, keptByAll]),
       ]);
       return new ByteWriter(record.length + 2).u8(Kind.gossip).u8(version).bytes(record).finish();
+    }
+    case 'readRound': {
+      const { number, pairs } = message.question;
+      const writer = new ByteWriter(24 + pairs.length * 8, 'pooled');
+      writer.u8(Kind.readRound).u8(version).uvarint(number).uvarint(pairs.length);
+      for (const { partition, term } of pairs) writer.uvarint(partition).uvarint(term);
+      return writer.finish();
+    }
+    case 'readRoundAnswer': {
+      const { number, refused } = message.answer;
+      const writer = new ByteWriter(24 + refused.length * 4, 'pooled');
+      writer.u8(Kind.readRoundAnswer).u8(version).uvarint(number).uvarint(refused.length);
+      for (const partition of refused) writer.uvarint(partition);
+      return writer.finish();
     }
   }
 }
@@ -240,6 +277,19 @@ function readBody(reader: ByteReader, kind: number): PeerMessage {
       return { kind: 'cancel', id: reader.uvarint() };
     case Kind.gossip:
       return { kind: 'gossip', gossip: readGossip(reader) };
+    case Kind.readRound: {
+      const number = reader.uvarint();
+      const pairs = new Array<ReadPair>(countOf(reader, pairBytesMin));
+      for (let i = 0; i < pairs.length; i++)
+        pairs[i] = { partition: reader.uvarint(), term: reader.uvarint() };
+      return { kind: 'readRound', question: { number, pairs } };
+    }
+    case Kind.readRoundAnswer: {
+      const number = reader.uvarint();
+      const refused = new Array<PartitionId>(countOf(reader, 1));
+      for (let i = 0; i < refused.length; i++) refused[i] = reader.uvarint();
+      return { kind: 'readRoundAnswer', answer: { number, refused } };
+    }
     default:
       throw new MalformedError(`message of unknown kind ${kind}`);
   }

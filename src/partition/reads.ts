@@ -62,11 +62,12 @@ export class ReadQueue {
     return context;
   }
 
-  /** The core could not ask (no leader is known): the reads wait for another try. */
-  roundFailed(): void {
-    if (this.#round === undefined) return;
+  /** Nobody could be asked, or no quorum answered: the reads wait for another try. False: not the round under way. */
+  roundFailed(context = this.#round?.context): boolean {
+    if (this.#round === undefined || this.#round.context !== context) return false;
     this.#next = this.#round.reads.concat(this.#next);
     this.#round = undefined;
+    return true;
   }
 
   /** A quorum confirmed the round at `index`. */

@@ -8,6 +8,7 @@ import type { Index, NodeId, PartitionId, ReplicaId, Term } from '../common/ids.
 import { encodeEntry } from '../conversation/command.js';
 import { decodeConfChange } from '../raft/conf-codec.js';
 import { ProgressState } from '../raft/progress.js';
+import { jointCommitted } from '../raft/quorum.js';
 import { RawNode } from '../raft/raw-node.js';
 import {
   LOCAL_APPEND_THREAD,
@@ -88,6 +89,12 @@ export class Replica {
   /** Of appends that the gate holds. */
   #heldBytes = 0;
   readonly #notes: CommitNotes;
+  /** Asked for a shared round of reads that has not begun. */
+  #wantsShared = false;
+  /** The last one got no quorum: raft's own heartbeats are next. */
+  #sharedFailed = false;
+  /** Commit index when the shared round began. */
+  #sharedIndex: Index = 0;
   #stopped = false;
 
   constructor(options: ReplicaOptions) {
@@ -239,7 +246,8 @@ export class Replica {
     }
     if (level === 'linearizable') {
       const read = this.#reads.linearizable(minIndex, deadlineMs);
-      this.#host.stir(this);
+      if (this.#mayShareRound) this.#wantSharedRound();
+      else this.#host.stir(this);
       return read;
     }
     if (minIndex <= this.appliedIndex) return Promise.resolve();
@@ -344,10 +352,65 @@ export class Replica {
     }
   }
 
+  // ---- proof of leadership for reads
+
+  /** Not before an entry of its own term has committed: its commit index may be behind until then (rule 10). */
+  get #mayShareRound(): boolean {
+    return this.isLeader && !this.#sharedFailed && this.#raft.committedInCurrentTerm;
+  }
+
+  #wantSharedRound(): void {
+    if (this.#wantsShared) return;
+    this.#wantsShared = true;
+    this.#host.wantReadRound(this);
+  }
+
+  /** Where the node's shared rounds can't help, raft's own: a follower asks its leader, a leader by heartbeats. */
   #startReadRound(): void {
     if (!this.#reads.wantsRound) return;
+    if (this.#mayShareRound) return this.#wantSharedRound();
+    this.#sharedFailed = false;
     const context = this.#reads.startRound(this.#host.clock.monotonicMs());
     if (this.#raft.readIndex(context) !== 'ok') this.#reads.roundFailed();
+  }
+
+  /** The reads that wait now are confirmed at today's commit index, if a quorum vouches for this term from now on. */
+  beginSharedRound(): { readonly context: number; readonly term: Term } | undefined {
+    this.#wantsShared = false;
+    if (this.#stopped || !this.#reads.wantsRound) return undefined;
+    if (!this.#mayShareRound) {
+      this.#host.stir(this);
+      return undefined;
+    }
+    this.#sharedIndex = this.#raft.commitIndex;
+    return { context: this.#reads.startRound(this.#host.clock.monotonicMs()), term: this.#raft.term };
+  }
+
+  vouched(context: number, term: Term, by: readonly ReplicaId[]): boolean {
+    if (this.#stopped) return true;
+    // The round dies with the term.
+    if (!this.isLeader || this.#raft.term !== term) {
+      this.sharedRoundFailed(context);
+      return true;
+    }
+    const { voters, votersOutgoing } = this.#raft.config;
+    const acked = (id: ReplicaId): number => (id === this.replicaId || by.includes(id) ? 1 : 0);
+    if (jointCommitted(voters, votersOutgoing, { acked }) < 1) return false;
+    this.#reads.confirmed(context, this.#sharedIndex);
+    this.#reads.applied(this.appliedIndex);
+    if (this.#reads.wantsRound) this.#host.stir(this);
+    return true;
+  }
+
+  sharedRoundFailed(context: number): void {
+    if (this.#stopped || !this.#reads.roundFailed(context)) return;
+    this.#sharedFailed = true;
+    this.#host.stir(this);
+  }
+
+  /** For a peer that leads this partition in `term`, or did: nobody has been elected here since, as far as this replica goes. */
+  vouchesFor(peer: NodeId, term: Term): boolean {
+    return !this.#stopped && this.#raft.term === term && this.members.some(({ nodeId }) => nodeId === peer);
   }
 
   #handleReady(ready: Ready, output: TurnOutput): void {

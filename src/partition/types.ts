@@ -13,6 +13,8 @@ export interface ReplicaHost {
   random(n: number): number;
   /** Has `collect` called in this turn's loop. */
   stir(replica: Replica): void;
+  /** Reads of a leader wait for proof that it still leads: has `beginSharedRound` called soon (node/read-rounds.ts). */
+  wantReadRound(replica: Replica): void;
   /** Role or leader changed. */
   leadershipChanged(replica: Replica): void;
   /** Bytes of proposals that are not applied yet, over all partitions. */

@@ -89,6 +89,14 @@ const anyMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
       led: fc.array(fc.record({ partition: n, term: n, keptByAll: n })),
     }),
   }),
+  fc.record({
+    kind: fc.constant('readRound' as const),
+    question: fc.record({ number: n, pairs: fc.array(fc.record({ partition: n, term: n })) }),
+  }),
+  fc.record({
+    kind: fc.constant('readRoundAnswer' as const),
+    answer: fc.record({ number: n, refused: fc.array(n) }),
+  }),
 );
 
 /** As plain values: bytes as hex, errors by what they say; checksums are the codec's own. */

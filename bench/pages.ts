@@ -1,0 +1,88 @@
+/**
+ * CPU of a page of 50 events of 200 bytes without network, log or quorum: encoded
+ * from stored records as the server does it, decoded and verified as the SDK does
+ * it. `node dist/bench/pages.js`
+ */
+import { encodeListMessages } from '../src/api/encode.js';
+import { writeContent } from '../src/client/content-encode.js';
+import { readListResponse } from '../src/client/responses.js';
+import { BackWriter } from '../src/client/wire.js';
+import { ByteWriter } from '../src/common/bytes.js';
+import { xxh64 } from '../src/common/hash.js';
+import { writeEventRecord } from '../src/conversation/event-record.js';
+import { EventType, type StoredEvent } from '../src/conversation/types.js';
+import { chatTexts } from './harness/payload.js';
+
+const perPage = 50;
+const pages = 20;
+const runs = 5;
+const rounds = 400;
+const texts = chatTexts(perPage * pages, 200);
+
+/** As a block of the store holds it: one buffer, header and content of each event beside one another. */
+function storedPage(page: number): StoredEvent[] {
+  const writer = new ByteWriter(64 * 1024);
+  const places: { start: number; header: number; end: number }[] = [];
+  const content = new BackWriter();
+  for (let i = 0; i < perPage; i++) {
+    content.reset();
+    const text = texts[page * perPage + i] as string;
+    writeContent(content, { role: i % 2 === 0 ? 'user' : 'assistant', author: 'ann', text }, 0);
+    const bytes = content.copy();
+    const start = writer.length;
+    writeEventRecord(
+      writer,
+      {
+        type: EventType.messageCompleted,
+        content: bytes,
+        contentXxh64: xxh64(bytes),
+        salt: Buffer.alloc(16, i + 1),
+        commitment: Buffer.alloc(32, i + 1),
+      },
+      0,
+    );
+    places.push({ start, header: 50, end: writer.length });
+  }
+  const block = Buffer.from(writer.finish());
+  return places.map(({ start, header, end }, i) => ({
+    seq: 1_000 + i,
+    commitTimeUs: 1_763_000_000_123_456 + i * 1_000_003,
+    producerId: 4_294_967_297,
+    producerCounter: 20_000 + i,
+    bytes: block,
+    headerOffset: start,
+    headerLength: header,
+    contentBytes: block,
+    contentOffset: start + header,
+    contentLength: end - start - header,
+  })) as unknown as StoredEvent[];
+}
+
+function measure(name: string, run: (page: number) => number): void {
+  let best = Number.POSITIVE_INFINITY;
+  let sink = 0;
+  for (let i = 0; i < runs; i++) {
+    const before = process.cpuUsage();
+    for (let round = 0; round < rounds; round++) sink += run(round % pages);
+    const { user, system } = process.cpuUsage(before);
+    if (i > 0) best = Math.min(best, (user + system) / rounds);
+  }
+  const each = best / perPage;
+  console.log(
+    `${name.padEnd(40)} ${best.toFixed(1)} us a page, ${each.toFixed(2)} an event${sink === 0 ? '?' : ''}`,
+  );
+}
+
+const served = { nodeId: 2, role: 'primary', partition: 17, appliedIndex: 123_456 } as const;
+const stored = Array.from({ length: pages }, (_, page) => storedPage(page));
+const encode = (page: number): Buffer =>
+  encodeListMessages(
+    stored[page] as StoredEvent[],
+    'token-of-the-next-page',
+    1_049,
+    served,
+    'c0001000000000001',
+  );
+const encoded = stored.map((_, page) => encode(page));
+measure('server: encode', (page) => encode(page).length);
+measure('SDK: decode and verify', (page) => readListResponse(encoded[page] as Buffer).events.length);

@@ -1,0 +1,178 @@
+/** Reads of all partitions share one question to each peer, and none is answered by a leader of the past. */
+import t from 'tap';
+import type { HansardError } from '../../src/common/errors.js';
+import type { ReadRoundQuestion } from '../../src/node/peer-codec.js';
+import { ReadRounds, type RoundReplica } from '../../src/node/read-rounds.js';
+import { append, Cluster } from './cluster.js';
+
+/** A partition led by node 1 on nodes 1, 2, 3; two of three must vouch, node 1 does. */
+class FakeReplica implements RoundReplica {
+  readonly members = [1, 2, 3].map((id) => ({ replicaId: id * 10, nodeId: id }));
+  ends: string[] = [];
+  #context = 0;
+  constructor(
+    readonly partition: number,
+    public term: number,
+  ) {}
+  beginSharedRound(): { context: number; term: number } {
+    return { context: ++this.#context, term: this.term };
+  }
+  vouched(_context: number, term: number, by: readonly number[]): boolean {
+    if (term !== this.term) this.ends.push('void');
+    else if (by.length < 1) return false;
+    else this.ends.push('confirmed');
+    return true;
+  }
+  sharedRoundFailed(): void {
+    this.ends.push('failed');
+  }
+}
+
+function world(reachable = [2, 3]) {
+  const asked: { peer: number; question: ReadRoundQuestion }[] = [];
+  let deferred: (() => void)[] = [];
+  const now = { ms: 0 };
+  const rounds = new ReadRounds(
+    {
+      nodeId: 1,
+      monotonicMs: () => now.ms,
+      defer: (fn) => deferred.push(fn),
+      ask: (peer, question) => {
+        if (reachable.includes(peer)) asked.push({ peer, question });
+        return reachable.includes(peer);
+      },
+      flush() {},
+    },
+    1_000,
+  );
+  const turn = (): void => {
+    const due = deferred;
+    deferred = [];
+    for (const fn of due) fn();
+  };
+  return { asked, rounds, turn, now };
+}
+
+t.test('one question for all partitions, and what comes meanwhile shares the next', async (t) => {
+  const { asked, rounds, turn } = world();
+  const replicas = [0, 1, 2].map((partition) => new FakeReplica(partition, 5 + partition));
+  for (const replica of replicas) rounds.want(replica);
+  turn();
+  t.same(
+    asked.map(({ peer, question }) => [peer, question.number, question.pairs.length]),
+    [
+      [2, 1_001, 3],
+      [3, 1_001, 3],
+    ],
+  );
+  const late = new FakeReplica(7, 1);
+  rounds.want(late);
+  turn();
+  t.equal(asked.length, 2, 'one round at a time');
+  rounds.answered(2, { number: 1_001, refused: [1] });
+  t.same(
+    replicas.map(({ ends }) => ends),
+    [['confirmed'], [], ['confirmed']],
+    'a refusal confirms nothing',
+  );
+  rounds.answered(2, { number: 1_001, refused: [] });
+  t.same(replicas[1]?.ends, [], 'a peer has one voice');
+  rounds.answered(3, { number: 1_001, refused: [1] });
+  t.same(replicas[1]?.ends, ['failed'], 'nobody is left who could vouch');
+  turn();
+  t.same(asked.at(-1)?.question, { number: 1_002, pairs: [{ partition: 7, term: 1 }] });
+  rounds.answered(3, { number: 1_001, refused: [] });
+  t.same(late.ends, [], "an old round's answer confirms nothing");
+  rounds.answered(3, { number: 1_002, refused: [] });
+  t.same(late.ends, ['confirmed']);
+});
+
+t.test('a round dies with its term, and silence does not hold up the next', async (t) => {
+  const { asked, rounds, turn, now } = world();
+  const replica = new FakeReplica(0, 5);
+  rounds.want(replica);
+  turn();
+  replica.term = 6;
+  rounds.answered(2, { number: 1_001, refused: [] });
+  t.same(replica.ends, ['void']);
+  const silent = new FakeReplica(1, 5);
+  const next = new FakeReplica(2, 5);
+  rounds.want(silent);
+  turn();
+  rounds.want(next);
+  rounds.peerDown(2);
+  rounds.tick(50);
+  t.same(silent.ends, [], 'node 3 may still answer');
+  now.ms = 100;
+  rounds.tick(100);
+  t.same(silent.ends, ['failed']);
+  turn();
+  t.equal(asked.at(-1)?.question.number, 1_003);
+  rounds.answered(2, { number: 1_003, refused: [] });
+  t.same(next.ends, ['confirmed']);
+});
+
+t.test('where no peer can be reached the reads go the other way at once', async (t) => {
+  const { rounds, turn } = world([]);
+  const replica = new FakeReplica(0, 5);
+  rounds.want(replica);
+  turn();
+  t.same(replica.ends, ['failed']);
+  rounds.want(replica);
+  turn();
+  t.same(replica.ends, ['failed', 'failed'], 'and the next round begins');
+});
+
+t.test('linearizable reads of a whole cluster', async (t) => {
+  const partitions = 12;
+  const cluster = await Cluster.start({ nodes: 3, partitions, settings: { balanceMs: 1e9 } });
+  for (let partition = 0; partition < partitions; partition++) {
+    const { node } = await cluster.led(partition);
+    const deadlineMs = cluster.clock.monotonicMs() + 5_000;
+    await cluster.settled(node.propose(partition, append('a', 'one'), { deadlineMs }));
+  }
+  const read = async (node = 0, partition = 0, ms = 2_000): Promise<string> => {
+    const asked = node === 0 ? (await cluster.led(partition)).node : cluster.get(node).node;
+    const deadlineMs = cluster.clock.monotonicMs() + ms;
+    return asked.readBarrier(partition, { level: 'linearizable', minIndex: 0, deadlineMs }).then(
+      (view) => `${view.role} ${view.appliedIndex > 0}`,
+      (error: HansardError) => error.reason,
+    );
+  };
+  const rounds = (): number => [1, 2, 3].reduce((sum, id) => sum + cluster.get(id).node.readRounds, 0);
+  const before = rounds();
+  const all = Array.from({ length: 240 }, (_, i) => read(0, i % partitions));
+  const answers = await cluster.settled(Promise.all(all));
+  t.same(new Set(answers), new Set(['primary true']));
+  t.ok(rounds() - before <= 6, `${rounds() - before} rounds for 240 reads in 12 partitions`);
+
+  // Who follows asks the leader, as ever.
+  const leader = (await cluster.led(0)).node.identity.nodeId;
+  const other = leader === 1 ? 2 : 1;
+  t.equal(await cluster.settled(read(other)), 'secondary true');
+
+  // The leader is cut off: what it still believes of itself answers nobody.
+  const term = cluster.get(leader).node.replicas()[0]?.term as number;
+  t.ok(cluster.get(other).node.replicas()[0]?.vouchesFor(leader, term));
+  const others = [1, 2, 3].filter((id) => id !== leader);
+  cluster.network.isolate(leader, others);
+  const cut = read(leader, 0, 1_500);
+  const elected = (): boolean =>
+    others.some((id) =>
+      cluster
+        .get(id)
+        .node.replicas()
+        .some((one) => one.partition === 0 && one.isLeader),
+    );
+  t.ok(await cluster.clock.until(elected, 20_000));
+  t.notOk(cluster.get(other).node.replicas()[0]?.vouchesFor(leader, term), 'nobody vouches for a past term');
+  t.match(await cluster.settled(cut), /^(NO_QUORUM|NOT_LEADER)$/);
+  t.equal(
+    await cluster.settled(read(others.find((id) => cluster.get(id).node.replicas()[0]?.isLeader))),
+    'primary true',
+  );
+  cluster.network.healAll();
+  await cluster.clock.run(3_000);
+  t.equal(await cluster.settled(read(leader)), 'secondary true', 'it has learned who leads');
+  await cluster.stopAll();
+});
