@@ -40,7 +40,14 @@ import {
   readProducer,
   type SealedChannel,
 } from './state-codec.js';
-import { channelName, type FrozenTail, Tail, weightOfChannel, weightOfProducer } from './tail.js';
+import {
+  channelName,
+  type FrozenTail,
+  Tail,
+  type TailSum,
+  weightOfChannel,
+  weightOfProducer,
+} from './tail.js';
 
 /** What a store's partitions share. */
 export interface StoreShared {
@@ -55,6 +62,7 @@ export interface StoreShared {
   /** Blocks by their first seq; by their last seq, the first one. */
   readonly blockCache: LruCache<readonly StoredEvent[] | Seq>;
   readonly counters: StoreCounters;
+  readonly tails: TailSum;
 }
 
 export interface StoreCounters {
@@ -79,7 +87,7 @@ export interface SealedIndex {
 }
 
 export class PartitionState {
-  active = new Tail();
+  active: Tail;
   frozen: FrozenTail | undefined;
   appliedIndex: number;
   appliedTerm: number;
@@ -103,6 +111,7 @@ export class PartitionState {
     readonly installedIndex: Index = 0,
   ) {
     const { record } = sealed;
+    this.active = new Tail(shared.tails);
     this.place = { partition: record.partition, generation: record.generation };
     this.appliedIndex = record.appliedIndex;
     this.appliedTerm = record.appliedTerm;
@@ -352,7 +361,7 @@ export class PartitionState {
       confState: this.confState,
       meta,
     };
-    this.active = new Tail();
+    this.active = new Tail(this.shared.tails);
     this.dirtySinceMs = undefined;
     return this.frozen;
   }

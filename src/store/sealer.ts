@@ -101,6 +101,7 @@ export function finishSeal(state: PartitionState, sealed: Sealed): void {
   state.sealed.keyRuns = sealed.keyRuns.runs;
   state.sealed.messageIdRuns = sealed.messageIdRuns.runs;
   state.sealed.record = sealed.record;
+  sealed.frozen.tail.drop();
   state.frozen = undefined;
   state.seals++;
   state.planRemoval();

@@ -127,6 +127,7 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       chunkCache: new LruCache(cacheBytes * 0.2),
       blockCache: new LruCache(cacheBytes * 0.3),
       counters: { checkpoints: 0, checkpointBytes: 0, syncReads: 0, blocksRead: 0 },
+      tails: { bytes: 0 },
     };
     const states: PartitionState[] = [];
     const generations = await readGenerations(kv);
@@ -253,9 +254,7 @@ class StoreImpl implements Store {
   }
 
   get tailBytes(): number {
-    let bytes = 0;
-    for (const state of this.#states.values()) bytes += state.tailBytes;
-    return bytes;
+    return this.#shared.tails.bytes;
   }
 
   async checkpoint(partitions: readonly PartitionId[]): Promise<void> {
@@ -392,6 +391,7 @@ class StoreImpl implements Store {
       `partition ${partition} was applied to while a snapshot took its place`,
     );
     const state = new PartitionState(this.#shared, sealed, cloneMeta(sealed.record.meta), appliedIndex);
+    before.active.drop();
     this.#generations.set(partition, next);
     this.#states.set(partition, state);
     this.#stores.get(partition)?.replaceState(state);

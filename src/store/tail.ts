@@ -44,6 +44,11 @@ export interface TailProducer {
   weight: number;
 }
 
+/** Bytes of all tails of a store: asked for before each entry, so kept as a sum. */
+export interface TailSum {
+  bytes: number;
+}
+
 export class Tail {
   /** By `channelName`. */
   readonly channels = new Map<string, TailChannel>();
@@ -56,14 +61,29 @@ export class Tail {
   readonly messageIds = new Map<ChannelId, Map<string, Seq>>();
   keyCount = 0;
   messageIdCount = 0;
+  #bytes = 0;
+  constructor(readonly sum: TailSum) {}
+
   /** Of all that is in here, approximately. */
-  bytes = 0;
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Sealed, or replaced by a snapshot: counts no more. */
+  drop(): void {
+    this.#count(-this.#bytes);
+  }
+
+  #count(bytes: number): void {
+    this.#bytes += bytes;
+    this.sum.bytes += bytes;
+  }
 
   addChannel(state: ChannelState, dirty: boolean, baseSeq: Seq): TailChannel {
     const channel: TailChannel = { state, deleted: false, dirty, events: [], baseSeq };
     this.channels.set(channelName(state.tenant, state.name), channel);
     this.channelsById.set(state.id, channel);
-    this.bytes += weightOfChannel(state);
+    this.#count(weightOfChannel(state));
     return channel;
   }
 
@@ -84,13 +104,13 @@ export class Tail {
     const kept = { state, deleted: true, dirty: true, events: [], baseSeq: state.headSeq };
     this.channels.set(channelName(tenant, name), kept);
     // Texts that were put twice were counted twice: the sum stays an estimate, but never below what is kept.
-    this.bytes = Math.max(0, this.bytes - freed) + weightOfChannel(state);
+    this.#count(weightOfChannel(state) - Math.min(this.#bytes, freed));
   }
 
   addEvent(channel: TailChannel, event: StoredEvent): void {
     channel.events.push(event);
     channel.dirty = true;
-    this.bytes += event.headerLength + event.contentLength + objectBytes.event;
+    this.#count(event.headerLength + event.contentLength + objectBytes.event);
   }
 
   /** A producer that was looked up, or put; `putProducer` of the same one changes it. */
@@ -99,7 +119,7 @@ export class Tail {
     const weight = weightOfProducer(state);
     const producer = { state, dirty: dirty || (known?.dirty ?? false), deleted: false, weight };
     this.producers.set(state.id, producer);
-    this.bytes += weight - (known?.weight ?? 0);
+    this.#count(weight - (known?.weight ?? 0));
     return producer;
   }
 
@@ -111,7 +131,7 @@ export class Tail {
     }
     keys.set(key, record);
     this.keyCount++;
-    this.bytes += key.length + objectBytes.key;
+    this.#count(key.length + objectBytes.key);
   }
 
   addMessageId(channelId: ChannelId, messageId: string, seq: Seq): void {
@@ -122,7 +142,7 @@ export class Tail {
     }
     ids.set(messageId, seq);
     this.messageIdCount++;
-    this.bytes += messageId.length + objectBytes.messageId;
+    this.#count(messageId.length + objectBytes.messageId);
   }
 }
 

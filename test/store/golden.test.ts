@@ -1,7 +1,7 @@
 /**
  * Databases as they were released: read back for ever. store-v1: rows of version 1,
- * under apply version 1. store-v2: with deleted channels and the index of labels and
- * participants. To make one for a new format: GOLDEN=write node dist/test/store/golden.test.js
+ * under apply version 1, blocks compressed by brotli. store-v2: with deleted channels and
+ * the index of labels and participants, blocks by lz4. To make one for a new format: GOLDEN=write node dist/test/store/golden.test.js
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
