@@ -44,6 +44,24 @@ export class ChannelRecorder {
     };
   }
 
+  /**
+   * `content`: the ids that the channel holds for good, from seq 1. It settles
+   * what nobody was told: an append whose id is not there never took effect (a log
+   * loses nothing), one that is there took effect with that seq at some time. That
+   * leaves the search few choices. What clients *were* told is not touched.
+   */
+  learnOutcomes(channelName: string, content: readonly string[]): void {
+    const seqs = new Map(content.map((id, i) => [id, i + 1]));
+    for (const noted of this.#noted) {
+      const { input, output, isVoid } = noted;
+      if (input.kind !== 'append' || input.channel !== channelName || output !== undefined || isVoid)
+        continue;
+      const seq = seqs.get(input.id);
+      if (seq === undefined) noted.isVoid = true;
+      else noted.output = { kind: 'appended', seq };
+    }
+  }
+
   get length(): number {
     return this.#noted.length;
   }

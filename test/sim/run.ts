@@ -2,11 +2,13 @@
  * One seed: load with faults, then healing, then the checks. The same seed gives
  * the same history, byte for byte.
  */
-import type { StoredEvent } from '../../src/conversation/types.js';
 import type { Replica } from '../../src/partition/replica.js';
-import { SimClient } from './client.js';
+import { ChannelRecorder } from '../linearizability/recorder.js';
+import { type ClientWorld, SimClient } from './client.js';
 import { type Mutant, SimCluster, type SimNode } from './cluster.js';
+import { contentOf } from './content.js';
 import { History } from './history.js';
+import { JudgedClient } from './judged.js';
 import { SimReader } from './reader.js';
 
 export interface SimResult {
@@ -35,7 +37,9 @@ export interface SimOptions {
   readonly smallLogs?: boolean;
 }
 
-const channelNames = ['a', 'b', 'c', 'd', 'shared', 'gone'];
+/** Those whose every operation is judged by the linearizability checker. */
+const judgedNames = ['judged-1', 'judged-2'];
+const channelNames = ['a', 'b', 'c', 'd', 'shared', 'gone', ...judgedNames];
 
 const faultKinds = [
   'kill',
@@ -63,6 +67,7 @@ export async function runSeed(options: SimOptions): Promise<SimResult> {
 class SeedRun {
   readonly #cluster: SimCluster;
   readonly #history = new History();
+  readonly #recorder = new ChannelRecorder();
   readonly #faultMs: number;
   readonly #faultsAsked: readonly FaultKind[] | undefined;
   #crashes = 0;
@@ -86,13 +91,12 @@ class SeedRun {
     const { clock, nodes, violations } = this.#cluster;
     for (const node of nodes) node.start();
     await clock.run(3_000);
-    const clients = this.#startClients();
-    const readers = this.#startReaders();
+    const clients = [...this.#startClients(), ...this.#startReaders(), ...this.#startJudged()];
     await this.#faults();
     // A broken promise ends the run: what follows from it would only hide it.
     if (violations.length > 0) return this.#result();
     await this.#heal();
-    const stopping = Promise.all([...clients, ...readers].map((one) => one.stop()));
+    const stopping = Promise.all(clients.map((one) => one.stop()));
     let stopped = false;
     stopping.then(
       () => {
@@ -121,22 +125,41 @@ class SeedRun {
     };
   }
 
-  #startClients(): SimClient[] {
-    const { clock, random } = this.#cluster;
-    const world = {
+  #clientWorld(): ClientWorld {
+    const { clock, random, options } = this.#cluster;
+    return {
       clock,
       random,
       history: this.#history,
-      partitionCount: this.#cluster.options.partitions,
+      partitionCount: options.partitions,
       leaderOf: (partition: number) => this.#cluster.leaderOf(partition),
       partitionOf: (channel: string) => this.#cluster.partitionOf(channel),
     };
+  }
+
+  #startClients(): SimClient[] {
+    const world = this.#clientWorld();
     return [
       new SimClient('p1', 'producer', ['a', 'b', 'shared'], 8, world),
       new SimClient('p2', 'producer', ['c', 'shared'], 3, world),
       new SimClient('k1', 'keys', ['d', 'shared'], 4, world),
       new SimClient('x1', 'deleter', ['gone'], 3, world),
     ];
+  }
+
+  #startJudged(): JudgedClient[] {
+    const { nodes, random } = this.#cluster;
+    const world = {
+      ...this.#clientWorld(),
+      recorder: this.#recorder,
+      anyNode: () => nodes[random.below(nodes.length)]?.node,
+      level: this.#readLevel(),
+    };
+    return ['j1', 'j2', 'j3', 'j4'].map((name) => new JudgedClient(name, judgedNames, world));
+  }
+
+  #readLevel(): 'linearizable' | 'eventual' {
+    return this.#cluster.options.mutant === 'unasked-reads' ? 'eventual' : 'linearizable';
   }
 
   #startReaders(): SimReader[] {
@@ -148,8 +171,7 @@ class SeedRun {
       history: this.#history,
       partitionOf: (channel: string) => this.#cluster.partitionOf(channel),
       anyNode: () => nodes[random.below(nodes.length)]?.node,
-      level:
-        this.#cluster.options.mutant === 'unasked-reads' ? ('eventual' as const) : ('linearizable' as const),
+      level: this.#readLevel(),
     };
     // A deleted channel has no head to compare; its texts are looked at in the end.
     const names = channelNames.filter((name) => name !== 'gone');
@@ -341,6 +363,26 @@ class SeedRun {
       if (twice.length > 0) this.#cluster.violations.push(`twice in ${channel}: ${twice.slice(0, 5).join()}`);
     }
     this.#checkOrder(texts);
+    this.#judge(texts);
+  }
+
+  /** All that clients saw of the judged channels fits one order. */
+  #judge(texts: ReadonlyMap<string, readonly string[]>): void {
+    for (const channel of judgedNames) {
+      const list = texts.get(channel) ?? [];
+      this.#recorder.learnOutcomes(channel, list);
+      const read = this.#recorder.begin('end', { kind: 'read', channel });
+      read.returned({ kind: 'page', head: list.length, newest: list });
+    }
+    const verdict = this.#recorder.check();
+    if (verdict.verdict === 'unknown') {
+      this.#cluster.violations.push(`not judged: ${this.#recorder.length} operations took too many steps`);
+    } else if (verdict.verdict === 'not-linearizable') {
+      const { key, longest, stuckAt } = verdict;
+      this.#cluster.violations.push(
+        `not linearizable: ${key}: after ${longest.slice(-5).join('; ')} nothing fits: ${stuckAt.slice(0, 6).join('; ')}`,
+      );
+    }
   }
 
   /** A producer's texts stand in the order in which it sent them. */
@@ -416,10 +458,4 @@ class SeedRun {
       `${what}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
     );
   }
-}
-
-/** Salt, then content. */
-function contentOf(event: StoredEvent): string {
-  const from = event.contentOffset + 16;
-  return Buffer.from(event.contentBytes.subarray(from, event.contentOffset + event.contentLength)).toString();
 }
