@@ -98,10 +98,7 @@ function writeCondition(writer: ByteWriter, condition: AppendCondition): void {
   }
 }
 
-export interface AppendedRecord extends RecordSkim {
-  /** Where the 16 bytes of the key's digest are; 0 without key. */
-  readonly keyDigestOffset: number;
-}
+export type AppendedRecord = Readonly<RecordSkim>;
 
 export interface AppendCommand {
   readonly kind: 'append';
@@ -169,14 +166,10 @@ export function decodeAppend(bytes: Buffer, from: number, to: number): AppendCom
 }
 
 function readRecord(bytes: Buffer, offset: number, to: number, place: number): AppendedRecord {
-  const record = skimRecord(bytes, offset, to, applyLimits.idBytes) as RecordSkim & {
-    keyDigestOffset: number;
-    end: number;
-  };
+  const record = skimRecord(bytes, offset, to, applyLimits.idBytes);
   if (record.batchPosition !== place) throw new MalformedError('an event with the place of another');
   if (record.contentLength > applyLimits.contentBytes + saltBytes)
     throw new MalformedError('a content too large');
-  record.keyDigestOffset = 0;
   if (record.key !== undefined) {
     record.keyDigestOffset = record.end;
     record.end += keyDigestBytes;

@@ -2,13 +2,13 @@
  * An append, in the order in which it meets the checks: contents, producer, keys,
  * message ids, append condition, references. All are made before the first change.
  */
-import { xxh64 } from '../common/hash.js';
+import { xxh64Equals } from '../common/hash-scratch.js';
 import type { Seq, TimeUs } from '../common/ids.js';
 import type { AppendCommand, AppendCondition, AppendedRecord } from './append-command.js';
 import { checkNames, newChannel } from './apply-channel.js';
 import { copyOfDigest, Repeats } from './apply-keys.js';
 import { answerByCounter, producerExpired, rememberAnswer } from './apply-producer.js';
-import { contentXxh64At, saltBytes } from './event-record.js';
+import { contentXxh64Place, saltBytes } from './event-record.js';
 import { refuse } from './refuse.js';
 import {
   type AppendAnswer,
@@ -150,8 +150,8 @@ function needsTarget(type: EventType): boolean {
 function checkContents(bytes: Buffer, records: readonly AppendedRecord[]): Refused | undefined {
   for (let i = 0; i < records.length; i++) {
     const { headerOffset, contentOffset, contentLength } = records[i] as AppendedRecord;
-    const content = bytes.subarray(contentOffset + saltBytes, contentOffset + contentLength);
-    if (xxh64(content) !== contentXxh64At(bytes, headerOffset)) {
+    const end = contentOffset + contentLength;
+    if (!xxh64Equals(bytes, contentOffset + saltBytes, end, contentXxh64Place(headerOffset))) {
       return refuse('CHECKSUM_MISMATCH', 'a content does not match its checksum', { position: i });
     }
   }

@@ -127,7 +127,9 @@ export interface RecordSkim {
   readonly targetSeq: Seq;
   readonly batchPosition: number;
   /** First byte after the record. */
-  readonly end: number;
+  end: number;
+  /** Where a command has the 16 bytes of the key's digest, behind the record; 0: none. Set by who reads the command. */
+  keyDigestOffset: number;
 }
 
 /**
@@ -153,7 +155,16 @@ export function skimRecord(bytes: Buffer, offset: number, end: number, maxTextBy
   let messageId: string | undefined;
   let targetSeq = 0;
   let batchPosition = 0;
-  if ((flags & fieldFlags) !== 0) {
+  const place = bytes[offset + fixedHeaderBytes] as number;
+  if (
+    (flags & fieldFlags) === EventFlag.batchPosition &&
+    headerLength === fixedHeaderBytes + 1 &&
+    place > 0 &&
+    place < 0x80
+  ) {
+    // Nearly all records of batches: no reader for one byte.
+    batchPosition = place;
+  } else if ((flags & fieldFlags) !== 0) {
     const reader = new ByteReader(bytes, offset + fixedHeaderBytes, contentOffset);
     if ((flags & EventFlag.key) !== 0) key = shortText(reader, maxTextBytes);
     if ((flags & EventFlag.messageId) !== 0) messageId = shortText(reader, maxTextBytes);
@@ -178,6 +189,7 @@ export function skimRecord(bytes: Buffer, offset: number, end: number, maxTextBy
     targetSeq,
     batchPosition,
     end: contentOffset + contentLength,
+    keyDigestOffset: 0,
   };
 }
 
@@ -257,6 +269,11 @@ export function eventTypeAt(bytes: Uint8Array, offset: number): EventType {
 /** The flags (EventFlag) in the header at `offset`. */
 export function eventFlagsAt(bytes: Uint8Array, offset: number): number {
   return u16(bytes, offset + at.flags);
+}
+
+/** Where the header at `offset` has the xxh64 of its content. */
+export function contentXxh64Place(offset: number): number {
+  return offset + at.contentXxh64;
 }
 
 /** xxh64 of the content, as the header at `offset` says. */

@@ -1,11 +1,11 @@
 /** What applying an entry will look up, so that the store can have it at hand by then. */
-import { MalformedError } from '../common/bytes.js';
-import { type Command, decodeCommand, readEntry } from './command.js';
+import type { Command } from './command.js';
+import type { DecodedEntry, MalformedCommand } from './decoded-entry.js';
 import { requestKey } from './names.js';
 import type { Lookups } from './types.js';
 
 /** Total: of malformed bytes it gives what can be read. */
-export function lookupsOf(data: Uint8Array): Lookups {
+export function lookupsOf(entry: DecodedEntry): Lookups {
   const lookups: Lookups = {
     channels: [],
     producers: [],
@@ -14,25 +14,11 @@ export function lookupsOf(data: Uint8Array): Lookups {
     messageIds: [],
     requestKeys: [],
   };
-  if (data.length === 0) return lookups;
-  const bytes = Buffer.isBuffer(data) ? data : Buffer.from(data.buffer, data.byteOffset, data.length);
-  try {
-    const { bounds } = readEntry(bytes);
-    for (let i = 0; i < bounds.length; i += 2) collect(lookups, bytes, bounds[i]!, bounds[i + 1]!);
-  } catch (error) {
-    if (!(error instanceof MalformedError)) throw error;
-  }
+  for (const command of entry.commands) collect(lookups, command);
   return lookups;
 }
 
-function collect(lookups: Lookups, bytes: Buffer, from: number, to: number): void {
-  let command: Command;
-  try {
-    command = decodeCommand(bytes, from, to);
-  } catch (error) {
-    if (error instanceof MalformedError) return;
-    throw error;
-  }
+function collect(lookups: Lookups, command: Command | MalformedCommand): void {
   switch (command.kind) {
     case 'append': {
       const { tenant, channel: name, producerId } = command;

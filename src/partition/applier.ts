@@ -7,6 +7,7 @@ import { assert, HansardError } from '../common/errors.js';
 import type { Index, Term } from '../common/ids.js';
 import { type Entry, EntryType } from '../common/log-types.js';
 import { applyEntry } from '../conversation/apply.js';
+import { type DecodedEntry, decodeEntry } from '../conversation/decoded-entry.js';
 import type { CommandAnswer } from '../conversation/types.js';
 import type { Message } from '../raft/types.js';
 import type { PartitionStore } from '../store/types.js';
@@ -27,6 +28,8 @@ export interface ApplierHooks {
 const noAnswers: readonly CommandAnswer[] = Object.freeze([]);
 /** Entries read from the log at once when the cache has dropped them. */
 const fillEntries = 64;
+/** Entries that wait for their turn are kept decoded up to this many bytes of them; more are decoded again. */
+const decodedBytesMax = 256 * 1024;
 
 export class Applier {
   readonly #store: PartitionStore;
@@ -39,6 +42,11 @@ export class Applier {
   #waiting = false;
   /** Entry whose lookups were waited for once: a cache too small for them must not make it wait for ever. */
   #prefetched: Index = 0;
+  /** Up to here lookups of entries that wait have been begun. */
+  #begun: Index = 0;
+  /** Of entries that wait, the first ones. */
+  readonly #decoded = new Map<Index, DecodedEntry>();
+  #decodedBytes = 0;
   #stopped = false;
 
   constructor(store: PartitionStore, sliceBytes: number, hooks: ApplierHooks) {
@@ -51,20 +59,23 @@ export class Applier {
     return this.#queue.length === 0;
   }
 
+  /** To be followed by `pump` in the same turn. */
   push(message: Message): void {
     this.#queue.push(message);
-    for (const entry of message.entries) this.#prefetch(entry);
   }
 
   stop(): void {
     this.#stopped = true;
     this.#queue = [];
+    this.#decoded.clear();
   }
 
   /** Applies up to one slice of bytes; the rest in a later turn, so that heartbeats get theirs. */
   pump(): void {
     try {
       this.#pump();
+      // Most entries are applied as they come. Those that must wait have their lookups begun meanwhile.
+      if (this.#queue.length > 0 && !this.#stopped) this.#prefetchWaiting();
     } catch (error) {
       this.#stopped = true;
       this.#hooks.fatal(error);
@@ -107,14 +118,17 @@ export class Applier {
       store.beginEntry();
     } else {
       const data = entry.data as Uint8Array;
-      const reading = this.#prefetched === entry.index ? undefined : store.prefetch(data);
+      const decoded = this.#decoded.get(entry.index) ?? decodeEntry(data);
+      const reading = this.#prefetched === entry.index ? undefined : store.prefetch(decoded);
       if (reading !== undefined) {
         this.#prefetched = entry.index;
+        this.#keep(entry, decoded);
         this.#resumeAfter(reading);
         return false;
       }
+      if (this.#decoded.delete(entry.index)) this.#decodedBytes -= entry.sizeBytes;
       store.beginEntry();
-      const outcome = applyEntry(store, { index: entry.index, term: entry.term, data });
+      const outcome = applyEntry(store, { index: entry.index, term: entry.term, data }, decoded);
       if (outcome.unsupportedVersion !== undefined) {
         // Nothing was changed. Going on would make this replica differ from those that know the version.
         throw new HansardError(
@@ -129,14 +143,31 @@ export class Applier {
     return true;
   }
 
-  /** Starts reading what the entry will look up, long before its turn. */
-  #prefetch(entry: Entry): void {
-    if (entry.type !== EntryType.normal || entry.data === undefined || entry.sizeBytes === 0) return;
-    const reading = this.#store.prefetch(entry.data);
-    reading?.catch((error) => {
-      // While the node stops, the database closes under its readers.
-      if (!this.#stopped) this.#hooks.fatal(error);
-    });
+  /** Starts reading what entries will look up before their turn comes; each once. */
+  #prefetchWaiting(): void {
+    for (let m = 0; m < this.#queue.length; m++) {
+      const { entries } = this.#queue[m] as Message;
+      for (let i = m === 0 ? this.#at : 0; i < entries.length; i++) {
+        const entry = entries[i] as Entry;
+        if (entry.index <= this.#begun) continue;
+        this.#begun = entry.index;
+        if (entry.type !== EntryType.normal || entry.data === undefined || entry.sizeBytes === 0) continue;
+        const decoded = this.#decoded.get(entry.index) ?? decodeEntry(entry.data);
+        this.#keep(entry, decoded);
+        // It is waited for already.
+        if (this.#prefetched === entry.index) continue;
+        this.#store.prefetch(decoded)?.catch((error) => {
+          // While the node stops, the database closes under its readers.
+          if (!this.#stopped) this.#hooks.fatal(error);
+        });
+      }
+    }
+  }
+
+  #keep(entry: Entry, decoded: DecodedEntry): void {
+    if (this.#decodedBytes + entry.sizeBytes > decodedBytesMax || this.#decoded.has(entry.index)) return;
+    this.#decoded.set(entry.index, decoded);
+    this.#decodedBytes += entry.sizeBytes;
   }
 
   #fill(message: Message): void {

@@ -2,6 +2,7 @@
 import { assert } from '../common/errors.js';
 import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
+import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import { lookupsOf } from '../conversation/lookups.js';
 import type {
   ChannelState,
@@ -16,7 +17,7 @@ import { type FindQuery, findChannels } from './find-channels.js';
 import { RowKind } from './keys.js';
 import { type ChannelQuery, listChannels } from './list-channels.js';
 import type { PartitionState } from './partition-state.js';
-import { prefetch } from './prefetch.js';
+import { appendsAtHand, prefetch } from './prefetch.js';
 import { findSeqAtTime, readPage, tailChannelByName } from './reader.js';
 import { keyRecordOf, seqOf } from './run-entry.js';
 import { channelName, cloneChannel, cloneProducer } from './tail.js';
@@ -102,11 +103,11 @@ export class PartitionStoreImpl implements PartitionStore {
     state.dirtySinceMs ??= state.shared.clock.monotonicMs();
   }
 
-  prefetch(data: Uint8Array): Promise<void> | undefined {
-    if (data.length === 0) return undefined;
+  prefetch(entry: DecodedEntry): Promise<void> | undefined {
     const state = this.#state;
+    if (appendsAtHand(state, entry)) return undefined;
     // What a replaced state no longer finds is nobody's loss.
-    return prefetch(state, lookupsOf(data))?.catch((error: unknown) => {
+    return prefetch(state, lookupsOf(entry))?.catch((error: unknown) => {
       if (state === this.#state) throw error;
     });
   }

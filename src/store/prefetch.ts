@@ -1,9 +1,30 @@
 /** Brings to the caches what applying an entry will look up, so that apply need not block the loop. */
+import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import type { Lookups } from '../conversation/types.js';
 import { RowKind, type RunKind } from './keys.js';
 import type { PartitionState } from './partition-state.js';
 import type { SealedChannel } from './state-codec.js';
 import { channelName } from './tail.js';
+
+/**
+ * The usual entry: appends alone, to channels and by producers that the active tail
+ * has, and no key or message id that could be sealed. False: look closer.
+ */
+export function appendsAtHand(state: PartitionState, entry: DecodedEntry): boolean {
+  const { channels, producers } = state.active;
+  const noRuns = state.sealed.keyRuns.length === 0 && state.sealed.messageIdRuns.length === 0;
+  let tenant = '';
+  let name = '';
+  for (const command of entry.commands) {
+    if (command.kind !== 'append') return false;
+    if (!noRuns && (command.hasKeys || command.hasMessageIds)) return false;
+    if (command.producerId !== 0 && !producers.has(command.producerId)) return false;
+    if (command.channel === name && command.tenant === tenant) continue;
+    ({ tenant, channel: name } = command);
+    if (!channels.has(channelName(tenant, name))) return false;
+  }
+  return true;
+}
 
 /** Undefined: all of it is at hand (or known to be nowhere). */
 export function prefetch(state: PartitionState, lookups: Lookups): Promise<void> | undefined {

@@ -4,6 +4,7 @@
  */
 import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
+import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import type { ApplyState, ChannelState, StoredEvent } from '../conversation/types.js';
 import type { FindQuery } from './find-channels.js';
 import type { SnapshotPosition } from './snapshot-format.js';
@@ -66,10 +67,10 @@ export interface PartitionStore extends ApplyState, PartitionReader {
   beginEntry(): void;
   endEntry(index: Index, term: Term): void;
   /**
-   * Loads what applying `data` will look up into the cache; undefined where all
-   * of it is there already. Called when an entry is received.
+   * Loads what applying the entry will look up into the cache; undefined where all
+   * of it is there already.
    */
-  prefetch(data: Uint8Array): Promise<void> | undefined;
+  prefetch(entry: DecodedEntry): Promise<void> | undefined;
   /**
    * A producer's last applied counter, 0 where it is unknown. Unlike
    * `producer()` it may be asked outside an entry: it leaves the tail alone.

@@ -24,6 +24,7 @@ import {
   skimRecord,
   writeEventRecord,
 } from '../../src/conversation/event-record.js';
+import { decodeEntry } from '../../src/conversation/decoded-entry.js';
 import { lookupsOf } from '../../src/conversation/lookups.js';
 import { EventType } from '../../src/conversation/types.js';
 import { madeAppend, madeEntry, madeEvent } from './make.js';
@@ -144,7 +145,7 @@ t.test('every command reads back as it was written, alone and in an entry', asyn
   });
   t.same(decoded[4], { kind: 'setSettings', settings: { producerWindow: 12, keyRetentionUs: 5 } });
   t.same(decoded[5], { kind: 'noop' });
-  t.same(lookupsOf(entry), {
+  t.same(lookupsOf(decodeEntry(entry)), {
     channels: [
       { tenant: 'default', name: 'room' },
       { tenant: 'acme', name: 'a/b' },
@@ -212,7 +213,7 @@ t.test(
         } catch (error) {
           if (!(error instanceof MalformedError)) throw error;
         }
-        lookupsOf(changed);
+        lookupsOf(decodeEntry(changed));
       }),
       { numRuns: 2000 },
     );

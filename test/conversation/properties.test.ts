@@ -13,6 +13,7 @@ import {
   encodeSetSettings,
   encodeUpdateChannel,
 } from '../../src/conversation/command.js';
+import { decodeEntry } from '../../src/conversation/decoded-entry.js';
 import { lookupsOf } from '../../src/conversation/lookups.js';
 import { channelUid, producerId } from '../../src/conversation/names.js';
 import { madeAppend, madeEvent, sha256 } from './make.js';
@@ -140,7 +141,7 @@ t.test('two replicas that apply the same entries are equal, whatever the entries
 t.test('no bytes make applying throw or leave a state that contradicts itself', async (t) => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 5 }), (entries) => {
-      for (const data of entries) lookupsOf(data);
+      for (const data of entries) lookupsOf(decodeEntry(data));
       applyAll(entries);
     }),
     { numRuns: 500 },
@@ -153,7 +154,7 @@ t.test('no bytes make applying throw or leave a state that contradicts itself', 
         for (const [at, byte] of changes) bytes[at % bytes.length] = byte;
         return bytes;
       });
-      for (const data of entries) lookupsOf(data);
+      for (const data of entries) lookupsOf(decodeEntry(data));
       applyAll(entries);
     }),
     { numRuns: 500 },
@@ -282,7 +283,7 @@ t.test('a lookup names all that applying an entry asks the state for', async (t)
         state.asked.clear();
         applyEntry(state, { index: i + 1, term: 1, data });
         const asked = [...state.asked];
-        const named = lookupsOf(data);
+        const named = lookupsOf(decodeEntry(data));
         const idOf = (tenant: string, name: string) => state.channel(tenant, name)?.id;
         const all = new Set([
           ...named.channels.map(({ tenant, name }) => `channel ${tenant} ${name}`),

@@ -2,6 +2,7 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import t from 'tap';
+import { decodeEntry } from '../../src/conversation/decoded-entry.js';
 import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
 import { applyTo, formatted, opened, simDisk } from './help.js';
 
@@ -66,7 +67,7 @@ t.test('a batch of many keys reads each chunk of them once', async (t) => {
     reads++;
     return get(key);
   };
-  await store.partition(0).prefetch(entry);
+  await store.partition(0).prefetch(decodeEntry(entry));
   t.ok(reads < 20, `${reads} reads for 2,000 keys in a run of some 100 KiB`);
   const outcome = applyTo(store.partition(0), entry);
   t.match(outcome.answers, [{ kind: 'appended', duplicate: true, firstSeq: 1, count: 2_000 }]);

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import t from 'tap';
 import { HansardError } from '../../src/common/errors.js';
 import { encodeOpenProducer } from '../../src/conversation/command.js';
+import { decodeEntry } from '../../src/conversation/decoded-entry.js';
 import type { ChannelState } from '../../src/conversation/types.js';
 import { RowKind, runPlaceOfKey } from '../../src/store/keys.js';
 import type { PartitionStore } from '../../src/store/types.js';
@@ -186,14 +187,14 @@ t.test('with prefetching, applying does not block; without, it does and answers 
     const partition = store.partition(0);
     const answers: unknown[] = [];
     for (const data of entries) {
-      if (fetch) await partition.prefetch(data);
+      if (fetch) await partition.prefetch(decodeEntry(data));
       answers.push(applyTo(partition, data).answers);
     }
     const { syncReads } = store.stats();
     if (fetch) t.equal(syncReads, 0);
     else t.ok(syncReads > 0, `${syncReads} blocking reads`);
     const again = entries[0] as Uint8Array;
-    t.equal(partition.prefetch(again), undefined, 'what is at hand needs no wait');
+    t.equal(partition.prefetch(decodeEntry(again)), undefined, 'what is at hand needs no wait');
     outcomes.push(JSON.parse(JSON.stringify(answers)));
     await store.close();
   }

@@ -10,6 +10,7 @@ import {
   encodeOpenProducer,
   encodeUpdateChannel,
 } from '../../src/conversation/command.js';
+import { decodeEntry } from '../../src/conversation/decoded-entry.js';
 import type { ChannelState } from '../../src/conversation/types.js';
 import type { FindQuery } from '../../src/store/find-channels.js';
 import { RowKind } from '../../src/store/keys.js';
@@ -499,7 +500,7 @@ t.test('reads that overlap applying, freezing and sealing at random see one stat
       for (let i = 0; i < 250; i++) {
         const event = madeEvent(`${i} ${'.'.repeat(random.u32() % 200)}`, { messageId: `m${i}` });
         const data = [madeAppend(`c${random.u32() % 4}`, [event])];
-        await pair.store.prefetch(madeEntry(data));
+        await pair.store.prefetch(decodeEntry(madeEntry(data)));
         pair.apply(data);
         for (let rest = random.u32() % 4; rest > 0; rest--) await turn();
       }

@@ -1,0 +1,70 @@
+/**
+ * Checksums of many stretches of one buffer: it is copied into the hash module's
+ * memory once, then hashed by offset, without a view or BigInt for each stretch
+ * (0.1 µs instead of 0.4 for a message of 200 bytes). Everything here is
+ * synchronous: what was loaded holds until somebody else loads.
+ */
+import { assert } from './errors.js';
+import { xxh64 } from './hash.js';
+import { hashModule, scratchPages } from './hash-module.js';
+
+const module = hashModule();
+/** The last page is for notes: what is hashed there was never part of a buffer. */
+const capacity = (scratchPages - 1) * 65_536;
+const scratch = new Uint8Array(module.memory.buffer);
+const notesBytes = 65_536;
+
+let loaded: Uint8Array | undefined;
+let loadedFrom = 0;
+let loadedTo = 0;
+
+/** Has [from, to) of `bytes` at hand for what follows; of more than 2 MiB only when a stretch is asked for. */
+export function loadScratch(bytes: Uint8Array, from: number, to: number): void {
+  if (to - from > capacity) {
+    loaded = undefined;
+    return;
+  }
+  scratch.set(from === 0 && to === bytes.length ? bytes : bytes.subarray(from, to), 0);
+  loaded = bytes;
+  loadedFrom = from;
+  loadedTo = to;
+}
+
+/** The bytes may change or go: nothing of them is held. */
+export function dropScratch(): void {
+  loaded = undefined;
+}
+
+function holds(bytes: Uint8Array, from: number, to: number): boolean {
+  return bytes === loaded && from >= loadedFrom && to <= loadedTo;
+}
+
+/** Is xxh64 of [from, to) the eight bytes (little-endian) at `expectedAt`? */
+export function xxh64Equals(bytes: Buffer, from: number, to: number, expectedAt: number): boolean {
+  if (!holds(bytes, from, to) || !holds(bytes, expectedAt, expectedAt + 8)) {
+    return xxh64(bytes.subarray(from, to)) === bytes.readBigUInt64LE(expectedAt);
+  }
+  return module.xxh64Equals(from - loadedFrom, to - from, expectedAt - loadedFrom) === 1;
+}
+
+/** Writes xxh64 of [from, to) of `bytes` into `target`, little-endian. */
+export function putXxh64(bytes: Buffer, from: number, to: number, target: Buffer, at: number): void {
+  if (!holds(bytes, from, to)) {
+    target.writeBigUInt64LE(xxh64(bytes.subarray(from, to)), at);
+    return;
+  }
+  module.putXxh64(from - loadedFrom, to - from, capacity);
+  for (let i = 0; i < 8; i++) target[at + i] = scratch[capacity + i] as number;
+}
+
+/** False: a byte above 0x7f, or not known (not loaded). */
+export function isAsciiLoaded(bytes: Uint8Array, from: number, to: number): boolean {
+  return holds(bytes, from, to) && module.isAscii(from - loadedFrom, to - from) === 1;
+}
+
+/** xxh32 of the first `length` bytes of `bytes`, which is not what was loaded. */
+export function xxh32OfNotes(bytes: Uint8Array, length: number): number {
+  assert(length <= notesBytes, 'notes that do not fit');
+  scratch.set(length === bytes.length ? bytes : bytes.subarray(0, length), capacity);
+  return module.xxh32(capacity, length, 0) >>> 0;
+}

@@ -1,0 +1,82 @@
+/** Checksums in place are those of the reference implementation, whatever lies around them. */
+import fc from 'fast-check';
+import t from 'tap';
+import { xxh32, xxh64 } from '../../src/common/hash.js';
+import {
+  dropScratch,
+  isAsciiLoaded,
+  loadScratch,
+  putXxh64,
+  xxh32OfNotes,
+  xxh64Equals,
+} from '../../src/common/hash-scratch.js';
+
+const anyBytes = fc.uint8Array({ maxLength: 400 }).map((bytes) => Buffer.from(bytes));
+
+t.test('xxh64 by offset is that of the package, loaded or not', async (t) => {
+  fc.assert(
+    fc.property(anyBytes, fc.nat(40), fc.nat(40), fc.boolean(), (content, before, after, isLoaded) => {
+      const bytes = Buffer.concat([Buffer.alloc(before + 8, 7), content, Buffer.alloc(after, 9)]);
+      bytes.writeBigUInt64LE(xxh64(content), before);
+      if (isLoaded) loadScratch(bytes, before, bytes.length);
+      else dropScratch();
+      const from = before + 8;
+      const to = from + content.length;
+      const isEqual = xxh64Equals(bytes, from, to, before);
+      const target = Buffer.alloc(10);
+      putXxh64(bytes, from, to, target, 1);
+      return isEqual && target.readBigUInt64LE(1) === xxh64(content);
+    }),
+  );
+  t.pass('equal');
+});
+
+t.test('a byte that changed is found, in content or checksum', async (t) => {
+  fc.assert(
+    fc.property(
+      fc.uint8Array({ minLength: 1, maxLength: 300 }),
+      fc.nat(),
+      fc.nat(7),
+      (content, place, bit) => {
+        const bytes = Buffer.concat([Buffer.alloc(8), content]);
+        bytes.writeBigUInt64LE(xxh64(content), 0);
+        const at = place % bytes.length;
+        bytes[at] = (bytes[at] as number) ^ (1 << bit);
+        loadScratch(bytes, 0, bytes.length);
+        return !xxh64Equals(bytes, 8, bytes.length, 0);
+      },
+    ),
+  );
+  t.pass('found');
+});
+
+t.test('what was not loaded is never taken from what was', async (t) => {
+  const one = Buffer.from('12345678the one');
+  const other = Buffer.from('12345678another');
+  one.writeBigUInt64LE(xxh64(one.subarray(8)), 0);
+  other.writeBigUInt64LE(xxh64(one.subarray(8)), 0);
+  loadScratch(one, 0, one.length);
+  t.equal(xxh64Equals(one, 8, one.length, 0), true);
+  t.equal(xxh64Equals(other, 8, other.length, 0), false);
+  t.equal(isAsciiLoaded(other, 8, other.length), false, 'not known');
+  // More than the memory holds is hashed piece by piece.
+  const large = Buffer.alloc(3 * 1024 * 1024, 'x');
+  large.writeBigUInt64LE(xxh64(large.subarray(8)), 0);
+  loadScratch(large, 0, large.length);
+  t.equal(xxh64Equals(large, 8, large.length, 0), true);
+  large[large.length - 1] = 0;
+  t.equal(xxh64Equals(large, 8, large.length, 0), false);
+});
+
+t.test('xxh32 of notes, and ASCII or not', async (t) => {
+  fc.assert(
+    fc.property(anyBytes, fc.nat(400), (bytes, more) => {
+      const notes = Buffer.concat([bytes, Buffer.alloc(more)]);
+      const isEqual = xxh32OfNotes(notes, bytes.length) === xxh32(bytes);
+      loadScratch(notes, 0, notes.length);
+      const isAscii = isAsciiLoaded(notes, 0, bytes.length);
+      return isEqual && isAscii === bytes.every((byte) => byte < 0x80);
+    }),
+  );
+  t.pass('equal');
+});
