@@ -5,6 +5,8 @@
  */
 import type { NodeId, PartitionId } from '../common/ids.js';
 import {
+  copyFew,
+  copyMany,
   timestampSize,
   varintFieldSize,
   varintSize,
@@ -14,7 +16,6 @@ import {
 } from '../common/wire.js';
 import {
   commitmentBytes,
-  contentXxh64At,
   EventFlag,
   eventFlagsAt,
   eventTypeAt,
@@ -79,7 +80,7 @@ export function eventSize(event: StoredEvent): number {
 
 /** Writes the Event of `eventSize` bytes; gives the place after it. */
 export function writeEvent(target: Buffer, start: number, event: StoredEvent): number {
-  const bytes = bufferOf(event.bytes);
+  const bytes = event.bytes;
   const header = event.headerOffset;
   const flags = eventFlagsAt(bytes, header);
   const type = eventTypeAt(bytes, header);
@@ -92,31 +93,33 @@ export function writeEvent(target: Buffer, start: number, event: StoredEvent): n
   at = writeVarintField(target, at, 0x20, event.producerId);
   at = writeVarintField(target, at, 0x28, event.producerCounter);
   target[at++] = 0x49;
-  at = target.writeBigUInt64LE(contentXxh64At(bytes, header), at);
+  const fixedEnd = header + fixedHeaderBytes;
+  const commitment = fixedEnd - commitmentBytes;
+  // Little-endian there as here.
+  at = copyFew(target, at, bytes, commitment - 8, commitment);
   target[at++] = 0x52;
   target[at++] = commitmentBytes;
-  const fixedEnd = header + fixedHeaderBytes;
-  at += bytes.copy(target, at, fixedEnd - commitmentBytes, fixedEnd);
+  at = copyFew(target, at, bytes, commitment, fixedEnd);
   if ((flags & fieldFlags) !== 0) at = writeHeaderFields(target, at, bytes, fixedEnd, flags);
   if ((flags & EventFlag.erased) !== 0) {
     target[at++] = 0x78;
     target[at++] = 1;
     return at;
   }
-  const contentBytes = bufferOf(event.contentBytes);
+  const { contentBytes } = event;
   const salt = event.contentOffset;
   target[at++] = 0x5a;
   target[at++] = saltBytes;
-  at += contentBytes.copy(target, at, salt, salt + saltBytes);
+  at = copyFew(target, at, contentBytes, salt, salt + saltBytes);
   at = writeVarint(target, at, holdsMessage(type) ? messageTag : rawTag);
   at = writeVarint(target, at, event.contentLength - saltBytes);
-  return at + contentBytes.copy(target, at, salt + saltBytes, salt + event.contentLength);
+  return copyMany(target, at, contentBytes, salt + saltBytes, salt + event.contentLength);
 }
 
 function writeHeaderFields(
   target: Buffer,
   start: number,
-  header: Buffer,
+  header: Uint8Array,
   from: number,
   flags: number,
 ): number {
@@ -126,7 +129,7 @@ function writeHeaderFields(
     if ((flags & field.flag) === 0) continue;
     at = writeVarint(target, at, field.tag);
     const end = fieldEnd(header, place, field.sized);
-    at += header.copy(target, at, place, end);
+    at = copyFew(target, at, header, place, end);
     place = end;
   }
   return at;
@@ -280,8 +283,4 @@ export function writeAscii(target: Buffer, start: number, tag: number, text: str
   target[start] = tag;
   const at = writeVarint(target, start + 1, text.length);
   return at + target.write(text, at, 'latin1');
-}
-
-function bufferOf(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }

@@ -1,17 +1,20 @@
 /** MessageContent and its parts from bytes. Absent fields stay absent, unknown kinds of parts keep their bytes. */
 import { roles } from './content-encode.js';
 import type { MessageContent, MessageRef, Part, Role, Usage } from './types.js';
-import { ProtoReader } from './wire.js';
+import { ProtoReader } from './wire-reader.js';
 
 /** Throws WireError where the bytes are no MessageContent. */
 export function readContent(bytes: Uint8Array): MessageContent {
-  const r = new ProtoReader(bytes);
+  return readContentFields(new ProtoReader(bytes));
+}
+
+export function readContentFields(r: ProtoReader): MessageContent {
   const content: { -readonly [K in keyof MessageContent]: MessageContent[K] } = {};
   const parts: Part[] = [];
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) content.role = roleName(r.uint());
-    else if (tag === 18) content.author = r.string();
-    else if (tag === 26) parts.push(readPart(r.view()));
+    else if (tag === 18) content.author = r.name();
+    else if (tag === 26) parts.push(readPart(r));
     else if (tag === 34) setRef(content, 'parent', r);
     else if (tag === 42) setRef(content, 'replyTo', r);
     else if (tag === 50) content.metadataJson = r.string();
@@ -82,7 +85,6 @@ const choice =
 
 /** By tag of the part's message in Part. */
 const partKinds: Readonly<Record<number, PartKind>> = {
-  10: { empty: { type: 'text', text: '' }, fields: { 10: text('text'), 18: text('state') } },
   18: {
     empty: { type: 'reasoning' },
     fields: {
@@ -164,44 +166,62 @@ const usageFields: Readonly<Record<number, FieldReader>> = {
   50: text('detailsJson'),
 };
 
-function readPart(encoded: Buffer): Part {
-  const r = new ProtoReader(encoded);
+function readPart(r: ProtoReader): Part {
+  const start = r.position;
+  const outer = r.enter();
   let part: Fields | undefined;
   let providerMetadata: string | undefined;
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    const kind = partKinds[tag];
-    if (kind !== undefined) {
-      part = { ...kind.empty };
-      readFields(part, r, kind.fields);
-    } else if (tag === 122) providerMetadata = r.string();
+    if (tag === textTag) part = readText(r);
+    else if (tag === 122) providerMetadata = r.string();
     else {
+      const kind = partKinds[tag];
       // A kind of a newer version: kept as its bytes, whatever else they hold.
-      part = undefined;
-      break;
+      if (kind === undefined) return unknownPart(r, start, outer);
+      part = { ...kind.empty };
+      const inner = r.enter();
+      readFields(part, r, kind.fields);
+      r.leave(inner);
     }
   }
-  if (part === undefined) return { type: 'unknown', bytes: new Uint8Array(encoded) };
+  if (part === undefined) return unknownPart(r, start, outer);
+  r.leave(outer);
   if (providerMetadata !== undefined) part.providerMetadataJson = providerMetadata;
   return part as unknown as Part;
 }
 
+const textTag = 10;
+
+/** By far the most parts; the table below has the others. */
+function readText(r: ProtoReader): Fields {
+  const outer = r.enter();
+  let text = '';
+  let state: string | undefined;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) text = r.string();
+    else if (tag === 18) state = r.name();
+    else r.skip();
+  }
+  r.leave(outer);
+  return state === undefined ? { type: 'text', text } : { type: 'text', text, state };
+}
+
+function unknownPart(r: ProtoReader, start: number, outer: number): Part {
+  r.leave(outer);
+  return { type: 'unknown', bytes: new Uint8Array(r.sizedAt(start)) };
+}
+
 function readFields(into: Fields, r: ProtoReader, fields: Readonly<Record<number, FieldReader>>): void {
-  r.message((inner) => {
-    for (let tag = inner.next(); tag !== 0; tag = inner.next()) {
-      const read = fields[tag];
-      if (read === undefined) inner.skip();
-      else read(into, inner);
-    }
-  });
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    const read = fields[tag];
+    if (read === undefined) r.skip();
+    else read(into, r);
+  }
 }
 
 function readUsage(r: ProtoReader): Usage {
   const usage: Fields = {};
-  for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    const read = usageFields[tag];
-    if (read === undefined) r.skip();
-    else read(usage, r);
-  }
+  readFields(usage, r, usageFields);
   return usage as Usage;
 }
 

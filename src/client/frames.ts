@@ -1,7 +1,9 @@
 /** Exchange's frames, by hand: many calls in one message. Field numbers: proto/hansard/v1/exchange_service.proto. */
+
+import { varintSize, writeVarint } from '../common/wire.js';
 import { type Method, methods, putStamp, stampSize } from './requests.js';
 import { errorFromStatus, leavesDoubt, type Outcome } from './rpc-errors.js';
-import { ProtoReader, putVarint, varintSize } from './wire.js';
+import { ProtoReader } from './wire-reader.js';
 
 /** One call as it leaves: the request is `prefix`, a producer's stamp where there is one, then `body`. */
 export interface Call {
@@ -64,18 +66,18 @@ export function encodeFrame(calls: readonly Call[], firstId: number): Buffer {
     const call = calls[i] as Call;
     const request = requestSize(call);
     frame[at] = 10;
-    at = putVarint(frame, at + 1, callSize(firstId + i, call, request));
+    at = writeVarint(frame, at + 1, callSize(firstId + i, call, request));
     frame[at] = 8;
-    at = putVarint(frame, at + 1, firstId + i);
+    at = writeVarint(frame, at + 1, firstId + i);
     const method = methodFields.get(call.method) as Buffer;
     frame.set(method, at);
     at += method.length;
     if (call.timeoutMs > 0) {
       frame[at] = 24;
-      at = putVarint(frame, at + 1, call.timeoutMs);
+      at = writeVarint(frame, at + 1, call.timeoutMs);
     }
     frame[at] = 42;
-    at = putVarint(frame, at + 1, request);
+    at = writeVarint(frame, at + 1, request);
     at = putRequest(frame, at, call);
   }
   return frame;

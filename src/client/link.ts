@@ -17,7 +17,7 @@ import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
 import { type Call, decodeFrame, encodeFrame, encodeRequest, requestSize } from './frames.js';
 import { errorFromService, leavesDoubt, type Outcome } from './rpc-errors.js';
-import { WireError } from './wire.js';
+import { WireError } from './wire-reader.js';
 
 export interface Link {
   readonly address: string;

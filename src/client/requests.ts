@@ -2,9 +2,10 @@
 import { HansardError } from '../common/errors.js';
 import { xxh64 } from '../common/hash.js';
 import { limits } from '../common/limits.js';
+import { varintSize, writeVarint } from '../common/wire.js';
 import { invalid, limited, writeContent, writeTimestamp } from './content-encode.js';
 import type { EventType, NewMessage, Participant, ReadLevel, ReadOptions, ReadPreference } from './types.js';
-import { BackWriter, putVarint, requireWellFormed, varintSize } from './wire.js';
+import { BackWriter, requireWellFormed } from './wire.js';
 
 export const methods = {
   append: 'hansard.v1.MessageService/AppendMessages',
@@ -161,9 +162,9 @@ export function putStamp(buffer: Uint8Array, at: number, producerId: number, fir
   // At most 20 bytes: the length is one byte.
   buffer[at + 1] = stampBodySize(producerId, firstCounter);
   buffer[at + 2] = 8;
-  const next = putVarint(buffer, at + 3, producerId);
+  const next = writeVarint(buffer, at + 3, producerId);
   buffer[next] = 16;
-  return putVarint(buffer, next + 1, firstCounter);
+  return writeVarint(buffer, next + 1, firstCounter);
 }
 
 function stampBodySize(producerId: number, firstCounter: number): number {

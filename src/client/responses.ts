@@ -1,8 +1,6 @@
 /** Responses of the API from bytes. Field numbers: proto/hansard/v1. Throws WireError on what is none. */
-import { HansardError } from '../common/errors.js';
-import { xxh64 } from '../common/hash.js';
-import { readContent, readTimestamp } from './content-decode.js';
-import { eventTypes, isMessageType } from './requests.js';
+import { readTimestamp } from './content-decode.js';
+import { readEvent } from './event-decode.js';
 import type {
   ChannelInfo,
   ClusterInfo,
@@ -12,7 +10,7 @@ import type {
   PartitionInfo,
   ServedBy,
 } from './types.js';
-import { ProtoReader, WireError } from './wire.js';
+import { ProtoReader, WireError } from './wire-reader.js';
 
 export interface AppendResponse {
   seqs: number[];
@@ -63,7 +61,7 @@ export interface GetResponse {
 }
 
 export function readGetResponse(bytes: Uint8Array): GetResponse {
-  const r = new ProtoReader(bytes);
+  const r = ProtoReader.ofCopy(bytes);
   let event: Event | undefined;
   let servedBy = nobody;
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
@@ -84,7 +82,7 @@ export interface BatchGetResponse {
 const absenceDeferred = 3;
 
 export function readBatchGetResponse(bytes: Uint8Array): BatchGetResponse {
-  const r = new ProtoReader(bytes);
+  const r = ProtoReader.ofCopy(bytes);
   const response: BatchGetResponse = { events: [], deferred: [] };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag !== 10) {
@@ -128,7 +126,7 @@ export interface ListResponse {
 }
 
 export function readListResponse(bytes: Uint8Array): ListResponse {
-  const r = new ProtoReader(bytes);
+  const r = ProtoReader.ofCopy(bytes);
   const response: ListResponse = {
     events: [],
     nextPageToken: '',
@@ -157,7 +155,7 @@ export interface TailResponse {
 }
 
 export function readTailResponse(bytes: Uint8Array): TailResponse {
-  const r = new ProtoReader(bytes);
+  const r = ProtoReader.ofCopy(bytes);
   const response: TailResponse = { resumeToken: '', update: undefined };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 10) response.resumeToken = r.string();
@@ -207,115 +205,6 @@ function readServedBy(r: ProtoReader): ServedBy {
 
 const none = new Uint8Array(0);
 type Writable<T> = { -readonly [K in keyof T]: T[K] };
-
-/** Verifies the content against its checksum: CHECKSUM_MISMATCH where bytes changed on the way. */
-export function readEvent(r: ProtoReader): Event {
-  const event: Writable<Event> = {
-    seq: 0,
-    type: 'unspecified' as Event['type'],
-    commitTimeUs: 0,
-    producerId: 0,
-    producerCounter: 0,
-    actor: '',
-    subject: '',
-    targetSeq: 0,
-    messageId: '',
-    key: '',
-    batchPosition: 0,
-    erased: false,
-    checksum: 0n,
-    commitment: none,
-    salt: none,
-    contentBytes: none,
-  };
-  let type = 0;
-  let hasContent = false;
-  for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    switch (tag) {
-      case 8:
-        event.seq = r.uint();
-        break;
-      case 16:
-        type = r.uint();
-        break;
-      case 26:
-        event.commitTimeUs = r.message(readTimestamp);
-        break;
-      case 32:
-        event.producerId = r.uint();
-        break;
-      case 40:
-        event.producerCounter = r.uint();
-        break;
-      case 50:
-        event.actor = r.string();
-        break;
-      case 58:
-        event.subject = r.string();
-        break;
-      case 64:
-        event.targetSeq = r.uint();
-        break;
-      case 73:
-        event.checksum = r.fixed64();
-        break;
-      case 82:
-        event.commitment = r.bytes();
-        break;
-      case 90:
-        event.salt = r.bytes();
-        break;
-      case 98:
-        event.messageId = r.string();
-        break;
-      case 106:
-        event.key = r.string();
-        break;
-      case 120:
-        event.erased = r.bool();
-        break;
-      case 128:
-        event.batchPosition = r.uint();
-        break;
-      case 162:
-      case 170:
-        event.contentBytes = r.bytes();
-        hasContent = true;
-        break;
-      default:
-        r.skip();
-    }
-  }
-  event.type = eventTypes[type] ?? type;
-  if (!event.erased) {
-    verify(event);
-    if (hasContent && isMessageType(type)) setMessage(event);
-  }
-  return event;
-}
-
-function verify(event: Event): void {
-  const actual = xxh64(event.contentBytes);
-  if (actual === event.checksum) return;
-  throw new HansardError(
-    'CHECKSUM_MISMATCH',
-    `the content of event ${event.seq} does not match its checksum`,
-    {
-      seq: event.seq,
-      expected: event.checksum.toString(16),
-      actual: actual.toString(16),
-    },
-  );
-}
-
-function setMessage(event: Writable<Event>): void {
-  try {
-    event.message = readContent(event.contentBytes);
-  } catch (error) {
-    // One message that can't be read must not hide its channel; contentBytes has it whole.
-    if (!(error instanceof WireError)) throw error;
-  }
-}
 
 export function readOpenProducerResponse(bytes: Uint8Array): {
   producerId: number;

@@ -13,7 +13,7 @@ import { readTailResponse, type TailResponse } from './responses.js';
 import { backoffMs, closedError, type Router } from './router.js';
 import { errorFromService } from './rpc-errors.js';
 import type { Event, ReadOptions, ServedBy } from './types.js';
-import { WireError } from './wire.js';
+import { WireError } from './wire-reader.js';
 
 export interface TailOptions extends Pick<ReadOptions, 'level' | 'preference' | 'commitTokens'> {
   /** Begins behind this event; 0: with the first one. */

@@ -143,15 +143,50 @@ export function varintSize(value: number): number {
 }
 
 /** Each write function returns the place after what it wrote. */
-export function writeVarint(target: Buffer, at: number, value: number): number {
-  let rest = value;
+export function writeVarint(target: Uint8Array, at: number, value: number): number {
   let place = at;
-  while (rest >= 0x80) {
-    target[place++] = (rest % 0x80) | 0x80;
-    rest = Math.floor(rest / 0x80);
+  let rest = value;
+  // Four bytes at a time in 32-bit arithmetic, a third of the cost of floats.
+  while (rest >= 0x1000_0000) {
+    const low = rest % 0x1000_0000;
+    target[place++] = low | 0x80;
+    target[place++] = (low >>> 7) | 0x80;
+    target[place++] = (low >>> 14) | 0x80;
+    target[place++] = (low >>> 21) | 0x80;
+    rest = (rest - low) / 0x1000_0000;
   }
-  target[place++] = rest;
+  let bits = rest | 0;
+  while (bits >= 0x80) {
+    target[place++] = bits | 0x80;
+    bits >>>= 7;
+  }
+  target[place++] = bits;
   return place;
+}
+
+/** Copies a few bytes: up to about 50 a loop is quicker than Buffer's copy. */
+export function copyFew(
+  target: Uint8Array,
+  at: number,
+  source: Uint8Array,
+  from: number,
+  to: number,
+): number {
+  let place = at;
+  for (let i = from; i < to; i++) target[place++] = source[i] as number;
+  return place;
+}
+
+/** Copies many: `set` of a plain view costs two thirds of Buffer's copy. */
+export function copyMany(
+  target: Uint8Array,
+  at: number,
+  source: Uint8Array,
+  from: number,
+  to: number,
+): number {
+  target.set(new Uint8Array(source.buffer, source.byteOffset + from, to - from), at);
+  return at + to - from;
 }
 
 /** A field whose tag is one byte (number up to 15); a value of 0 is left out, as proto3 does. */

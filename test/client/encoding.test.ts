@@ -14,7 +14,7 @@ import {
 } from '../../src/client/requests.js';
 import { readAppendResponse, readChannelResponse, readClusterResponse } from '../../src/client/responses.js';
 import type { MessageContent, NewMessage, Part } from '../../src/client/types.js';
-import { ProtoReader, WireError } from '../../src/client/wire.js';
+import { ProtoReader, WireError } from '../../src/client/wire-reader.js';
 import { HansardError } from '../../src/common/errors.js';
 import { xxh64 } from '../../src/common/hash.js';
 import { codec } from './fake-cluster.js';
