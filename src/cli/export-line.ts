@@ -30,7 +30,6 @@ export function exportLine(channel: string, event: Event, options: ExportOptions
   if (event.subject !== '') put('subject', event.subject);
   if (event.targetSeq !== 0) put('target_seq', event.targetSeq);
   // A loader must put the event at the same place of an append: references count by it.
-  // A loader must put the event at the same place of an append: references count by it.
   if (event.batchPosition !== 0) put('batch_position', event.batchPosition);
   if (event.erased) put('erased', true);
   put('content_xxh64', event.checksum.toString(16).padStart(16, '0'));

@@ -8,7 +8,17 @@ import type { EventType, NewMessage, Role } from '../client/types.js';
 import { BackWriter } from '../client/wire.js';
 import { xxh64 } from '../common/hash.js';
 import { limits } from '../common/limits.js';
+import { type ImportedChannel, readChannelRecord } from './channel-record.js';
 import { type Line, maxLineBytes, memberText } from './json-lines.js';
+import {
+  type Bad,
+  BadLine,
+  checkChannel,
+  type Fields,
+  isWellFormed,
+  stringField,
+  wholeNumber,
+} from './line-fields.js';
 import { parseTime } from './times.js';
 
 export interface ImportedMessage {
@@ -28,23 +38,12 @@ export interface ExportedPlace {
   readonly checksum: string;
   /** Place in its append: references inside a batch count by it. */
   readonly batchPosition: number;
-}
-
-export class BadLine extends Error {
-  override readonly name = 'BadLine';
-  constructor(
-    readonly line: number,
-    readonly problem: string,
-  ) {
-    super(`line ${line}: ${problem}`);
-  }
+  /** It refers to others by seq, within bytes that are loaded as they are. */
+  readonly refersBySeq: boolean;
 }
 
 /** Fields that were there and have no place in a message; told at the end. */
 export type Ignored = Map<string, number>;
-
-type Fields = Readonly<Record<string, unknown>>;
-type Bad = (problem: string) => never;
 
 /** JSON only makes longer: the content of a line below this is below a message's limit. */
 const surelySmallBytes = limits.messageBytes - 1024;
@@ -92,7 +91,7 @@ export interface ParseOptions {
 }
 
 /** Undefined for a blank line. Throws BadLine. */
-export function parseLine(line: Line, options: ParseOptions): ImportedMessage | undefined {
+export function parseLine(line: Line, options: ParseOptions): ImportedMessage | ImportedChannel | undefined {
   const bad: Bad = (problem) => {
     throw new BadLine(line.number, problem);
   };
@@ -100,6 +99,7 @@ export function parseLine(line: Line, options: ParseOptions): ImportedMessage | 
   const text = decode(line.bytes, bad);
   if (text.trim() === '') return undefined;
   const fields = parseObject(text, bad);
+  if (options.exported && fields.record !== undefined) return readChannelRecord(line.number, fields, bad);
   noteUnknown(fields, options, bad);
   const channel = stringField(fields, 'channel', bad) ?? bad('channel is missing');
   checkChannel(channel, bad);
@@ -146,9 +146,14 @@ function checkContent(message: NewMessage, exported: ExportedPlace, bad: Bad): v
 function noteUnknown(fields: Fields, options: ParseOptions, bad: Bad): void {
   for (const name of Object.keys(fields)) {
     if (importedFields.has(name) || (options.exported && exportedFields.has(name))) continue;
-    if (name === 'content_xxh64') bad(exportedHint);
+    if (name === 'content_xxh64' || isRecord(name, fields)) bad(exportedHint);
     options.ignored.set(name, (options.ignored.get(name) ?? 0) + 1);
   }
+}
+
+/** A record of an export, not a field of that name of somebody's own. */
+function isRecord(name: string, fields: Fields): boolean {
+  return name === 'record' && fields.record === 'channel' && fields.head_seq !== undefined;
 }
 
 function placeOf(fields: Fields, bad: Bad): ExportedPlace {
@@ -160,7 +165,12 @@ function placeOf(fields: Fields, bad: Bad): ExportedPlace {
     seq: wholeNumber(fields, 'seq', 1, bad) ?? bad('seq is missing'),
     checksum,
     batchPosition: wholeNumber(fields, 'batch_position', 0, bad) ?? 0,
+    refersBySeq: hasSeq(fields.parent) || hasSeq(fields.reply_to),
   };
+}
+
+function hasSeq(ref: unknown): boolean {
+  return typeof ref === 'object' && ref !== null && 'seq' in ref;
 }
 
 function eventFields(fields: Fields, bad: Bad): { type?: EventType; targetSeq?: number } {
@@ -234,39 +244,11 @@ function parseObject(text: string, bad: Bad): Fields {
   return value as Fields;
 }
 
-// In Node since 20, in TypeScript's library only from es2024.
-const isWellFormed = (String.prototype as unknown as { isWellFormed(this: string): boolean }).isWellFormed;
-
-/** null is the same as absent. */
-function stringField(fields: Fields, name: string, bad: Bad): string | undefined {
-  const value = Object.hasOwn(fields, name) ? fields[name] : undefined;
-  if (value === undefined || value === null) return undefined;
-  if (typeof value !== 'string') return bad(`${name} is not a string`);
-  if (!isWellFormed.call(value)) return bad(`${name} holds a lone surrogate`);
-  return value;
-}
-
-function wholeNumber(fields: Fields, name: string, min: number, bad: Bad): number | undefined {
-  const value = fields[name];
-  if (value === undefined || value === null) return undefined;
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min)
-    return bad(`${name} is no whole number from ${min}`);
-  return value;
-}
-
 function idField(fields: Fields, name: string, bad: Bad): string | undefined {
   const value = stringField(fields, name, bad);
   if (value === undefined || value === '') return undefined;
   if (Buffer.byteLength(value) > limits.idBytes) return bad(`${name} is longer than ${limits.idBytes} bytes`);
   return value;
-}
-
-function checkChannel(channel: string, bad: Bad): void {
-  const length = Buffer.byteLength(channel);
-  if (length === 0) bad('channel is empty');
-  if (length > limits.channelNameBytes) bad(`channel is longer than ${limits.channelNameBytes} bytes`);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-  if (/[\u0000-\u001f\u007f-\u009f]/.test(channel)) bad('channel holds a control character');
 }
 
 function base64(value: unknown, bad: Bad): Uint8Array {

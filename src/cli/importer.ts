@@ -5,8 +5,9 @@
  * nothing twice, however the earlier run ended.
  */
 import type { AppendCondition } from '../client/requests.js';
-import type { NewMessage } from '../client/types.js';
+import type { ChannelInfo, NewMessage } from '../client/types.js';
 import { HansardError, type Reason } from '../common/errors.js';
+import type { ImportedChannel } from './channel-record.js';
 import type { ImportedMessage } from './import-line.js';
 
 export const importLimits = Object.freeze({
@@ -18,8 +19,15 @@ export const importLimits = Object.freeze({
 /** What the importer needs of a client; the SDK gives it (session.ts), tests their own. */
 export interface ImportTarget {
   partitionOf(channel: string): number;
+  /** With the record's fields; one that is there already is left as it is. */
+  makeChannel(record: ImportedChannel): Promise<MadeChannel>;
   /** `channel`: any one of the partition. */
   openProducer(name: string, channel: string): Promise<ImportProducer>;
+}
+
+export interface MadeChannel {
+  readonly made: boolean;
+  readonly channel: Pick<ChannelInfo, 'title' | 'class' | 'labels' | 'participants' | 'firstSeq'>;
 }
 
 export interface ImportProducer {
@@ -59,6 +67,17 @@ export interface Refusal {
 /** Examples that are kept; all are counted. */
 const refusalsKept = 20;
 
+/** Of an estimate of a channel record, towards the bytes in flight. */
+const recordBytes = 1024;
+
+/** A channel of an export that has a record. */
+interface Place {
+  /** Until it is there. */
+  record: ImportedChannel | undefined;
+  /** What its seqs rise by: the channel may begin with another one here than where it was exported. */
+  shift: number;
+}
+
 interface Batch {
   readonly channel: string;
   readonly messages: ImportedMessage[];
@@ -74,6 +93,7 @@ export class Importer {
   readonly #channels = new Map<string, number>();
   /** By channel, of what was acknowledged. */
   readonly #lastSeqs = new Map<string, number>();
+  readonly #places = new Map<string, Place>();
   #bytesInFlight = 0;
   #failure: unknown;
   #wake: (() => void) | undefined;
@@ -84,6 +104,12 @@ export class Importer {
   repeated = 0;
   refused = 0;
   readonly refusals: Refusal[] = [];
+  /** Channels that were there with other fields than the export's, and keep them. */
+  kept = 0;
+  /** Channels whose events have other seqs here. */
+  renumbered = 0;
+  /** Messages among those that name others by seq: as they were exported. */
+  staleReferences = 0;
 
   constructor(target: ImportTarget, options: ImporterOptions) {
     this.#target = target;
@@ -94,13 +120,20 @@ export class Importer {
     return this.#channels.size;
   }
 
+  /** Takes an export's record of a channel whose messages follow, if it has any. */
+  async addChannel(record: ImportedChannel): Promise<void> {
+    this.#partitionOf(record.channel);
+    const place: Place = { record, shift: 0 };
+    this.#places.set(record.channel, place);
+    // One with messages is made with the first that is sent: a rerun that has nothing to send makes nothing.
+    if (record.headSeq >= record.firstSeq) return;
+    this.#track(recordBytes, this.#make(place));
+    await this.#untilRoom();
+  }
+
   /** Takes one message, in file order; resolves when there is room for the next. */
   async add(imported: ImportedMessage): Promise<void> {
-    let partition = this.#channels.get(imported.channel);
-    if (partition === undefined) {
-      partition = this.#target.partitionOf(imported.channel);
-      this.#channels.set(imported.channel, partition);
-    }
+    const partition = this.#partitionOf(imported.channel);
     let lane = this.#lanes.get(partition);
     if (lane === undefined) {
       lane = new Lane(this.#target.openProducer(this.#options.producerName, imported.channel));
@@ -108,6 +141,19 @@ export class Importer {
     }
     const full = lane.add(imported);
     for (const batch of full) this.#send(lane, batch);
+    await this.#untilRoom();
+  }
+
+  #partitionOf(channel: string): number {
+    let partition = this.#channels.get(channel);
+    if (partition === undefined) {
+      partition = this.#target.partitionOf(channel);
+      this.#channels.set(channel, partition);
+    }
+    return partition;
+  }
+
+  async #untilRoom(): Promise<void> {
     if (this.#bytesInFlight >= this.#options.maxBytesInFlight)
       await this.#room(this.#options.maxBytesInFlight);
     this.#throwFailure();
@@ -129,37 +175,62 @@ export class Importer {
   }
 
   #send(lane: Lane, batch: Batch): void {
-    this.#bytesInFlight += batch.bytes;
-    lane
-      .run(async (producer) => await this.#append(producer, batch))
+    const place = this.#places.get(batch.channel);
+    // The channel must be there, and its first seq known, before what the partition gets next.
+    const prepare = async (producer: ImportProducer): Promise<void> => {
+      const isThere = producer.nextCounter >= batch.firstCounter + batch.messages.length;
+      if (place !== undefined && !isThere && this.#failure === undefined) await this.#make(place);
+    };
+    if (place?.record !== undefined) this.#track(0, lane.hold(prepare));
+    this.#track(
+      batch.bytes,
+      lane.run(async (producer) => await this.#append(producer, batch, place?.shift ?? 0)),
+    );
+  }
+
+  #track(bytes: number, work: Promise<void>): void {
+    this.#bytesInFlight += bytes;
+    work
       .catch((error: unknown) => {
         this.#failure ??= error;
       })
       .finally(() => {
-        this.#bytesInFlight -= batch.bytes;
+        this.#bytesInFlight -= bytes;
         this.#wake?.();
       });
   }
 
-  async #append(producer: ImportProducer, batch: Batch): Promise<void> {
+  async #make(place: Place): Promise<void> {
+    const { record } = place;
+    if (record === undefined) return;
+    const { made, channel } = await this.#target.makeChannel(record);
+    place.record = undefined;
+    place.shift = channel.firstSeq - record.firstSeq;
+    if (!made && !hasFields(channel, record)) this.kept++;
+    if (place.shift !== 0 && record.headSeq >= record.firstSeq) this.renumbered++;
+  }
+
+  async #append(producer: ImportProducer, batch: Batch, shift: number): Promise<void> {
     const there = Math.min(batch.messages.length, Math.max(0, producer.nextCounter - batch.firstCounter));
     this.before += there;
     const messages = there === 0 ? batch.messages : batch.messages.slice(there);
     const first = messages[0];
     // After a failure nothing more is sent: what follows would only be gaps.
     if (first === undefined || this.#failure !== undefined) return;
-    const condition = first.exported === undefined ? undefined : { expectedHeadSeq: first.exported.seq - 1 };
+    const condition =
+      first.exported === undefined ? undefined : { expectedHeadSeq: first.exported.seq - 1 + shift };
     let ack: ImportAck;
     try {
       ack = await producer.append(
         batch.channel,
-        messages.map((m) => m.message),
+        messages.map((m) => shifted(m.message, shift)),
         { counter: batch.firstCounter + there, condition },
       );
     } catch (error) {
       this.#refusedOrFailed(error, messages);
       return;
     }
+    if (shift !== 0) for (const m of messages) if (m.exported?.refersBySeq) this.staleReferences++;
     if (this.#isRepeat(batch.channel, first, ack)) this.repeated += messages.length;
     else this.added += messages.length;
     for (let i = 0; i < messages.length; i++)
@@ -210,19 +281,42 @@ export class Importer {
   }
 }
 
+/** An event of the same channel that it is about has moved as it has. */
+function shifted(message: NewMessage, shift: number): NewMessage {
+  const { targetSeq } = message;
+  if (shift === 0 || targetSeq === undefined || targetSeq === 0) return message;
+  return { ...message, targetSeq: targetSeq + shift };
+}
+
+function hasFields(channel: MadeChannel['channel'], record: ImportedChannel): boolean {
+  const text = ({ title, class: kind, labels, participants }: MadeChannel['channel'] | ImportedChannel) =>
+    JSON.stringify([
+      title,
+      kind,
+      Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1)),
+      participants.map(({ id, displayName, role }) => [id, displayName, role]),
+    ]);
+  return text(channel) === text(record);
+}
+
 /** One partition's messages in order. */
 class Lane {
-  readonly #producer: Promise<ImportProducer>;
-  /** Set once it is open: from then on appends are called in the same turn. */
+  #producer: Promise<ImportProducer>;
+  /** Set while it is open and nothing holds the lane: then appends are called in the same turn. */
   #open: ImportProducer | undefined;
   #nextCounter = 1;
   #batch: Batch | undefined;
 
   constructor(producer: Promise<ImportProducer>) {
     this.#producer = producer;
+    this.#openWhen(producer);
+  }
+
+  #openWhen(producer: Promise<ImportProducer>): void {
     producer.then(
       (open) => {
-        this.#open = open;
+        // Held again meanwhile.
+        if (this.#producer === producer) this.#open = open;
       },
       // Every `run` sees it; here it must only not be unhandled.
       () => {},
@@ -251,6 +345,16 @@ class Lane {
   async run(work: (producer: ImportProducer) => Promise<void>): Promise<void> {
     if (this.#open !== undefined) return await work(this.#open);
     return await this.#producer.then(work);
+  }
+
+  /** As `run`; what is run later begins when `work` has ended. */
+  async hold(work: (producer: ImportProducer) => Promise<void>): Promise<void> {
+    const done = this.run(work);
+    const before = this.#producer;
+    this.#open = undefined;
+    this.#producer = done.then(() => before);
+    this.#openWhen(this.#producer);
+    await done;
   }
 }
 

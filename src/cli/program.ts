@@ -386,7 +386,7 @@ function addTransfer(program: Command, on: On, connected: (command: Command) => 
   )
     .argument('<file>', 'JSON Lines, unpacked where the name ends in .gz; - is stdin (needs --name)')
     .option('--name <name>', "the import's name, instead of the hash of its content")
-    .option('--exported', 'the file was made by `export`: seqs and checksums must come out the same')
+    .option('--exported', 'the file was made by `export`: channels with their fields; order and checksums must come out the same')
     .option('--skip-bad', 'leave out lines that can not be read, and say which')
     .option('--acks <file>', 'write each acknowledgement (channel, seq, checksum) as it arrives')
     .option('--in-flight <MiB>', 'how much may be under way', wholeNumber(1, 1024), 16)
@@ -399,13 +399,13 @@ function addTransfer(program: Command, on: On, connected: (command: Command) => 
         ['hansard import chats.jsonl.gz', ''],
         ['hansard import chats.jsonl --skip-bad --acks acks.jsonl', ''],
         ['zcat old.gz | hansard import - --name old-chats', ''],
-        ['hansard import --exported backup.jsonl.gz', 'into an empty cluster, seqs kept'],
+        ['hansard import --exported backup.jsonl.gz', 'into an empty cluster'],
       ],
     )}`,
   );
 
   const exporting = connected(
-    program.command('export').description('Write events as JSON Lines, channel by channel, in order.'),
+    program.command('export').description('Write channels and their events as JSON Lines, in order.'),
   )
     .argument('[file]', 'packed where the name ends in .gz; without it, or with -, stdout')
     .option('--channel <name>', 'this channel alone')

@@ -52,7 +52,7 @@ export async function pageFrom(
   fromSeq: number,
   limit: number,
   level: ReadLevel = 'linearizable',
-): Promise<{ readonly events: readonly Event[]; readonly headSeq: number }> {
+): Promise<{ readonly events: readonly Event[]; readonly headSeq: number; readonly channelUid: string }> {
   return await session.client.channel(channel).list({ anchor: fromSeq, after: limit, level }).page();
 }
 
@@ -70,8 +70,13 @@ export function listChannels(
 export function exportSource(session: Session): ExportSource {
   return {
     channels: (prefix) => listChannels(session, prefix),
+    channel: (name) => session.client.channel(name).info().catch(missing),
     page: (channel, fromSeq) => pageFrom(session, channel, fromSeq, exportPageSize),
   };
+}
+
+function missing(error: unknown): undefined {
+  if (!(error instanceof HansardError) || error.reason !== 'CHANNEL_NOT_FOUND') throw error;
 }
 
 /** `firstContactMs`: a cluster that is not there is told soon, one that fails later is waited for. A named producer, whose counters are the messages' numbers in their partition. */
@@ -83,6 +88,15 @@ export async function importTarget(session: Session, firstContactMs: number): Pr
   let producer: ReturnType<typeof client.openProducer> | undefined;
   return {
     partitionOf: (channel) => partitionOf(client.tenant, channel, partitionCount),
+    async makeChannel({ channel, title, class: kind, labels, participants }) {
+      try {
+        const made = await client.createChannel(channel, { title, class: kind, labels, participants });
+        return { made: true, channel: made };
+      } catch (error) {
+        if (!(error instanceof HansardError) || error.reason !== 'CHANNEL_EXISTS') throw error;
+        return { made: false, channel: await client.channel(channel).info() };
+      }
+    },
     async openProducer(name, channel) {
       producer ??= client.openProducer(name);
       const named = producer;

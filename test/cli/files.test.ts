@@ -6,15 +6,23 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import t from 'tap';
+import {
+  channelLine,
+  type ExportedChannel,
+  ExportSections,
+  type ImportedChannel,
+} from '../../src/cli/channel-record.js';
 import { exportLine } from '../../src/cli/export-line.js';
-import { exportPages } from '../../src/cli/exporter.js';
-import { BadLine, type Ignored, parseLine } from '../../src/cli/import-line.js';
+import { type ExportSource, exportPages } from '../../src/cli/exporter.js';
+import { type Ignored, type ImportedMessage, parseLine } from '../../src/cli/import-line.js';
 import { type Line, maxLineBytes, memberText, openLines } from '../../src/cli/json-lines.js';
+import { BadLine } from '../../src/cli/line-fields.js';
 import { formatTime, parseTime } from '../../src/cli/times.js';
 import { readContent } from '../../src/client/content-decode.js';
 import { writeContent } from '../../src/client/content-encode.js';
 import type { Event, NewMessage } from '../../src/client/types.js';
 import { BackWriter } from '../../src/client/wire.js';
+import { HansardError } from '../../src/common/errors.js';
 import { xxh64 } from '../../src/common/hash.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'hansard-files-'));
@@ -25,7 +33,12 @@ function lineOf(text: string, number = 1): Line {
   return { number, bytes, tooLong: bytes.length > maxLineBytes };
 }
 function parse(value: unknown, exported = false, ignored: Ignored = new Map()) {
-  return parseLine(lineOf(typeof value === 'string' ? value : JSON.stringify(value)), { exported, ignored });
+  const line = lineOf(typeof value === 'string' ? value : JSON.stringify(value));
+  return parseLine(line, { exported, ignored }) as ImportedMessage | undefined;
+}
+function parseChannel(value: unknown): ImportedChannel {
+  const line = lineOf(typeof value === 'string' ? value : JSON.stringify(value));
+  return parseLine(line, { exported: true, ignored: new Map() }) as ImportedChannel;
 }
 function problemOf(value: unknown, exported = false): string {
   try {
@@ -304,29 +317,149 @@ t.test('an export reads channels in order and refuses holes', async (t) => {
       Array.from({ length: i * 3 }, (_, k) => eventOf(k + 1, { text: `${i}/${k}` })),
     ]),
   );
-  const source = (hole: boolean) => ({
+  const listed = [...stored].map(([name, events]) => infoOf(name, 1, events.length));
+  const source = (hole: boolean): ExportSource => ({
     async *channels() {
-      for (const name of stored.keys()) yield { name, headSeq: stored.get(name)?.length ?? 0, firstSeq: 1 };
+      yield* listed;
     },
-    async page(channel: string, fromSeq: number) {
+    channel: async () => undefined,
+    async page(channel, fromSeq) {
       const events = stored.get(channel) ?? [];
       return {
         headSeq: events.length,
         events: events.slice(fromSeq - 1, fromSeq + 6).filter((e) => !(hole && e.seq === 9)),
+        channelUid: `${channel}@1`,
       };
     },
   });
   const got: string[] = [];
-  for await (const page of exportPages(source(false), stored.keys()))
-    for (const event of page.events) got.push(`${page.channel}/${event.seq}`);
+  for await (const page of exportPages(source(false), listed)) {
+    if (page.isFirst) got.push(`${page.channel.name} to ${page.headSeq}`);
+    for (const event of page.events) got.push(`${page.channel.name}/${event.seq}`);
+  }
   t.same(
     got,
-    [...stored].flatMap(([name, events]) => events.map((e) => `${name}/${e.seq}`)),
+    [...stored].flatMap(([name, events]) => [
+      `${name} to ${events.length}`,
+      ...events.map((e) => `${name}/${e.seq}`),
+    ]),
+    'every channel, the empty one too, with all its events',
   );
   await t.rejects(
     (async () => {
-      for await (const page of exportPages(source(true), stored.keys())) void page;
+      for await (const page of exportPages(source(true), listed)) void page;
     })(),
     { message: /event 9 is missing|no events from 9/ },
   );
+});
+
+function infoOf(name: string, firstSeq: number, headSeq: number): ExportedChannel {
+  const uid = `${name}@${firstSeq}`;
+  return {
+    name,
+    uid,
+    title: '',
+    labels: {},
+    class: '',
+    participants: [],
+    createTimeUs: 0,
+    firstSeq,
+    headSeq,
+  };
+}
+
+t.test('a channel that is deleted or made anew while others are exported', async (t) => {
+  const now = new Map([
+    ['anew', infoOf('anew', 4, 5)],
+    ['same', infoOf('same', 1, 1)],
+  ]);
+  const pages = (cutAt: number): ExportSource => ({
+    async *channels() {},
+    channel: async (name) => now.get(name),
+    async page(name, fromSeq) {
+      const info = now.get(name);
+      if (info === undefined) throw new HansardError('CHANNEL_NOT_FOUND', name);
+      const events = fromSeq > info.headSeq ? [] : [eventOf(fromSeq, { text: 'x' })];
+      const channelUid = fromSeq >= cutAt ? 'another' : info.uid;
+      return { events, headSeq: info.headSeq, channelUid };
+    },
+  });
+  const got: string[] = [];
+  const before = [infoOf('anew', 1, 3), infoOf('gone', 1, 2), infoOf('same', 1, 1)];
+  for await (const { channel, isFirst, events } of exportPages(pages(100), before)) {
+    if (isFirst) got.push(channel.uid);
+    for (const event of events) got.push(`${channel.name}/${event.seq}`);
+  }
+  t.same(got, ['anew@4', 'anew/4', 'anew/5', 'same@1', 'same/1']);
+  await t.rejects(
+    (async () => {
+      for await (const page of exportPages(pages(5), before)) void page;
+    })(),
+    { reason: 'CHANNEL_NOT_FOUND', message: /deleted while it was exported/ },
+    'never half of one channel and half of another',
+  );
+});
+
+t.test('what an export says of a channel is read again; a cut or shuffled one is told', async (t) => {
+  const info: ExportedChannel = {
+    ...infoOf('a/b', 7, 9),
+    title: 'Ä "title"',
+    class: 'support',
+    labels: { team: 'north', empty: '' },
+    participants: [
+      { id: 'ada', displayName: 'Ada', role: 'customer' },
+      { id: 'bot', displayName: '', role: '' },
+    ],
+  };
+  const { title, labels, participants } = info;
+  const line = channelLine(info, 8).trimEnd();
+  t.same(parseChannel(line), {
+    line: 1,
+    channel: 'a/b',
+    class: 'support',
+    firstSeq: 7,
+    headSeq: 8,
+    title,
+    labels,
+    participants,
+  });
+  const proto = parseChannel(line.replace('"team"', '"__proto__"'));
+  t.same(Object.entries(proto.labels), Object.entries(JSON.parse('{"__proto__": "north", "empty": ""}')));
+  t.match(problemOf(line), /--exported/);
+  t.equal(problemOf({ channel: 'c', text: 't', record: 'mine' }), 'accepted', 'a field of somebody else');
+  for (const [change, problem] of [
+    [{ version: 2 }, /newer version/],
+    [{ version: undefined }, /version is missing/],
+    [{ record: 'node' }, /does not know/],
+    [{ channel: undefined }, /channel is missing/],
+    [{ first_seq: 0 }, /first_seq/],
+    [{ head_seq: 5 }, /head_seq/],
+    [{ labels: { a: 1 } }, /label "a"/],
+    [{ participants: {} }, /participants/],
+    [{ participants: [1] }, /participant/],
+  ] as const)
+    t.match(problemOf({ ...JSON.parse(line), ...change }, true), problem);
+
+  const problemWith = (...seqs: (number | string)[]): string => {
+    const sections = new ExportSections();
+    try {
+      sections.event(1, 'of an old export', 5);
+      sections.channel(parseChannel(line));
+      for (const seq of seqs)
+        if (typeof seq === 'number') sections.event(2, 'a/b', seq);
+        else sections.event(3, seq, 1);
+      sections.end();
+    } catch (error) {
+      if (error instanceof BadLine) return error.message;
+      throw error;
+    }
+    return '';
+  };
+  t.equal(problemWith(7, 8), '');
+  t.equal(problemWith(7, 8, 'next'), '');
+  t.match(problemWith(), /7 is not here/);
+  t.match(problemWith(7), /8 is not here/);
+  t.match(problemWith(7, 'next'), /8 is not here/);
+  t.match(problemWith(8), /where 7 should be/);
+  t.match(problemWith(7, 8, 9), /none any more/);
 });

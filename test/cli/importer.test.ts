@@ -1,5 +1,6 @@
 /** The importer against a partition that counts: order, resuming, refusals. */
 import t from 'tap';
+import type { ImportedChannel } from '../../src/cli/channel-record.js';
 import type { ImportedMessage } from '../../src/cli/import-line.js';
 import {
   type ImportAck,
@@ -8,6 +9,7 @@ import {
   type ImportProducer,
   type ImportTarget,
   importLimits,
+  type MadeChannel,
 } from '../../src/cli/importer.js';
 import type { NewMessage } from '../../src/client/types.js';
 import { HansardError } from '../../src/common/errors.js';
@@ -17,6 +19,9 @@ const consumed = { counter_consumed: 'true' };
 /** Channels of P partitions; each producer's counters are dense, answers come late and out of order. */
 class FakeCluster implements ImportTarget {
   readonly channels = new Map<string, NewMessage[]>();
+  readonly made = new Map<string, MadeChannel['channel']>();
+  /** Of names that were used before: 1 where there is none. */
+  readonly firstSeqs = new Map<string, number>();
   readonly counters = new Map<string, number>();
   readonly batches: number[] = [];
   failAfter = Number.POSITIVE_INFINITY;
@@ -24,6 +29,14 @@ class FakeCluster implements ImportTarget {
   #inFlight = 0;
   partitionOf(channel: string): number {
     return channel.charCodeAt(channel.length - 1) % 4;
+  }
+  async makeChannel(record: ImportedChannel): Promise<MadeChannel> {
+    await new Promise((done) => setTimeout(done, Math.random() * 3));
+    const old = this.made.get(record.channel);
+    if (old !== undefined) return { made: false, channel: old };
+    const channel = { ...record, firstSeq: this.firstSeqs.get(record.channel) ?? 1 };
+    this.made.set(record.channel, channel);
+    return { made: true, channel };
   }
   async openProducer(name: string, channel: string): Promise<ImportProducer> {
     const id = `${name}@${this.partitionOf(channel)}`;
@@ -43,16 +56,21 @@ class FakeCluster implements ImportTarget {
     if (counter !== (this.counters.get(id) ?? 0) + 1)
       return Promise.reject(new HansardError('PRODUCER_GAP', `${counter}`));
     const log = this.channels.get(channel) ?? [];
+    const base = (this.firstSeqs.get(channel) ?? 1) - 1;
     this.counters.set(id, (this.counters.get(id) ?? 0) + messages.length);
     this.batches.push(messages.length);
-    if (condition !== undefined && 'expectedHeadSeq' in condition && condition.expectedHeadSeq !== log.length)
-      return Promise.reject(new HansardError('CONDITION_FAILED', `head is ${log.length}`, consumed));
+    if (
+      condition !== undefined &&
+      'expectedHeadSeq' in condition &&
+      condition.expectedHeadSeq !== base + log.length
+    )
+      return Promise.reject(new HansardError('CONDITION_FAILED', `head is ${base + log.length}`, consumed));
     const taken = messages.find(
       (m) => m.messageId !== undefined && log.some((old) => old.messageId === m.messageId),
     );
     if (taken !== undefined)
       return Promise.reject(new HansardError('MESSAGE_ID_EXISTS', `${taken.messageId} is taken`, consumed));
-    const seqs = messages.map((_, i) => log.length + i + 1);
+    const seqs = messages.map((_, i) => base + log.length + i + 1);
     log.push(...messages);
     this.channels.set(channel, log);
     this.#inFlight++;
@@ -156,7 +174,7 @@ t.test('an export is loaded in its own appends, with its seqs, into empty channe
         channel: 'c',
         message: { text: 'x' },
         sizeBytes: 10,
-        exported: { seq: list.length + 1, checksum: '0'.repeat(16), batchPosition: i },
+        exported: { seq: list.length + 1, checksum: '0'.repeat(16), batchPosition: i, refersBySeq: false },
       });
   const { failure } = await run(cluster, list);
   t.equal(failure, undefined);
@@ -180,10 +198,101 @@ t.test('an export of appends that were repeats by key in part is loaded with its
     channel: 'c',
     message: { text: String(i) },
     sizeBytes: 10,
-    exported: { seq: i + 1, checksum: '0'.repeat(16), batchPosition },
+    exported: { seq: i + 1, checksum: '0'.repeat(16), batchPosition, refersBySeq: false },
   }));
   const { failure } = await run(cluster, list);
   t.equal(failure, undefined);
   t.same(texts(cluster), expected(list));
   t.same(cluster.batches, [3, 1, 1, 3]);
+});
+
+/** Channels of an export: a record each, and its messages; every third message is about the one before it. */
+function exported(channels: readonly { name: string; firstSeq: number; count: number; title?: string }[]) {
+  const lines: (ImportedChannel | ImportedMessage)[] = [];
+  for (const { name, firstSeq, count, title = '' } of channels) {
+    const headSeq = firstSeq + count - 1;
+    const line = lines.length + 1;
+    lines.push({ line, channel: name, title, class: '', labels: {}, participants: [], firstSeq, headSeq });
+    for (let i = 0; i < count; i++) {
+      const seq = firstSeq + i;
+      const message = { text: `${name}/${i}`, ...(i % 3 === 1 ? { targetSeq: seq - 1 } : {}) };
+      const place = { seq, checksum: '0'.repeat(16), batchPosition: 0, refersBySeq: i === 2 };
+      lines.push({ line: lines.length + 1, channel: name, message, sizeBytes: 10, exported: place });
+    }
+  }
+  return lines;
+}
+async function load(cluster: FakeCluster, lines: readonly (ImportedChannel | ImportedMessage)[]) {
+  const importer = new Importer(cluster, {
+    producerName: 'import:x',
+    maxBytesInFlight: 5_000,
+    onAck: () => {},
+  });
+  let failure: unknown;
+  try {
+    for (const line of lines)
+      if ('message' in line) await importer.add(line);
+      else await importer.addChannel(line);
+    await importer.finish();
+  } catch (error) {
+    failure = error;
+    await importer.settle();
+  }
+  return { importer, failure };
+}
+
+t.test(
+  'channels of an export come with their fields, the empty ones too, and begin where they can',
+  async (t) => {
+    const cluster = new FakeCluster();
+    cluster.firstSeqs.set('used1', 21);
+    const lines = exported([
+      { name: 'empty0', firstSeq: 1, count: 0, title: 'nothing yet' },
+      { name: 'plain0', firstSeq: 1, count: 5 },
+      { name: 'again0', firstSeq: 8, count: 4 },
+      { name: 'used1', firstSeq: 3, count: 4, title: 'deleted here before' },
+      { name: 'empty1', firstSeq: 5, count: 0 },
+    ]);
+    const { importer, failure } = await load(cluster, lines);
+    t.equal(failure, undefined);
+    t.same([...cluster.made.keys()].sort(), ['again0', 'empty0', 'empty1', 'plain0', 'used1']);
+    t.equal(cluster.made.get('empty0')?.title, 'nothing yet');
+    t.match(importer, { added: 13, kept: 0, channels: 5, renumbered: 2, staleReferences: 2 });
+    const targets = (name: string) => cluster.channels.get(name)?.map((m) => m.targetSeq);
+    t.same(targets('plain0'), [undefined, 1, undefined, undefined, 4], 'seqs as they were');
+    t.same(targets('again0'), [undefined, 1, undefined, undefined], 'what an event is about moves with it');
+    t.same(targets('used1'), [undefined, 21, undefined, undefined]);
+
+    const rerun = await load(cluster, lines);
+    t.match(rerun.importer, { added: 0, before: 13, kept: 0, refused: 0 }, 'a rerun adds nothing');
+    cluster.made.delete('plain0');
+    const later = await load(cluster, lines);
+    t.equal(later.failure, undefined);
+    t.notOk(cluster.made.has('plain0'), 'nor does it make anew what was deleted since');
+    cluster.made.set('empty0', {
+      ...cluster.made.get('empty0'),
+      title: 'changed since',
+    } as MadeChannel['channel']);
+    t.match((await load(cluster, lines)).importer, { kept: 1, added: 0 });
+    t.equal(cluster.made.get('empty0')?.title, 'changed since');
+  },
+);
+
+t.test('loading channels goes on after a failure, wherever it came', async (t) => {
+  const lines = exported(
+    Array.from({ length: 12 }, (_, i) => ({ name: `c${i % 4}${i}`, firstSeq: 1 + (i % 3), count: i % 5 })),
+  );
+  const total = lines.filter((line) => 'message' in line).length;
+  for (const failAfter of [0, 1, 5, 11, 17]) {
+    const cluster = new FakeCluster();
+    cluster.failAfter = failAfter;
+    const broken = await load(cluster, lines);
+    t.match(broken.failure, { reason: 'NO_QUORUM' });
+    cluster.failAfter = Number.POSITIVE_INFINITY;
+    const resumed = await load(cluster, lines);
+    t.equal(resumed.failure, undefined);
+    t.equal(resumed.importer.before + resumed.importer.added, total, `broken after ${failAfter}`);
+    t.equal([...cluster.channels.values()].flat().length, total);
+    t.equal(cluster.made.size, 12);
+  }
 });

@@ -130,6 +130,8 @@ async function readLines(file: string): Promise<Map<string, Line[]>> {
   const channels = new Map<string, Line[]>();
   for await (const text of createInterface({ input: stream })) {
     const line = JSON.parse(text) as Line;
+    // Of an export: what stands before a channel's events.
+    if (line.record === 'channel') continue;
     const lines = channels.get(line.channel);
     if (lines === undefined) channels.set(line.channel, [line]);
     else lines.push(line);

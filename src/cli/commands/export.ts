@@ -1,10 +1,11 @@
-/** `hansard export`: every event as a line of JSON. */
+/** `hansard export`: every channel and every event as a line of JSON. */
 import { createWriteStream, renameSync, rmSync, statSync } from 'node:fs';
 import type { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
+import { channelLine } from '../channel-record.js';
 import { exportLine } from '../export-line.js';
 import { exportPages } from '../exporter.js';
 import { count, durationText, type Output, writeAll } from '../output.js';
@@ -40,15 +41,12 @@ export async function exportEvents({
       options.channel === undefined
         ? source.channels(options.prefix ?? '')
         : [await session.client.channel(options.channel).info()];
-    let last: string | undefined;
-    for await (const page of exportPages(source, names)) {
-      if (page.channel !== last) channels++;
-      last = page.channel;
-      const text = page.events
-        .map((event) => exportLine(page.channel, event, { full: options.full ?? false }))
-        .join('');
+    for await (const { channel, headSeq, isFirst, events: read } of exportPages(source, names)) {
+      if (isFirst) channels++;
+      const lines = read.map((event) => exportLine(channel.name, event, { full: options.full ?? false }));
+      const text = `${isFirst ? channelLine(channel, headSeq) : ''}${lines.join('')}`;
       await sink.write(text);
-      events += page.events.length;
+      events += read.length;
       bytes += text.length;
     }
     await sink.close();

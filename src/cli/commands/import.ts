@@ -8,9 +8,9 @@ import { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
+import { ExportSections, type ImportedChannel } from '../channel-record.js';
 import { ExitCode } from '../exit-codes.js';
 import {
-  BadLine,
   exportedHint,
   type Ignored,
   type ImportedMessage,
@@ -18,7 +18,8 @@ import {
   parseLine,
 } from '../import-line.js';
 import { Importer } from '../importer.js';
-import { openLines } from '../json-lines.js';
+import { type Line, openLines } from '../json-lines.js';
+import { BadLine } from '../line-fields.js';
 import { count, durationText, Output } from '../output.js';
 import { Progress } from '../progress.js';
 import { type ClientOptions, importTarget, openSession } from '../session.js';
@@ -109,8 +110,22 @@ async function surveyFile(source: Source, options: ImportOptions, output: Output
   const hash = createHash('sha256');
   const lines = openLines(source.file, (chunk) => hash.update(chunk));
   let messages = 0;
+  const sections = new ExportSections();
   const bad: BadLine[] = [];
   let badCount = 0;
+  const noteBad = (work: () => void): void => {
+    try {
+      work();
+    } catch (error) {
+      if (!(error instanceof BadLine)) throw error;
+      if (error.problem === exportedHint)
+        throw new HansardError('INVALID_ARGUMENT', `${source.file}: ${error.message}`, {
+          field: '--exported',
+        });
+      badCount++;
+      if (bad.length < badLinesShown) bad.push(error);
+    }
+  };
   const progress = new Progress({
     stream: output.stderr,
     label: 'checking ',
@@ -120,17 +135,11 @@ async function surveyFile(source: Source, options: ImportOptions, output: Output
   try {
     for await (const chunk of lines.lines())
       for (const line of chunk)
-        try {
-          if (parseLine(line, source.parse) !== undefined) messages++;
-        } catch (error) {
-          if (!(error instanceof BadLine)) throw error;
-          if (error.problem === exportedHint)
-            throw new HansardError('INVALID_ARGUMENT', `${source.file}: ${error.message}`, {
-              field: '--exported',
-            });
-          badCount++;
-          if (bad.length < badLinesShown) bad.push(error);
-        }
+        noteBad(() => {
+          const parsed = checked(line, source, sections);
+          if (parsed !== undefined && isMessage(parsed)) messages++;
+        });
+    noteBad(() => sections.end());
   } finally {
     progress.stop();
   }
@@ -210,20 +219,41 @@ async function sendLines(
   isInterrupted: () => boolean,
 ): Promise<number> {
   let skipped = 0;
+  const sections = new ExportSections();
   for await (const chunk of lines.lines()) {
     for (const line of chunk) {
       if (isInterrupted()) return skipped;
-      let message: ImportedMessage | undefined;
+      let parsed: ImportedMessage | ImportedChannel | undefined;
       try {
-        message = parseLine(line, source.parse);
+        parsed = checked(line, source, sections);
       } catch (error) {
         if (!(error instanceof BadLine) || !source.skipBad) throw error;
         skipped++;
       }
-      if (message !== undefined) await importer.add(message);
+      if (parsed === undefined) continue;
+      if (isMessage(parsed)) await importer.add(parsed);
+      else await importer.addChannel(parsed);
     }
   }
+  sections.end();
   return skipped;
+}
+
+/** Throws BadLine, also where an export's lines don't follow each other; with --skip-bad they need not. */
+function checked(
+  line: Line,
+  { parse, skipBad }: Source,
+  sections: ExportSections,
+): ImportedMessage | ImportedChannel | undefined {
+  const parsed = parseLine(line, parse);
+  if (parsed === undefined || skipBad) return parsed;
+  if (!isMessage(parsed)) sections.channel(parsed);
+  else if (parsed.exported !== undefined) sections.event(parsed.line, parsed.channel, parsed.exported.seq);
+  return parsed;
+}
+
+function isMessage(parsed: ImportedMessage | ImportedChannel): parsed is ImportedMessage {
+  return 'message' in parsed;
 }
 
 function report(
@@ -244,6 +274,9 @@ function report(
     repeated_by_key: repeated,
     refused,
     refusals: importer.refusals,
+    channels_kept: importer.kept,
+    channels_renumbered: importer.renumbered,
+    stale_references: importer.staleReferences,
     skipped_lines: run.skipped,
     ignored_fields: Object.fromEntries(source.parse.ignored),
     seconds: Number(run.seconds.toFixed(3)),
@@ -258,6 +291,16 @@ function report(
   );
   for (const [field, times] of source.parse.ignored)
     output.warn(`the field "${field}" has no place in a message and was ignored (${count(times)} times)`);
+  if (importer.kept > 0)
+    output.warn(
+      `${count(importer.kept)} channels were there with other titles, labels or participants, and keep them`,
+    );
+  if (importer.renumbered > 0)
+    output.warn(
+      `${count(importer.renumbered)} channels begin with another seq here: their events have new numbers`,
+    );
+  if (importer.staleReferences > 0)
+    output.warn(`${count(importer.staleReferences)} messages of those refer to others by the old numbers`);
   for (const r of importer.refusals)
     output.warn(`line ${r.line}, channel ${r.channel}: ${r.message} (${r.reason})`);
   if (run.interrupted) output.note('interrupted; run the same command again to go on');
