@@ -8,8 +8,14 @@ import { HansardError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import { partitionOf } from '../common/partitioning.js';
+import { CommitNotes } from '../partition/commit-notes.js';
 import { Replica } from '../partition/replica.js';
-import { type ProposalBudget, type ReplicaHost, replicaDefaults } from '../partition/types.js';
+import {
+  commitNotePeriodMs,
+  type ProposalBudget,
+  type ReplicaHost,
+  replicaDefaults,
+} from '../partition/types.js';
 import { type Message, MessageType } from '../raft/types.js';
 import type { PartitionStore } from '../store/types.js';
 import type { GroupLog } from '../wal/types.js';
@@ -92,6 +98,7 @@ export class HansardNode implements NodeService {
   readonly #loop: TurnLoop;
   readonly #heartbeats = new Heartbeats();
   readonly #readRounds: ReadRounds;
+  readonly #commitNotes: CommitNotes;
   readonly #logSender: LogSender;
   readonly #forwarding: Forwarding;
   readonly #elections: Elections;
@@ -140,6 +147,7 @@ export class HansardNode implements NodeService {
       },
       options.random.u32() * 0x1000,
     );
+    this.#commitNotes = new CommitNotes(clock, commitNotePeriodMs);
     this.#logSender = new LogSender({
       send: (replica, to, message) => this.#transmit(replica, to, message),
       isStopped: () => this.#stopped,
@@ -232,6 +240,7 @@ export class HansardNode implements NodeService {
     this.#elections.stop();
     this.#tickTimer?.cancel();
     this.#gossipTimer?.cancel();
+    this.#commitNotes.stop();
     this.#forwarding.stop();
     this.#snapshotSender.stop();
     this.#snapshotReceiver.stop();
@@ -406,6 +415,7 @@ export class HansardNode implements NodeService {
       random: (n) => Math.floor((random.u32() / 0x1_0000_0000) * n),
       stir: (replica) => this.#loop.stir(replica),
       wantReadRound: (replica) => this.#readRounds.want(replica),
+      noteCommit: (replica) => this.#commitNotes.note(replica),
       leadershipChanged: (replica) => {
         logger.debug(
           { partition: replica.partition, leader: replica.leader ?? null, term: replica.term },

@@ -1,65 +1,53 @@
 /**
- * Messages that tell a follower nothing but a new commit index. Under load the
- * next entries carry it a moment later, so that each such message, its answer
- * and two wake-ups of a process would be for nothing. A note waits for
- * `delayMs`; entries to the same follower make it superfluous. To hold back or
- * to lose a message is something that Raft has to bear anyway.
+ * When followers hear of a commit index that nothing else has brought them.
+ * Under load the next entries carry it a moment later, so that a message for it,
+ * its answer and two wake-ups of a process would be for nothing. All partitions
+ * of a node share one timer, and what falls due together leaves together.
  */
 import type { Clock, Timer } from '../common/env.js';
-import type { ReplicaId } from '../common/ids.js';
-import type { Message } from '../raft/types.js';
 
-const none: readonly Message[] = Object.freeze([]);
+export interface CommitTeller {
+  /** Sends what is still untold. */
+  tellCommit(): void;
+}
 
 export class CommitNotes {
   readonly #clock: Clock;
-  readonly #delayMs: number;
-  readonly #onDue: () => void;
-  /** The newest of each follower. */
-  #held: Message[] = [];
+  readonly #periodMs: number;
+  /** Noted since the timer fired last, and in the period before. */
+  #young: CommitTeller[] = [];
+  #old: CommitTeller[] = [];
   #timer: Timer | undefined;
-  #due = false;
+  #stopped = false;
 
-  constructor(clock: Clock, delayMs: number, onDue: () => void) {
+  /** A note waits for one to two periods. */
+  constructor(clock: Clock, periodMs: number) {
     this.#clock = clock;
-    this.#delayMs = delayMs;
-    this.#onDue = onDue;
+    this.#periodMs = periodMs;
   }
 
-  hold(note: Message): void {
-    this.drop(note.to);
-    this.#held.push(note);
-    // One timer at a time, and it is left running when its note has gone.
-    this.#timer ??= this.#clock.after(this.#delayMs, () => {
-      this.#timer = undefined;
-      if (this.#held.length === 0) return;
-      this.#due = true;
-      this.#onDue();
-    });
+  /** `teller` knows by itself that it is noted, and asks once. */
+  note(teller: CommitTeller): void {
+    this.#young.push(teller);
+    this.#arm();
   }
 
-  /** What goes to `to` now carries the commit index. */
-  drop(to: ReplicaId): void {
-    for (let i = 0; i < this.#held.length; i++) {
-      if ((this.#held[i] as Message).to !== to) continue;
-      this.#held.splice(i, 1);
-      return;
-    }
-  }
-
-  /** What must go now. */
-  takeDue(): readonly Message[] {
-    if (!this.#due) return none;
-    this.#due = false;
-    const due = this.#held;
-    this.#held = [];
-    return due;
-  }
-
-  clear(): void {
+  stop(): void {
+    this.#stopped = true;
     this.#timer?.cancel();
-    this.#timer = undefined;
-    this.#held = [];
-    this.#due = false;
+    this.#young = [];
+    this.#old = [];
+  }
+
+  #arm(): void {
+    if (this.#stopped) return;
+    this.#timer ??= this.#clock.after(this.#periodMs, () => {
+      this.#timer = undefined;
+      const due = this.#old;
+      this.#old = this.#young;
+      this.#young = [];
+      if (this.#old.length > 0) this.#arm();
+      for (const teller of due) teller.tellCommit();
+    });
   }
 }

@@ -3,27 +3,17 @@
  * Everything happens in turns: messages, proposals and durable writes stir the
  * replica, the node calls `collect` once per turn.
  */
-import { assert, HansardError } from '../common/errors.js';
+import { assert, HansardError, InvariantError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import { encodeEntry } from '../conversation/command.js';
 import { decodeConfChange } from '../raft/conf-codec.js';
 import { ProgressState } from '../raft/progress.js';
 import { jointCommitted } from '../raft/quorum.js';
-import { RawNode } from '../raft/raw-node.js';
-import {
-  LOCAL_APPEND_THREAD,
-  LOCAL_APPLY_THREAD,
-  type Message,
-  MessageType,
-  NONE,
-  type Ready,
-  Role,
-  type StepResult,
-} from '../raft/types.js';
+import { RawNode, type WorkSink } from '../raft/raw-node.js';
+import { type Message, MessageType, NONE, type ReadState, Role, type StepResult } from '../raft/types.js';
 import type { PartitionStore } from '../store/types.js';
 import type { GroupLog } from '../wal/types.js';
 import { Applier } from './applier.js';
-import { CommitNotes } from './commit-notes.js';
 import { InstallGate, type StagedSnapshot, type StorageWork } from './install-gate.js';
 import { ProducerGate } from './producer-gate.js';
 import { type Outcome, type Proposal, Proposals } from './proposals.js';
@@ -50,12 +40,15 @@ export interface ProposalStamp {
 /** Reads of one partition that wait, at most; each holds a call open. */
 const waitingReadsMax = 20_000;
 
-/** A batch of the log on its way; what must wait for it beside its own responses. */
-interface PendingWrite {
-  readonly responses: Message[];
-}
+const noMessages: readonly Message[] = Object.freeze([]);
 
-export class Replica {
+/** Outside a turn nothing is handed out. */
+const outsideTurn = (): never => {
+  throw new InvariantError('work is handed out in a turn');
+};
+const noOutput: TurnOutput = { send: outsideTurn, persist: outsideTurn, mayPropose: outsideTurn };
+
+export class Replica implements WorkSink {
   readonly partition: PartitionId;
   readonly replicaId: ReplicaId;
   readonly members: readonly ReplicaMember[];
@@ -71,10 +64,19 @@ export class Replica {
   readonly #applier: Applier;
   readonly #install = new InstallGate();
 
-  /** Writes not yet synced, oldest first. */
-  readonly #writes: PendingWrite[] = [];
+  /** The loop's own mark: `collect` is due in this turn. */
+  isStirred = false;
+
+  /** Of each write that is not yet synced, oldest first: what is delivered then. */
+  readonly #writes: Message[][] = [];
   /** Synced; delivered in the next turn, where there is an output to send with. */
-  readonly #afterSync: Message[] = [];
+  #afterSync: readonly Message[] = noMessages;
+  /** Of the turn that runs. */
+  #output: TurnOutput = noOutput;
+  /** Vote requests of the work that is being handed out (design rule 9). */
+  #heldVotes: Message[] | undefined;
+  /** `tellCommit` will be called. */
+  #isNoted = false;
   /** Newest commit index, to ride along with the next write. */
   #ridingCommit: Index = 0;
   /** As last handed to the log. */
@@ -88,7 +90,6 @@ export class Replica {
   #graceTerm: Term = 0;
   /** Of appends that the gate holds. */
   #heldBytes = 0;
-  readonly #notes: CommitNotes;
   /** Asked for a shared round of reads that has not begun. */
   #wantsShared = false;
   /** The last one got no quorum: raft's own heartbeats are next. */
@@ -123,12 +124,12 @@ export class Replica {
       preVote: true,
       disableProposalForwarding: true,
       stepDownOnRemoval: true,
+      tellsCommitWhenAsked: true,
     });
     this.#hardTerm = log.hardState.term;
     this.#hardVote = log.hardState.vote;
     this.#proposals = new Proposals(host.budget);
     this.#gate = new ProducerGate(host.clock, settings.producerHoldMs, (id) => store.lastCounterOf(id));
-    this.#notes = new CommitNotes(host.clock, settings.commitNoteMs, () => host.stir(this));
     this.#reads = new ReadQueue(host.random(0x4000_0000) * 0x1000);
     this.#applier = new Applier(store, settings.applySliceBytes, {
       fill: (entries) => log.fill(entries),
@@ -174,7 +175,12 @@ export class Replica {
   }
 
   nodeOf(replicaId: ReplicaId): NodeId | undefined {
-    return this.members.find((member) => member.replicaId === replicaId)?.nodeId;
+    const { members } = this;
+    for (let i = 0; i < members.length; i++) {
+      const member = members[i] as ReplicaMember;
+      if (member.replicaId === replicaId) return member.nodeId;
+    }
+    return undefined;
   }
 
   // ---- what comes in -------------------------------------------------------
@@ -316,7 +322,6 @@ export class Replica {
     this.#stopped = true;
     this.#applier.stop();
     this.#gate.clear();
-    this.#notes.clear();
     const stopping = new HansardError('SHUTTING_DOWN', 'the node is stopping');
     this.#proposals.rejectPending(stopping);
     this.#proposals.giveUp(Number.MAX_SAFE_INTEGER, 'the node is stopping');
@@ -328,15 +333,31 @@ export class Replica {
   /** Proposes what has gathered, then hands out all that the core wants done. */
   collect(output: TurnOutput): void {
     if (this.#stopped) return;
-    this.#deliver(this.#afterSync.splice(0), output);
-    this.#endInstall(output);
+    this.#output = output;
+    const afterSync = this.#afterSync;
+    if (afterSync.length > 0) {
+      this.#afterSync = noMessages;
+      this.#deliver(afterSync);
+    }
+    if (this.#install.isBusy) this.#endInstall();
     if (this.#proposals.hasPending && output.mayPropose(this)) this.#flushProposals();
-    this.#startReadRound();
+    if (this.#reads.wantsRound) this.#startReadRound();
     this.#applier.pump();
-    while (this.#raft.hasReady()) this.#handleReady(this.#raft.ready(), output);
-    this.#startInstall();
-    for (const note of this.#notes.takeDue()) if (note.term === this.#term) output.send(this, note);
+    while (this.#raft.drain(this)) this.#applier.pump();
+    if (this.#install.isBusy) this.#startInstall();
+    if (!this.#isNoted && this.#raft.hasUntoldCommit) {
+      this.#isNoted = true;
+      this.#host.noteCommit(this);
+    }
     this.#reads.applied(this.appliedIndex);
+  }
+
+  /** What was noted is due: followers hear of the commit index that nothing has brought them meanwhile. */
+  tellCommit(): void {
+    this.#isNoted = false;
+    if (this.#stopped || !this.#raft.hasUntoldCommit) return;
+    this.#raft.tellCommit();
+    this.#host.stir(this);
   }
 
   #flushProposals(): void {
@@ -367,7 +388,6 @@ export class Replica {
 
   /** Where the node's shared rounds can't help, raft's own: a follower asks its leader, a leader by heartbeats. */
   #startReadRound(): void {
-    if (!this.#reads.wantsRound) return;
     if (this.#mayShareRound) return this.#wantSharedRound();
     this.#sharedFailed = false;
     const context = this.#reads.startRound(this.#host.clock.monotonicMs());
@@ -413,80 +433,70 @@ export class Replica {
     return !this.#stopped && this.#raft.term === term && this.members.some(({ nodeId }) => nodeId === peer);
   }
 
-  #handleReady(ready: Ready, output: TurnOutput): void {
-    if (ready.softState !== undefined || ready.hardState !== undefined) this.#observe();
-    for (const state of ready.readStates) this.#reads.confirmed(state.context, state.index);
-    let held: Message[] | undefined;
-    for (const message of ready.messages) {
-      if (message.to === LOCAL_APPLY_THREAD) this.#applier.push(message);
-      else if (message.to === LOCAL_APPEND_THREAD) this.#persist(message, held, output);
-      else if (ready.mustSync && message.type === MessageType.MsgVote) {
-        // The candidate's new term and its own vote are in this Ready's write,
-        // which comes last in `messages`: nobody hears of them before (rule 9).
-        held ??= [];
-        held.push(message);
-      } else if (message.type === MessageType.MsgApp) this.#sendAppend(message, output);
-      else output.send(this, message);
-    }
-    this.#applier.pump();
+  // What the core wants done, one after the other (WorkSink).
+
+  observeState(): void {
+    this.#observe();
   }
 
-  /** A new commit index alone can wait a moment: the next entries carry it (CommitNotes). */
-  #sendAppend(message: Message, output: TurnOutput): void {
-    if (message.entries.length === 0 && this.#tellsCommitAlone(message)) this.#notes.hold(message);
-    else {
-      this.#notes.drop(message.to);
-      output.send(this, message);
-    }
+  readState(state: ReadState): void {
+    this.#reads.confirmed(state.context, state.index);
   }
 
-  #tellsCommitAlone(message: Message): boolean {
-    const progress = this.#raft.progressOf(message.to);
-    return progress?.state === ProgressState.replicate && !progress.isPaused;
+  send(message: Message, mustSync: boolean): void {
+    if (mustSync && message.type === MessageType.MsgVote) {
+      // The candidate's new term and its own vote are in the write that follows:
+      // nobody hears of them before (rule 9).
+      this.#heldVotes ??= [];
+      this.#heldVotes.push(message);
+    } else this.#output.send(this, message);
   }
 
-  /**
-   * Writes what a MsgStorageAppend asks for. A new commit index alone is no
-   * write: it rides along with the next one, and its responses wait only for
-   * writes that are under way (they may acknowledge what those carry).
-   */
-  #persist(message: Message, held: Message[] | undefined, output: TurnOutput): void {
-    const work = { message, held };
+  /** Its responses, and what is held, wait for the write, or for those under way where nothing is written. */
+  append(message: Message): void {
+    const work = { message, held: this.#heldVotes };
+    this.#heldVotes = undefined;
+    this.#keep(work);
+  }
+
+  /** Rides along with the next write. */
+  committed(index: Index): void {
+    if (index > this.#ridingCommit) this.#ridingCommit = index;
+  }
+
+  apply(message: Message): void {
+    this.#applier.push(message);
+  }
+
+  #keep(work: StorageWork): void {
     if (this.#install.holds(work)) return;
-    if (message.snapshot !== undefined) this.#install.begin(work);
-    else this.#write(work, output);
+    if (work.message.snapshot !== undefined) this.#install.begin(work);
+    else this.#write(work);
   }
 
   /** `always`: its responses wait for a write of its own. */
-  #write({ message, held }: StorageWork, output: TurnOutput, always = false): void {
+  #write({ message, held }: StorageWork, always = false): void {
     const termOrVote =
       message.term !== 0 && (message.term !== this.#hardTerm || message.vote !== this.#hardVote);
     if (message.term !== 0) {
       this.#hardTerm = message.term;
       this.#hardVote = message.vote;
-      this.#ridingCommit = Math.max(this.#ridingCommit, message.commit);
+      this.committed(message.commit);
     }
-    const responses = held === undefined ? message.responses.slice() : message.responses.concat(held);
+    const responses = held === undefined ? message.responses : message.responses.concat(held);
     if (message.entries.length === 0 && !termOrVote && held === undefined && !always) {
       const last = this.#writes[this.#writes.length - 1];
-      if (last !== undefined) last.responses.push(...responses);
-      else this.#deliver(responses, output);
+      if (last !== undefined) for (const response of responses) last.push(response);
+      else this.#deliver(responses);
       return;
     }
-    const write: PendingWrite = { responses };
-    this.#writes.push(write);
-    output.persist(
-      {
-        partition: this.partition,
-        hardState: {
-          term: this.#hardTerm,
-          vote: this.#hardVote,
-          commit: this.#ridingCommit,
-        },
-        entries: message.entries,
-      },
-      () => this.#durable(write),
-    );
+    // The list is ours from here on: the core gives each away once.
+    this.#writes.push(responses as Message[]);
+    this.#output.persist(this, {
+      partition: this.partition,
+      hardState: { term: this.#hardTerm, vote: this.#hardVote, commit: this.#ridingCommit },
+      entries: message.entries,
+    });
   }
 
   // ---- snapshots
@@ -538,29 +548,42 @@ export class Replica {
   }
 
   /** The store has decided: the log follows, and what waited is carried out behind it. */
-  #endInstall(output: TurnOutput): void {
+  #endInstall(): void {
     const decided = this.#install.takeDecided();
     if (decided === undefined) return;
     const { index, term } = decided.staged;
     this.log.reset(index, term);
     this.#proposals.skippedTo(index);
     // The responses tell of the snapshot: the log's new start must be synced with it.
-    this.#write(decided.work, output, true);
-    for (const { message, held } of decided.behind) this.#persist(message, held, output);
+    this.#write(decided.work, true);
+    for (const work of decided.behind) this.#keep(work);
   }
 
-  #durable(write: PendingWrite): void {
+  /** The oldest write that was handed out is synced. */
+  durable(): void {
     if (this.#stopped) return;
-    assert(this.#writes.shift() === write, `partition ${this.partition}: writes completed out of order`);
-    this.#afterSync.push(...write.responses);
+    const responses = this.#writes.shift();
+    assert(responses !== undefined, `partition ${this.partition}: a write completed that was never begun`);
+    this.#afterSync = this.#afterSync.length === 0 ? responses : this.#afterSync.concat(responses);
     this.#host.stir(this);
   }
 
-  #deliver(responses: readonly Message[], output: TurnOutput): void {
-    for (const response of responses) {
+  /** Acknowledgements to the same leader in the same term become one, the furthest: it says what all of them say. */
+  #deliver(responses: readonly Message[]): void {
+    let ack: Message | undefined;
+    for (let i = 0; i < responses.length; i++) {
+      const response = responses[i] as Message;
       if (response.to === this.replicaId) this.#raft.step(response);
-      else output.send(this, response);
+      else if (response.type !== MessageType.MsgAppResp || response.reject) this.#output.send(this, response);
+      else if (ack === undefined) ack = response;
+      else if (ack.to === response.to && ack.term === response.term) {
+        if (response.index > ack.index) ack = response;
+      } else {
+        this.#output.send(this, ack);
+        ack = response;
+      }
     }
+    if (ack !== undefined) this.#output.send(this, ack);
   }
 
   #stepResponses(responses: readonly Message[]): void {
@@ -596,7 +619,6 @@ export class Replica {
   #lostLeadership(term: Term): void {
     this.#proposals.rejectPending(this.notLeader());
     this.#gate.clear();
-    this.#notes.clear();
     this.#graceTerm = term;
     this.#graceEndsMs = this.#host.clock.monotonicMs() + this.#settings.outcomeGraceMs;
   }

@@ -15,6 +15,8 @@ export interface ReplicaHost {
   stir(replica: Replica): void;
   /** Reads of a leader wait for proof that it still leads: has `beginSharedRound` called soon (node/read-rounds.ts). */
   wantReadRound(replica: Replica): void;
+  /** Has `tellCommit` called in a moment. */
+  noteCommit(replica: Replica): void;
   /** Role or leader changed. */
   leadershipChanged(replica: Replica): void;
   /** Bytes of proposals that are not applied yet, over all partitions. */
@@ -34,8 +36,8 @@ export interface ProposalBudget {
 export interface TurnOutput {
   /** To other nodes, at once. */
   send(replica: Replica, message: Message): void;
-  /** Into this turn's batch of the log; `onDurable` once it is synced. */
-  persist(write: GroupWrite, onDurable: () => void): void;
+  /** Into this turn's batch of the log; `durable` of the replica is called once it is synced, in the order of these calls. */
+  persist(replica: Replica, write: GroupWrite): void;
   /**
    * May the replica turn what was proposed into an entry now? False: it gathers
    * until the batch with this node's last entries is synced; then the replica is stirred.
@@ -69,8 +71,6 @@ export interface ReplicaSettings {
   readonly outcomeGraceMs: number;
   /** A read round without answer is asked again. */
   readonly readRetryMs: number;
-  /** How long a follower may wait for a commit index that comes without entries. */
-  readonly commitNoteMs: number;
 }
 
 export const replicaDefaults = Object.freeze({
@@ -86,5 +86,7 @@ export const replicaDefaults = Object.freeze({
   producerHoldMs: 200,
   outcomeGraceMs: 500,
   readRetryMs: 250,
-  commitNoteMs: 5,
 });
+
+/** Commit indexes that come without entries wait for one to two of these: longer than entries in a row are apart, shorter than anyone notices. */
+export const commitNotePeriodMs = 4;

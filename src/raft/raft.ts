@@ -80,6 +80,7 @@ export class Raft {
   readonly disableProposalForwarding: boolean;
   readonly disableConfChangeValidation: boolean;
   readonly stepDownOnRemoval: boolean;
+  readonly tellsCommitWhenAsked: boolean;
   readonly logger: Config['logger'];
 
   constructor(config: Config) {
@@ -97,6 +98,7 @@ export class Raft {
     this.disableProposalForwarding = config.disableProposalForwarding ?? false;
     this.disableConfChangeValidation = config.disableConfChangeValidation ?? false;
     this.stepDownOnRemoval = config.stepDownOnRemoval ?? false;
+    this.tellsCommitWhenAsked = config.tellsCommitWhenAsked ?? false;
     this.logger = config.logger;
     this.#validate();
 
@@ -240,6 +242,12 @@ export class Raft {
       this.#heartbeatElapsed = 0;
       this.step(this.#local(M.MsgBeat));
     }
+  }
+
+  /** Sets when a leader beats next: in `ticks`, of at most a heartbeat's own. */
+  heartbeatIn(ticks: number): void {
+    assert(ticks >= 1 && ticks <= this.#heartbeatTick, `a heartbeat in ${ticks} ticks`);
+    this.#heartbeatElapsed = this.#heartbeatTick - ticks;
   }
 
   #local(type: M): Message {

@@ -18,6 +18,7 @@ import { type ConfChange, confChangeEntryType, encodeConfChange } from './conf-c
 import { applyConfChange, confChangeProblem } from './membership.js';
 import type { Progress } from './progress.js';
 import { Raft } from './raft.js';
+import { hasUntoldCommit, tellCommit } from './replication.js';
 import { entriesSize } from './size.js';
 import type { MemberConfig } from './tracker.js';
 import {
@@ -31,6 +32,7 @@ import {
   type Message,
   message,
   NONE,
+  noEntries,
   type ReadState,
   type Ready,
   type Role,
@@ -40,6 +42,24 @@ import {
 } from './types.js';
 
 const noReads: readonly ReadState[] = Object.freeze([]);
+
+/**
+ * Who carries work out as `drain` hands it over, in the order of these methods.
+ * With asynchronous storage, the same as a Ready; without its making.
+ */
+export interface WorkSink {
+  /** Role, leader or term may have changed. */
+  observeState(): void;
+  readState(state: ReadState): void;
+  /** To another replica. `mustSync`: the `append` that follows holds entries, term or vote. */
+  send(message: Message, mustSync: boolean): void;
+  /** MsgStorageAppend. */
+  append(message: Message): void;
+  /** The commit index alone is new: nothing that would have to be written, or waited for. */
+  committed(index: Index): void;
+  /** MsgStorageApply. */
+  apply(message: Message): void;
+}
 
 export interface Status {
   readonly id: ReplicaId;
@@ -65,6 +85,8 @@ export class RawNode {
   #prevVote: ReplicaId;
   #prevCommit: Index;
   #stepsOnAdvance: Message[] = [];
+  /** Emptied list of messages, for the next time. */
+  #spareMsgs: Message[] = [];
 
   constructor(config: Config) {
     const r = new Raft(config);
@@ -169,6 +191,24 @@ export class RawNode {
     this.#raft.step(message(M.MsgForgetLeader, NONE));
   }
 
+  /**
+   * Tells those a commit index that have not heard of it, where the core waits to
+   * be asked (`tellsCommitWhenAsked`). Nothing to anyone whose flow is paused.
+   */
+  tellCommit(): void {
+    tellCommit(this.#raft);
+  }
+
+  /** Would `tellCommit` send anything? */
+  get hasUntoldCommit(): boolean {
+    return hasUntoldCommit(this.#raft);
+  }
+
+  /** The next heartbeats of this leader leave in `ticks`, so that those of many groups leave together. */
+  heartbeatIn(ticks: number): void {
+    this.#raft.heartbeatIn(ticks);
+  }
+
   /** What was last sent to `id` has probably not arrived. */
   reportUnreachable(id: ReplicaId): void {
     const m = message(M.MsgUnreachable, NONE);
@@ -242,39 +282,90 @@ export class RawNode {
     return ready;
   }
 
-  #addStorageMessages(ready: Ready, messages: Message[]): void {
+  /**
+   * Asynchronous storage, where every turn counts: as `ready()`, but handed to
+   * `sink` at once, and a new commit index alone makes no MsgStorageAppend. (The
+   * response that it would bring repeats that of an append before it: only a new
+   * term needs another one, see `storageAppendResponse`.) False: there was nothing.
+   */
+  drain(sink: WorkSink): boolean {
+    assert(this.#async, 'drain() with synchronous storage');
     const r = this.#raft;
+    const { unstable } = r.log;
+    const hardNews = r.term !== this.#prevTerm || r.vote !== this.#prevVote;
+    const commitNews = r.log.committed !== this.#prevCommit;
+    const stateNews = hardNews || this.#softStateChanged();
+    const mustSync = hardNews || unstable.hasNextEntries();
+    const snapshot = unstable.nextSnapshot();
+    const appends = mustSync || snapshot !== undefined || r.msgsAfterAppend.length > 0;
+    const applies = r.log.hasNextCommitted(false);
+    const { readStates, msgs } = r;
+    if (!appends && !applies && !commitNews && !stateNews && msgs.length === 0 && readStates.length === 0) {
+      return false;
+    }
+    // All is taken before the sink sees any of it: what it steps is for the next time.
+    const append = appends
+      ? this.#storageAppend(unstable.nextEntries(), hardNews || commitNews, snapshot)
+      : undefined;
+    const committedEntries = applies ? r.log.nextCommitted(false) : noEntries;
+    const apply = applies ? this.#storageApply(committedEntries) : undefined;
+    this.#acceptState();
+    r.msgs = this.#spareMsgs;
+    this.#spareMsgs = msgs;
+    if (appends) this.#acceptAppend();
+    if (readStates.length > 0) r.readStates = [];
+    if (applies) this.#acceptApplying(committedEntries);
+
+    if (stateNews) sink.observeState();
+    for (let i = 0; i < readStates.length; i++) sink.readState(readStates[i]!);
+    for (let i = 0; i < msgs.length; i++) sink.send(msgs[i]!, mustSync);
+    msgs.length = 0;
+    if (append !== undefined) sink.append(append);
+    else if (commitNews) sink.committed(this.#prevCommit);
+    if (apply !== undefined) sink.apply(apply);
+    return true;
+  }
+
+  #addStorageMessages(ready: Ready, messages: Message[]): void {
     const { entries, hardState, snapshot, committedEntries } = ready;
     if (
       entries.length > 0 ||
       hardState !== undefined ||
       snapshot !== undefined ||
-      r.msgsAfterAppend.length > 0
+      this.#raft.msgsAfterAppend.length > 0
     ) {
-      const m = message(M.MsgStorageAppend, LOCAL_APPEND_THREAD);
-      m.from = r.id;
-      m.entries = entries;
-      m.snapshot = snapshot;
-      if (hardState !== undefined) {
-        m.term = hardState.term;
-        m.vote = hardState.vote;
-        m.commit = hardState.commit;
-      }
-      // The append's own response comes last: the leader's acknowledgement to
-      // itself before it still finds the entries' terms in the unstable tail.
-      const responses = r.msgsAfterAppend;
-      const own = storageAppendResponse(r, snapshot !== undefined);
-      if (own !== undefined) responses.push(own);
-      m.responses = responses;
-      messages.push(m);
+      messages.push(this.#storageAppend(entries, hardState !== undefined, snapshot));
     }
-    if (committedEntries.length > 0) {
-      const m = message(M.MsgStorageApply, LOCAL_APPLY_THREAD);
-      m.from = r.id;
-      m.entries = committedEntries;
-      m.responses = [storageApplyResponse(r, committedEntries)];
-      messages.push(m);
+    if (committedEntries.length > 0) messages.push(this.#storageApply(committedEntries));
+  }
+
+  #storageAppend(entries: readonly Entry[], hardStateNews: boolean, snapshot: Snapshot | undefined): Message {
+    const r = this.#raft;
+    const m = message(M.MsgStorageAppend, LOCAL_APPEND_THREAD);
+    m.from = r.id;
+    m.entries = entries;
+    m.snapshot = snapshot;
+    if (hardStateNews) {
+      m.term = r.term;
+      m.vote = r.vote;
+      m.commit = r.log.committed;
     }
+    // The append's own response comes last: the leader's acknowledgement to
+    // itself before it still finds the entries' terms in the unstable tail.
+    const responses = r.msgsAfterAppend;
+    const own = storageAppendResponse(r, snapshot !== undefined);
+    if (own !== undefined) responses.push(own);
+    m.responses = responses;
+    return m;
+  }
+
+  #storageApply(committedEntries: readonly Entry[]): Message {
+    const r = this.#raft;
+    const m = message(M.MsgStorageApply, LOCAL_APPLY_THREAD);
+    m.from = r.id;
+    m.entries = committedEntries;
+    m.responses = [storageApplyResponse(r, committedEntries)];
+    return m;
   }
 
   #deferSteps(ready: Ready, messages: Message[]): void {
@@ -292,20 +383,30 @@ export class RawNode {
 
   #accept(ready: Ready): void {
     const r = this.#raft;
+    this.#acceptState();
+    r.msgs = [];
+    this.#acceptAppend();
+    if (ready.readStates.length > 0) r.readStates = [];
+    if (ready.committedEntries.length > 0) this.#acceptApplying(ready.committedEntries);
+  }
+
+  #acceptState(): void {
+    const r = this.#raft;
     this.#prevLead = r.lead;
     this.#prevRole = r.role;
     this.#prevTerm = r.term;
     this.#prevVote = r.vote;
     this.#prevCommit = r.log.committed;
-    r.msgs = [];
-    r.msgsAfterAppend = [];
-    if (ready.readStates.length > 0) r.readStates = [];
-    r.log.unstable.acceptInProgress();
-    const { committedEntries } = ready;
-    if (committedEntries.length > 0) {
-      const last = committedEntries[committedEntries.length - 1]!.index;
-      r.log.acceptApplying(last, entriesSize(committedEntries), !this.#async);
-    }
+  }
+
+  #acceptAppend(): void {
+    this.#raft.msgsAfterAppend = [];
+    this.#raft.log.unstable.acceptInProgress();
+  }
+
+  #acceptApplying(committedEntries: readonly Entry[]): void {
+    const last = committedEntries[committedEntries.length - 1]!.index;
+    this.#raft.log.acceptApplying(last, entriesSize(committedEntries), !this.#async);
   }
 
   /** Synchronous storage: the last Ready is written, sent and applied. */

@@ -4,7 +4,7 @@ import type { ReplicaId } from '../common/ids.js';
 import { type Progress, ProgressState } from './progress.js';
 import type { Raft } from './raft.js';
 import { payloadsSize } from './size.js';
-import { MessageType as M, message, noEntries } from './types.js';
+import { MessageType as M, message, noEntries, Role } from './types.js';
 
 /** Sends what the follower needs next, at least the commit index, unless its flow is paused. */
 export function sendAppend(r: Raft, pr: Progress): void {
@@ -64,6 +64,41 @@ export function broadcastAppend(r: Raft): void {
   for (let i = 0; i < progress.length; i++) {
     if (progress[i]!.id !== r.id) maybeSendAppend(r, progress[i]!, true);
   }
+}
+
+/** The commit index is new: whoever keeps up may hear of it with the next entries, where the owner asks for the rest. */
+export function broadcastCommit(r: Raft): void {
+  const { progress } = r.tracker;
+  for (let i = 0; i < progress.length; i++) {
+    const pr = progress[i]!;
+    if (pr.id !== r.id) maybeSendAppend(r, pr, !waitsToBeAsked(r, pr));
+  }
+}
+
+/** Is a commit index alone held back for this follower until the owner asks? */
+export function waitsToBeAsked(r: Raft, pr: Progress): boolean {
+  return r.tellsCommitWhenAsked && pr.state === ProgressState.replicate;
+}
+
+export function hasUntoldCommit(r: Raft): boolean {
+  if (r.role !== Role.leader) return false;
+  const { progress } = r.tracker;
+  for (let i = 0; i < progress.length; i++) if (isUntold(r, progress[i]!)) return true;
+  return false;
+}
+
+export function tellCommit(r: Raft): void {
+  if (r.role !== Role.leader) return;
+  for (const pr of r.tracker.progress) if (isUntold(r, pr)) maybeSendAppend(r, pr, true);
+}
+
+function isUntold(r: Raft, pr: Progress): boolean {
+  return (
+    pr.id !== r.id &&
+    pr.state === ProgressState.replicate &&
+    !pr.isPaused &&
+    pr.sentCommit < Math.min(r.log.committed, pr.next - 1)
+  );
 }
 
 /** One heartbeat to every other member; it carries the read round that is open. */

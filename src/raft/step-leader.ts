@@ -8,11 +8,13 @@ import type { Raft } from './raft.js';
 import { handleReadIndex, releaseConfirmedReads, releasePendingReads } from './reads.js';
 import {
   broadcastAppend,
+  broadcastCommit,
   broadcastHeartbeat,
   maybeCommit,
   maybeSendAppend,
   sendAppend,
   sendTimeoutNow,
+  waitsToBeAsked,
 } from './replication.js';
 import { describeConfig } from './tracker.js';
 import { MessageType as M, type Message, NONE, type StepResult } from './types.js';
@@ -148,8 +150,8 @@ function handleAck(r: Raft, pr: Progress, m: Message): void {
   const self = m.from === r.id;
   if (maybeCommit(r)) {
     releasePendingReads(r);
-    broadcastAppend(r);
-  } else if (!self && pr.canBumpCommit(r.log.committed)) {
+    broadcastCommit(r);
+  } else if (!self && pr.canBumpCommit(r.log.committed) && !waitsToBeAsked(r, pr)) {
     // The heartbeat would bring it too, but later.
     sendAppend(r, pr);
   }

@@ -221,6 +221,12 @@ export interface Config {
   readonly disableConfChangeValidation?: boolean;
   /** A leader that a change removes or demotes becomes follower when it applies that change. */
   readonly stepDownOnRemoval?: boolean;
+  /**
+   * A commit index that is new goes with the next entries or heartbeat to a
+   * follower that keeps up, or when `tellCommit()` is called; not in a message of
+   * its own. Followers that are probed hear of it at once all the same.
+   */
+  readonly tellsCommitWhenAsked?: boolean;
   readonly logger?: Logger | undefined;
 }
 
