@@ -157,6 +157,19 @@ export function encodeGetMessage(event: StoredEvent, served: Served): Buffer {
   return target;
 }
 
+/** Field 1, repeated: what is encoded of other fields may follow. */
+export function encodeEvents(events: readonly StoredEvent[]): Buffer {
+  const sizes = events.map(eventSize);
+  const target = Buffer.allocUnsafe(sizes.reduce((sum, size) => sum + 1 + varintSize(size) + size, 0));
+  let at = 0;
+  for (const [i, event] of events.entries()) {
+    target[at++] = 0x0a;
+    at = writeVarint(target, at, sizes[i] as number);
+    at = writeEvent(target, at, event);
+  }
+  return target;
+}
+
 /** An event, or the number of an Absence. */
 export type BatchGetResult = StoredEvent | number;
 

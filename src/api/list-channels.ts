@@ -275,7 +275,7 @@ function compareRows(a: ChannelRow, b: ChannelRow, order: Order): number {
 }
 
 /** About the encoded bytes of a channel, rather too many. */
-function weightOf(channel: ChannelState): number {
+export function weightOf(channel: ChannelState): number {
   let characters = channel.name.length + channel.title.length + channel.class.length;
   for (const [name, value] of channel.labels) characters += name.length + value.length + 4;
   for (const { id, displayName, role } of channel.participants) {

@@ -21,6 +21,7 @@ import { tailChannel, tailMethod } from './events.js';
 import { defaultExchangeLimits, type ExchangeLimits, ExchangeLoad, ExchangeStream } from './exchange.js';
 import { grpcStatusOf } from './grpc-status.js';
 import { messageMethods } from './messages.js';
+import { replicaMethods } from './replicas.js';
 import { Services } from './services.js';
 import type { TailCall } from './tail-stream.js';
 import { defaultTailLimits, type TailLimits, Tails } from './tails.js';
@@ -74,6 +75,7 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     ...messageMethods(services),
     ...channelMethods(services),
     ...clusterMethods(services),
+    ...replicaMethods(services),
   ]);
   const calls = new Calls(
     methods,

@@ -19,6 +19,9 @@ export const methods = {
   updateChannel: 'hansard.v1.ChannelService/UpdateChannel',
   deleteChannel: 'hansard.v1.ChannelService/DeleteChannel',
   getCluster: 'hansard.v1.ClusterService/GetCluster',
+  replicaChannels: 'hansard.v1.ReplicaService/ListReplicaChannels',
+  replicaEvents: 'hansard.v1.ReplicaService/ReadReplicaEvents',
+  replicaDigest: 'hansard.v1.ReplicaService/DigestReplica',
 } as const;
 export type Method = (typeof methods)[keyof typeof methods];
 

@@ -191,7 +191,7 @@ function readCaughtUp(r: ProtoReader): TailResponse['update'] {
 const nobody: ServedBy = Object.freeze({ nodeId: 0, role: 'unspecified', partition: 0, appliedIndex: 0 });
 const servedRoles = ['unspecified', 'primary', 'secondary', 'learner'] as const;
 
-function readServedBy(r: ProtoReader): ServedBy {
+export function readServedBy(r: ProtoReader): ServedBy {
   const served = { nodeId: 0, role: 'unspecified' as ServedBy['role'], partition: 0, appliedIndex: 0 };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) served.nodeId = r.uint();
@@ -204,7 +204,7 @@ function readServedBy(r: ProtoReader): ServedBy {
 }
 
 const none = new Uint8Array(0);
-type Writable<T> = { -readonly [K in keyof T]: T[K] };
+export type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 export function readOpenProducerResponse(bytes: Uint8Array): {
   producerId: number;
@@ -224,7 +224,7 @@ export function readOpenProducerResponse(bytes: Uint8Array): {
   return response;
 }
 
-function readChannel(r: ProtoReader): ChannelInfo {
+export function readChannel(r: ProtoReader): ChannelInfo {
   const participants: Participant[] = [];
   const labels: Record<string, string> = {};
   const channel: Writable<ChannelInfo> = {

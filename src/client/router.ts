@@ -307,12 +307,12 @@ export class Router {
   }
 }
 
-type Attempt<T> =
+export type Attempt<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: HansardError; readonly inDoubt: boolean };
 
 /** The response is read in the turn in which it came: its bytes do not outlive it. */
-function attemptOn<T>(
+export function attemptOn<T>(
   link: Link,
   method: Method,
   body: Uint8Array,

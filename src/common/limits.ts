@@ -26,6 +26,8 @@ export const limits = Object.freeze({
   pageSizeMax: 1_000,
   /** A page ends early at this size: an answer stays well under a frame. */
   pageBytes: 3 * MiB,
+  /** The same for ReadReplicaEvents: `hansard verify` holds many pages at once. */
+  replicaPageBytes: 512 * KiB,
   /** Items of one BatchGetMessages. */
   batchGetItems: 1_000,
   channelPageSizeDefault: 100,

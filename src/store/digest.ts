@@ -34,6 +34,7 @@ import {
 } from './state-codec.js';
 import { channelName, cloneChannel, cloneMeta, cloneProducer } from './tail.js';
 import { termKey, termsOf } from './terms.js';
+import type { PartitionDigest } from './types.js';
 
 const rowsAtOnce = 64;
 const mask = 0xffff_ffff_ffff_ffffn;
@@ -48,11 +49,11 @@ class HashSum {
   }
 }
 
-export async function digestPartition(state: PartitionState): Promise<string> {
+export async function digestPartition(state: PartitionState): Promise<PartitionDigest> {
   // With a frozen tail on its way, LevelDB could be before or after it.
   while (state.sealing !== undefined) await state.sealing;
   // One turn: copies of the tail, and an iterator for each kind of row.
-  const { active } = state;
+  const { active, appliedIndex } = state;
   const { kv } = state.shared;
   const iterators = new Map<number, KvIterator>();
   const kinds = [RowKind.channel, RowKind.term, RowKind.producer, RowKind.keyRun, RowKind.messageIdRun];
@@ -107,7 +108,7 @@ export async function digestPartition(state: PartitionState): Promise<string> {
     writeMeta(whole, meta);
     if (meta.deletedCount > 0) whole.uvarint(meta.deletedCount);
     for (const { sum, count } of [channelSum, producerSum, keySum, idSum]) whole.u64big(sum).uvarint(count);
-    return xxh64(whole.finish()).toString(16).padStart(16, '0');
+    return { appliedIndex, digest: xxh64(whole.finish()).toString(16).padStart(16, '0') };
   } finally {
     await Promise.all([...iterators.values()].map((iterator) => iterator.close()));
   }

@@ -20,8 +20,16 @@ import type { PartitionState } from './partition-state.js';
 import { appendsAtHand, prefetch } from './prefetch.js';
 import { findSeqAtTime, readPage, tailChannelByName } from './reader.js';
 import { keyRecordOf, seqOf } from './run-entry.js';
+import {
+  type ScanEventsQuery,
+  type ScannedChannels,
+  type ScannedEvents,
+  type ScanQuery,
+  scanChannels,
+  scanEvents,
+} from './scan.js';
 import { channelName, cloneChannel, cloneProducer } from './tail.js';
-import type { PageRange, PartitionStore } from './types.js';
+import type { PageRange, PartitionDigest, PartitionStore } from './types.js';
 import { Watches, type WatchListener } from './watches.js';
 
 export class PartitionStoreImpl implements PartitionStore {
@@ -276,6 +284,22 @@ export class PartitionStoreImpl implements PartitionStore {
     return this.#read((state) => findChannels(state, query));
   }
 
+  scanChannels(query: ScanQuery): Promise<ScannedChannels> {
+    return this.#read((state) => scanChannels(state, query));
+  }
+
+  scanEvents(query: ScanEventsQuery): Promise<ScannedEvents> {
+    return this.#read((state) => scanEvents(state, query));
+  }
+
+  digestAt(): Promise<PartitionDigest> {
+    return this.#read(digestPartition);
+  }
+
+  async digest(): Promise<string> {
+    return (await this.digestAt()).digest;
+  }
+
   watch(tenant: string, name: string, listener: WatchListener): () => void {
     return this.#watches.add(tenant, name, listener);
   }
@@ -286,9 +310,6 @@ export class PartitionStoreImpl implements PartitionStore {
     return this.#checkpoint();
   }
 
-  digest(): Promise<string> {
-    return this.#read(digestPartition);
-  }
 }
 
 async function findChannel(

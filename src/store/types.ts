@@ -7,6 +7,7 @@ import type { ConfState } from '../common/log-types.js';
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import type { ApplyState, ChannelState, StoredEvent } from '../conversation/types.js';
 import type { FindQuery } from './find-channels.js';
+import type { ScanEventsQuery, ScannedChannels, ScannedEvents, ScanQuery } from './scan.js';
 import type { SnapshotPosition } from './snapshot-format.js';
 
 export interface Store {
@@ -91,7 +92,7 @@ export interface PartitionStore extends ApplyState, PartitionReader {
    * it is synced and the frozen tail dropped. Waits for one that runs. Rejects: the process must end.
    */
   checkpoint(): Promise<void>;
-  /** Digest of the whole logical state at the applied index, the same on every replica (tests, verify). */
+  /** `digestAt`, where nobody asks for the index (tests). */
   digest(): Promise<string>;
 }
 
@@ -163,4 +164,17 @@ export interface PartitionReader {
   }): Promise<ChannelState[]>;
   /** By label, participant or activity; rejects TOO_MANY_CHANNELS. */
   findChannels(query: FindQuery): Promise<ChannelState[]>;
+  /** For verification (scan.ts): the database itself, damage told instead of thrown. */
+  scanChannels(query: ScanQuery): Promise<ScannedChannels>;
+  scanEvents(query: ScanEventsQuery): Promise<ScannedEvents>;
+  /**
+   * Digest of the whole logical state, the same on every replica at that index. Reads
+   * everything. Rejects STORE_DAMAGED, also where a channel is deleted meanwhile.
+   */
+  digestAt(): Promise<PartitionDigest>;
+}
+
+export interface PartitionDigest {
+  readonly appliedIndex: Index;
+  readonly digest: string;
 }

@@ -24,6 +24,9 @@ const methods: [string, object][] = [
     { channel: { name: 'z', labels: { a: 'b' }, participants: [{ id: 'u' }] } },
   ],
   ['ClusterService/GetCluster', {}],
+  ['ReplicaService/ListReplicaChannels', { partition: 1, tenant: 'default', prefix: 'c', page_size: 3 }],
+  ['ReplicaService/ReadReplicaEvents', { partition: 1, channel: 'c', channel_uid: 'u', from_seq: 1 }],
+  ['ReplicaService/DigestReplica', { partition: 1 }],
 ];
 
 /** A length-delimited field. */

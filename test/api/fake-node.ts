@@ -57,6 +57,31 @@ class PartitionModel extends ModelState {
         })
         .slice(0, query.limit);
     },
+    scanChannels: async ({ tenant, prefix, after, limit }) => ({
+      appliedIndex: this.index,
+      channels: [...this.channels.values()]
+        .filter((c) => (tenant === '' || c.tenant === tenant) && c.name.startsWith(prefix))
+        .map((c) => ({ key: Buffer.from(`${c.tenant}\0${c.name}`), state: c, deleted: false, damage: '' }))
+        .sort((a, b) => Buffer.compare(a.key, b.key))
+        .filter(({ key }) => after === undefined || Buffer.compare(key, after) > 0)
+        .slice(0, limit),
+    }),
+    scanEvents: async ({ tenant, name, uid, fromSeq, maxEvents, maxBytes }) => {
+      const state = this.channel(tenant, name);
+      const nothing = { appliedIndex: this.index, channel: undefined, events: [], damages: [], nextSeq: 0 };
+      if (state === undefined || state.uid !== uid) return nothing;
+      const range = { fromSeq, toSeq: state.headSeq, reverse: false, maxEvents, maxBytes };
+      const events = this.#page(state, range);
+      const last = events.at(-1)?.seq ?? state.headSeq;
+      const key = Buffer.from(`${tenant}\0${name}`);
+      return {
+        ...nothing,
+        channel: { key, state, deleted: false, damage: '' },
+        events,
+        nextSeq: last < state.headSeq ? last + 1 : 0,
+      };
+    },
+    digestAt: async () => ({ appliedIndex: this.index, digest: '00000000000000aa' }),
   };
 
   override append(channel: ChannelState, event: StoredEvent): void {
