@@ -63,6 +63,7 @@ function buildProgram(env: Readonly<Record<string, string | undefined>>, runner:
   addServer(program, on);
   addCluster(program, on, env);
   addData(program, on, env);
+  addVerify(program, on, env);
   program.addHelpText(
     'after',
     `${examples([
@@ -337,6 +338,40 @@ function addData(program: Command, on: On, env: Readonly<Record<string, string |
   addTransfer(program, on, connected);
 }
 
+function addVerify(program: Command, on: On, env: Readonly<Record<string, string | undefined>>): void {
+  const verify = program
+    .command('verify')
+    .description('Read every channel on every replica and compare: counts, gaps, checksums, differences.')
+    .addOption(
+      new Option('--endpoint <host:port[,…]>', 'nodes to connect to (HANSARD_ENDPOINT)').default(
+        env.HANSARD_ENDPOINT || '127.0.0.1:4650',
+      ),
+    )
+    .option(
+      '--tenant <name>',
+      'this tenant alone; without it all of them (HANSARD_TENANT does not count here)',
+    )
+    .option('--prefix <text>', 'only channels whose names begin with it, of one tenant')
+    .addOption(new Option('--channel <name>', 'this channel alone, of one tenant').conflicts('prefix'))
+    .option('--rate <MiB>', 'read at most so much a second, in all', positive)
+    .option('--parallel <number>', 'partitions at a time', wholeNumber(1, 64), 4)
+    .option('--lag <seconds>', 'how long a replica may take to catch up with the others', seconds, 30)
+    .option('--patience <seconds>', 'how long a node may be away before it is given up', seconds, 10)
+    .option('--no-digests', 'leave out the comparison of whole replicas (producers, keys, message ids)')
+    .option('--timeout <seconds>', 'deadline of the first contact', seconds, 5);
+  on(verify, async () => (await import('./commands/verify.js')).verify);
+  verify.addHelpText(
+    'after',
+    `\nClients may go on writing. Exit code 0: all that was asked for was read and is sound; 1: something is\nwrong, or could not be verified (a node that is down). docs/operations.md says what each finding means.\n${examples(
+      [
+        ['hansard verify', 'everything, on every node'],
+        ['hansard verify --channel support/42', ''],
+        ['hansard verify --tenant acme --rate 20 --json', 'gently; one JSON document'],
+      ],
+    )}`,
+  );
+}
+
 function addChannel(program: Command, on: On, connected: (command: Command) => Command): void {
   const channel = program.command('channel').description('Make, change or delete one channel.');
   const listed = (value: string, all: string[]): string[] => [...all, value];
@@ -442,6 +477,12 @@ function seconds(text: string): number {
   const value = Number(text);
   if (!/^\d+(\.\d+)?$/.test(text) || value <= 0 || value > 86_400)
     throw new InvalidArgumentError('seconds, more than 0');
+  return value;
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (!/^\d+(\.\d+)?$/.test(text) || value <= 0) throw new InvalidArgumentError('a number above 0');
   return value;
 }
 

@@ -7,6 +7,8 @@ export interface ProgressState {
   /** Of how many, where that is known. */
   readonly totalBytes: number | undefined;
   readonly messages: number;
+  /** What else tells how far it is. */
+  readonly note?: string;
 }
 
 const intervalMs = 200;
@@ -59,5 +61,6 @@ export function progressText(label: string, state: ProgressState, seconds: numbe
     parts.push(`${bytesText(state.bytes)} of ${bytesText(state.totalBytes)}`);
     if (done > 0 && done < 1) parts.push(`${durationText((seconds / done) * (1 - done))} left`);
   }
+  if (state.note !== undefined) parts.push(state.note);
   return `${label}  ${parts.join('  ')}`;
 }

@@ -32,7 +32,11 @@ export interface ReplicaChannelPage {
 export interface ReplicaEvents {
   /** As they came: checksums are the caller's to check, content is not decoded. */
   readonly events: readonly Event[];
-  readonly damages: readonly { readonly firstSeq: number; readonly lastSeq: number; readonly problem: string }[];
+  readonly damages: readonly {
+    readonly firstSeq: number;
+    readonly lastSeq: number;
+    readonly problem: string;
+  }[];
   /** 0: the channel ends here. */
   readonly nextSeq: number;
   /** Undefined: no channel of that name and uid there. */

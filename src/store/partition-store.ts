@@ -309,7 +309,6 @@ export class PartitionStoreImpl implements PartitionStore {
   checkpoint(): Promise<void> {
     return this.#checkpoint();
   }
-
 }
 
 async function findChannel(

@@ -63,7 +63,8 @@ export async function scanChannels(state: PartitionState, query: ScanQuery): Pro
   try {
     const rowsOf = async (kind: RowKind): Promise<Map<string, Row>> => {
       const gte = nameKey(kind, state.place, range.from);
-      const lt = range.to === undefined ? kindRange(kind, state.place).lt : nameKey(kind, state.place, range.to);
+      const lt =
+        range.to === undefined ? kindRange(kind, state.place).lt : nameKey(kind, state.place, range.to);
       const rows = await readAll(snapshot.iterator({ gte, lt, limit: query.limit }), query.limit);
       return new Map(rows.map((row) => [hexOf(nameOfKey(row[0])), row]));
     };
@@ -200,7 +201,12 @@ export async function scanEvents(state: PartitionState, query: ScanEventsQuery):
   try {
     const key = nameBytes(tenant, name);
     const sealedRow = await rowAt(snapshot, state, RowKind.channel, key);
-    const channel = scanned(key, await rowAt(snapshot, state, RowKind.channelName, key), sealedRow, tails.now);
+    const channel = scanned(
+      key,
+      await rowAt(snapshot, state, RowKind.channelName, key),
+      sealedRow,
+      tails.now,
+    );
     const nothing = { appliedIndex, events: [], damages: [], nextSeq: 0 };
     if (channel.state === undefined && channel.damage === '') return { ...nothing, channel: undefined };
     if (channel.state !== undefined && (channel.deleted || channel.state.uid !== uid)) {
@@ -352,7 +358,8 @@ class ScanPage {
     const first = events[0]?.seq;
     if (first === undefined || this.done) return;
     if (first > this.#next) this.#lack(first - 1, why);
-    for (let i = this.#next - first; i < events.length && !this.done; i++) this.#take(events[i] as StoredEvent);
+    for (let i = this.#next - first; i < events.length && !this.done; i++)
+      this.#take(events[i] as StoredEvent);
   }
 
   /** What is left up to the head should have been there. */
