@@ -22,7 +22,7 @@ import {
   RowKind,
 } from './keys.js';
 import { openChannelRow, type PartitionState } from './partition-state.js';
-import { openRow } from './rows.js';
+import { damaged, openRow } from './rows.js';
 import { Slicer } from './slices.js';
 import type { SealedChannel } from './state-codec.js';
 import { channelName, cloneChannel, type TailChannel } from './tail.js';
@@ -400,6 +400,8 @@ async function rowAt(
 async function readAll(iterator: KvIterator, limit: number): Promise<Row[]> {
   try {
     return await iterator.next(limit);
+  } catch (error) {
+    throw damaged('the database', told(error));
   } finally {
     await iterator.close();
   }

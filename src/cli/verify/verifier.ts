@@ -192,16 +192,16 @@ export class Verifier {
       if (nodes.length === 0) return;
       index = Math.max(index, ...found.map(({ at }) => at));
       const isOfOneIndex = found.length === nodes.length && found.every(({ at }) => at === index);
-      if (isOfOneIndex) return this.#compare(partition, found);
+      if (isOfOneIndex) return this.#compare(partition, found, all.length);
       await sleep(digestPauseMs * attempt);
     }
     this.summary.digestsSkipped++;
   }
 
-  #compare(partition: number, digests: readonly Digest[]): void {
+  #compare(partition: number, digests: readonly Digest[], replicas: number): void {
     const [largest = [], second] = groupBy(digests, ({ digest }) => digest);
     if (second === undefined) {
-      this.summary.digestsEqual++;
+      if (digests.length === replicas) this.summary.digestsEqual++;
       return;
     }
     const isMajority = largest.length > second.length;
