@@ -4,9 +4,9 @@
  * this node's answer, as wrong as it may be.
  */
 import type { HansardError } from '../common/errors.js';
+import { readEvent } from './event-decode.js';
 import { type Link, openLink } from './link.js';
 import { type Method, methods } from './requests.js';
-import { readEvent } from './event-decode.js';
 import { readChannel, readServedBy } from './responses.js';
 import { attemptOn } from './router.js';
 import type { ChannelInfo, Event, ServedBy } from './types.js';
@@ -157,7 +157,8 @@ function readReplicaChannel(r: ProtoReader): ReplicaChannel {
 }
 
 function readEvents(bytes: Uint8Array): ReplicaEvents {
-  const r = new ProtoReader(bytes);
+  // One copy for all events of the page: they go together.
+  const r = ProtoReader.ofCopy(bytes);
   const events: Event[] = [];
   const damages: ReplicaEvents['damages'][number][] = [];
   let nextSeq = 0;
