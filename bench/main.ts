@@ -1,171 +1,225 @@
-/**
- * The harness: `npm run bench -- --help`.
- *
- * All systems run one at a time, alternating by round, so that what drifts with
- * the machine cancels in the ratios.
- */
+/** The harness: `npm run bench -- --help`. */
 import { writeFileSync } from 'node:fs';
-import { Command } from 'commander';
+import { Command, InvalidArgumentError } from 'commander';
 import { Hansard } from './harness/hansard.js';
 import { importRate } from './harness/import-rate.js';
+import { endLeftovers, untilSignal } from './harness/leftovers.js';
+import { fill } from './harness/load.js';
+import { page } from './harness/page.js';
 import { ProfiledNodes } from './harness/profiled.js';
-import { compareTable, describe, machine, ratiosOf, rowsOf, table } from './harness/report.js';
-import { Absent, type System } from './harness/system.js';
-import { fill, run, type Sample, type Workload, workloads } from './harness/workloads.js';
+import { bestLines, compareTable, costTable, footer, machine, type Report, table } from './harness/report.js';
+import { type Measured, measureRounds } from './harness/rounds.js';
+import { type Sample, sample, warmUp } from './harness/sample.js';
+import { ratiosOf, ratiosToBest, summariesOf } from './harness/stats.js';
+import { Absent, Interrupted, orInterrupted, pause, type System } from './harness/system.js';
+import { names, type Workload, workloadsOf } from './harness/workloads.js';
 import { peers } from './peers/index.js';
 
 interface Options {
   readonly workload?: string;
-  readonly rounds: string;
-  readonly seconds: string;
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly warmup: number;
+  readonly rowWarmup: number;
+  readonly maxSteal: number;
+  readonly retries: number;
   readonly json?: boolean | string;
+  readonly report?: string;
   readonly peers?: string;
   readonly against?: string;
   readonly profile?: string;
 }
 
+/** Bursts of stolen time last for seconds: before a round is repeated, ms. */
+const waitOutMs = 2_000;
+/** For all systems to end in order; then they are killed, ms. */
+const stopMs = 30_000;
+
+const number =
+  (min: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (!(value >= min) || text.trim() === '') throw new InvalidArgumentError(`a number, at least ${min}`);
+    return value;
+  };
+
 const program = new Command('bench')
   .description('Measures Hansard: three nodes as processes on this machine, one client.')
   .argument('[what]', '`run`, or `compare` with the systems found on this machine', 'run')
-  .option('--workload <names>', `comma-separated, or beginnings of names: ${names()}`)
-  .option('--rounds <n>', 'alternating rounds; medians are shown', '3')
-  .option('--seconds <n>', 'of each workload and round', '4')
-  .option('--json [file]', 'JSON to the file, or to standard output instead of the table')
+  .option(
+    '--workload <names>',
+    `comma-separated: names, beginnings of names, names with other numbers, "standard" (the default), "further", "import"; there are ${[...names(), 'import'].join(', ')}`,
+  )
+  .option('--rounds <n>', 'of each row; medians are shown', number(1), 3)
+  .option('--seconds <n>', 'of each sample', number(0.1), 4)
+  .option('--warmup <seconds>', 'of all calls mixed, per system, before anything is measured', number(0), 6)
+  .option('--row-warmup <seconds>', "of the row's load, before each sample", number(0), 1)
+  .option(
+    '--max-steal <percent>',
+    'of the machine taken by its host: above it a round is repeated',
+    number(0),
+    10,
+  )
+  .option('--retries <n>', 'how often one round is repeated at most', number(0), 3)
+  .option('--json [file]', 'all samples as JSON to the file, or to standard output instead of the tables')
+  .option('--report <file>', 'a page with plots, which needs nothing else')
   .option('--peers <names>', `compare: with these alone, of ${peers.map((peer) => peer.name).join(', ')}`)
   .option('--against <main.js>', "compare: with the nodes of another build's dist/src/cli/main.js")
   .option('--profile <dir>', 'run: CPU profiles and loop delay of the nodes, per workload')
   .action(async (what: string, options: Options) => {
     if (what !== 'run' && what !== 'compare') throw new Error(`${what}: run or compare`);
-    const seconds = Number(options.seconds);
-    const rounds = Number(options.rounds);
-    if (!(seconds > 0) || !(rounds >= 1)) throw new Error('--seconds and --rounds take positive numbers');
-    const chosen = choose(options.workload);
-    if (what === 'run') await runAlone(chosen, rounds, seconds, options);
-    else await compare(chosen, rounds, seconds, options);
+    await measure(what, options);
   });
-
-function names(): string {
-  return [...workloads.map(({ name }) => name), 'import'].join(', ');
-}
-
-interface Chosen {
-  readonly workloads: readonly Workload[];
-  readonly imports: boolean;
-}
-
-function choose(wanted: string | undefined): Chosen {
-  if (wanted === undefined) return { workloads, imports: true };
-  const prefixes = wanted.split(',').map((each) => each.trim());
-  const found = workloads.filter(({ name }) => prefixes.some((prefix) => name.startsWith(prefix)));
-  const imports = prefixes.includes('import');
-  if (found.length === 0 && !imports) throw new Error(`no workload ${wanted}; there are ${names()}`);
-  return { workloads: found, imports };
-}
 
 function say(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-async function runAlone(chosen: Chosen, rounds: number, seconds: number, options: Options): Promise<void> {
+const signal = untilSignal((name) => say(`${name}: ending; once more to end at once`));
+
+interface Run {
+  readonly subject: Hansard;
+  readonly systems: readonly System[];
+  readonly workloads: readonly Workload[];
+  readonly imports: boolean;
+  readonly measured: Measured;
+  readonly importRates: number[];
+  readonly missing: string[];
+}
+
+async function measure(what: 'run' | 'compare', options: Options): Promise<void> {
+  const wanted = options.workload?.split(',').map((each) => each.trim()) ?? ['standard', 'import'];
+  const missing: string[] = [];
   const profiled = options.profile === undefined ? undefined : new ProfiledNodes(options.profile);
-  const system = new Hansard(profiled === undefined ? {} : { env: profiled.env });
-  const samples: Sample[] = [];
-  const imports: number[] = [];
-  await withSystems([system], async () => {
-    await fill(system);
-    for (let round = 0; round < rounds; round++) {
-      for (const workload of chosen.workloads) {
-        const measured = (): Promise<Sample | undefined> =>
-          run(system, workload, { seconds, warmupSeconds: warmup(seconds, round), round });
-        const sample = await (profiled === undefined
-          ? measured()
-          : profiled.during(system.processes(), workload.name, measured));
-        if (sample === undefined) continue;
-        samples.push(sample);
-        say(line(sample));
-      }
-      if (chosen.imports) {
-        imports.push(await importRate(system.endpoints, round));
-        say(`round ${round + 1}  import: ${Math.round(imports.at(-1) ?? 0)} messages/s`);
-      }
-    }
-  });
-  const rows = rowsOf(samples);
-  output(options, { machine: machine(), durability: system.durability, rows, imports, samples }, () => [
-    describe([system]),
-    table(rows, chosen.workloads),
-    imports.length === 0
-      ? ''
-      : `import (hansard import, generated chat): ${imports.map(Math.round).join(', ')} messages/s`,
-  ]);
+  const subject = new Hansard(profiled === undefined ? {} : { env: profiled.env });
+  const run: Run = {
+    subject,
+    systems: [subject, ...(what === 'compare' ? others(options, missing) : [])],
+    workloads: workloadsOf(wanted.filter((name) => name !== 'import')),
+    imports: what === 'run' && wanted.includes('import'),
+    measured: { samples: [], discarded: [], rows: [] },
+    importRates: [],
+    missing,
+  };
+  let incomplete = '';
+  try {
+    await withSystems(run, (started) => measureAll(run, started, options, profiled));
+  } catch (error) {
+    incomplete = error instanceof Error ? error.message : String(error);
+    throw error;
+  } finally {
+    // What was measured before a failure is shown all the same.
+    if (incomplete === '' || run.measured.samples.length > 0)
+      output(what, options, reportOf(run, options, incomplete));
+  }
 }
 
-async function compare(chosen: Chosen, rounds: number, seconds: number, options: Options): Promise<void> {
-  const wanted = options.peers?.split(',');
-  const subject = new Hansard();
-  const systems: System[] = [subject];
+function others(options: Options, missing: string[]): System[] {
   if (options.against !== undefined)
-    systems.push(new Hansard({ name: 'other build', mainScript: options.against }));
-  else
-    for (const peer of peers) {
-      if (wanted !== undefined && !wanted.includes(peer.name)) continue;
-      try {
-        systems.push(peer.find());
-      } catch (error) {
-        if (!(error instanceof Absent)) throw error;
-        say(`skipped ${peer.name}: ${error.message}`);
-      }
-    }
-  const samples: Sample[] = [];
-  const started: System[] = [];
-  await withSystems(systems, async () => {
-    for (const system of systems) {
-      await fill(system);
-      started.push(system);
-    }
-    for (let round = 0; round < rounds; round++) {
-      for (const workload of chosen.workloads) {
-        // Each goes first in turn.
-        for (let i = 0; i < started.length; i++) {
-          const system = started[(i + round) % started.length] as System;
-          const sample = await run(system, workload, {
-            seconds,
-            warmupSeconds: warmup(seconds, round),
-            round,
-          });
-          if (sample === undefined) continue;
-          samples.push(sample);
-          say(line(sample));
-        }
-      }
+    return [new Hansard({ name: 'other build', mainScript: options.against })];
+  const wanted = options.peers?.split(',').map((each) => each.trim());
+  const unknown = wanted?.find((name) => !peers.some((peer) => peer.name === name));
+  if (unknown !== undefined) throw new Error(`no peer ${unknown}`);
+  return peers.flatMap((peer) => {
+    if (wanted !== undefined && !wanted.includes(peer.name)) return [];
+    try {
+      return [peer.find()];
+    } catch (error) {
+      if (!(error instanceof Absent)) throw error;
+      skip(missing, `skipped ${peer.name}: ${error.message}`);
+      return [];
     }
   });
-  const rows = rowsOf(samples);
-  const ratios = ratiosOf(samples, subject.name);
-  const about = systems.map(({ name, version, durability }) => ({ name, version, durability }));
-  output(options, { machine: machine(), systems: about, rows, ratios, samples }, () => [
-    describe(systems),
-    compareTable(rows, ratios, chosen.workloads),
-  ]);
 }
 
-/** The first round meets cold code. */
-function warmup(seconds: number, round: number): number {
-  return round === 0 ? Math.max(1, seconds / 3) : Math.min(0.5, seconds / 4);
+function skip(missing: string[], why: string): void {
+  missing.push(why);
+  say(why);
 }
 
-async function withSystems(systems: readonly System[], work: () => Promise<void>): Promise<void> {
+/** Starts all; a peer that does not start is left out. Whatever happens, all are stopped. */
+async function withSystems(run: Run, work: (started: System[]) => Promise<void>): Promise<void> {
+  const started: System[] = [];
   const begun: System[] = [];
   try {
-    for (const system of systems) {
+    for (const system of run.systems) {
       begun.push(system);
-      await system.start();
+      try {
+        await system.start(signal);
+      } catch (error) {
+        // Two builds are compared or nothing is; of peers there are others.
+        if (signal.aborted || system instanceof Hansard) throw error;
+        skip(run.missing, `left out ${system.name}, it did not start: ${messageOf(error)}`);
+        continue;
+      }
+      started.push(system);
       say(`started ${system.name} ${system.version}`);
     }
-    await work();
+    await work(started);
   } finally {
-    for (const system of begun)
-      await system.stop().catch((error: unknown) => say(`${system.name}: ${error}`));
+    const timer = setTimeout(() => {
+      say('some system does not end; killing it');
+      endLeftovers();
+    }, stopMs);
+    await Promise.all(
+      begun.map((system) =>
+        system.stop().catch((error: unknown) => say(`${system.name}: ${messageOf(error)}`)),
+      ),
+    );
+    clearTimeout(timer);
+  }
+}
+
+async function measureAll(
+  run: Run,
+  started: System[],
+  options: Options,
+  profiled: ProfiledNodes | undefined,
+): Promise<void> {
+  for (const system of started) {
+    await orInterrupted(fill(system, signal), signal);
+    say(`filled ${system.name}; warming it up for ${options.warmup} s`);
+    await warmUp(system, options.warmup, signal);
+  }
+  const failed = new Set<System>();
+  await measureRounds(
+    {
+      systems: started,
+      workloads: run.workloads,
+      rounds: options.rounds,
+      maxStealPercent: options.maxSteal,
+      retries: options.retries,
+    },
+    async (system, workload, round) => {
+      if (failed.has(system)) return undefined;
+      const { seconds, rowWarmup: warmupSeconds } = options;
+      const measured = (): Promise<Sample | undefined> =>
+        sample(system, workload, { seconds, warmupSeconds, round, signal });
+      try {
+        const found = await (profiled === undefined || system !== run.subject
+          ? measured()
+          : profiled.during(system.processes(), workload.name, measured));
+        if (found !== undefined) say(line(found));
+        return found;
+      } catch (error) {
+        if (signal.aborted || system instanceof Hansard) throw error;
+        failed.add(system);
+        skip(
+          run.missing,
+          `left out ${system.name} from ${workload.name}, round ${round + 1} on: ${messageOf(error)}`,
+        );
+        return undefined;
+      }
+    },
+    async (workload, stealPercent) => {
+      say(`${workload.name}: ${stealPercent.toFixed(0)} % stolen; the round is repeated`);
+      await pause(waitOutMs, signal);
+    },
+    run.measured,
+  );
+  for (let round = 0; run.imports && round < options.rounds; round++) {
+    run.importRates.push(await importRate(run.subject.endpoints, round, signal));
+    say(`round ${round + 1}  import: ${Math.round(run.importRates.at(-1) ?? 0)} messages/s`);
   }
 }
 
@@ -173,22 +227,72 @@ function line(sample: Sample): string {
   const cpu = Object.entries(sample.cpuUs).map(
     ([name, us]) => `${name} ${us.toFixed(1)} (${(sample.mainThreadUs[name] ?? 0).toFixed(1)})`,
   );
-  return `round ${sample.round + 1}  ${sample.system}  ${sample.workload}: ${Math.round(sample.perSecond)}/s  p50 ${sample.p50Ms.toFixed(2)} p99 ${sample.p99Ms.toFixed(2)} ms  CPU (main thread) µs: ${cpu.join(', ')}  other load ${sample.otherCores.toFixed(2)}`;
+  return `round ${sample.round + 1}  ${sample.system}  ${sample.workload}: ${Math.round(sample.perSecond)}/s  p50 ${sample.p50Ms.toFixed(2)} p99 ${sample.p99Ms.toFixed(2)} ms  CPU (main thread) µs: ${cpu.join(', ')}  other load ${sample.otherCores.toFixed(2)}  steal ${sample.stealPercent.toFixed(1)} %`;
 }
 
-function output(options: Options, json: unknown, text: () => string[]): void {
-  if (options.json === true) process.stdout.write(`${JSON.stringify(json, undefined, 1)}\n`);
-  else {
-    if (typeof options.json === 'string') writeFileSync(options.json, JSON.stringify(json, undefined, 1));
-    process.stdout.write(
-      `${text().filter(Boolean).join('\n\n')}\n\nagain: npm run bench -- ${process.argv.slice(2).join(' ')}\n`,
-    );
-  }
+function reportOf(run: Run, options: Options, incomplete: string): Report {
+  const { samples, discarded, rows } = run.measured;
+  const summaries = summariesOf(samples);
+  const ratios = ratiosOf(samples, run.workloads, run.subject.name);
+  return {
+    machine: machine(),
+    again: `npm run bench -- ${process.argv.slice(2).join(' ')}`,
+    settings: {
+      rounds: options.rounds,
+      seconds: options.seconds,
+      warmupSeconds: options.warmup,
+      rowWarmupSeconds: options.rowWarmup,
+      maxStealPercent: options.maxSteal,
+      retries: options.retries,
+    },
+    systems: run.systems.map(({ name, version, durability }) => ({ name, version, durability })),
+    missing: run.missing,
+    incomplete,
+    workloads: run.workloads,
+    rows,
+    summaries,
+    ratios,
+    toBest: ratiosToBest(summaries, ratios, run.workloads),
+    imports: run.importRates,
+    samples,
+    discarded,
+  };
+}
+
+function output(what: 'run' | 'compare', options: Options, report: Report): void {
+  const json = (): string => `${JSON.stringify(report, undefined, 1)}\n`;
+  if (options.report !== undefined) writeFileSync(options.report, page(report));
+  if (typeof options.json === 'string') writeFileSync(options.json, json());
+  if (options.json === true) process.stdout.write(json());
+  else process.stdout.write(`${text(what, report).filter(Boolean).join('\n\n')}\n`);
+}
+
+function text(what: 'run' | 'compare', report: Report): string[] {
+  const { imports } = report;
+  return [
+    ...(what === 'run'
+      ? [table(report)]
+      : [compareTable(report), costTable(report), bestLines(report, report.systems[0]?.name ?? '')]),
+    imports.length === 0
+      ? ''
+      : `import (hansard import, generated chat): ${imports.map(Math.round).join(', ')} messages/s`,
+    footer(report),
+    `again: ${report.again}`,
+  ];
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 try {
   await program.parseAsync();
 } catch (error) {
-  say(`error: ${error instanceof Error ? error.message : String(error)}`);
-  process.exitCode = 1;
+  if (!(error instanceof Interrupted)) {
+    say(`error: ${messageOf(error)}`);
+    process.exitCode ||= 1;
+  }
 }
+await new Promise((done) => process.stdout.write('', done));
+// A client that goes on trying to reach what was stopped must not keep this process.
+process.exit();

@@ -1,13 +1,13 @@
 /** Hansard as the harness sees it: three nodes as background processes, one SDK client. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { clusterDown, clusterUp, endpointsOf, type NodeStatus } from '../../cluster/launcher.js';
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { clusterDown, clusterKill, clusterUp, endpointsOf, type NodeStatus } from '../../cluster/launcher.js';
+import { stateFileOf } from '../../cluster/layout.js';
 import { launcherHooks } from '../../src/cli/commands/cluster.js';
 import { type Channel, type Client, connect } from '../../src/client/index.js';
+import { removeFolder, temporaryFolder } from './leftovers.js';
 import { freePorts } from './ports.js';
-import type { Item, ProcessGroup, System } from './system.js';
-import { channelCount } from './workloads.js';
+import { type Following, Interrupted, type Item, type ProcessGroup, type System } from './system.js';
 
 export interface HansardOptions {
   readonly name?: string;
@@ -23,10 +23,14 @@ export class Hansard implements System {
   readonly durability =
     'acknowledged when synced (fdatasync) on a majority of three and applied; linearizable reads';
   readonly #options: HansardOptions;
-  readonly #dir = mkdtempSync(join(tmpdir(), 'hansard-bench-'));
+  readonly #dir = temporaryFolder('hansard-bench-');
   #nodes: readonly NodeStatus[] = [];
   #client: Client | undefined;
-  #channels: Channel[] = [];
+  readonly #channels = new Map<number, Channel>();
+  /** Nodes are no children: should this process end before `stop`, they are killed by their records. */
+  readonly #kill = (): void => {
+    if (existsSync(stateFileOf(this.#dir))) clusterKill(this.#dir);
+  };
 
   constructor(options: HansardOptions = {}) {
     this.#options = options;
@@ -43,16 +47,19 @@ export class Hansard implements System {
     return endpointsOf(this.#nodes);
   }
 
-  async start(): Promise<void> {
+  async start(signal: AbortSignal): Promise<void> {
+    process.prependListener('exit', this.#kill);
     const hooks = launcherHooks(() => {});
     const { mainScript, env = {} } = this.#options;
     const kept = Object.keys(env).map((key) => [key, process.env[key]] as const);
     Object.assign(process.env, env);
     try {
       this.#nodes = await clusterUp(
-        { dir: this.#dir, nodes: this.#options.nodes ?? 3, basePort: await freePorts(9) },
+        { dir: this.#dir, nodes: this.#options.nodes ?? 3, basePort: await freePorts(9), signal },
         mainScript === undefined ? hooks : { ...hooks, mainScript: resolve(mainScript) },
       );
+    } catch (error) {
+      throw signal.aborted ? new Interrupted() : error;
     } finally {
       for (const [key, value] of kept) {
         if (value === undefined) delete process.env[key];
@@ -60,22 +67,30 @@ export class Hansard implements System {
       }
     }
     this.#client = connect(`hansard://${this.endpoints}`, { timeoutMs: 30_000 });
-    const client = this.#client;
-    this.#channels = Array.from({ length: channelCount }, (_, i) => client.channel(`bench/channel-${i}`));
   }
 
   async stop(): Promise<void> {
     await this.#client?.close();
-    await clusterDown(this.#dir);
-    rmSync(this.#dir, { recursive: true, force: true });
+    if (existsSync(stateFileOf(this.#dir))) await clusterDown(this.#dir, stopGraceMs);
+    process.removeListener('exit', this.#kill);
+    removeFolder(this.#dir);
   }
 
   processes(): readonly ProcessGroup[] {
     return this.#nodes.map(({ nodeId, pid }) => ({ name: `node ${nodeId}`, pid: pid ?? 0 }));
   }
 
+  #channel(number: number): Channel {
+    let channel = this.#channels.get(number);
+    if (channel === undefined) {
+      channel = (this.#client as Client).channel(`bench/channel-${number}`);
+      this.#channels.set(number, channel);
+    }
+    return channel;
+  }
+
   append({ channel, text }: Item): Promise<unknown> {
-    return (this.#channels[channel] as Channel).append({ role: 'user', author: 'ann', text });
+    return this.#channel(channel).append({ role: 'user', author: 'ann', text });
   }
 
   appendFrame(items: readonly Item[]): Promise<unknown> {
@@ -83,14 +98,31 @@ export class Hansard implements System {
   }
 
   appendBatch(channel: number, texts: readonly string[]): Promise<unknown> {
-    return (this.#channels[channel] as Channel).append(
-      texts.map((text) => ({ role: 'user', author: 'ann', text })),
-    );
+    return this.#channel(channel).append(texts.map((text) => ({ role: 'user', author: 'ann', text })));
   }
 
   async page(channel: number): Promise<number> {
-    const page = await (this.#channels[channel] as Channel).list({ before: 50 }).page();
+    const page = await this.#channel(channel).list({ before: 50 }).page();
     return page.events.length;
+  }
+
+  async tail(channel: number, told: (text: string) => void): Promise<Following> {
+    const ending = new AbortController();
+    const events = this.#channel(channel).tail({ fromHead: true, mustExist: true, signal: ending.signal });
+    const over = (async () => {
+      for await (const { message } of events) {
+        const part = message?.parts?.[0];
+        told(part?.type === 'text' ? part.text : '');
+      }
+    })();
+    // A tail that fails is missed where its deliveries are counted, and tells why when it is stopped.
+    over.catch(() => {});
+    return {
+      stop: async () => {
+        ending.abort();
+        await over;
+      },
+    };
   }
 
   async counters(): Promise<Record<string, number>> {
@@ -103,6 +135,9 @@ export class Hansard implements System {
     return sums;
   }
 }
+
+/** For a node to end in order; then it is killed. */
+const stopGraceMs = 10_000;
 
 const countersRead = [
   ['syncs', 'hansard_log_syncs_total'],

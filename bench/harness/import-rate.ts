@@ -1,10 +1,12 @@
 /** The rate of `hansard import` on generated chat, the command's own start included. */
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { forgetProcess, removeFolder, temporaryFolder, watchProcess } from './leftovers.js';
 import { chatTexts, randomOf } from './payload.js';
+import { Interrupted } from './system.js';
 
 const lines = 100_000;
 const channels = 200;
@@ -12,21 +14,42 @@ const timeoutMs = 120_000;
 const mainScript = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 /** Messages per second. Each round has its own channels: a repeated file adds nothing. */
-export async function importRate(endpoints: string, round: number): Promise<number> {
-  const dir = mkdtempSync(join(tmpdir(), 'hansard-bench-import-'));
+export async function importRate(endpoints: string, round: number, signal: AbortSignal): Promise<number> {
+  const dir = temporaryFolder('hansard-bench-import-');
   try {
     const file = join(dir, 'chat.jsonl');
     writeFileSync(file, generated(round));
     const startedMs = performance.now();
-    const { status, stderr } = spawnSync(
-      process.execPath,
-      [mainScript, 'import', file, '--endpoint', endpoints],
-      { timeout: timeoutMs, stdio: ['ignore', 'ignore', 'pipe'] },
-    );
-    if (status !== 0) throw new Error(`hansard import ended with ${status}: ${String(stderr).slice(-500)}`);
+    await imported(file, endpoints, signal);
     return lines / ((performance.now() - startedMs) / 1000);
   } finally {
-    rmSync(dir, { recursive: true, force: true });
+    removeFolder(dir);
+  }
+}
+
+async function imported(file: string, endpoints: string, signal: AbortSignal): Promise<void> {
+  const child = spawn(process.execPath, [mainScript, 'import', file, '--endpoint', endpoints], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const pid = child.pid ?? 0;
+  watchProcess(pid);
+  let said = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    said = (said + text).slice(-500);
+  });
+  const end = (): void => {
+    child.kill('SIGKILL');
+  };
+  const timer = setTimeout(end, timeoutMs);
+  signal.addEventListener('abort', end, { once: true });
+  try {
+    const [status] = (await once(child, 'close')) as [number | null];
+    if (signal.aborted) throw new Interrupted();
+    if (status !== 0) throw new Error(`hansard import ended with ${status}: ${said}`);
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', end);
+    forgetProcess(pid);
   }
 }
 

@@ -1,9 +1,9 @@
-/** CPU and bytes written of processes, as Linux counts them; zeros elsewhere. */
+/** CPU, memory and bytes written of processes, and what the machine does meanwhile, as Linux counts; zeros elsewhere. */
 import { readdirSync, readFileSync } from 'node:fs';
 import type { ProcessGroup } from './system.js';
 
 export interface Usage {
-  /** user + system of the process and its children, µs. */
+  /** user + system of the process and its descendants, ended ones included, µs. */
   readonly cpuUs: number;
   /** Of the main thread alone, µs: where JavaScript runs. */
   readonly mainUs: number;
@@ -14,15 +14,16 @@ export interface Usage {
 /** Linux counts in ticks of 10 ms. */
 const tickUs = 10_000;
 
-export function usageOf({ pid }: ProcessGroup): Usage {
+export function usageOf(group: ProcessGroup): Usage {
   let cpuUs = 0;
   let writtenBytes = 0;
-  // The client is the harness itself, whose children are the nodes.
-  for (const each of pid === process.pid ? [pid] : family(pid)) {
-    cpuUs += cpuOf(`/proc/${each}/stat`);
-    writtenBytes += Number(/^write_bytes: (\d+)/m.exec(read(`/proc/${each}/io`))?.[1] ?? 0);
+  const isClient = group.pid === process.pid;
+  for (const pid of pidsOf(group)) {
+    // What a child used is its parent's when it ends: the sum never falls. The client's children are servers.
+    cpuUs += cpuOf(`/proc/${pid}/stat`, !isClient);
+    writtenBytes += Number(/^write_bytes: (\d+)/m.exec(read(`/proc/${pid}/io`))?.[1] ?? 0);
   }
-  return { cpuUs, mainUs: cpuOf(`/proc/${pid}/task/${pid}/stat`), writtenBytes };
+  return { cpuUs, mainUs: cpuOf(`/proc/${group.pid}/task/${group.pid}/stat`, false), writtenBytes };
 }
 
 export function difference(after: Usage, before: Usage): Usage {
@@ -33,8 +34,23 @@ export function difference(after: Usage, before: Usage): Usage {
   };
 }
 
+/** In memory, bytes; what processes share counts once among them where Linux tells (Pss). */
+export function memoryOf(group: ProcessGroup): number {
+  let kib = 0;
+  for (const pid of pidsOf(group)) {
+    const shared = /^Pss:\s+(\d+) kB/m.exec(read(`/proc/${pid}/smaps_rollup`));
+    kib += Number((shared ?? /^VmRSS:\s+(\d+) kB/m.exec(read(`/proc/${pid}/status`)))?.[1] ?? 0);
+  }
+  return kib * 1024;
+}
+
+/** The client is the harness itself, whose children are servers. */
+function pidsOf({ pid }: ProcessGroup): number[] {
+  return pid === process.pid ? [pid] : familyOf(pid);
+}
+
 /** The process and its descendants (PostgreSQL has one per connection). */
-function family(pid: number): number[] {
+export function familyOf(pid: number): number[] {
   const children = new Map<number, number[]>();
   for (const name of list('/proc')) {
     if (!/^\d+$/.test(name)) continue;
@@ -48,9 +64,14 @@ function family(pid: number): number[] {
   return found;
 }
 
-function cpuOf(path: string): number {
-  const fields = fieldsOf(path);
-  return (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) * tickUs;
+/** When the process began, in ticks since the machine did; empty: there is none (or this is not Linux). */
+export function startOf(pid: number): string {
+  return fieldsOf(`/proc/${pid}/stat`)[19] ?? '';
+}
+
+function cpuOf(path: string, withEnded: boolean): number {
+  const [user = 0, system = 0, endedUser = 0, endedSystem = 0] = fieldsOf(path).slice(11, 15).map(Number);
+  return (user + system + (withEnded ? endedUser + endedSystem : 0)) * tickUs;
 }
 
 /** Fields of a stat file behind the name in parentheses: state first. */
@@ -76,9 +97,30 @@ function list(path: string): string[] {
   }
 }
 
-/** Load of the machine beside the measurement, in cores: all CPU used less our own. */
-export function machineBusyUs(): number {
-  const [, ...fields] = (read('/proc/stat').split('\n')[0] ?? '').split(/\s+/);
-  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0, steal = 0] = fields.map(Number);
-  return (user + nice + system + irq + softirq + steal) * tickUs;
+/** Sums over all cores since the machine began, µs. */
+export interface MachineTimes {
+  /** Spent by this machine's own processes and interrupts. */
+  readonly busyUs: number;
+  /** Wanted by this machine, given to others by its host. */
+  readonly stolenUs: number;
+  readonly totalUs: number;
+}
+
+export function machineTimes(stat: string = read('/proc/stat')): MachineTimes {
+  const [, ...fields] = (stat.split('\n')[0] ?? '').split(/\s+/);
+  const numbers = fields.map(Number);
+  const [user = 0, nice = 0, system = 0, idle = 0, iowait = 0, irq = 0, softirq = 0, steal = 0] = numbers;
+  const busy = user + nice + system + irq + softirq;
+  // Guests' time is within user and nice.
+  return {
+    busyUs: busy * tickUs,
+    stolenUs: steal * tickUs,
+    totalUs: (busy + idle + iowait + steal) * tickUs,
+  };
+}
+
+/** Share of the machine's time that its host took, percent. */
+export function stealPercent(before: MachineTimes, after: MachineTimes): number {
+  const totalUs = after.totalUs - before.totalUs;
+  return totalUs <= 0 ? 0 : (100 * Math.max(0, after.stolenUs - before.stolenUs)) / totalUs;
 }

@@ -1,60 +1,42 @@
-/** Tables and JSON of what was measured. */
+/** Tables and notes on what was measured. */
 import { execFileSync } from 'node:child_process';
 import { cpus, platform, release, totalmem } from 'node:os';
 import Table from 'cli-table3';
+import type { Row } from './rounds.js';
+import type { Sample } from './sample.js';
+import { type Ratio, type StealRange, type Summary, stealOf, stealSpreadMax } from './stats.js';
 import type { System } from './system.js';
-import { channelCount, payloadBytes, type Sample, type Workload } from './workloads.js';
+import { payload, type Workload } from './workloads.js';
 
-export interface Row {
-  readonly system: string;
-  readonly workload: string;
-  readonly perSecond: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
-  readonly cpuUs: Readonly<Record<string, number>>;
-  readonly mainThreadUs: Readonly<Record<string, number>>;
-  readonly diskBytes: number;
-  readonly counters: Readonly<Record<string, number>>;
-  readonly otherCores: number;
+/** All that a run found; what `--json` writes. */
+export interface Report {
+  readonly machine: Readonly<Record<string, string | number>>;
+  readonly again: string;
+  readonly settings: Settings;
+  readonly systems: readonly Pick<System, 'name' | 'version' | 'durability'>[];
+  /** Why a system or a sample is missing. */
+  readonly missing: readonly string[];
+  /** Empty: everything that was asked for was measured. */
+  readonly incomplete: string;
+  readonly workloads: readonly Pick<Workload, 'name' | 'title' | 'unit' | 'better' | 'inFlight'>[];
+  readonly rows: readonly Row[];
+  readonly summaries: readonly Summary[];
+  readonly ratios: readonly Ratio[];
+  readonly toBest: readonly Ratio[];
+  /** Of `hansard import`, messages per second and round. */
+  readonly imports: readonly number[];
+  readonly samples: readonly Sample[];
+  /** Of rounds that were repeated. */
+  readonly discarded: readonly Sample[];
+}
+
+export interface Settings {
   readonly rounds: number;
-}
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const half = sorted.length >> 1;
-  if (sorted.length === 0) return Number.NaN;
-  const upper = sorted[half] as number;
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[half - 1] as number)) / 2;
-}
-
-/** Medians over the rounds. */
-export function rowsOf(samples: readonly Sample[]): Row[] {
-  const groups = new Map<string, Sample[]>();
-  for (const sample of samples) {
-    const key = `${sample.system}\n${sample.workload}`;
-    groups.set(key, [...(groups.get(key) ?? []), sample]);
-  }
-  return [...groups.values()].map((group) => {
-    const first = group[0] as Sample;
-    const of = (pick: (sample: Sample) => number): number => median(group.map(pick));
-    const each = (pick: (sample: Sample) => Readonly<Record<string, number>>): Record<string, number> =>
-      Object.fromEntries(
-        Object.keys(pick(first)).map((key) => [key, of((sample) => pick(sample)[key] ?? 0)]),
-      );
-    return {
-      system: first.system,
-      workload: first.workload,
-      perSecond: of((s) => s.perSecond),
-      p50Ms: of((s) => s.p50Ms),
-      p99Ms: of((s) => s.p99Ms),
-      cpuUs: each((s) => s.cpuUs),
-      mainThreadUs: each((s) => s.mainThreadUs),
-      diskBytes: of((s) => s.diskBytes),
-      counters: each((s) => s.counters),
-      otherCores: of((s) => s.otherCores),
-      rounds: group.length,
-    };
-  });
+  readonly seconds: number;
+  readonly warmupSeconds: number;
+  readonly rowWarmupSeconds: number;
+  readonly maxStealPercent: number;
+  readonly retries: number;
 }
 
 export function machine(): Record<string, string | number> {
@@ -65,7 +47,7 @@ export function machine(): Record<string, string | number> {
     system: `${platform()} ${release()}`,
     node: process.version,
     commit: commit(),
-    payload: `${payloadBytes} bytes of chat-like text over ${channelCount} channels`,
+    payload,
   };
 }
 
@@ -82,10 +64,18 @@ function commit(): string {
   }
 }
 
-const whole = (value: number): string => Math.round(value).toLocaleString('en');
-const ms = (value: number): string => value.toFixed(value < 10 ? 2 : 1);
+export const whole = (value: number): string => Math.round(value).toLocaleString('en');
+export const ms = (value: number): string => value.toFixed(value < 10 ? 2 : 1);
+export const ratio = ({ min, median, max }: Ratio): string =>
+  `${min.toFixed(2)} / ${median.toFixed(2)} / ${max.toFixed(2)}`;
 
-export function table(rows: readonly Row[], workloads: readonly Workload[]): string {
+function steal({ min, max }: StealRange): string {
+  const [low, high] = [min.toFixed(0), max.toFixed(0)];
+  return low === high ? `${high} %` : `${low} to ${high} %`;
+}
+
+/** Of one system, with what each unit cost. */
+export function table(report: Report): string {
   const out = plainTable([
     'workload',
     'per second',
@@ -96,85 +86,126 @@ export function table(rows: readonly Row[], workloads: readonly Workload[]): str
     'syncs / 1,000',
     'KB to disk / 1,000',
     'other load',
+    'steal',
   ]);
-  for (const workload of workloads) {
-    for (const row of rows.filter((each) => each.workload === workload.name)) {
-      const nodes = Object.entries(row.cpuUs).filter(([name]) => name !== 'client');
-      out.push([
-        rows.some((each) => each.system !== row.system) ? `${row.system}: ${workload.name}` : workload.name,
-        whole(row.perSecond),
-        ms(row.p50Ms),
-        ms(row.p99Ms),
-        (row.cpuUs.client ?? 0).toFixed(1),
-        nodes.map(([, value]) => value.toFixed(1)).join(' + '),
-        row.counters.syncs === undefined ? '-' : row.counters.syncs.toFixed(1),
-        whole(row.diskBytes / 1000),
-        `${row.otherCores.toFixed(1)} cores`,
-      ]);
-    }
+  for (const row of inOrder(report)) {
+    out.push([
+      row.workload,
+      whole(row.perSecond),
+      ms(row.p50Ms),
+      ms(row.p99Ms),
+      (row.cpuUs.client ?? 0).toFixed(1),
+      nodes(row.cpuUs).join(' + '),
+      row.counters.syncs === undefined ? '-' : row.counters.syncs.toFixed(1),
+      whole(row.diskBytes / 1000),
+      `${row.otherCores.toFixed(1)} cores`,
+      steal(stealOf(report.samples, row.workload)),
+    ]);
   }
   return out.toString();
 }
 
-export interface Ratio {
-  readonly workload: string;
-  readonly system: string;
-  readonly min: number;
-  readonly median: number;
-  readonly max: number;
+function inOrder({ workloads, summaries }: Report): Summary[] {
+  return workloads.flatMap(({ name }) => summaries.filter((each) => each.workload === name));
 }
 
-/** `subject` to every other system, round by round: what drifts with the machine cancels. */
-export function ratiosOf(samples: readonly Sample[], subject: string): Ratio[] {
-  const found: Ratio[] = [];
-  const others = [...new Set(samples.map((sample) => sample.system))].filter((name) => name !== subject);
-  for (const workload of new Set(samples.map((sample) => sample.workload))) {
-    for (const system of others) {
-      const values: number[] = [];
-      for (const theirs of samples.filter((s) => s.workload === workload && s.system === system)) {
-        const ours = samples.find(
-          (s) => s.workload === workload && s.system === subject && s.round === theirs.round,
-        );
-        if (ours !== undefined && theirs.perSecond > 0) values.push(ours.perSecond / theirs.perSecond);
-      }
-      if (values.length === 0) continue;
-      found.push({
-        workload,
-        system,
-        min: Math.min(...values),
-        median: median(values),
-        max: Math.max(...values),
-      });
-    }
-  }
-  return found;
+function nodes(byGroup: Readonly<Record<string, number>>): string[] {
+  return Object.entries(byGroup)
+    .filter(([name]) => name !== 'client')
+    .map(([, value]) => value.toFixed(1));
 }
 
-export function compareTable(
-  rows: readonly Row[],
-  ratios: readonly Ratio[],
-  workloads: readonly Workload[],
-): string {
-  const systems = [...new Set(rows.map((row) => row.system))];
-  const out = plainTable(['per second (p50 ms); ratio min / median / max', ...systems]);
-  for (const workload of workloads) {
+/** Rates and latencies of all systems side by side, the subject's ratio to each below. */
+export function compareTable(report: Report): string {
+  const systems = measuredSystems(report);
+  const head = ['per second (p50 ms); ratio min / median / max', ...systems, 'steal'];
+  const out = plainTable(head);
+  for (const workload of report.workloads) {
     const cells = systems.map((system) => {
-      const row = rows.find((each) => each.system === system && each.workload === workload.name);
-      if (row === undefined) return '-';
-      const ratio = ratios.find((each) => each.system === system && each.workload === workload.name);
-      const value = `${whole(row.perSecond)} (${ms(row.p50Ms)})`;
-      if (ratio === undefined) return value;
-      return `${value}\n${ratio.min.toFixed(2)} / ${ratio.median.toFixed(2)} / ${ratio.max.toFixed(2)}`;
+      const found = summaryOf(report, workload.name, system);
+      if (found === undefined) return '-';
+      const to = report.ratios.find((each) => each.system === system && each.workload === workload.name);
+      const value = `${whole(found.perSecond)} (${ms(found.p50Ms)})`;
+      return to === undefined ? value : `${value}\n${ratio(to)}`;
+    });
+    if (cells.some((cell) => cell !== '-'))
+      out.push([workload.name, ...cells, steal(stealOf(report.samples, workload.name))]);
+  }
+  return out.toString();
+}
+
+/** What one unit costs each system. */
+export function costTable(report: Report): string {
+  const systems = measuredSystems(report);
+  const out = plainTable(['µs of CPU each: client + all nodes', ...systems]);
+  for (const workload of report.workloads) {
+    const cells = systems.map((system) => {
+      const found = summaryOf(report, workload.name, system);
+      if (found === undefined) return '-';
+      const { client = 0, ...others } = found.cpuUs;
+      const sum = Object.values(others).reduce((total, us) => total + us, 0);
+      return `${client.toFixed(0)} + ${sum.toFixed(0)}`;
     });
     if (cells.some((cell) => cell !== '-')) out.push([workload.name, ...cells]);
   }
   return out.toString();
 }
 
-export function describe(systems: readonly System[]): string {
-  const facts = Object.entries(machine()).map(([key, value]) => `${key}: ${value}`);
-  const each = systems.map((s) => `${s.name} ${s.version}\n  durability: ${s.durability}`);
-  return [...facts, ...each].join('\n');
+export function measuredSystems({ summaries }: Report): string[] {
+  return [...new Set(summaries.map(({ system }) => system))];
+}
+
+export function summaryOf({ summaries }: Report, workload: string, system: string): Summary | undefined {
+  return summaries.find((each) => each.system === system && each.workload === workload);
+}
+
+/** A line per row: the subject to the peer that is best there. */
+export function bestLines(report: Report, subject: string): string {
+  if (report.toBest.length === 0) return '';
+  const lines = report.toBest.map((best) => {
+    const workload = report.workloads.find(({ name }) => name === best.workload);
+    const by = workload?.better === 'rate' ? 'per second' : `latency p${workload?.better}`;
+    const word = best.median >= 1 ? 'ahead of' : 'behind';
+    return `  ${best.workload}: ${best.median.toFixed(2)} x, ${word} ${best.system} (${ratio(best)}; ${by})`;
+  });
+  return [`${subject} to the best other system of each row, median of the rounds:`, ...lines].join('\n');
+}
+
+/** Versions, durability, how it was measured, and what a reader must know of this run. */
+export function footer(report: Report): string {
+  const { settings } = report;
+  const facts = Object.entries(report.machine).map(([key, value]) => `${key}: ${value}`);
+  const each = report.systems.map((s) => `${s.name} ${s.version}\n  durability: ${s.durability}`);
+  const titles = report.workloads.map(({ name, title }) => `${name}: ${title}`);
+  const warmup = `warm-up, not counted: ${settings.warmupSeconds} s of all its calls mixed per system at the start, ${settings.rowWarmupSeconds} s of the row's own load before each sample`;
+  const shape = `${settings.rounds} rounds of ${settings.seconds} s per row and system, row by row, systems alternating within a round; medians; ratios within a round`;
+  return [...facts, ...titles, ...each, shape, warmup, ...notes(report)].join('\n');
+}
+
+/** What makes this run's figures worth less. */
+export function notes(report: Report): string[] {
+  const { maxStealPercent, retries } = report.settings;
+  const found = [...report.missing];
+  if (report.incomplete !== '') found.push(`incomplete: ${report.incomplete}`);
+  const repeated = report.rows.reduce((sum, row) => sum + row.repeated, 0);
+  const rows = report.rows.filter((row) => row.repeated > 0);
+  found.push(
+    `rounds repeated because the host took more than ${maxStealPercent} % of the machine: ${repeated}` +
+      (rows.length === 0 ? '' : ` (${rows.map((row) => `${row.workload} ${row.repeated}`).join(', ')})`),
+  );
+  for (const row of report.rows)
+    if (row.aboveLimit > 0)
+      found.push(
+        `warning: ${row.workload}: ${row.aboveLimit} of its rounds are above ${maxStealPercent} % even after ${retries} repeats`,
+      );
+  for (const { name } of report.workloads) {
+    const { min, max } = stealOf(report.samples, name);
+    if (max - min > stealSpreadMax)
+      found.push(
+        `warning: ${name}: its samples differ in stolen time by ${(max - min).toFixed(0)} points (${steal({ min, max })}): compare them with care`,
+      );
+  }
+  return found;
 }
 
 function plainTable(head: string[]): InstanceType<typeof Table> {

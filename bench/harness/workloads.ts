@@ -1,224 +1,245 @@
-/** What is measured: each workload keeps a fixed number of calls in flight for some seconds. */
-import { build, type Histogram } from 'hdr-histogram-js';
-import { difference, machineBusyUs, usageOf } from './measure.js';
-import { chatTexts, randomOf } from './payload.js';
-import type { Item, System } from './system.js';
+/** What is measured, by name: `single-64`, `frames-64x32`, `open-2000` and so on. */
+import { closedLoop, openLoop, type Running } from './drive.js';
+import { channelCount, type Load, makeLoad, pageEvents, payloadBytes } from './load.js';
+import { randomOf } from './payload.js';
+import type { System } from './system.js';
+import { tailLoop } from './tailing.js';
 
 export interface Workload {
   readonly name: string;
   readonly title: string;
   /** What one unit is. */
-  readonly unit: 'messages' | 'pages';
-  readonly inFlight: number;
-  /** Units per call. */
-  readonly perCall: number;
-  /** Undefined: the system has no such call. */
-  callOf(system: System, load: Load): (() => Promise<unknown>) | undefined;
+  readonly unit: 'messages' | 'pages' | 'calls' | 'deliveries';
+  /** What tells a better system: more units per second, or less latency at this percentile. */
+  readonly better: 'rate' | 50 | 99;
+  /** Calls in flight where their number is what the workload fixes. */
+  readonly inFlight?: number;
+  /** Begins the load; undefined: the system has no such call. */
+  begin(system: System, seed: number): Promise<Running> | undefined;
 }
 
-export interface Load {
-  readonly channels: number;
-  next(): Item;
-}
+type Call = () => Promise<unknown>;
 
-export interface Sample {
-  readonly system: string;
-  readonly workload: string;
-  readonly round: number;
-  readonly perSecond: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
-  readonly units: number;
-  /** CPU per unit and process, µs. */
-  readonly cpuUs: Readonly<Record<string, number>>;
-  readonly mainThreadUs: Readonly<Record<string, number>>;
-  /** Per 1,000 units, all nodes together. */
-  readonly diskBytes: number;
-  readonly counters: Readonly<Record<string, number>>;
-  /** Cores that other work on the machine used meanwhile. */
-  readonly otherCores: number;
-}
-
-export const payloadBytes = 200;
-export const channelCount = 1_000;
-const pageEvents = 50;
-const distinctTexts = 4_096;
-
-function singles(inFlight: number): Workload {
+function closed(
+  workload: Omit<Workload, 'begin' | 'better' | 'inFlight'> & {
+    readonly inFlight: number;
+    readonly perCall?: number;
+    readonly callOf: (system: System, seed: number) => Call | undefined;
+  },
+): Workload {
+  const { callOf, perCall = 1, ...about } = workload;
   return {
+    ...about,
+    better: 'rate',
+    begin(system, seed) {
+      const call = callOf(system, seed);
+      return call && Promise.resolve(closedLoop(call, about.inFlight, perCall));
+    },
+  };
+}
+
+/** Calls of a system that a workload mixes; undefined where it has none. */
+const appendOf = (system: System, load: Load): Call => {
+  return () => system.append(load.next());
+};
+const frameOf = (system: System, load: Load, size: number): Call | undefined => {
+  if (system.appendFrame === undefined) return undefined;
+  return () => system.appendFrame?.(Array.from({ length: size }, () => load.next())) as Promise<unknown>;
+};
+const batchOf = (system: System, load: Load, size: number): Call | undefined => {
+  if (system.appendBatch === undefined) return undefined;
+  return () => {
+    const { channel } = load.next();
+    const texts = Array.from({ length: size }, () => load.next().text);
+    return system.appendBatch?.(channel, texts) as Promise<unknown>;
+  };
+};
+const pageOf = (system: System, load: Load): Call | undefined => {
+  if (system.page === undefined) return undefined;
+  return async () => {
+    const count = await system.page?.(load.next().channel);
+    if (count !== pageEvents) throw new Error(`${system.name}: a page of ${count} messages`);
+  };
+};
+
+const single = (inFlight: number): Workload =>
+  closed({
     name: `single-${inFlight}`,
     title: `single appends, ${inFlight} in flight`,
     unit: 'messages',
     inFlight,
-    perCall: 1,
-    callOf: (system, load) => () => system.append(load.next()),
-  };
-}
+    callOf: (system, seed) => appendOf(system, makeLoad(seed)),
+  });
 
-function frames(count: number, perFrame: number): Workload {
-  return {
-    name: `frames-${count}x${perFrame}`,
-    title: `frames: ${count} in flight of ${perFrame} messages, any channels`,
+const frames = (inFlight: number, perFrame: number): Workload =>
+  closed({
+    name: `frames-${inFlight}x${perFrame}`,
+    title: `frames: ${inFlight} in flight of ${perFrame} messages, any channels`,
     unit: 'messages',
-    inFlight: count,
+    inFlight,
     perCall: perFrame,
-    callOf(system, load) {
-      if (system.appendFrame === undefined) return undefined;
-      return () =>
-        system.appendFrame?.(Array.from({ length: perFrame }, () => load.next())) as Promise<unknown>;
-    },
-  };
-}
+    callOf: (system, seed) => frameOf(system, makeLoad(seed), perFrame),
+  });
 
-function batches(count: number, perBatch: number): Workload {
-  return {
-    name: `batches-${count}x${perBatch}`,
-    title: `batches: ${count} in flight of ${perBatch} messages, one channel each`,
+const batches = (inFlight: number, perBatch: number): Workload =>
+  closed({
+    name: `batches-${inFlight}x${perBatch}`,
+    title: `batches: ${inFlight} in flight of ${perBatch} messages, one channel each`,
     unit: 'messages',
-    inFlight: count,
+    inFlight,
     perCall: perBatch,
-    callOf(system, load) {
-      if (system.appendBatch === undefined) return undefined;
-      return () => {
-        const { channel } = load.next();
-        const texts = Array.from({ length: perBatch }, () => load.next().text);
-        return system.appendBatch?.(channel, texts) as Promise<unknown>;
-      };
+    callOf: (system, seed) => batchOf(system, makeLoad(seed), perBatch),
+  });
+
+const pages = (inFlight: number): Workload =>
+  closed({
+    name: `pages-${inFlight}`,
+    title: `latest pages of ${pageEvents}, ${inFlight} in flight`,
+    unit: 'pages',
+    inFlight,
+    callOf: (system, seed) => pageOf(system, makeLoad(seed)),
+  });
+
+/** Of a mix of reads and appends. */
+const readShare = 0.8;
+
+const mixed = (inFlight: number): Workload =>
+  closed({
+    name: `mixed-${inFlight}`,
+    title: `mixed: ${readShare * 100} % latest pages, else single appends, ${inFlight} in flight`,
+    unit: 'calls',
+    inFlight,
+    callOf: (system, seed) => {
+      const load = makeLoad(seed);
+      const random = randomOf(seed + 1000);
+      const [append, page] = [appendOf(system, load), pageOf(system, load)];
+      return page && (() => (random() < readShare ? page() : append()));
     },
-  };
-}
+  });
 
-const pages: Workload = {
-  name: 'pages-64',
-  title: `latest pages of ${pageEvents}, 64 in flight`,
-  unit: 'pages',
-  inFlight: 64,
-  perCall: 1,
-  callOf(system, load) {
-    if (system.page === undefined) return undefined;
-    return async () => {
-      const count = await system.page?.(load.next().channel);
-      if (count !== pageEvents) throw new Error(`${system.name}: a page of ${count} messages`);
-    };
-  },
-};
+/** Where workloads with channels of their own have them. */
+const hotChannel = 2_000;
+const zipfChannels = 10_000;
+const largeChannels = 200_000;
 
-export const workloads: readonly Workload[] = [
-  singles(1),
-  singles(64),
-  singles(256),
+const hot = (inFlight: number): Workload =>
+  closed({
+    name: `hot-${inFlight}`,
+    title: `one hot channel: single appends, ${inFlight} in flight`,
+    unit: 'messages',
+    inFlight,
+    callOf: (system, seed) => appendOf(system, makeLoad(seed, { firstChannel: hotChannel, channels: 1 })),
+  });
+
+const zipfCount = 100_000;
+
+const zipf = (inFlight: number): Workload =>
+  closed({
+    name: `zipf-${inFlight}`,
+    title: `single appends over ${zipfCount.toLocaleString('en')} channels, the k-th as often as 1/k says, ${inFlight} in flight`,
+    unit: 'messages',
+    inFlight,
+    callOf: (system, seed) =>
+      appendOf(system, makeLoad(seed, { firstChannel: zipfChannels, channels: zipfCount, zipf: true })),
+  });
+
+const largeBytes = 64 * 1024;
+
+const large = (inFlight: number): Workload =>
+  closed({
+    name: `large-${inFlight}`,
+    title: `single appends of 64 KiB, ${inFlight} in flight`,
+    unit: 'messages',
+    inFlight,
+    callOf: (system, seed) =>
+      appendOf(system, makeLoad(seed, { firstChannel: largeChannels, bytes: largeBytes })),
+  });
+
+const tail = (readers: number): Workload => ({
+  name: `tail-${readers}`,
+  title: `from append to ${readers === 1 ? 'a tail' : `${readers} tails`} of the same channel, an append at a time`,
+  unit: 'deliveries',
+  better: 50,
+  begin: (system) => tailLoop(system, readers),
+});
+
+const open = (perSecond: number): Workload => ({
+  name: `open-${perSecond}`,
+  title: `open loop: ${perSecond.toLocaleString('en')} single appends/s, latency from when each was due`,
+  unit: 'messages',
+  better: 99,
+  begin: (system, seed) => Promise.resolve(openLoop(appendOf(system, makeLoad(seed)), perSecond)),
+});
+
+/** Measured unless others are asked for. */
+export const standard: readonly Workload[] = [
+  single(1),
+  single(64),
+  single(256),
   frames(64, 32),
   frames(128, 64),
   batches(64, 64),
-  pages,
+  pages(64),
+  tail(1),
+  tail(100),
 ];
 
-export function makeLoad(seed: number): Load {
-  const random = randomOf(seed);
-  const texts = chatTexts(distinctTexts, payloadBytes);
-  return {
-    channels: channelCount,
-    next: () => ({
-      channel: Math.floor(random() * channelCount),
-      text: texts[Math.floor(random() * distinctTexts)] as string,
-    }),
-  };
+export const further: readonly Workload[] = [mixed(64), hot(256), zipf(256), large(16), open(500)];
+
+const families: Readonly<Record<string, (a: number, b: number) => Workload>> = {
+  single,
+  frames,
+  batches,
+  pages,
+  mixed,
+  hot,
+  zipf,
+  large,
+  tail,
+  open,
+};
+
+/** `standard`, `further`, beginnings of their names, or any name with other numbers in it. */
+export function workloadsOf(wanted: readonly string[]): Workload[] {
+  const found = new Map<string, Workload>();
+  for (const name of wanted) {
+    const made = name === 'standard' ? standard : name === 'further' ? further : named(name);
+    if (made.length === 0) throw new Error(`no workload ${name}; there are ${names().join(', ')}`);
+    for (const each of made) found.set(each.name, each);
+  }
+  return [...found.values()];
 }
 
-/** So many messages in every channel that each has a full page. */
-export async function fill(system: System): Promise<void> {
-  const load = makeLoad(99);
-  const perChannel = pageEvents + 14;
-  let channel = 0;
-  const worker = async (): Promise<void> => {
-    while (channel < channelCount) {
-      const mine = channel++;
-      const texts = Array.from({ length: perChannel }, () => load.next().text);
-      if (system.appendBatch !== undefined) await system.appendBatch(mine, texts);
-      else if (system.appendFrame !== undefined)
-        await system.appendFrame(texts.map((text) => ({ channel: mine, text })));
-      else for (const text of texts) await system.append({ channel: mine, text });
-    }
-  };
-  await Promise.all(Array.from({ length: 32 }, worker));
+function named(name: string): readonly Workload[] {
+  const known = [...standard, ...further];
+  const exact = known.find((each) => each.name === name);
+  if (exact !== undefined) return [exact];
+  const [, family = '', first = '', second] = /^([a-z]+)-(\d+)(?:x(\d+))?$/.exec(name) ?? [];
+  const make = families[family];
+  if (make !== undefined) {
+    const takesTwo = family === 'frames' || family === 'batches';
+    const numbers = [Number(first), Number(second ?? 1)] as const;
+    if (takesTwo === (second !== undefined) && numbers.every((n) => n >= 1)) return [make(...numbers)];
+  }
+  return name === '' ? [] : known.filter((each) => each.name.startsWith(name));
 }
 
-interface Interval {
-  readonly histogram: Histogram;
-  readonly calls: number;
-  readonly seconds: number;
+export function names(): string[] {
+  return [...standard, ...further].map(({ name }) => name);
 }
 
-/** Keeps `inFlight` calls going until the time is up; those under way then are awaited, not counted. */
-async function drive(call: () => Promise<unknown>, inFlight: number, seconds: number): Promise<Interval> {
-  const histogram = build({ highestTrackableValue: 60_000_000, numberOfSignificantValueDigits: 3 });
-  const startMs = performance.now();
-  const endMs = startMs + seconds * 1000;
-  let calls = 0;
-  const worker = async (): Promise<void> => {
-    for (;;) {
-      const sentMs = performance.now();
-      if (sentMs >= endMs) return;
-      await call();
-      const nowMs = performance.now();
-      if (nowMs > endMs) return;
-      calls++;
-      histogram.recordValue(Math.max(1, Math.round((nowMs - sentMs) * 1000)));
-    }
-  };
-  await Promise.all(Array.from({ length: inFlight }, worker));
-  return { histogram, calls, seconds };
+/** Every call that a system has, in turn: what warms up all of its code, and its client's. */
+export function mixedLoad(system: System): Running {
+  const load = makeLoad(7);
+  const append = appendOf(system, load);
+  const [frame, batch, page] = [frameOf(system, load, 32), batchOf(system, load, 64), pageOf(system, load)];
+  // Mostly singles: they run the most code per message.
+  const calls = [append, append, append, page, append, append, append, frame, append, page, append, batch];
+  const available = calls.filter((call) => call !== undefined);
+  let turn = 0;
+  return closedLoop(() => (available[turn++ % available.length] as Call)(), warmUpInFlight, 1);
 }
 
-export interface RunOptions {
-  readonly seconds: number;
-  readonly warmupSeconds: number;
-  readonly round: number;
-}
+const warmUpInFlight = 64;
 
-export async function run(
-  system: System,
-  workload: Workload,
-  options: RunOptions,
-): Promise<Sample | undefined> {
-  const call = workload.callOf(system, makeLoad(options.round + 1));
-  if (call === undefined) return undefined;
-  await system.prepare?.(workload.inFlight);
-  await drive(call, workload.inFlight, options.warmupSeconds);
-  const groups = [{ name: 'client', pid: process.pid }, ...system.processes()];
-  const before = groups.map(usageOf);
-  const countersBefore = (await system.counters?.()) ?? {};
-  const busyBefore = machineBusyUs();
-  const startedMs = performance.now();
-  const { histogram, calls } = await drive(call, workload.inFlight, options.seconds);
-  const seconds = (performance.now() - startedMs) / 1000;
-  const busyUs = machineBusyUs() - busyBefore;
-  const used = groups.map((group, i) => difference(usageOf(group), before[i] as (typeof before)[number]));
-  const countersAfter = (await system.counters?.()) ?? {};
-  const units = calls * workload.perCall;
-  const perThousand = (value: number): number => (value / Math.max(1, units)) * 1000;
-  const perUnit = (pick: (usage: (typeof used)[number]) => number): Record<string, number> =>
-    Object.fromEntries(
-      groups.map(({ name }, i) => [name, perThousand(pick(used[i] as (typeof used)[number])) / 1000]),
-    );
-  const ownUs = used.reduce((sum, usage) => sum + usage.cpuUs, 0);
-  return {
-    system: system.name,
-    workload: workload.name,
-    round: options.round,
-    perSecond: units / options.seconds,
-    p50Ms: histogram.getValueAtPercentile(50) / 1000,
-    p99Ms: histogram.getValueAtPercentile(99) / 1000,
-    units,
-    cpuUs: perUnit((usage) => usage.cpuUs),
-    mainThreadUs: perUnit((usage) => usage.mainUs),
-    diskBytes: perThousand(used.slice(1).reduce((sum, usage) => sum + usage.writtenBytes, 0)),
-    counters: Object.fromEntries(
-      Object.entries(countersAfter).map(([name, value]) => [
-        name,
-        perThousand(value - (countersBefore[name] ?? 0)),
-      ]),
-    ),
-    otherCores: Math.max(0, (busyUs - ownUs) / 1e6 / seconds),
-  };
-}
+export const payload = `${payloadBytes} bytes of chat-like text over ${channelCount} channels`;

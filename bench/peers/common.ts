@@ -1,14 +1,14 @@
 /** What all peers need: finding programs and clients, starting, waiting, stopping. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, closeSync, existsSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Absent } from '../harness/system.js';
+import { forgetProcess, temporaryFolder, watchProcess } from '../harness/leftovers.js';
+import { Absent, pause } from '../harness/system.js';
 
 const peersPackage = new URL('../../../bench/peers/package.json', import.meta.url);
-const startTimeoutMs = 30_000;
+const startTimeoutMs = 60_000;
 const stopTimeoutMs = 10_000;
 
 /** A client's package out of bench/peers, which is installed on its own. */
@@ -25,6 +25,8 @@ function folders(): string[] {
   const postgres = '/usr/lib/postgresql';
   const versions = existsSync(postgres) ? readdirSync(postgres).sort().reverse() : [];
   return [
+    // Before PATH, where Debian has a script of the same names that changes the user and the folder.
+    '/usr/lib/rabbitmq/bin',
     ...(process.env.PATH ?? '').split(':'),
     '/usr/sbin',
     '/usr/local/sbin',
@@ -47,7 +49,7 @@ export function versionOf(path: string, args: readonly string[], pattern: RegExp
 
 /** A folder that other users may enter: servers that refuse root run as their own. */
 export function workFolder(name: string): string {
-  const dir = mkdtempSync(join(tmpdir(), `bench-${name}-`));
+  const dir = temporaryFolder(`hansard-bench-${name}-`);
   chmodSync(dir, 0o755);
   return dir;
 }
@@ -68,15 +70,30 @@ export function accountInsteadOfRoot(name: string): Account | undefined {
   return { uid: Number(uid), gid: Number(gid) };
 }
 
+export interface ServerOptions {
+  readonly account?: Account | undefined;
+  readonly env?: Readonly<Record<string, string>>;
+}
+
 export class Server {
   readonly #child: ChildProcess;
   readonly #logFile: string;
 
-  constructor(path: string, args: readonly string[], logFile: string, account?: Account) {
+  constructor(path: string, args: readonly string[], logFile: string, options: ServerOptions = {}) {
     this.#logFile = logFile;
     const log = openSync(logFile, 'a');
-    this.#child = spawn(path, args, { stdio: ['ignore', log, log], ...account });
+    const { account, env = {} } = options;
+    // A group of its own: Ctrl-C reaches the harness alone, which then ends its servers in order.
+    this.#child = spawn(path, args, {
+      stdio: ['ignore', log, log],
+      env: { ...process.env, ...env },
+      detached: true,
+      ...account,
+    });
+    closeSync(log);
     this.#child.on('error', () => {});
+    this.#child.once('exit', () => forgetProcess(this.pid));
+    watchProcess(this.pid);
   }
 
   get pid(): number {
@@ -87,8 +104,8 @@ export class Server {
     return this.#child.exitCode !== null || this.#child.signalCode !== null || this.pid === 0;
   }
 
-  async listening(port: number): Promise<void> {
-    await until(`port ${port}`, async () => {
+  async listening(port: number, signal: AbortSignal): Promise<void> {
+    await until(`port ${port}`, signal, async () => {
       if (this.#ended)
         throw new Error(`the server ended: ${readFileSync(this.#logFile, 'utf8').slice(-500)}`);
       return accepts(port);
@@ -105,11 +122,16 @@ export class Server {
   }
 }
 
-export async function until(what: string, reached: () => Promise<boolean>): Promise<void> {
+/** Asks ten times a second, for as long as a start may take. */
+export async function until(
+  what: string,
+  signal: AbortSignal,
+  reached: () => Promise<boolean>,
+): Promise<void> {
   const endMs = performance.now() + startTimeoutMs;
   while (!(await reached())) {
     if (performance.now() > endMs) throw new Error(`${what}: not there within ${startTimeoutMs / 1000} s`);
-    await new Promise((done) => setTimeout(done, 100));
+    await pause(100, signal);
   }
 }
 

@@ -1,16 +1,17 @@
 /** etcd: three members; a message is a key, a frame a transaction. */
-import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
+  type ClientDuplexStream,
   credentials,
   type GrpcObject,
   loadPackageDefinition,
   type ServiceClientConstructor,
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
+import { removeFolder } from '../harness/leftovers.js';
 import { freePorts } from '../harness/ports.js';
-import type { Item, ProcessGroup, System } from '../harness/system.js';
+import type { Following, Item, ProcessGroup, System } from '../harness/system.js';
 import { program, Server, until, versionOf, workFolder } from './common.js';
 
 type Callback = (error: Error | null, response: { kvs?: unknown[] }) => void;
@@ -18,6 +19,15 @@ interface Kv {
   Put(request: unknown, callback: Callback): void;
   Txn(request: unknown, callback: Callback): void;
   Range(request: unknown, callback: Callback): void;
+  close(): void;
+}
+
+interface WatchResponse {
+  readonly created?: boolean;
+  readonly events?: readonly { readonly kv?: { readonly value: Buffer } }[];
+}
+interface Watch {
+  Watch(): ClientDuplexStream<unknown, WatchResponse>;
   close(): void;
 }
 
@@ -38,14 +48,15 @@ class Etcd implements System {
   readonly #servers: Server[] = [];
   /** One per member, in turn. */
   #clients: Kv[] = [];
+  #watchers: Watch[] = [];
   #turn = 0;
   #next = 1e12;
 
   constructor(private readonly path: string) {
-    this.version = `${versionOf(path, ['--version'], /etcd Version: ([\d.]+)/)}, grpc-js with one connection per member`;
+    this.version = `${versionOf(path, ['--version'], /etcd Version: ([\d.]+)/)}, grpc-js with one connection per member; readers: a Watch stream each`;
   }
 
-  async start(): Promise<void> {
+  async start(signal: AbortSignal): Promise<void> {
     const base = await freePorts(6);
     const client = (i: number): string => `http://127.0.0.1:${base + i}`;
     const peer = (i: number): string => `http://127.0.0.1:${base + 3 + i}`;
@@ -60,15 +71,18 @@ class Etcd implements System {
       ];
       this.#servers.push(new Server(this.path, args, join(this.#dir, `log-${i}`)));
     }
-    for (let i = 0; i < 3; i++) await this.#servers[i]?.listening(base + i);
+    for (let i = 0; i < 3; i++) await this.#servers[i]?.listening(base + i, signal);
     const loaded = loadPackageDefinition(loadSync(protoFile, { keepCase: true })) as {
       etcdserverpb: GrpcObject;
     };
-    const { KV } = loaded.etcdserverpb as unknown as { KV: ServiceClientConstructor };
+    const { KV, Watch } = loaded.etcdserverpb as unknown as Record<'KV' | 'Watch', ServiceClientConstructor>;
     this.#clients = [0, 1, 2].map(
       (i) => new KV(`127.0.0.1:${base + i}`, credentials.createInsecure()) as unknown as Kv,
     );
-    await until('a leader', () =>
+    this.#watchers = [0, 1, 2].map(
+      (i) => new Watch(`127.0.0.1:${base + i}`, credentials.createInsecure()) as unknown as Watch,
+    );
+    await until('a leader', signal, () =>
       this.append({ channel: 0, text: 'first' }).then(
         () => true,
         () => false,
@@ -77,9 +91,9 @@ class Etcd implements System {
   }
 
   async stop(): Promise<void> {
-    for (const client of this.#clients) client.close();
+    for (const client of [...this.#clients, ...this.#watchers]) client.close();
     for (const server of this.#servers) await server.stop();
-    rmSync(this.#dir, { recursive: true, force: true });
+    removeFolder(this.#dir);
   }
 
   processes(): readonly ProcessGroup[] {
@@ -118,6 +132,26 @@ class Etcd implements System {
       sort_order: descending,
     };
     return (await call((done) => this.#client().Range(request, done))).kvs?.length ?? 0;
+  }
+
+  async tail(channel: number, told: (text: string) => void): Promise<Following> {
+    const stream = (this.#watchers[this.#turn++ % this.#watchers.length] as Watch).Watch();
+    const range = { key: Buffer.from(`channel/${channel}/`), range_end: Buffer.from(`channel/${channel}0`) };
+    await new Promise<void>((resolve, reject) => {
+      stream.on('error', reject);
+      stream.on('data', ({ created, events = [] }: WatchResponse) => {
+        if (created === true) resolve();
+        for (const { kv } of events)
+          if (kv !== undefined) told((JSON.parse(kv.value.toString()) as { text: string }).text);
+      });
+      stream.write({ create_request: range });
+    });
+    return {
+      stop: () => {
+        stream.cancel();
+        return Promise.resolve();
+      },
+    };
   }
 }
 

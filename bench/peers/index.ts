@@ -1,8 +1,9 @@
 /** The systems that a user would pick instead, where they are installed. */
-import { Absent, type System } from '../harness/system.js';
+import type { System } from '../harness/system.js';
 import { findEtcd } from './etcd.js';
 import { findNats } from './nats.js';
 import { findPostgres } from './postgres.js';
+import { findRabbitmq } from './rabbitmq.js';
 import { findRedis } from './redis.js';
 
 export interface Peer {
@@ -16,10 +17,5 @@ export const peers: readonly Peer[] = [
   { name: 'redis', find: findRedis },
   { name: 'nats', find: findNats },
   { name: 'etcd', find: findEtcd },
-  {
-    name: 'rabbitmq',
-    find: () => {
-      throw new Absent('not compared yet');
-    },
-  },
+  { name: 'rabbitmq', find: findRabbitmq },
 ];

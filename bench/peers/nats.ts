@@ -1,12 +1,26 @@
 /** NATS JetStream: one stream with three replicas in files. */
-import { rmSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { removeFolder } from '../harness/leftovers.js';
 import { freePorts } from '../harness/ports.js';
-import type { Item, ProcessGroup, System } from '../harness/system.js';
+import type { Following, Item, ProcessGroup, System } from '../harness/system.js';
 import { clientPackage, program, Server, until, versionOf, workFolder } from './common.js';
 
+interface Messages {
+  stop(): void;
+  close(): Promise<unknown>;
+}
+interface Consumer {
+  consume(options: { callback: (message: { json(): { text: string } }) => void }): Promise<Messages>;
+}
+interface JetStreamClient {
+  publish(subject: string, data: Uint8Array): Promise<unknown>;
+  readonly consumers: {
+    get(stream: string, ordered: { filterSubjects: string; deliver_policy: 'new' }): Promise<Consumer>;
+  };
+}
 interface Connection {
-  jetstream(): { publish(subject: string, data: Uint8Array): Promise<unknown> };
+  jetstream(): JetStreamClient;
   jetstreamManager(): Promise<{ streams: { add(config: Record<string, unknown>): Promise<unknown> } }>;
   close(): Promise<void>;
 }
@@ -26,16 +40,16 @@ class JetStream implements System {
   readonly #dir = workFolder('nats');
   readonly #servers: Server[] = [];
   #connection: Connection | undefined;
-  #js: ReturnType<Connection['jetstream']> | undefined;
+  #js: JetStreamClient | undefined;
 
   constructor(
     private readonly path: string,
     private readonly nats: Nats,
   ) {
-    this.version = `${versionOf(path, ['--version'], /v([\d.]+)/)}, nats.js with one connection`;
+    this.version = `${versionOf(path, ['--version'], /v([\d.]+)/)}, nats.js with one connection; readers: ordered consumers`;
   }
 
-  async start(): Promise<void> {
+  async start(signal: AbortSignal): Promise<void> {
     const base = await freePorts(6);
     const routes = [0, 1, 2].map((i) => `nats-route://127.0.0.1:${base + 3 + i}`);
     for (let i = 0; i < 3; i++) {
@@ -47,10 +61,10 @@ class JetStream implements System {
       );
       this.#servers.push(new Server(this.path, ['-c', file], join(this.#dir, `log-${i}`)));
     }
-    for (let i = 0; i < 3; i++) await this.#servers[i]?.listening(base + i);
+    for (let i = 0; i < 3; i++) await this.#servers[i]?.listening(base + i, signal);
     this.#connection = await this.nats.connect({ servers: [`127.0.0.1:${base}`] });
     const connection = this.#connection;
-    await until('the stream', async () => {
+    await until('the stream', signal, async () => {
       try {
         const manager = await connection.jetstreamManager();
         await manager.streams.add({
@@ -71,7 +85,7 @@ class JetStream implements System {
   async stop(): Promise<void> {
     await this.#connection?.close();
     for (const server of this.#servers) await server.stop();
-    rmSync(this.#dir, { recursive: true, force: true });
+    removeFolder(this.#dir);
   }
 
   processes(): readonly ProcessGroup[] {
@@ -80,10 +94,23 @@ class JetStream implements System {
 
   append({ channel, text }: Item): Promise<unknown> {
     const body = Buffer.from(JSON.stringify({ role: 'user', author: 'ann', text }));
-    return (this.#js as ReturnType<Connection['jetstream']>).publish(`channel.${channel}`, body);
+    return (this.#js as JetStreamClient).publish(`channel.${channel}`, body);
   }
 
   appendFrame(items: readonly Item[]): Promise<unknown> {
     return Promise.all(items.map((item) => this.append(item)));
+  }
+
+  async tail(channel: number, told: (text: string) => void): Promise<Following> {
+    const consumer = await (this.#js as JetStreamClient).consumers.get('messages', {
+      filterSubjects: `channel.${channel}`,
+      deliver_policy: 'new',
+    });
+    const messages = await consumer.consume({ callback: (message) => told(message.json().text) });
+    return {
+      stop: async () => {
+        await messages.close();
+      },
+    };
   }
 }

@@ -1,9 +1,10 @@
 /** PostgreSQL: a primary and two streaming standbys; commits wait for the flush of either. */
 import { execFileSync } from 'node:child_process';
-import { appendFileSync, chownSync, mkdirSync, rmSync } from 'node:fs';
+import { appendFileSync, chownSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { removeFolder } from '../harness/leftovers.js';
 import { freePorts } from '../harness/ports.js';
-import type { Item, ProcessGroup, System } from '../harness/system.js';
+import type { Following, Item, ProcessGroup, System } from '../harness/system.js';
 import {
   type Account,
   accountInsteadOfRoot,
@@ -20,8 +21,15 @@ interface Pool {
   query(text: string): Promise<{ rows: Record<string, unknown>[] }>;
   end(): Promise<void>;
 }
+interface Client {
+  connect(): Promise<void>;
+  on(event: 'notification', told: (notification: { payload?: string }) => void): void;
+  query(text: string): Promise<unknown>;
+  end(): Promise<void>;
+}
 interface Pg {
   readonly Pool: new (options: Record<string, unknown>) => Pool;
+  readonly Client: new (options: Record<string, unknown>) => Client;
 }
 
 /** More connections than this bring less on two cores: tried 16, 32, 64. */
@@ -30,6 +38,9 @@ const connections = 32;
 const insertOne = 'INSERT INTO messages (channel, role, author, body) VALUES ($1, $2, $3, $4)';
 const insertMany =
   'INSERT INTO messages (channel, role, author, body) SELECT c, $2, $3, b FROM unnest($1::int[], $4::text[]) AS t(c, b)';
+/** The message itself goes with the notification, at its commit: its readers ask nothing more. */
+const insertTold =
+  "WITH stored AS (INSERT INTO messages (channel, role, author, body) VALUES ($1, $2, $3, $4) RETURNING channel, body) SELECT pg_notify('channel_' || channel, body) FROM stored";
 const latest =
   'SELECT id, created, role, author, body FROM messages WHERE channel = $1 ORDER BY id DESC LIMIT 50';
 
@@ -50,6 +61,7 @@ class Postgres implements System {
     "fsync on, synchronous_commit on, synchronous_standby_names 'ANY 1 (s1, s2)': flushed on the primary and one standby";
   readonly #dir = workFolder('postgres');
   readonly #servers: Server[] = [];
+  #server: Record<string, unknown> = {};
   #pool: Pool | undefined;
 
   constructor(
@@ -57,10 +69,10 @@ class Postgres implements System {
     readonly account: Account | undefined,
     private readonly pg: Pg,
   ) {
-    this.version = `${versionOf(programs.postgres, ['--version'], /(\d[\d.]*)/)}, pg with ${connections} connections and prepared statements`;
+    this.version = `${versionOf(programs.postgres, ['--version'], /(\d[\d.]*)/)}, pg with ${connections} connections and prepared statements; readers: LISTEN, a connection each`;
   }
 
-  async start(): Promise<void> {
+  async start(signal: AbortSignal): Promise<void> {
     const { account, programs } = this;
     if (account !== undefined) chownSync(this.#dir, account.uid, account.gid);
     const base = await freePorts(3);
@@ -72,7 +84,7 @@ class Postgres implements System {
     appendFileSync(
       join(folder(0), 'postgresql.conf'),
       [
-        'max_connections = 100',
+        'max_connections = 300',
         'shared_buffers = 256MB',
         'max_wal_size = 4GB',
         'fsync = on',
@@ -82,29 +94,24 @@ class Postgres implements System {
         '',
       ].join('\n'),
     );
-    await this.#begin(folder(0), base);
+    await this.#begin(folder(0), base, signal);
     for (const i of [1, 2]) {
       const from = `host=127.0.0.1 port=${base} user=bench application_name=s${i}`;
       mkdirSync(folder(i), { mode: 0o700 });
       if (account !== undefined) chownSync(folder(i), account.uid, account.gid);
       command(programs.baseBackup, ['-D', folder(i), '-R', '-X', 'stream', '-c', 'fast', '-d', from]);
-      await this.#begin(folder(i), base + i);
+      await this.#begin(folder(i), base + i, signal);
     }
-    this.#pool = new this.pg.Pool({
-      host: '127.0.0.1',
-      port: base,
-      user: 'bench',
-      database: 'postgres',
-      max: connections,
-    });
+    this.#server = { host: '127.0.0.1', port: base, user: 'bench', database: 'postgres' };
+    this.#pool = new this.pg.Pool({ ...this.#server, max: connections });
     const pool = this.#pool;
-    await until('two standbys', async () => {
+    await until('two standbys', signal, async () => {
       const { rows } = await pool.query("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'");
       return rows.length === 2;
     });
     await pool.query("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (s1, s2)'");
     await pool.query('SELECT pg_reload_conf()');
-    await until('synchronous standbys', async () => {
+    await until('synchronous standbys', signal, async () => {
       const { rows } = await pool.query("SELECT 1 FROM pg_stat_replication WHERE sync_state = 'quorum'");
       return rows.length === 2;
     });
@@ -115,18 +122,18 @@ class Postgres implements System {
     );
   }
 
-  async #begin(folder: string, port: number): Promise<void> {
+  async #begin(folder: string, port: number, signal: AbortSignal): Promise<void> {
     const { account, programs } = this;
     const logFile = join(this.#dir, `log-${port}`);
-    const server = new Server(programs.postgres, ['-D', folder, '-p', String(port)], logFile, account);
+    const server = new Server(programs.postgres, ['-D', folder, '-p', String(port)], logFile, { account });
     this.#servers.push(server);
-    await server.listening(port);
+    await server.listening(port, signal);
   }
 
   async stop(): Promise<void> {
     await this.#pool?.end();
     for (const server of [...this.#servers].reverse()) await server.stop('SIGINT');
-    rmSync(this.#dir, { recursive: true, force: true });
+    removeFolder(this.#dir);
   }
 
   processes(): readonly ProcessGroup[] {
@@ -150,5 +157,18 @@ class Postgres implements System {
   async page(channel: number): Promise<number> {
     const { rows } = await (this.#pool as Pool).query({ name: 'latest', text: latest, values: [channel] });
     return rows.length;
+  }
+
+  appendTold({ channel, text }: Item): Promise<unknown> {
+    const values = [channel, 'user', 'ann', text];
+    return (this.#pool as Pool).query({ name: 'told', text: insertTold, values });
+  }
+
+  async tail(channel: number, told: (text: string) => void): Promise<Following> {
+    const client = new this.pg.Client(this.#server);
+    await client.connect();
+    client.on('notification', ({ payload = '' }) => told(payload));
+    await client.query(`LISTEN channel_${channel}`);
+    return { stop: () => client.end() };
   }
 }

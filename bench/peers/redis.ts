@@ -1,8 +1,9 @@
 /** Redis Streams: a primary and two replicas; every append is synced there and known to one replica. */
-import { mkdirSync, rmSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { removeFolder } from '../harness/leftovers.js';
 import { freePorts } from '../harness/ports.js';
-import type { Item, ProcessGroup, System } from '../harness/system.js';
+import type { Following, Item, ProcessGroup, System } from '../harness/system.js';
 import { clientPackage, program, Server, until, versionOf, workFolder } from './common.js';
 
 interface Pipeline {
@@ -20,6 +21,9 @@ interface Redis {
     count: 'COUNT',
     n: number,
   ): Promise<[string, string[]][]>;
+  xread(
+    ...args: ['BLOCK', number, 'STREAMS', string, string]
+  ): Promise<[string, [string, string[]][]][] | null>;
   disconnect(): void;
 }
 type RedisClass = new (options: Record<string, unknown>) => Redis;
@@ -48,6 +52,7 @@ class RedisStreams implements System {
     'appendonly yes, appendfsync always, WAIT 1 of two replicas (which acknowledge before they sync)';
   readonly #dir = workFolder('redis');
   readonly #servers: Server[] = [];
+  #port = 0;
   #clients: Redis[] = [];
   #idle: Redis[] = [];
   #queue: Waiting[] = [];
@@ -56,11 +61,12 @@ class RedisStreams implements System {
     private readonly path: string,
     private readonly redis: RedisClass,
   ) {
-    this.version = `${versionOf(path, ['--version'], /v=([\d.]+)/)}, ioredis with ${connections} connections, pipelines that end in WAIT`;
+    this.version = `${versionOf(path, ['--version'], /v=([\d.]+)/)}, ioredis with ${connections} connections, pipelines that end in WAIT; readers: XREAD BLOCK, a connection each, which are told before a replica has it`;
   }
 
-  async start(): Promise<void> {
+  async start(signal: AbortSignal): Promise<void> {
     const base = await freePorts(3);
+    this.#port = base;
     for (let i = 0; i < 3; i++) {
       const dir = join(this.#dir, String(i));
       mkdirSync(dir);
@@ -71,7 +77,7 @@ class RedisStreams implements System {
       args.push('');
       if (i > 0) args.push('--replicaof', `127.0.0.1 ${base}`);
       this.#servers.push(new Server(this.path, args, join(this.#dir, `log-${i}`)));
-      await this.#servers[i]?.listening(base + i);
+      await this.#servers[i]?.listening(base + i, signal);
     }
     this.#clients = Array.from(
       { length: connections },
@@ -81,6 +87,7 @@ class RedisStreams implements System {
     const first = this.#clients[0] as Redis;
     await until(
       'two replicas',
+      signal,
       async () => (await first.info('replication')).split('state=online').length === 3,
     );
   }
@@ -88,7 +95,7 @@ class RedisStreams implements System {
   async stop(): Promise<void> {
     for (const client of this.#clients) client.disconnect();
     for (const server of this.#servers) await server.stop();
-    rmSync(this.#dir, { recursive: true, force: true });
+    removeFolder(this.#dir);
   }
 
   processes(): readonly ProcessGroup[] {
@@ -141,5 +148,31 @@ class RedisStreams implements System {
   async page(channel: number): Promise<number> {
     const client = this.#clients[channel % connections] as Redis;
     return (await client.xrevrange(`channel:${channel}`, '+', '-', 'COUNT', 50)).length;
+  }
+
+  /** XREAD BLOCK holds its connection, so each reader has one. */
+  async tail(channel: number, told: (text: string) => void): Promise<Following> {
+    const key = `channel:${channel}`;
+    const client = new this.redis({ port: this.#port, host: '127.0.0.1' });
+    let [[last] = ['0']] = await client.xrevrange(key, '+', '-', 'COUNT', 1);
+    let isOver = false;
+    const over = (async () => {
+      while (!isOver) {
+        const [[, entries] = ['', []]] = (await client.xread('BLOCK', 0, 'STREAMS', key, last)) ?? [];
+        for (const [id, fields] of entries) {
+          last = id;
+          told(fields[fields.indexOf('text') + 1] ?? '');
+        }
+      }
+    })();
+    // Ends by its connection's end; before that what it misses is missed where deliveries are counted.
+    over.catch(() => {});
+    return {
+      stop: async () => {
+        isOver = true;
+        client.disconnect();
+        await over.catch(() => {});
+      },
+    };
   }
 }
