@@ -2,7 +2,7 @@
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
-import { invalid } from './content-encode.js';
+import { checkMessage, checkOptions, checkRef, invalid } from './check-input.js';
 import { Append } from './lane.js';
 import type { LaneSet } from './producers.js';
 import {
@@ -161,8 +161,8 @@ export class Channel {
    */
   append(messages: NewMessage | readonly NewMessage[], options: AppendOptions = {}): Promise<AppendResult> {
     return new Promise((resolve, reject) => {
+      checkOptions('append', options);
       const timeoutMs = options.timeoutMs ?? this.#router.options.timeoutMs;
-      if (!(timeoutMs > 0)) throw invalid('timeoutMs', `not a time: ${timeoutMs}`);
       const append: Append = new Append(
         encodeAppend(this.#prefix, withIds(messages, options), options.condition),
         this.name,
@@ -183,6 +183,7 @@ export class Channel {
 
   /** Events of the channel. */
   list(options: ListOptions = {}): Listing {
+    checkOptions('list', options);
     return new Listing(
       (request) =>
         this.#call(methods.list, encodeList(this.#prefix, request, options), options, readListResponse),
@@ -192,6 +193,8 @@ export class Channel {
 
   /** One event, by seq or message id. Rejects MESSAGE_NOT_FOUND, CHANNEL_NOT_FOUND. */
   async get(ref: number | { readonly messageId: string }, options: ReadOptions = {}): Promise<Event> {
+    checkRef(ref);
+    checkOptions('read', options);
     const by: GetRef = typeof ref === 'number' ? { seq: ref } : ref;
     const request = encodeGet(this.#prefix, by, options);
     const { event } = await this.#call(methods.get, request, options, readGetResponse);
@@ -205,6 +208,7 @@ export class Channel {
    * `afterSeq` or `resumeToken` only what is appended from now on.
    */
   tail(options: TailOptions = {}): Tail {
+    checkOptions('tail', options);
     return new Tail(this.#router, this.name, this.#prefix, options);
   }
 
@@ -216,7 +220,12 @@ export class Channel {
     refs: readonly (number | { readonly messageId: string })[],
     options: ReadOptions = {},
   ): Promise<(Event | undefined)[]> {
-    const wanted = refs.map((ref): GetRef => (typeof ref === 'number' ? { seq: ref } : ref));
+    if (!Array.isArray(refs)) throw invalid('refs', 'must be an array of seqs and { messageId }');
+    for (const ref of refs) checkRef(ref);
+    checkOptions('read', options);
+    const wanted = (refs as readonly (number | { readonly messageId: string })[]).map(
+      (ref): GetRef => (typeof ref === 'number' ? { seq: ref } : ref),
+    );
     const found = new Array<Event | undefined>(refs.length).fill(undefined);
     let places = wanted.map((_, place) => place);
     while (places.length > 0) {
@@ -244,6 +253,8 @@ export class Channel {
    * await channel.update({ labels: { ...labels, pinned: 'yes' }, etag });
    */
   async update(changes: ChannelChanges, options: { readonly timeoutMs?: number } = {}): Promise<ChannelInfo> {
+    checkOptions('changes', changes);
+    checkOptions('call', options);
     const request = encodeUpdateChannel(this.#router.tenant, this.name, changes, crypto.randomUUID());
     const { channel } = await this.#call(methods.updateChannel, request, options, readChannelResponse);
     if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
@@ -258,6 +269,7 @@ export class Channel {
   async delete(
     options: DeleteOptions = {},
   ): Promise<{ readonly headSeq: number; readonly commitToken: Uint8Array }> {
+    checkOptions('deleteChannel', options);
     const request = encodeDeleteChannel(this.#prefix, options, crypto.randomUUID());
     const { timeoutMs } = options;
     const call = timeoutMs === undefined ? {} : { timeoutMs };
@@ -266,6 +278,7 @@ export class Channel {
 
   /** The channel's own fields. Rejects CHANNEL_NOT_FOUND. */
   async info(options: ReadOptions = {}): Promise<ChannelInfo> {
+    checkOptions('read', options);
     const request = encodeGetChannel(this.#prefix, options);
     const { channel } = await this.#call(methods.getChannel, request, options, readChannelResponse);
     if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
@@ -298,6 +311,7 @@ function withIds(
       'key',
       'key and messageId as options are for an append of one message; give each message its own',
     );
+  checkMessage(list[0], undefined);
   const ids = { ...(key === undefined ? {} : { key }), ...(messageId === undefined ? {} : { messageId }) };
   return [{ ...(list[0] as NewMessage), ...ids }];
 }

@@ -2,7 +2,7 @@
 import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
 import { Channel } from './channel.js';
-import { invalid } from './content-encode.js';
+import { checkOptions, invalid } from './check-input.js';
 import { Budget } from './lane.js';
 import { type ClientOptions, checkedOptions, parseTarget } from './options.js';
 import { LaneSet, NamedProducer } from './producers.js';
@@ -79,6 +79,7 @@ export class Client {
   }
 
   async channelPage(options: ListChannelsOptions = {}): Promise<ChannelPage> {
+    checkOptions('channels', options);
     const request = encodeListChannels(this.tenant, options, options);
     const deadlineMs = this.#deadline(options.timeoutMs);
     return this.#router.call(methods.listChannels, request, {}, deadlineMs, readListChannelsResponse);
@@ -87,6 +88,7 @@ export class Client {
   /** Rejects CHANNEL_EXISTS. Safe to be repeated by the SDK; a second call of yours is a second creation. */
   async createChannel(name: string, options: CreateChannelOptions = {}): Promise<ChannelInfo> {
     requireChannelName(name);
+    checkOptions('createChannel', options);
     const deadlineMs = this.#deadline(options.timeoutMs);
     const request = encodeCreateChannel(this.tenant, name, options, crypto.randomUUID());
     await this.#router.known(deadlineMs);
@@ -107,7 +109,7 @@ export class Client {
    * may use a name; two would refuse each other's counters.
    */
   openProducer(name: string): NamedProducer {
-    if (name === '' || Buffer.byteLength(name) > limits.idBytes)
+    if (typeof name !== 'string' || name === '' || Buffer.byteLength(name) > limits.idBytes)
       throw invalid('name', `a producer's name has 1 to ${limits.idBytes} bytes`);
     const producer = new NamedProducer(name, this.#router, this.#budget);
     this.#producers.add(producer);
@@ -116,6 +118,7 @@ export class Client {
 
   /** Nodes, partitions and leaders, as one node knows them. */
   cluster(options: { readonly timeoutMs?: number } = {}): Promise<ClusterInfo> {
+    checkOptions('call', options);
     return this.#router.cluster(this.#deadline(options.timeoutMs));
   }
 

@@ -5,7 +5,8 @@
  */
 import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
-import type { MessageRef, NewMessage, Part, Role, Usage } from './types.js';
+import { invalid } from './check-input.js';
+import type { Json, MessageRef, NewMessage, Part, Role, Usage } from './types.js';
 import type { BackWriter } from './wire.js';
 import { requireWellFormed } from './wire.js';
 
@@ -18,7 +19,7 @@ export function writeContent(w: BackWriter, message: NewMessage, position: numbe
   const timeUs =
     message.clientTime === undefined ? message.clientTimeUs : message.clientTime.getTime() * 1000;
   if (timeUs !== undefined) nest(w, 7, timeUs, writeTimestamp);
-  const metadata = message.metadata === undefined ? message.metadataJson : JSON.stringify(message.metadata);
+  const metadata = message.metadata === undefined ? message.metadataJson : jsonOf(message.metadata);
   if (metadata !== undefined) jsonText(w, 6, metadata, 'metadata_json', limits.jsonTextBytes);
   if (message.replyTo !== undefined) writeRef(w, 5, message.replyTo, position);
   if (message.parent !== undefined) writeRef(w, 4, message.parent, position);
@@ -184,6 +185,18 @@ function shortText(w: BackWriter, field: number, text: string | undefined, name:
   w.string(field, text);
 }
 
+/** Throws where JSON.stringify throws (cycles, bigints) or has no answer (functions). */
+function jsonOf(metadata: Json): string {
+  let problem = 'a function or symbol';
+  try {
+    const json: string | undefined = JSON.stringify(metadata);
+    if (json !== undefined) return json;
+  } catch (error) {
+    problem = (error as Error).message;
+  }
+  throw invalid('metadata', `can't be written as JSON: ${problem}`);
+}
+
 /** JSON text must parse; an empty one counts as absent. */
 function jsonText(w: BackWriter, field: number, text: string, name: string, maxBytes: number): void {
   if (text === '') return;
@@ -218,8 +231,4 @@ export function limited(
 function atMostOne(name: string, ...values: unknown[]): void {
   if (values.filter((value) => value !== undefined).length > 1)
     throw invalid(name, 'more than one of its alternatives is given');
-}
-
-export function invalid(field: string, problem: string): HansardError {
-  return new HansardError('INVALID_ARGUMENT', `${field}: ${problem}`, { field, problem });
 }

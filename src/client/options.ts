@@ -1,6 +1,7 @@
 /** What can be set on a client, its defaults, and the connection string. */
 import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
+import { invalid } from './check-input.js';
 import type { Transport } from './link.js';
 import { requireTenant } from './requests.js';
 
@@ -42,6 +43,8 @@ export interface Target {
 
 /** `hansard://host:port,host:port/tenant`; the scheme and the tenant may be left out. */
 export function parseTarget(url: string): Target {
+  if (typeof url !== 'string')
+    throw invalid('url', "must be a string such as 'hansard://127.0.0.1:4701,127.0.0.1:4702/tenant'");
   const rest = url.replace(/^hansard:\/\//, '');
   const slash = rest.indexOf('/');
   const hosts = slash < 0 ? rest : rest.slice(0, slash);
@@ -65,9 +68,11 @@ export function parseTarget(url: string): Target {
 
 export function checkedOptions(options: ClientOptions): Required<ClientOptions> {
   const merged = { ...clientDefaults };
+  if (typeof options !== 'object' || options === null) throw invalid('options', 'must be an object');
   for (const [key, value] of Object.entries(options)) {
     if (value === undefined) continue;
-    if (!(key in clientDefaults)) throw badOption(key, 'no such option');
+    if (!Object.hasOwn(clientDefaults, key))
+      throw badOption(key, `no such option; there are ${Object.keys(clientDefaults).join(', ')}`);
     if (key === 'transport') {
       if (value !== 'exchange' && value !== 'unary') throw badOption(key, 'exchange or unary');
     } else if (!(typeof value === 'number' && value >= 1)) throw badOption(key, 'a number of at least 1');

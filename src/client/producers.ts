@@ -1,7 +1,7 @@
 /** The lanes of a client: one anonymous producer per partition, and named producers. */
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
-import { invalid } from './content-encode.js';
+import { checkOptions, invalid } from './check-input.js';
 import { Append, type Budget, Lane } from './lane.js';
 import { type AppendCondition, encodeAppend, encodeTarget, requireChannelName } from './requests.js';
 import { closedError, type Router } from './router.js';
@@ -173,6 +173,8 @@ export class NamedProducer {
     messages: readonly NewMessage[],
     options: ProducerAppendOptions = {},
   ): Promise<ProducerAppendResult> {
+    if (!Array.isArray(messages)) throw invalid('messages', 'must be an array of messages');
+    checkOptions('producerAppend', options);
     const { counter } = options;
     if (counter !== undefined && !(Number.isSafeInteger(counter) && counter >= 1))
       throw invalid('counter', `not a counter: ${counter}`);

@@ -3,7 +3,8 @@ import { HansardError } from '../common/errors.js';
 import { xxh64 } from '../common/hash.js';
 import { limits } from '../common/limits.js';
 import { varintSize, writeVarint } from '../common/wire.js';
-import { invalid, limited, writeContent, writeTimestamp } from './content-encode.js';
+import { checkMessage, invalid } from './check-input.js';
+import { limited, writeContent, writeTimestamp } from './content-encode.js';
 import type { EventType, NewMessage, Participant, ReadLevel, ReadOptions, ReadPreference } from './types.js';
 import { BackWriter, requireWellFormed } from './wire.js';
 
@@ -96,6 +97,7 @@ export function encodeAppend(
   condition: AppendCondition | undefined,
 ): EncodedAppend {
   if (messages.length === 0) throw invalid('messages', 'an append needs at least one message');
+  for (let i = 0; i < messages.length; i++) checkMessage(messages[i], messages.length === 1 ? undefined : i);
   if (messages.length > limits.messagesPerAppend)
     throw new HansardError(
       'FRAME_TOO_LARGE',
@@ -413,6 +415,7 @@ function eventTypeNumber(type: EventType | undefined): number {
 const controls = /[\u0000-\u001f\u007f-\u009f]/;
 
 export function requireChannelName(name: string): void {
+  if (typeof name !== 'string') throw invalid('channel', 'the name of a channel must be a string');
   requireWellFormed(name, 'channel');
   if (name === '') throw new HansardError('INVALID_NAME', 'a channel needs a name', { field: 'channel' });
   limited(name, 'channel', limits.channelNameBytes, 'INVALID_NAME');

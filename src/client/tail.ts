@@ -7,7 +7,7 @@
 import type { ClientReadableStream, ServiceError } from '@grpc/grpc-js';
 import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
-import { invalid } from './content-encode.js';
+import { invalid } from './check-input.js';
 import { encodeTail } from './requests.js';
 import { readTailResponse, type TailResponse } from './responses.js';
 import { backoffMs, closedError, type Router } from './router.js';
