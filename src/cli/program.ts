@@ -421,7 +421,10 @@ function addTransfer(program: Command, on: On, connected: (command: Command) => 
   )
     .argument('<file>', 'JSON Lines, unpacked where the name ends in .gz; - is stdin (needs --name)')
     .option('--name <name>', "the import's name, instead of the hash of its content")
-    .option('--exported', 'the file was made by `export`: channels with their fields; order and checksums must come out the same')
+    .option(
+      '--exported',
+      'the file was made by `export`: channels with their fields; order and checksums must come out the same',
+    )
     .option('--skip-bad', 'leave out lines that can not be read, and say which')
     .option('--acks <file>', 'write each acknowledgement (channel, seq, checksum) as it arrives')
     .option('--in-flight <MiB>', 'how much may be under way', wholeNumber(1, 1024), 16)

@@ -16,6 +16,7 @@ import {
   entryHeaderBytes,
   readEntry,
 } from '../../src/conversation/command.js';
+import { decodeEntry } from '../../src/conversation/decoded-entry.js';
 import {
   contentPartLengthAt,
   decodeEventHeader,
@@ -24,7 +25,6 @@ import {
   skimRecord,
   writeEventRecord,
 } from '../../src/conversation/event-record.js';
-import { decodeEntry } from '../../src/conversation/decoded-entry.js';
 import { lookupsOf } from '../../src/conversation/lookups.js';
 import { EventType } from '../../src/conversation/types.js';
 import { madeAppend, madeEntry, madeEvent } from './make.js';
