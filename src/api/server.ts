@@ -21,6 +21,7 @@ import { tailChannel, tailMethod } from './events.js';
 import { defaultExchangeLimits, type ExchangeLimits, ExchangeLoad, ExchangeStream } from './exchange.js';
 import { grpcStatusOf } from './grpc-status.js';
 import { messageMethods } from './messages.js';
+import { defaultReceiveWindowBytes, narrowWindowBytes, widenReceiveWindow } from './receive-window.js';
 import { replicaMethods } from './replicas.js';
 import { Services } from './services.js';
 import type { TailCall } from './tail-stream.js';
@@ -38,6 +39,8 @@ export interface ApiOptions {
   /** Streams of Exchange at once; each holds buffers of its own. */
   readonly exchangeStreams?: number;
   readonly tailLimits?: TailLimits;
+  /** What a client may have on its way to us, per stream; see receive-window.ts. */
+  readonly receiveWindowBytes?: number;
   /** What grpc.health.v1 says at first; default true. */
   readonly serving?: boolean;
 }
@@ -111,7 +114,14 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
   );
   const health = addHealth(server, methods);
   new ReflectionService(protos).addToServer(server);
+  const windowBytes = options.receiveWindowBytes ?? defaultReceiveWindowBytes;
+  const window = widenReceiveWindow(server, windowBytes);
   const address = await bind(server, options.address);
+  if (!window.isInForce && windowBytes > narrowWindowBytes)
+    options.logger.warn(
+      { window_bytes: windowBytes },
+      'uploads are slow over distance: the window can not be widened',
+    );
 
   let serving = options.serving ?? true;
   let stopping = false;

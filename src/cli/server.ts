@@ -43,6 +43,7 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
       address: settings.clientAddress,
       insecure: settings.insecure,
       tailLimits: { ...defaultTailLimits, streams: settings.channelTails },
+      receiveWindowBytes: settings.clientWindow,
       logger,
       hooks: {
         onCall: (method, _origin, reason, ms) => metrics.observeCall(method, reason ?? 'OK', ms),

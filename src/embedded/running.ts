@@ -58,6 +58,7 @@ export async function runNode(options: RunOptions): Promise<Door> {
     api = await startApi(running.node, {
       address: options.clientAddress,
       insecure: false,
+      receiveWindowBytes: settings.clientWindow,
       logger,
       hooks: { onCall() {}, onFatal },
     });

@@ -170,6 +170,13 @@ const table = {
     1_000_000,
     'Streams of TailChannel open at once; beyond it OVERLOADED. One whose reader stands still may hold up to 256 KiB.',
   ),
+  clientWindow: bytes(
+    'process',
+    4 * MiB,
+    64 * KiB,
+    64 * MiB,
+    'What a client may have on its way here, per stream: caps an upload at this much per round trip. One that is not read may hold as much.',
+  ),
   diskStall: duration(
     'process',
     30 * second,

@@ -1,0 +1,55 @@
+/**
+ * How much a client may have on its way to this server. HTTP/2 lets a receiver
+ * say so: per stream, and for a connection as a whole. Both are 64 KiB unless
+ * raised, which caps an upload at 64 KiB per round trip (6 MB/s at 10 ms),
+ * and grpc-js has an option for its clients alone.
+ *
+ * So the HTTP/2 servers that grpc-js makes are caught as they are made, and each
+ * of their sessions is given a wider window by Node's own public calls. One
+ * method of grpc-js that is not public is needed for it, `createHttp2Server`
+ * (seen in 1.14). Where a version lacks it, the server works as before with
+ * narrow windows and says so: `isInForce` is false, and test/api/receive-window.test.ts
+ * fails, which looks at the windows from outside.
+ */
+import type { Http2Server, ServerHttp2Session } from 'node:http2';
+import type { Server } from '@grpc/grpc-js';
+
+/** What HTTP/2 begins with (RFC 9113, 6.9.2). */
+export const narrowWindowBytes = 65_535;
+
+/** 40 MB/s at a round trip of 100 ms, 400 MB/s at 10 ms. */
+export const defaultReceiveWindowBytes = 4 * 1024 * 1024;
+
+export interface ReceiveWindow {
+  /** Whether the servers that were made so far give it. */
+  readonly isInForce: boolean;
+}
+
+interface Inner {
+  createHttp2Server?: (this: Server, ...args: unknown[]) => Http2Server;
+}
+
+/** To be called before the server is bound. */
+export function widenReceiveWindow(server: Server, windowBytes: number): ReceiveWindow {
+  const state = { isInForce: false };
+  const inner = server as unknown as Inner;
+  const create = inner.createHttp2Server;
+  if (windowBytes <= narrowWindowBytes || typeof create !== 'function') return state;
+  inner.createHttp2Server = function (...args) {
+    const http2Server = create.apply(this, args);
+    http2Server.on('session', (session) => widen(session, windowBytes));
+    state.isInForce = true;
+    return http2Server;
+  };
+  return state;
+}
+
+/**
+ * Node gives a connection's bytes free as they arrive and a stream's as they are
+ * read: the connection's window lets bytes flow, the stream's bounds what one that
+ * is not read may hold.
+ */
+function widen(session: ServerHttp2Session, windowBytes: number): void {
+  session.settings({ initialWindowSize: windowBytes });
+  session.setLocalWindowSize(windowBytes);
+}
