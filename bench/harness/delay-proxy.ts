@@ -1,8 +1,8 @@
 /**
  * A TCP proxy that makes a connection as slow as distance does: every byte
- * arrives a fixed time after it was sent, each way. It limits no bandwidth: a
- * direction may hold all that a wide window has on its way. Only where the
- * receiver stops reading does the proxy fill up, and stop reading, too.
+ * arrives a fixed time after it was sent, each way. It limits no bandwidth
+ * unless asked to: a direction may hold all that a wide window has on its way.
+ * Only where the receiver stops reading does the proxy fill up, and stop reading, too.
  */
 import { createServer, connect as dial, type Server, type Socket } from 'node:net';
 
@@ -11,6 +11,8 @@ export interface DelayProxyOptions {
   readonly to: string;
   /** Added to what the network itself takes, each way, ms. */
   readonly oneWayMs: number;
+  /** Each way of each connection; default no limit. Then little is held, as in a slow line's modem. */
+  readonly bytesPerSecond?: number;
   /** Port on 127.0.0.1; default a free one. */
   readonly port?: number;
   /** Hands on pieces of at most this many bytes, to move the boundaries of messages; default as they came. */
@@ -19,11 +21,13 @@ export interface DelayProxyOptions {
 
 /** What a direction of a connection may hold, bytes: 1 GB/s at 64 ms one way. */
 const heldBytesMax = 64 * 1024 * 1024;
+const heldBytesMaxSlow = 64 * 1024;
 
 export class DelayProxy {
   readonly #server: Server;
   readonly #lanes = new Set<Lane>();
   #connections = 0;
+  #bytesToServer = 0;
 
   private constructor(
     server: Server,
@@ -55,11 +59,9 @@ export class DelayProxy {
     return this.#connections;
   }
 
-  /** Bytes on their way to the server. */
-  get heldToServer(): number {
-    let sum = 0;
-    for (const lane of this.#lanes) if (lane.toServer) sum += lane.heldBytes;
-    return sum;
+  /** Bytes ever handed to the server's sockets. */
+  get bytesToServer(): number {
+    return this.#bytesToServer;
   }
 
   async close(): Promise<void> {
@@ -70,7 +72,7 @@ export class DelayProxy {
 
   #take(fromClient: Socket): void {
     this.#connections++;
-    const { to, oneWayMs, chunkBytes } = this.options;
+    const { to } = this.options;
     const colon = to.lastIndexOf(':');
     const toServer = dial({
       host: to.slice(0, colon),
@@ -78,8 +80,11 @@ export class DelayProxy {
       noDelay: true,
       allowHalfOpen: true,
     });
-    this.#join(new Lane(fromClient, toServer, oneWayMs, chunkBytes, true));
-    this.#join(new Lane(toServer, fromClient, oneWayMs, chunkBytes, false));
+    const count = (bytes: number): void => {
+      this.#bytesToServer += bytes;
+    };
+    this.#join(new Lane(fromClient, toServer, this.options, count));
+    this.#join(new Lane(toServer, fromClient, this.options, () => {}));
   }
 
   #join(lane: Lane): void {
@@ -104,14 +109,17 @@ class Lane {
   #timer: NodeJS.Timeout | undefined;
   #full = false;
   #ended = false;
+  /** When the slow line has sent all that it was given. */
+  #lineFreeMs = 0;
+  readonly #heldBytesMax: number;
 
   constructor(
     readonly from: Socket,
     readonly to: Socket,
-    readonly oneWayMs: number,
-    readonly chunkBytes: number | undefined,
-    readonly toServer: boolean,
+    readonly options: DelayProxyOptions,
+    readonly onBytes: (bytes: number) => void,
   ) {
+    this.#heldBytesMax = options.bytesPerSecond === undefined ? heldBytesMax : heldBytesMaxSlow;
     from.on('data', (bytes) => this.#hold(bytes));
     from.on('end', () => this.#hold(undefined));
     to.on('drain', () => {
@@ -142,11 +150,13 @@ class Lane {
 
   #hold(bytes: Buffer | undefined): void {
     if (this.#ended) return;
-    this.#held.push({ dueMs: performance.now() + this.oneWayMs, bytes });
-    this.heldBytes += bytes?.length ?? 0;
-    if (this.heldBytes >= heldBytesMax) this.from.pause();
-    if (this.oneWayMs === 0) this.#handOn();
-    else this.#later();
+    const { oneWayMs, bytesPerSecond = Number.POSITIVE_INFINITY } = this.options;
+    const length = bytes?.length ?? 0;
+    this.#lineFreeMs = Math.max(performance.now(), this.#lineFreeMs) + (length / bytesPerSecond) * 1000;
+    this.#held.push({ dueMs: this.#lineFreeMs + oneWayMs, bytes });
+    this.heldBytes += length;
+    if (this.heldBytes >= this.#heldBytesMax) this.from.pause();
+    this.#handOn();
   }
 
   #later(): void {
@@ -181,12 +191,13 @@ class Lane {
       this.#held.splice(0, this.#at);
       this.#at = 0;
     }
-    if (this.from.isPaused() && this.heldBytes < heldBytesMax) this.from.resume();
+    if (this.from.isPaused() && this.heldBytes < this.#heldBytesMax) this.from.resume();
     if (!this.#full) this.#later();
   }
 
   #write(bytes: Buffer): void {
-    const size = this.chunkBytes ?? bytes.length;
+    this.onBytes(bytes.length);
+    const size = this.options.chunkBytes ?? bytes.length;
     for (let at = 0; at < bytes.length; at += size)
       if (!this.to.write(bytes.subarray(at, at + size))) this.#full = true;
   }

@@ -17,8 +17,14 @@ import type { Server } from '@grpc/grpc-js';
 /** What HTTP/2 begins with (RFC 9113, 6.9.2). */
 export const narrowWindowBytes = 65_535;
 
-/** 40 MB/s at a round trip of 100 ms, 400 MB/s at 10 ms. */
-export const defaultReceiveWindowBytes = 4 * 1024 * 1024;
+/**
+ * 60 MB/s at a round trip of 10 ms (docs/performance.md). More would serve longer
+ * ways, and cost: what lies in the client's socket is ahead of its answer to a
+ * keepalive ping, so over a slow line a window must be sent within that timeout.
+ */
+export const defaultReceiveWindowBytes = 2 * 1024 * 1024;
+/** 2 MiB over a line of 1 Mbit/s take 17 s. */
+export const keepaliveTimeoutMs = 20_000;
 
 export interface ReceiveWindow {
   /** Whether the servers that were made so far give it. */

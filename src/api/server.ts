@@ -21,7 +21,12 @@ import { tailChannel, tailMethod } from './events.js';
 import { defaultExchangeLimits, type ExchangeLimits, ExchangeLoad, ExchangeStream } from './exchange.js';
 import { grpcStatusOf } from './grpc-status.js';
 import { messageMethods } from './messages.js';
-import { defaultReceiveWindowBytes, narrowWindowBytes, widenReceiveWindow } from './receive-window.js';
+import {
+  defaultReceiveWindowBytes,
+  keepaliveTimeoutMs,
+  narrowWindowBytes,
+  widenReceiveWindow,
+} from './receive-window.js';
 import { replicaMethods } from './replicas.js';
 import { Services } from './services.js';
 import type { TailCall } from './tail-stream.js';
@@ -99,7 +104,7 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     'grpc.max_receive_message_length': limits.grpcMessageBytes,
     'grpc.max_send_message_length': limits.grpcMessageBytes,
     'grpc.keepalive_time_ms': 10_000,
-    'grpc.keepalive_timeout_ms': 5_000,
+    'grpc.keepalive_timeout_ms': keepaliveTimeoutMs,
     'grpc.keepalive_permit_without_calls': 1,
   });
   addUnary(server, [...methods.keys()], calls);

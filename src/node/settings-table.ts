@@ -172,10 +172,10 @@ const table = {
   ),
   clientWindow: bytes(
     'process',
-    4 * MiB,
+    2 * MiB,
     64 * KiB,
     64 * MiB,
-    'What a client may have on its way here, per stream: caps an upload at this much per round trip. One that is not read may hold as much.',
+    'What a client may have on its way here, per stream: it caps an upload at about half of it per round trip, and one that is not read may hold as much. Clients on slow lines must be able to send it within 20 s.',
   ),
   diskStall: duration(
     'process',
