@@ -1,10 +1,17 @@
 /** Hansard as the harness sees it: three nodes as background processes, one SDK client. */
 import { existsSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
+import {
+  credentials,
+  type GrpcObject,
+  loadPackageDefinition,
+  type ServiceClientConstructor,
+} from '@grpc/grpc-js';
 import { clusterDown, clusterKill, clusterUp, endpointsOf, type NodeStatus } from '../../cluster/launcher.js';
 import { stateFileOf } from '../../cluster/layout.js';
 import { launcherHooks } from '../../src/cli/commands/cluster.js';
 import { type Channel, type Client, connect } from '../../src/client/index.js';
+import { loadPublicProtos } from '../../src/common/proto.js';
 import { removeFolder, temporaryFolder } from './leftovers.js';
 import { freePorts } from './ports.js';
 import { type Following, Interrupted, type Item, type ProcessGroup, type System } from './system.js';
@@ -18,6 +25,14 @@ export interface HansardOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
+/** The generated client of any language, here grpc-js's. */
+interface PlainClient {
+  AppendMessages(request: unknown, done: (error: Error | null) => void): void;
+  close(): void;
+}
+
+const roleUser = 1;
+
 export class Hansard implements System {
   readonly name: string;
   readonly durability =
@@ -26,6 +41,9 @@ export class Hansard implements System {
   readonly #dir = temporaryFolder('hansard-bench-');
   #nodes: readonly NodeStatus[] = [];
   #client: Client | undefined;
+  /** One per node; made where they are asked for. */
+  #plain: PlainClient[] = [];
+  #turn = 0;
   readonly #channels = new Map<number, Channel>();
   /** Nodes are no children: should this process end before `stop`, they are killed by their records. */
   readonly #kill = (): void => {
@@ -71,6 +89,7 @@ export class Hansard implements System {
 
   async stop(): Promise<void> {
     await this.#client?.close();
+    for (const client of this.#plain) client.close();
     if (existsSync(stateFileOf(this.#dir))) await clusterDown(this.#dir, stopGraceMs);
     process.removeListener('exit', this.#kill);
     removeFolder(this.#dir);
@@ -83,7 +102,7 @@ export class Hansard implements System {
   #channel(number: number): Channel {
     let channel = this.#channels.get(number);
     if (channel === undefined) {
-      channel = (this.#client as Client).channel(`bench/channel-${number}`);
+      channel = (this.#client as Client).channel(nameOf(number));
       this.#channels.set(number, channel);
     }
     return channel;
@@ -91,6 +110,17 @@ export class Hansard implements System {
 
   append({ channel, text }: Item): Promise<unknown> {
     return this.#channel(channel).append({ role: 'user', author: 'ann', text });
+  }
+
+  appendPlain({ channel, text }: Item): Promise<unknown> {
+    if (this.#plain.length === 0)
+      this.#plain = this.#nodes.map(({ clientAddress }) => plainTo(clientAddress));
+    const client = this.#plain[this.#turn++ % this.#plain.length] as PlainClient;
+    const message = { role: roleUser, author: 'ann', parts: [{ text: { text } }] };
+    const request = { channel: nameOf(channel), messages: [{ message }] };
+    return new Promise<void>((resolve, reject) => {
+      client.AppendMessages(request, (error) => (error === null ? resolve() : reject(error)));
+    });
   }
 
   appendFrame(items: readonly Item[]): Promise<unknown> {
@@ -134,6 +164,14 @@ export class Hansard implements System {
     }
     return sums;
   }
+}
+
+const nameOf = (channel: number): string => `bench/channel-${channel}`;
+
+function plainTo(address: string): PlainClient {
+  const { v1 } = loadPackageDefinition(loadPublicProtos()).hansard as { v1: GrpcObject };
+  const MessageService = v1.MessageService as ServiceClientConstructor;
+  return new MessageService(address, credentials.createInsecure()) as unknown as PlainClient;
 }
 
 /** For a node to end in order; then it is killed. */

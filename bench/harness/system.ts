@@ -29,6 +29,8 @@ export interface System {
   processes(): readonly ProcessGroup[];
   /** Resolves when the message is acknowledged as durably as `durability` says. */
   append(item: Item): Promise<unknown>;
+  /** As a gRPC client that is not the project's own sends it: a unary call, to each node in turn. */
+  appendPlain?(item: Item): Promise<unknown>;
   /** A frame: messages for various channels that travel together; resolves when all are acknowledged. */
   appendFrame?(items: readonly Item[]): Promise<unknown>;
   /** Messages for one channel, all or none. */

@@ -71,6 +71,18 @@ const single = (inFlight: number): Workload =>
     callOf: (system, seed) => appendOf(system, makeLoad(seed)),
   });
 
+const unary = (inFlight: number): Workload =>
+  closed({
+    name: `unary-${inFlight}`,
+    title: `single appends as unary gRPC calls of a plain client to each node in turn, ${inFlight} in flight`,
+    unit: 'messages',
+    inFlight,
+    callOf: (system, seed) => {
+      const load = makeLoad(seed);
+      return system.appendPlain && (() => system.appendPlain?.(load.next()) as Promise<unknown>);
+    },
+  });
+
 const frames = (inFlight: number, perFrame: number): Workload =>
   closed({
     name: `frames-${inFlight}x${perFrame}`,
@@ -184,10 +196,18 @@ export const standard: readonly Workload[] = [
   tail(100),
 ];
 
-export const further: readonly Workload[] = [mixed(64), hot(256), zipf(256), large(16), open(500)];
+export const further: readonly Workload[] = [
+  unary(256),
+  mixed(64),
+  hot(256),
+  zipf(256),
+  large(16),
+  open(500),
+];
 
 const families: Readonly<Record<string, (a: number, b: number) => Workload>> = {
   single,
+  unary,
   frames,
   batches,
   pages,

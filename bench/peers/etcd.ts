@@ -113,6 +113,11 @@ class Etcd implements System {
     return call((done) => this.#client().Put(this.#put(item), done));
   }
 
+  /** There is no other way. */
+  appendPlain(item: Item): Promise<unknown> {
+    return this.append(item);
+  }
+
   appendFrame(items: readonly Item[]): Promise<unknown> {
     const frames: Item[][] = [];
     for (let i = 0; i < items.length; i += transactionMax) frames.push(items.slice(i, i + transactionMax));
