@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { MalformedError } from '../common/bytes.js';
 import { HansardError, InvariantError, type Reason } from '../common/errors.js';
+import type { NodeId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import type { Logger } from '../common/logger.js';
 
@@ -22,6 +23,8 @@ export interface CallContext {
   readonly traceparent: string;
   /** The client has gone: whoever waits may stop. */
   cancelled: boolean;
+  /** The leader that carried it out in this node's place; 0: none. */
+  forwardedTo: NodeId;
 }
 
 /**
@@ -66,10 +69,15 @@ const sweepGraceMs = 200;
 const overloadedRetryMs = 100;
 const noQuorumRetryMs = 200;
 
-export type Done = (error: HansardError | undefined, response: Uint8Array | undefined) => void;
+export type Done = (
+  error: HansardError | undefined,
+  response: Uint8Array | undefined,
+  call: CallContext,
+) => void;
 
 export class ActiveCall implements CallContext {
   cancelled = false;
+  forwardedTo: NodeId = 0;
   settled = false;
   constructor(
     readonly method: string,
@@ -213,7 +221,7 @@ export class Calls {
     call.settled = true;
     this.#report(call, error?.reason);
     try {
-      call.done(error, response);
+      call.done(error, response, call);
     } catch (problem) {
       this.#logger.error({ err: problem, method: call.method }, 'an answer could not be given');
     }

@@ -79,6 +79,7 @@ function contextOf(call: TailCall, nowMs: number): CallContext {
     origin: 'grpc',
     traceparent: typeof traceparent === 'string' ? traceparent : '',
     cancelled: false,
+    forwardedTo: 0,
   };
 }
 

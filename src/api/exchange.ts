@@ -6,6 +6,7 @@
  */
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import { HansardError } from '../common/errors.js';
+import type { NodeId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import { encodeErrorDetails, wireMessage } from '../common/status.js';
 import {
@@ -70,6 +71,8 @@ interface Answer {
   readonly id: number;
   readonly error: HansardError | undefined;
   readonly response: Uint8Array | undefined;
+  /** Another node that carried the call out; 0: none. */
+  readonly forwardedTo: NodeId;
 }
 
 interface Frame {
@@ -198,11 +201,11 @@ export class ExchangeStream {
       deadlineMs,
       'exchange',
       frame.traceparent,
-      (error, response) => {
+      (error, response, { forwardedTo }) => {
         this.#inFlight.delete(id);
         inbox.open--;
         this.#release(inbox);
-        this.#answer({ id, error, response });
+        this.#answer({ id, error, response, forwardedTo });
       },
     );
     if (this.#inFlight.has(id)) this.#inFlight.set(id, call);
@@ -346,25 +349,28 @@ function sized(reader: WireReader, field: string): Buffer {
 /** An encoded ExchangeResponse. */
 function encodeAnswers(answers: readonly Answer[]): Buffer {
   const errors = answers.map(({ error }) => (error === undefined ? undefined : encodeError(error)));
-  const sizes = answers.map(({ id, response }, i) => {
+  const sizes = answers.map(({ id, response, forwardedTo }, i) => {
     const body = response?.length ?? 0;
-    return varintFieldSize(id) + (errors[i]?.length ?? 0) + (body === 0 ? 0 : 1 + varintSize(body) + body);
+    const size = varintFieldSize(id) + varintFieldSize(forwardedTo) + (errors[i]?.length ?? 0);
+    return body === 0 ? size : size + 1 + varintSize(body) + body;
   });
   const total = sizes.reduce((sum, size) => sum + 1 + varintSize(size) + size, 0);
   const target = Buffer.allocUnsafe(total);
   let at = 0;
   for (let i = 0; i < answers.length; i++) {
-    const { id, response } = answers[i] as Answer;
+    const { id, response, forwardedTo } = answers[i] as Answer;
     target[at++] = answerTag;
     at = writeVarint(target, at, sizes[i] as number);
     at = writeVarintField(target, at, 0x08, id);
     const error = errors[i];
     if (error !== undefined) at += error.copy(target, at);
-    if (response === undefined || response.length === 0) continue;
-    target[at++] = 0x2a;
-    at = writeVarint(target, at, response.length);
-    target.set(response, at);
-    at += response.length;
+    if (response !== undefined && response.length > 0) {
+      target[at++] = 0x2a;
+      at = writeVarint(target, at, response.length);
+      target.set(response, at);
+      at += response.length;
+    }
+    at = writeVarintField(target, at, 0x30, forwardedTo);
   }
   return target;
 }

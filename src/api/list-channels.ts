@@ -103,6 +103,8 @@ export function listChannels(services: Services): Handler {
         partitions: [partition],
       });
       const answer = await router.atLeader(context, partition, ofOne, () => Promise.reject(notHere));
+      // One of many partitions: nowhere to send the next call.
+      context.forwardedTo = 0;
       const { channels, next_page_token } = decodeResponse(answer);
       const bytes = Math.ceil(answer.length / Math.max(1, channels.length));
       const rows = channels.map((message) => ({

@@ -47,6 +47,7 @@ export class Router {
       this.atLeader(context, partition, request, local, next, untilMs);
     const leader = this.#waiting.has(partition) ? undefined : this.#node.leaderOf(partition);
     if (leader === this.#node.identity.nodeId) {
+      context.forwardedTo = 0;
       if (context.origin === 'forward' || attempt >= attemptsMax) return local();
       return local().catch((error) => {
         // Nothing was proposed: whoever leads now may take it.
@@ -56,6 +57,7 @@ export class Router {
     }
     if (context.origin === 'forward') throw this.notLeader(partition, leader);
     if (leader !== undefined) {
+      context.forwardedTo = leader;
       return this.#node.forward(leader, context.method, request, context.deadlineMs).catch((error) => {
         // Leadership had moved when it arrived: nothing was proposed, and soon we know who leads.
         const moved = error instanceof HansardError && error.reason === 'NOT_LEADER';

@@ -295,8 +295,19 @@ export class Channel {
     await this.#router.known(deadlineMs);
     const partition = this.#router.partitionOf(this.name) as PartitionId;
     const route: Route = { partition, preference: options.preference };
-    return this.#router.call(method, request, route, deadlineMs, read);
+    const answer = await this.#router.call(method, request, route, deadlineMs, read);
+    // Asked as the leader, it answered as a follower, which costs it a question to the leader.
+    if (wantsLeader(options) && servedBySecondary(answer)) this.#router.refresh();
+    return answer;
   }
+}
+
+function wantsLeader({ preference }: ReadOptions): boolean {
+  return preference === undefined || preference.startsWith('primary');
+}
+
+function servedBySecondary(answer: unknown): boolean {
+  return (answer as { readonly servedBy?: ServedBy }).servedBy?.role === 'secondary';
 }
 
 function withIds(

@@ -98,11 +98,13 @@ function decodeAnswer(bytes: Buffer, each: (id: number, outcome: Outcome) => voi
   const r = new ProtoReader(bytes);
   let id = 0;
   let code = 0;
+  let forwardedTo = 0;
   let message = '';
   let details: Uint8Array[] | undefined;
   let response = empty;
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) id = r.uint();
+    else if (tag === 48) forwardedTo = r.uint();
     else if (tag === 16) code = r.int();
     else if (tag === 26) message = r.string();
     else if (tag === 34) {
@@ -111,7 +113,7 @@ function decodeAnswer(bytes: Buffer, each: (id: number, outcome: Outcome) => voi
     } else if (tag === 42) response = r.view() as Uint8Array<ArrayBuffer>;
     else r.skip();
   }
-  if (code === 0) each(id, { ok: true, response });
+  if (code === 0) each(id, { ok: true, response, forwardedTo });
   else {
     const error = errorFromStatus(code, message, details ?? []);
     each(id, { ok: false, error, inDoubt: leavesDoubt(error) });

@@ -293,8 +293,10 @@ export class Lane {
   // Answers
 
   #onOutcome(append: Append, outcome: Outcome): void {
-    if (outcome.ok) this.#onApplied(append, outcome.response);
-    else {
+    if (outcome.ok) {
+      this.#onApplied(append, outcome.response);
+      if (outcome.forwardedTo !== 0) this.router.forwarded(this.partition, outcome.forwardedTo);
+    } else {
       append.lastError = outcome.error;
       this.#lastError = outcome.error;
       if (outcome.error.fields.counter_consumed === 'true' || outcome.error.reason === 'PRODUCER_REUSED') {

@@ -375,7 +375,8 @@ class UnaryLink implements Link {
       new Metadata(),
       { deadline: Date.now() + call.timeoutMs },
       (error, response) => {
-        if (error === null && response !== undefined) return call.done({ ok: true, response });
+        if (error === null && response !== undefined)
+          return call.done({ ok: true, response, forwardedTo: 0 });
         const failure =
           error === null ? new HansardError('INTERNAL', 'empty answer') : errorFromService(error);
         call.done({ ok: false, error: failure, inDoubt: leavesDoubt(failure) });

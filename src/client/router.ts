@@ -50,6 +50,7 @@ export class Router {
   partitionCount: number | undefined;
   #places: Place[] = [];
   #addresses: string[];
+  #addressOf: ReadonlyMap<number, string> = new Map();
   readonly #links = new Map<string, Link>();
   /** Where the next call without a known leader goes. */
   #turn = 0;
@@ -93,6 +94,22 @@ export class Router {
     if (!this.#addresses.includes(address)) this.#addresses.push(address);
   }
 
+  /**
+   * A call was passed on to the node that leads. The next ones go there at once;
+   * where one leader moved others did: the map is read again.
+   */
+  forwarded(partition: PartitionId, nodeId: number): void {
+    const address = this.#addressOf.get(nodeId);
+    const place = this.#places[partition];
+    if (address === undefined || place === undefined || place.leader === address) return;
+    // Not at once: answers beside this one in its frame would count for nothing once their lane has moved.
+    setImmediate(() => {
+      if (this.#closed) return;
+      place.leader = address;
+      this.refresh();
+    });
+  }
+
   /** The node at `address` does not lead (any more), or is out of reach. */
   distrust(partition: PartitionId, address: string): void {
     const place = this.#places[partition];
@@ -120,7 +137,11 @@ export class Router {
       const attempted = attemptOn(link, method, body, Math.min(leftMs, attemptTimeoutMs), read);
       const outcome = await this.#unlessMoved(attempted, route, link);
       if (outcome === undefined) continue;
-      if (outcome.ok) return outcome.value;
+      if (outcome.ok) {
+        if (outcome.forwardedTo !== 0 && route.partition !== undefined)
+          this.forwarded(route.partition, outcome.forwardedTo);
+        return outcome.value;
+      }
       last = outcome.error;
       if (last.reason === 'NOT_LEADER' && route.partition !== undefined) {
         const address = String(last.fields.leader_address ?? '');
@@ -252,6 +273,7 @@ export class Router {
     if (pool === undefined || pool.partitionCount === 0) return;
     this.partitionCount = pool.partitionCount;
     const addressOf = new Map(info.nodes.map((node) => [node.nodeId, node.clientAddress]));
+    this.#addressOf = addressOf;
     for (const { partition, leaderNodeId, term, replicas } of info.partitions) {
       const known = this.#places[partition];
       const addresses = replicas
@@ -308,7 +330,7 @@ export class Router {
 }
 
 export type Attempt<T> =
-  | { readonly ok: true; readonly value: T }
+  | { readonly ok: true; readonly value: T; readonly forwardedTo: number }
   | { readonly ok: false; readonly error: HansardError; readonly inDoubt: boolean };
 
 /** The response is read in the turn in which it came: its bytes do not outlive it. */
@@ -331,7 +353,7 @@ export function attemptOn<T>(
     }, timeoutMs + attemptGraceMs);
     const done = (outcome: Outcome): void => {
       clearTimeout(timer);
-      resolve(outcome.ok ? readOutcome(link, outcome.response, read) : outcome);
+      resolve(outcome.ok ? readOutcome(link, outcome, read) : outcome);
     };
     const call = {
       method,
@@ -346,9 +368,13 @@ export function attemptOn<T>(
   });
 }
 
-function readOutcome<T>(link: Link, response: Uint8Array, read: (response: Uint8Array) => T): Attempt<T> {
+function readOutcome<T>(
+  link: Link,
+  { response, forwardedTo }: Outcome & { readonly ok: true },
+  read: (response: Uint8Array) => T,
+): Attempt<T> {
   try {
-    return { ok: true, value: read(response) };
+    return { ok: true, value: read(response), forwardedTo };
   } catch (cause) {
     const error =
       cause instanceof HansardError

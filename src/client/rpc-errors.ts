@@ -7,7 +7,13 @@ import { ProtoReader, WireError } from './wire-reader.js';
 
 /** What one attempt of a call came to. */
 export type Outcome =
-  | { readonly ok: true /** Valid for this turn. */; readonly response: Uint8Array }
+  | {
+      readonly ok: true;
+      /** Valid for this turn. */
+      readonly response: Uint8Array;
+      /** The node that carried it out in place of the one asked; 0: that one did. */
+      readonly forwardedTo: number;
+    }
   | {
       readonly ok: false;
       readonly error: HansardError;

@@ -263,3 +263,24 @@ t.test('stopping answers what is under way, then ends the stream', async (t) => 
   h.client.close();
   await stopped;
 });
+
+t.test('an answer says where the call was passed on to', async (t) => {
+  const leading = await Harness.start(new FakeNode(2));
+  const other = await Harness.start(new FakeNode(1));
+  t.teardown(() => Promise.all([leading.stop(), other.stop()]));
+  leading.node.leader = 2;
+  other.node.leader = 2;
+  other.node.peers.set(2, leading.node);
+  for (const [harness, forwarded] of [
+    [other, '2'],
+    [leading, undefined],
+  ] as const) {
+    const exchange = new Exchange(harness);
+    exchange.send([appendCall(1, 'c', 'x')]);
+    await exchange.until(() => exchange.answers.size === 1);
+    const answer = exchange.answers.get('1');
+    t.equal(answer?.code ?? 0, 0);
+    t.equal(Number(answer?.forwarded_to_node_id ?? 0), Number(forwarded ?? 0));
+    exchange.stream.end();
+  }
+});

@@ -173,3 +173,31 @@ function xorshift(seed: number): () => number {
     return state;
   };
 }
+
+t.test(
+  'leaders move, and who led passes calls on: the client goes to the new leader by itself',
+  async (t) => {
+    const { cluster, client } = await start(t, 3, { mapRefreshMs: 1e9 });
+    cluster.forwards = true;
+    // Nobody's map has the news: the hops alone tell.
+    cluster.view = () => ({ leader: 0, term: 1 });
+    const channel = client.channel('moving');
+    for (const text of names(20)) await channel.append({ text });
+    t.equal(cluster.forwarded, 0);
+    cluster.leaders = [2, 2, 2, 2];
+    const together = names(60, 20).map((text) => channel.append({ text }));
+    await Promise.all(together);
+    const afterBurst = cluster.forwarded;
+    t.ok(afterBurst > 0, 'the first ones took the hop');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    for (const text of names(40, 80)) await channel.append({ text });
+    t.equal(cluster.forwarded, afterBurst, 'the later ones did not');
+    t.same(cluster.texts('moving'), names(120), 'each once, in order');
+    cluster.leaders = [1, 1, 1, 1];
+    await channel.list({ before: 5 }).page();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const before = cluster.forwarded;
+    await channel.list({ before: 5 }).page();
+    t.equal(cluster.forwarded, before, 'reads learn it too');
+  },
+);

@@ -106,6 +106,9 @@ export class FakeCluster {
   view: ((node: number) => { leader: number; term: number } | undefined) | undefined;
   /** A leader elsewhere is named in NOT_LEADER. */
   hints = true;
+  /** Who does not lead passes calls on, and says so, instead of NOT_LEADER; Exchange alone. */
+  forwards = false;
+  forwarded = 0;
   #nextProducer = 1;
   maxOutstanding = 0;
   #outstanding = 0;
@@ -152,10 +155,18 @@ export class FakeCluster {
     }
   }
 
+  /** The id of the node that this call was passed on to; 0: none. */
+  passedOn(node: FakeNode, name: string, request: Loose): number {
+    const leader = this.leaders[this.partitionOf(request.channel ?? '')] as number;
+    if (!this.forwards || name === 'GetCluster' || leader === node.index) return 0;
+    this.forwarded++;
+    return leader + 1;
+  }
+
   #requireLeader(node: FakeNode, channel: string): number {
     const partition = this.partitionOf(channel);
     const leader = this.leaders[partition] as number;
-    if (leader === node.index) return partition;
+    if (leader === node.index || this.forwards) return partition;
     const address = leader >= 0 && this.hints ? this.nodes[leader]?.address : undefined;
     throw new HansardError(
       'NOT_LEADER',
@@ -414,7 +425,12 @@ export class FakeNode {
     try {
       // Dispatched in the turn of the frame, so that calls keep their order.
       const response = await this.cluster.handle(this, method.path, method.requestDeserialize(call.request));
-      answer = { id: call.id, code: 0, response: method.responseSerialize(response) };
+      answer = {
+        id: call.id,
+        code: 0,
+        response: method.responseSerialize(response),
+        forwarded_to_node_id: this.cluster.passedOn(this, name, method.requestDeserialize(call.request)),
+      };
     } catch (error) {
       if (error instanceof Dropped) return;
       if (error instanceof Cut) return this.cut();
