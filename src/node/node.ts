@@ -24,10 +24,11 @@ import { ClockWatch } from './clock-watch.js';
 import { Elections } from './elections.js';
 import { type ForwardHandler, Forwarding } from './forwarding.js';
 import { Guard } from './guard.js';
-import { Heartbeats } from './heartbeats.js';
+import { type BeatKind, Heartbeats } from './heartbeats.js';
 import { LogSender } from './log-sender.js';
 import type { NodeOptions } from './options.js';
 import {
+  type Beat,
   decodePeerMessage,
   encodePeerMessage,
   encodeRaftMessage,
@@ -116,6 +117,12 @@ export class HansardNode implements NodeService {
   #tickTimer: Timer | undefined;
   #gossipTimer: Timer | undefined;
   #lastTickMs = 0;
+  #ticks = 0;
+  readonly #heartbeatTicks: number;
+  /** This node's heartbeats leave with the turn, and whatever waited for them. */
+  #beatsDue = false;
+  /** Messages left in this turn: more go along for nothing. */
+  #sentInTurn = false;
   #draining = false;
   #stopped = false;
   #stopping: Promise<void> | undefined;
@@ -129,6 +136,7 @@ export class HansardNode implements NodeService {
     const fatal = this.#guard.fail;
     const clock = this.#guard.clock(options.clock);
     this.#clock = clock;
+    this.#heartbeatTicks = Math.max(1, Math.round(settings.heartbeatMs / settings.tickMs));
     this.#budget = { usedBytes: 0, limitBytes: settings.uncommittedBytesPerNode };
     this.#loop = new TurnLoop(
       clock,
@@ -396,7 +404,7 @@ export class HansardNode implements NodeService {
           ...replicaDefaults,
           partition,
           electionTicks: Math.max(2, Math.round(settings.electionTimeoutMs / settings.tickMs)),
-          heartbeatTicks: Math.max(1, Math.round(settings.heartbeatMs / settings.tickMs)),
+          heartbeatTicks: this.#heartbeatTicks,
           entryBytes: settings.entryBytes,
           uncommittedBytes: settings.uncommittedBytesPerPartition,
           producerHoldMs: settings.producerHoldMs,
@@ -415,6 +423,7 @@ export class HansardNode implements NodeService {
       random: (n) => Math.floor((random.u32() / 0x1_0000_0000) * n),
       stir: (replica) => this.#loop.stir(replica),
       wantReadRound: (replica) => this.#readRounds.want(replica),
+      ticksToBeat: () => this.#heartbeatTicks - (this.#ticks % this.#heartbeatTicks),
       noteCommit: (replica) => this.#commitNotes.note(replica),
       leadershipChanged: (replica) => {
         logger.debug(
@@ -500,7 +509,13 @@ export class HansardNode implements NodeService {
     this.#lastTickMs = due > settings.maxTicksPerTurn ? now : this.#lastTickMs + due * settings.tickMs;
     const ticks = Math.min(due, settings.maxTicksPerTurn);
     this.#readRounds.tick(now);
-    for (const replica of this.#held) for (let i = 0; i < ticks; i++) replica.tick(now);
+    for (let i = 0; i < ticks; i++) {
+      this.#ticks++;
+      if (this.#ticks % this.#heartbeatTicks === 0) this.#beatsDue = true;
+      for (const replica of this.#held) replica.tick(now);
+    }
+    // Who leads nothing has no turn to send its answers in.
+    if (this.#beatsDue && !this.#loop.isScheduled) this.#endOfTurn();
   }
 
   #scheduleGossip(): void {
@@ -596,6 +611,7 @@ export class HansardNode implements NodeService {
 
   #transmit(replica: Replica, to: NodeId, message: Message): void {
     const bytes = encodeRaftMessage(replica.partition, message);
+    this.#sentInTurn = true;
     const sent = this.#options.transport.send(to, bytes, urgent.has(message.type));
     // Dropped, so that all that would follow is refused: the core probes instead.
     if (!sent && message.type === MessageType.MsgApp) replica.reportUnreachable(message.to);
@@ -609,11 +625,15 @@ export class HansardNode implements NodeService {
   /** Messages leave now: the transport's own end of turn would be a turn later. */
   #endOfTurn(): void {
     const { transport } = this.#options;
-    this.#heartbeats.flush((to, kind, beats) => {
-      transport.send(to, encodePeerMessage({ kind, beats }), true);
-    });
+    this.#heartbeats.flush(this.#beatsDue || this.#sentInTurn, this.#sendBeats);
+    this.#beatsDue = false;
+    this.#sentInTurn = false;
     transport.flush();
   }
+
+  readonly #sendBeats = (to: NodeId, kind: BeatKind, beats: readonly Beat[]): void => {
+    this.#options.transport.send(to, encodePeerMessage({ kind, beats }), true);
+  };
 
   #send(to: NodeId, message: PeerMessage): boolean {
     return this.#options.transport.send(to, encodePeerMessage(message), message.kind === 'gossip');

@@ -57,6 +57,11 @@ export class TurnLoop implements TurnOutput {
     this.#clock.defer(this.#runTurn);
   }
 
+  /** A turn will come. */
+  get isScheduled(): boolean {
+    return this.#scheduled;
+  }
+
   send(replica: Replica, message: Message): void {
     this.#send(replica, message);
   }

@@ -613,6 +613,7 @@ export class Replica implements WorkSink {
     this.#role = role;
     this.#term = term;
     if (wasLeader && !this.isLeader) this.#lostLeadership(before);
+    if (this.isLeader) this.#raft.heartbeatIn(this.#host.ticksToBeat());
     this.#host.leadershipChanged(this);
   }
 

@@ -15,6 +15,8 @@ export interface ReplicaHost {
   stir(replica: Replica): void;
   /** Reads of a leader wait for proof that it still leads: has `beginSharedRound` called soon (node/read-rounds.ts). */
   wantReadRound(replica: Replica): void;
+  /** Ticks until the leaders of this node beat: together, so that what they say to a peer is one frame. */
+  ticksToBeat(): number;
   /** Has `tellCommit` called in a moment. */
   noteCommit(replica: Replica): void;
   /** Role or leader changed. */
