@@ -307,7 +307,10 @@ export class InvariantError extends Error {
   override readonly name = 'InvariantError';
 }
 
-/** Stays on in production. */
+/**
+ * Stays on in production. A text that is put together is so on every call, right
+ * or wrong: where that is often, throw the InvariantError behind an `if` instead.
+ */
 export function assert(condition: unknown, what: string): asserts condition {
   if (!condition) throw new InvariantError(what);
 }

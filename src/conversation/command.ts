@@ -5,6 +5,7 @@
  */
 import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
 import type { ProducerId, TimeUs } from '../common/ids.js';
+import { entryMemory } from '../common/slab.js';
 import { type AppendCommand, decodeAppend } from './append-command.js';
 import { applyLimits } from './apply-limits.js';
 import type { Participant, ReplicatedSettings } from './types.js';
@@ -149,10 +150,20 @@ export function encodeEntry(
 ): Uint8Array {
   let size = entryHeaderBytes;
   for (const command of commands) size += commandPrefixBytes + command.length;
-  const writer = new ByteWriter(size);
-  writer.u8(entryVersion).u8(0).u16(applyVersion).u64(leaderTimeUs).u32(commands.length);
-  for (const command of commands) writer.u32(command.length).bytes(command);
-  return writer.finish();
+  const bytes = entryMemory.take(size);
+  bytes[0] = entryVersion;
+  bytes[1] = 0;
+  bytes.writeUInt16LE(applyVersion, 2);
+  bytes.writeUInt32LE(leaderTimeUs % 0x1_0000_0000, 4);
+  bytes.writeUInt32LE(Math.floor(leaderTimeUs / 0x1_0000_0000), 8);
+  bytes.writeUInt32LE(commands.length, 12);
+  let at = entryHeaderBytes;
+  for (const command of commands) {
+    bytes.writeUInt32LE(command.length, at);
+    bytes.set(command, at + commandPrefixBytes);
+    at += commandPrefixBytes + command.length;
+  }
+  return bytes;
 }
 
 export interface EntryFrame {

@@ -1,6 +1,7 @@
 /**
  * All heartbeats that a turn produced for a peer leave as one message, and so do
- * their answers. Each vouches for exactly the (partition, term) pairs that it
+ * their answers, and all acknowledgements of entries: with many partitions nearly
+ * every message between two nodes is one of these. A heartbeat vouches for exactly the (partition, term) pairs that it
  * names, with commit index and read round; the receiver steps each one, and only
  * a match resets that follower's timer (design rule 17).
  *
@@ -12,49 +13,63 @@ import type { NodeId, PartitionId } from '../common/ids.js';
 import { type Message, MessageType, message as newMessage } from '../raft/types.js';
 import type { Beat } from './peer-codec.js';
 
-export type BeatKind = 'heartbeats' | 'heartbeatResponses';
+export type BeatKind = 'heartbeats' | 'heartbeatResponses' | 'acknowledgements';
 
 type Send = (to: NodeId, kind: BeatKind, beats: readonly Beat[]) => void;
 
 export class Heartbeats {
   readonly #beats = new Map<NodeId, Beat[]>();
   readonly #answers = new Map<NodeId, Beat[]>();
+  readonly #acks = new Map<NodeId, Beat[]>();
   #readsWait = false;
 
-  static isBeat(message: Message): boolean {
-    return message.type === MessageType.MsgHeartbeat || message.type === MessageType.MsgHeartbeatResp;
-  }
-
-  add(to: NodeId, partition: PartitionId, message: Message): void {
-    const { from, to: replica, term, commit, context } = message;
-    const isAnswer = message.type === MessageType.MsgHeartbeatResp;
-    if (isAnswer && context !== 0) this.#readsWait = true;
-    const pending = isAnswer ? this.#answers : this.#beats;
+  /** True: taken, to leave with the turn. A refusal says more than a beat can. */
+  takes(to: NodeId, partition: PartitionId, message: Message): boolean {
+    const { type, from, to: replica, term, context } = message;
+    let { commit } = message;
+    let pending = this.#beats;
+    if (type === MessageType.MsgAppResp) {
+      if (message.reject) return false;
+      pending = this.#acks;
+      commit = message.index;
+    } else if (type === MessageType.MsgHeartbeatResp) {
+      pending = this.#answers;
+      if (context !== 0) this.#readsWait = true;
+    } else if (type !== MessageType.MsgHeartbeat) return false;
     const beat: Beat = { partition, from, to: replica, term, commit, context };
     const list = pending.get(to);
     if (list === undefined) pending.set(to, [beat]);
     else list.push(beat);
+    return true;
   }
 
   /** `answersToo`: something else leaves now, or they have waited long enough. */
   flush(answersToo: boolean, send: Send): void {
+    const hasAcks = this.#acks.size > 0;
     flushAll(this.#beats, 'heartbeats', send);
-    if (!answersToo && !this.#readsWait) return;
+    flushAll(this.#acks, 'acknowledgements', send);
+    if (!answersToo && !hasAcks && !this.#readsWait) return;
     flushAll(this.#answers, 'heartbeatResponses', send);
     this.#readsWait = false;
   }
 
   /** The message that one beat stands for. */
   static toMessage(kind: BeatKind, beat: Beat): Message {
-    const type = kind === 'heartbeats' ? MessageType.MsgHeartbeat : MessageType.MsgHeartbeatResp;
-    const message = newMessage(type, beat.to);
+    const message = newMessage(typeOf[kind], beat.to);
     message.from = beat.from;
     message.term = beat.term;
-    message.commit = beat.commit;
+    if (kind === 'acknowledgements') message.index = beat.commit;
+    else message.commit = beat.commit;
     message.context = beat.context;
     return message;
   }
 }
+
+const typeOf = {
+  heartbeats: MessageType.MsgHeartbeat,
+  heartbeatResponses: MessageType.MsgHeartbeatResp,
+  acknowledgements: MessageType.MsgAppResp,
+} as const;
 
 function flushAll(pending: Map<NodeId, Beat[]>, kind: BeatKind, send: Send): void {
   if (pending.size === 0) return;

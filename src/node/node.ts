@@ -602,10 +602,7 @@ export class HansardNode implements NodeService {
   #sendRaft(replica: Replica, message: Message): void {
     const to = replica.nodeOf(message.to);
     if (to === undefined) return;
-    if (Heartbeats.isBeat(message)) {
-      this.#heartbeats.add(to, replica.partition, message);
-      return;
-    }
+    if (this.#heartbeats.takes(to, replica.partition, message)) return;
     if (!this.#logSender.takes(replica, to, message)) this.#transmit(replica, to, message);
   }
 
@@ -656,6 +653,7 @@ export class HansardNode implements NodeService {
         return this.#stepRaft(from, message.partition, message.message);
       case 'heartbeats':
       case 'heartbeatResponses':
+      case 'acknowledgements':
         for (const beat of message.beats)
           this.#stepRaft(from, beat.partition, Heartbeats.toMessage(message.kind, beat));
         return;

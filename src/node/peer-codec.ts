@@ -8,9 +8,17 @@
 import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
 import { controlNumber, packControl, unpackControl } from '../common/control-record.js';
 import { entryChecksum } from '../common/entry-checksum.js';
-import { assert, type ErrorFields, HansardError, type Reason, reasons } from '../common/errors.js';
+import {
+  assert,
+  type ErrorFields,
+  HansardError,
+  InvariantError,
+  type Reason,
+  reasons,
+} from '../common/errors.js';
 import type { Index, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
 import { type ConfState, type Entry, EntryType } from '../common/log-types.js';
+import { entryMemory } from '../common/slab.js';
 import {
   isLocalMessage,
   isLocalTarget,
@@ -22,13 +30,13 @@ import {
   type Snapshot,
 } from '../raft/types.js';
 
-/** One partition's part of a heartbeat message or of its answer. */
+/** One partition's part of a heartbeat message, of its answer, or of a message of acknowledgements. */
 export interface Beat {
   readonly partition: PartitionId;
   readonly from: ReplicaId;
   readonly to: ReplicaId;
   readonly term: Term;
-  /** 0 in answers. */
+  /** The commit index, 0 in answers; of an acknowledgement the index up to which entries are kept. */
   readonly commit: Index;
   /** The read round, 0: none. */
   readonly context: number;
@@ -78,7 +86,10 @@ export interface ReadRoundAnswer {
 
 export type PeerMessage =
   | { readonly kind: 'raft'; readonly partition: PartitionId; readonly message: Message }
-  | { readonly kind: 'heartbeats' | 'heartbeatResponses'; readonly beats: readonly Beat[] }
+  | {
+      readonly kind: 'heartbeats' | 'heartbeatResponses' | 'acknowledgements';
+      readonly beats: readonly Beat[];
+    }
   | { readonly kind: 'request'; readonly request: ForwardRequest }
   | { readonly kind: 'response'; readonly response: ForwardResponse }
   /** Nobody waits for the answer any more. */
@@ -99,6 +110,7 @@ const Kind = {
   gossip: 8,
   readRound: 9,
   readRoundAnswer: 10,
+  acknowledgements: 11,
 } as const;
 
 /** Second byte. */
@@ -143,6 +155,7 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
       return encodeRaftMessage(message.partition, message.message);
     case 'heartbeats':
     case 'heartbeatResponses':
+    case 'acknowledgements':
       return encodeBeats(Kind[message.kind], message.beats);
     case 'request': {
       const { id, method, timeoutMs, body } = message.request;
@@ -194,7 +207,7 @@ function flagsOf(message: Message): number {
  */
 function writeEntry(writer: ByteWriter, partition: PartitionId, entry: Entry, placed: boolean): void {
   const data = entry.data ?? noData;
-  assert(data.length === entry.sizeBytes, `entry ${entry.index} without its data`);
+  if (data.length !== entry.sizeBytes) throw new InvariantError(`entry ${entry.index} without its data`);
   const { type, term, index } = entry;
   let checksum = placed ? entry.checksum : undefined;
   if (checksum === undefined) {
@@ -216,7 +229,7 @@ function writeSnapshot(writer: ByteWriter, { metadata, data }: Snapshot): void {
 }
 
 function encodeBeats(kind: number, beats: readonly Beat[]): Buffer {
-  const writer = new ByteWriter(16 + beats.length * 20);
+  const writer = new ByteWriter(16 + beats.length * 20, 'pooled');
   writer.u8(kind).u8(version).uvarint(beats.length);
   for (const beat of beats) {
     writer.uvarint(beat.partition).uvarint(beat.from).uvarint(beat.to);
@@ -262,6 +275,8 @@ function readBody(reader: ByteReader, kind: number): PeerMessage {
       return { kind: 'heartbeats', beats: readBeats(reader) };
     case Kind.heartbeatResponses:
       return { kind: 'heartbeatResponses', beats: readBeats(reader) };
+    case Kind.acknowledgements:
+      return { kind: 'acknowledgements', beats: readBeats(reader) };
     case Kind.request: {
       const id = reader.uvarint();
       const timeoutMs = reader.uvarint();
@@ -330,7 +345,10 @@ function readEntries(reader: ByteReader, partition: PartitionId, placed: boolean
     const term = reader.uvarint();
     const index = reader.uvarint();
     const checksum = reader.u32();
-    const data = copy(reader.sized());
+    const view = reader.sized();
+    // Its own piece: an entry lives much longer than the frame it came in.
+    const data = entryMemory.take(view.length);
+    data.set(view);
     if (entryChecksum(partition, { type, term, index, data }) !== checksum) {
       throw new MalformedError(`entry ${index} of partition ${partition} does not match its checksum`);
     }

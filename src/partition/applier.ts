@@ -3,7 +3,7 @@
  * It pauses while an entry's bytes or lookups are being read and while the tails
  * are full; the log goes on meanwhile.
  */
-import { assert, HansardError } from '../common/errors.js';
+import { HansardError, InvariantError } from '../common/errors.js';
 import type { Index, Term } from '../common/ids.js';
 import { type Entry, EntryType } from '../common/log-types.js';
 import { applyEntry } from '../conversation/apply.js';
@@ -106,10 +106,10 @@ export class Applier {
   /** False: its lookups are being read first. */
   #apply(entry: Entry): boolean {
     const store = this.#store;
-    assert(
-      entry.index === store.appliedIndex + 1,
-      `partition ${store.partition}: entry ${entry.index} to apply after ${store.appliedIndex}`,
-    );
+    if (entry.index !== store.appliedIndex + 1)
+      throw new InvariantError(
+        `partition ${store.partition}: entry ${entry.index} to apply after ${store.appliedIndex}`,
+      );
     let answers = noAnswers;
     if (entry.type !== EntryType.normal) {
       store.beginEntry();
@@ -179,10 +179,10 @@ export class Applier {
     this.#resumeAfter(
       this.#hooks.fill(missing).then((found) => {
         // A committed entry never leaves the log before it is applied and sealed.
-        assert(
-          found,
-          `partition ${this.#store.partition}: committed entry ${missing[0]?.index} is not in the log`,
-        );
+        if (!found)
+          throw new InvariantError(
+            `partition ${this.#store.partition}: committed entry ${missing[0]?.index} is not in the log`,
+          );
       }),
     );
   }

@@ -3,7 +3,7 @@
  * Everything happens in turns: messages, proposals and durable writes stir the
  * replica, the node calls `collect` once per turn.
  */
-import { assert, HansardError, InvariantError } from '../common/errors.js';
+import { HansardError, InvariantError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import { encodeEntry } from '../conversation/command.js';
 import { decodeConfChange } from '../raft/conf-codec.js';
@@ -563,7 +563,8 @@ export class Replica implements WorkSink {
   durable(): void {
     if (this.#stopped) return;
     const responses = this.#writes.shift();
-    assert(responses !== undefined, `partition ${this.partition}: a write completed that was never begun`);
+    if (responses === undefined)
+      throw new InvariantError(`partition ${this.partition}: a write completed that was never begun`);
     this.#afterSync = this.#afterSync.length === 0 ? responses : this.#afterSync.concat(responses);
     this.#host.stir(this);
   }

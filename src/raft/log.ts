@@ -3,7 +3,7 @@
  *
  * Invariant: applied <= applying <= committed <= last index.
  */
-import { assert } from '../common/errors.js';
+import { assert, InvariantError } from '../common/errors.js';
 import type { Index, Term } from '../common/ids.js';
 import { type Entry, EntryType } from '../common/log-types.js';
 import { countWithin, entriesSize, entrySize } from './size.js';
@@ -84,10 +84,8 @@ export class RaftLog {
     if (skip < entries.length) {
       const index = entries[skip]!.index;
       // Raft, figure 3, State Machine Safety: what is committed is never rewritten.
-      assert(
-        index > this.committed,
-        `entry ${index} conflicts with a committed one (commit ${this.committed})`,
-      );
+      if (!(index > this.committed))
+        throw new InvariantError(`entry ${index} conflicts with a committed one (commit ${this.committed})`);
       this.append(entries, skip);
     }
     this.commitTo(Math.min(commit, last));
@@ -112,7 +110,8 @@ export class RaftLog {
   append(entries: readonly Entry[], skip = 0): Index {
     if (skip < entries.length) {
       const after = entries[skip]!.index - 1;
-      assert(after >= this.committed, `append after ${after} is below commit ${this.committed}`);
+      if (!(after >= this.committed))
+        throw new InvariantError(`append after ${after} is below commit ${this.committed}`);
       this.unstable.truncateAndAppend(entries, skip);
     }
     return this.lastIndex();
@@ -135,7 +134,10 @@ export class RaftLog {
   commitTo(index: Index): void {
     if (index <= this.committed) return;
     const last = this.lastIndex();
-    assert(index <= last, `commit ${index} is beyond the last entry ${last}: was the log damaged or lost?`);
+    if (!(index <= last))
+      throw new InvariantError(
+        `commit ${index} is beyond the last entry ${last}: was the log damaged or lost?`,
+      );
     this.committed = index;
   }
 
@@ -183,7 +185,8 @@ export class RaftLog {
 
   /** Entries up to `index`, `size` bytes, were handed out for applying. */
   acceptApplying(index: Index, size: number, allowUnstable: boolean): void {
-    assert(index <= this.committed, `applying ${index} beyond commit ${this.committed}`);
+    if (!(index <= this.committed))
+      throw new InvariantError(`applying ${index} beyond commit ${this.committed}`);
     this.applying = index;
     this.#applyingSize += size;
     // Stopping short of what could be applied means that the next entry did not fit.
@@ -192,10 +195,8 @@ export class RaftLog {
   }
 
   appliedTo(index: Index, size: number): void {
-    assert(
-      index >= this.applied && index <= this.committed,
-      `applied ${index} is outside [${this.applied}, ${this.committed}]`,
-    );
+    if (!(index >= this.applied && index <= this.committed))
+      throw new InvariantError(`applied ${index} is outside [${this.applied}, ${this.committed}]`);
     this.applied = index;
     this.applying = Math.max(this.applying, index);
     this.#applyingSize = Math.max(0, this.#applyingSize - size);
@@ -206,7 +207,7 @@ export class RaftLog {
   hasUnappliedConfChange(): boolean {
     for (let lo = this.applied + 1; lo <= this.committed; ) {
       const page = this.slice(lo, this.committed + 1, this.maxApplyingSize);
-      assert(page.length > 0, `no entries from ${lo} on`);
+      if (!(page.length > 0)) throw new InvariantError(`no entries from ${lo} on`);
       for (const entry of page) if (entry.type !== EntryType.normal) return true;
       lo += page.length;
     }
@@ -223,10 +224,10 @@ export class RaftLog {
 
   /** Entries in [lo, hi), which exist, within `maxSize` but at least one. */
   slice(lo: Index, hi: Index, maxSize: number = NO_LIMIT): readonly Entry[] {
-    assert(
-      lo >= this.firstIndex() && hi <= this.lastIndex() + 1,
-      `entries [${lo}, ${hi}) are outside [${this.firstIndex()}, ${this.lastIndex()}]`,
-    );
+    if (!(lo >= this.firstIndex() && hi <= this.lastIndex() + 1))
+      throw new InvariantError(
+        `entries [${lo}, ${hi}) are outside [${this.firstIndex()}, ${this.lastIndex()}]`,
+      );
     if (lo >= hi) return noEntries;
     const { offset, entries } = this.unstable;
     if (lo >= offset) {
@@ -235,7 +236,7 @@ export class RaftLog {
     }
     const cut = Math.min(hi, offset);
     const stable = this.storage.entries(lo, cut, maxSize);
-    assert(stable.length > 0, `storage gave no entries in [${lo}, ${cut})`);
+    if (!(stable.length > 0)) throw new InvariantError(`storage gave no entries in [${lo}, ${cut})`);
     // Fewer than asked for: the limit is reached.
     if (hi <= offset || stable.length < cut - lo) return stable;
     let size = entriesSize(stable);

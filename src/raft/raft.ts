@@ -3,7 +3,7 @@
  * message is judged: its term first, then what every role answers alike, then
  * the role's own step.
  */
-import { assert } from '../common/errors.js';
+import { assert, InvariantError } from '../common/errors.js';
 import type { Index, ReplicaId, Term } from '../common/ids.js';
 import { type Entry, EntryType, type HardState } from '../common/log-types.js';
 import { encodeConfChange, leaveJointChange } from './conf-codec.js';
@@ -124,7 +124,8 @@ export class Raft {
   }
 
   #validate(): void {
-    assert(this.id > 0 && Number.isSafeInteger(this.id), `replica id ${this.id} is not positive`);
+    if (!(this.id > 0 && Number.isSafeInteger(this.id)))
+      throw new InvariantError(`replica id ${this.id} is not positive`);
     assert(this.#heartbeatTick > 0, 'heartbeatTick must be positive');
     assert(this.electionTick > this.#heartbeatTick, 'electionTick must be above heartbeatTick');
     assert(this.maxInflightMsgs > 0, 'maxInflightMsgs must be positive');
@@ -137,10 +138,10 @@ export class Raft {
 
   #loadState(state: HardState): void {
     if (state.term === 0 && state.vote === NONE && state.commit === 0) return;
-    assert(
-      state.commit >= this.log.committed && state.commit <= this.log.lastIndex(),
-      `stored commit ${state.commit} is outside [${this.log.committed}, ${this.log.lastIndex()}]`,
-    );
+    if (!(state.commit >= this.log.committed && state.commit <= this.log.lastIndex()))
+      throw new InvariantError(
+        `stored commit ${state.commit} is outside [${this.log.committed}, ${this.log.lastIndex()}]`,
+      );
     this.log.committed = state.commit;
     this.term = state.term;
     this.vote = state.vote;
@@ -246,7 +247,8 @@ export class Raft {
 
   /** Sets when a leader beats next: in `ticks`, of at most a heartbeat's own. */
   heartbeatIn(ticks: number): void {
-    assert(ticks >= 1 && ticks <= this.#heartbeatTick, `a heartbeat in ${ticks} ticks`);
+    if (!(ticks >= 1 && ticks <= this.#heartbeatTick))
+      throw new InvariantError(`a heartbeat in ${ticks} ticks`);
     this.#heartbeatElapsed = this.#heartbeatTick - ticks;
   }
 
@@ -267,15 +269,16 @@ export class Raft {
       case M.MsgPreVote:
       case M.MsgPreVoteResp:
         // Pre-votes are about a term that is not ours yet, so the sender sets it.
-        assert(m.term !== 0, `${messageTypeNames[m.type]} without a term`);
+        if (m.term === 0) throw new InvariantError(`${messageTypeNames[m.type]} without a term`);
         break;
       case M.MsgProp:
       case M.MsgReadIndex:
         // Forwarded to the leader, whichever term it is in.
-        assert(m.term === 0, `${messageTypeNames[m.type]} with a term`);
+        if (m.term !== 0) throw new InvariantError(`${messageTypeNames[m.type]} with a term`);
         break;
       default:
-        assert(m.term === 0, `${messageTypeNames[m.type]} with a term set by its sender`);
+        if (m.term !== 0)
+          throw new InvariantError(`${messageTypeNames[m.type]} with a term set by its sender`);
         m.term = this.term;
     }
     if (m.type === M.MsgAppResp || m.type === M.MsgVoteResp || m.type === M.MsgPreVoteResp) {
@@ -284,7 +287,7 @@ export class Raft {
       // Refusals wait too; they are rare, and may rest on what is unsynced.
       this.msgsAfterAppend.push(m);
     } else {
-      assert(m.to !== this.id, `${messageTypeNames[m.type]} to itself`);
+      if (m.to === this.id) throw new InvariantError(`${messageTypeNames[m.type]} to itself`);
       this.msgs.push(m);
     }
   }

@@ -6,7 +6,7 @@
  * `offset` may lie below storage's last index: then the next write replaces
  * what storage holds from there on.
  */
-import { assert } from '../common/errors.js';
+import { InvariantError } from '../common/errors.js';
 import type { Index, Term } from '../common/ids.js';
 import type { Entry } from '../common/log-types.js';
 import { noEntries, type Snapshot } from './types.js';
@@ -96,7 +96,8 @@ export class Unstable {
       this.entries.length = from - this.offset;
       this.offsetInProgress = Math.min(this.offsetInProgress, from);
     } else {
-      assert(from === this.offset + this.entries.length, `gap in the log before index ${from}`);
+      if (!(from === this.offset + this.entries.length))
+        throw new InvariantError(`gap in the log before index ${from}`);
     }
     for (let i = skip; i < list.length; i++) this.entries.push(list[i]!);
   }

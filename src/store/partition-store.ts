@@ -1,5 +1,5 @@
 /** One partition's applied state, as the state machine changes it and readers see it. */
-import { assert } from '../common/errors.js';
+import { assert, InvariantError } from '../common/errors.js';
 import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
@@ -103,8 +103,10 @@ export class PartitionStoreImpl implements PartitionStore {
   endEntry(index: Index, term: Term): void {
     const state = this.#state;
     assert(this.#inEntry, 'endEntry closes what beginEntry opened');
-    assert(index === state.appliedIndex + 1, `entry ${index} is applied after ${state.appliedIndex}`);
-    assert(term >= state.appliedTerm, `term ${term} is applied after ${state.appliedTerm}`);
+    if (index !== state.appliedIndex + 1)
+      throw new InvariantError(`entry ${index} is applied after ${state.appliedIndex}`);
+    if (!(term >= state.appliedTerm))
+      throw new InvariantError(`term ${term} is applied after ${state.appliedTerm}`);
     this.#inEntry = false;
     state.appliedIndex = index;
     state.appliedTerm = term;
@@ -168,7 +170,8 @@ export class PartitionStoreImpl implements PartitionStore {
     assert(known?.state === channel, 'an event goes to a channel that was handed out or put');
     const last = known.events.at(-1);
     const expected = (last?.seq ?? known.baseSeq) + 1;
-    assert(event.seq === expected, `event ${event.seq} of ${channel.name} where ${expected} comes next`);
+    if (event.seq !== expected)
+      throw new InvariantError(`event ${event.seq} of ${channel.name} where ${expected} comes next`);
     assert(event.commitTimeUs >= (last?.commitTimeUs ?? 0), 'commit times never fall');
     active.addEvent(known, event);
   }

@@ -4,7 +4,7 @@
  * synced, nothing that is still on its way.
  */
 import { entryChecksum } from '../common/entry-checksum.js';
-import { assert, HansardError } from '../common/errors.js';
+import { HansardError, InvariantError } from '../common/errors.js';
 import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { Entry, EntryType, HardState } from '../common/log-types.js';
 import { entryHeaderBytes, type RowSource } from './batch.js';
@@ -104,7 +104,8 @@ export class Group implements GroupLog {
   }
 
   entries(lo: Index, hi: Index, maxBytes: number): Entry[] {
-    assert(lo > this.#base && lo < hi && hi <= this.#last + 1, `entries ${lo} to ${hi} are in the log`);
+    if (!(lo > this.#base && lo < hi && hi <= this.#last + 1))
+      throw new InvariantError(`entries ${lo} to ${hi} are in the log`);
     const found: Entry[] = [];
     let range = this.#rangeOf(lo);
     let bytes = 0;
@@ -196,10 +197,10 @@ export class Group implements GroupLog {
 
   compact(index: Index, term: Term): void {
     if (index <= this.#base) return;
-    assert(
-      this.term(index) === term,
-      `partition ${this.partition}: entry ${index} of term ${term} is in the log (last ${this.#last}, term ${this.term(index)})`,
-    );
+    if (this.term(index) !== term)
+      throw new InvariantError(
+        `partition ${this.partition}: entry ${index} of term ${term} is in the log (last ${this.#last}, term ${this.term(index)})`,
+      );
     this.#drop(this.#base + 1, index);
     const range = this.#rangeOf(index);
     const wholeRange = this.#termStarts[range + 1] === index + 1 || index === this.#last ? 1 : 0;
@@ -250,7 +251,8 @@ export class Group implements GroupLog {
   /** True if term or vote changes: it must be written. */
   queueHardState(next: HardState): boolean {
     if (next.term === this.#queuedTerm && next.vote === this.#queuedVote) return false;
-    assert(next.term >= this.#queuedTerm, `partition ${this.partition}: the term never goes back`);
+    if (!(next.term >= this.#queuedTerm))
+      throw new InvariantError(`partition ${this.partition}: the term never goes back`);
     this.#queuedTerm = next.term;
     this.#queuedVote = next.vote;
     return true;
@@ -350,7 +352,8 @@ export class Group implements GroupLog {
 
   /** Drops everything at and after `index`. */
   truncate(index: Index): void {
-    assert(index > this.#base, `partition ${this.partition}: entry ${index} is not sealed`);
+    if (!(index > this.#base))
+      throw new InvariantError(`partition ${this.partition}: entry ${index} is not sealed`);
     if (index > this.#last) return;
     this.#drop(index, this.#last);
     this.#last = index - 1;

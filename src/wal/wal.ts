@@ -8,22 +8,22 @@ import { assert, InvariantError } from '../common/errors.js';
 import type { PartitionId, ReplicaId } from '../common/ids.js';
 import type { Entry } from '../common/log-types.js';
 import { type Logger, silentLogger } from '../common/logger.js';
-import { BatchFlag, batchBytesMax, encodeBatch, moveBatch, type RowSource, storedBytes } from './batch.js';
+import {
+  BatchFlag,
+  batchBytesMax,
+  encodeBatch,
+  entryHeaderBytes,
+  moveBatch,
+  type RowSource,
+  storedBytes,
+} from './batch.js';
 import type { LogDevice, SegmentFile } from './device.js';
 import { Group, type GroupSpace } from './group-log.js';
 import { type LogIdentity, type Replayed, replay } from './replay.js';
 import { alignBytes, alignUp, encodeHeader, headerBytes, segmentSeed } from './segment-header.js';
 import { Segments } from './segments.js';
 import type { GroupLog, GroupWrite, ReplayReport, Wal, WalStats } from './types.js';
-import {
-  closingItem,
-  emptyItem,
-  type Flight,
-  type Item,
-  payloadBytes,
-  storedSum,
-  WriteQueue,
-} from './write-queue.js';
+import { closingItem, type Flight, type Item, newItem, WriteQueue } from './write-queue.js';
 
 const MiB = 1024 * 1024;
 
@@ -169,7 +169,7 @@ class Log implements Wal, GroupSpace {
   }
 
   addGroup(partition: PartitionId, replicaId: ReplicaId): GroupLog {
-    assert(!this.#groups.has(partition), `partition ${partition} is new to the log`);
+    if (this.#groups.has(partition)) throw new InvariantError(`partition ${partition} is new to the log`);
     const group = new Group(partition, replicaId, this);
     this.#groups.set(partition, group);
     return group;
@@ -185,7 +185,7 @@ class Log implements Wal, GroupSpace {
     let last: Item | undefined;
     for (const write of writes) last = this.#enqueue(write) ?? last;
     if (last === undefined) {
-      last = emptyItem();
+      last = newItem(undefined, undefined, []);
       this.#queue.push(last);
     }
     last.done = onDurable;
@@ -195,7 +195,7 @@ class Log implements Wal, GroupSpace {
   /** Undefined: nothing that must be written (the commit index alone rides along with the next batch). */
   #enqueue(write: GroupWrite): Item | undefined {
     const group = this.#groups.get(write.partition);
-    assert(group !== undefined, `partition ${write.partition} was added to the log`);
+    if (group === undefined) throw new InvariantError(`partition ${write.partition} was added to the log`);
     let hardState = write.hardState;
     if (hardState !== undefined) {
       group.noteCommit(hardState.commit);
@@ -204,11 +204,11 @@ class Log implements Wal, GroupSpace {
     const { entries } = write;
     if (entries.length > 0) {
       this.#checkEntries(group, entries);
-      group.queuedLast = (entries.at(-1) as Entry).index;
+      group.queuedLast = (entries[entries.length - 1] as Entry).index;
     }
     if (hardState === undefined && entries.length === 0) return undefined;
-    const item: Item = { ...emptyItem(), group, epoch: group.epoch, hardState, entries };
-    this.#pendingBytes += payloadBytes(entries);
+    const item = newItem(group, hardState, entries);
+    this.#pendingBytes += item.stored - entries.length * entryHeaderBytes;
     this.#queue.push(item);
     return item;
   }
@@ -216,16 +216,17 @@ class Log implements Wal, GroupSpace {
   #checkEntries(group: Group, entries: readonly Entry[]): void {
     let index = (entries[0] as Entry).index;
     const { partition, baseIndex, queuedLast } = group;
-    assert(
-      index > baseIndex && index <= queuedLast + 1,
-      `partition ${partition}: entry ${index} follows ${baseIndex} to ${queuedLast}`,
-    );
-    for (const entry of entries) {
-      assert(entry.index === index++, `partition ${partition}: entry ${entry.index} is out of order`);
-      assert(
-        batchBytesMax(1, storedBytes(entry)) <= this.#roomInSegment(),
-        `an entry of ${entry.sizeBytes} bytes fits into a segment`,
+    if (!(index > baseIndex && index <= queuedLast + 1))
+      throw new InvariantError(
+        `partition ${partition}: entry ${index} follows ${baseIndex} to ${queuedLast}`,
       );
+    const room = this.#roomInSegment();
+    for (let i = 0; i < entries.length; i++) {
+      const entry = entries[i] as Entry;
+      if (!(entry.index === index++))
+        throw new InvariantError(`partition ${partition}: entry ${entry.index} is out of order`);
+      if (!(batchBytesMax(1, storedBytes(entry)) <= room))
+        throw new InvariantError(`an entry of ${entry.sizeBytes} bytes fits into a segment`);
     }
   }
 
@@ -281,7 +282,7 @@ class Log implements Wal, GroupSpace {
   onReset(group: Group): void {
     const reset = { index: group.baseIndex, term: group.baseTerm };
     group.queuedLast = reset.index;
-    this.#queue.push({ ...emptyItem(), group, epoch: group.epoch, reset });
+    this.#queue.push(newItem(group, undefined, [], reset));
     this.#pump();
   }
 
@@ -364,7 +365,10 @@ class Log implements Wal, GroupSpace {
           if (group.isUnrecorded()) rows.push(group.takeRow(undefined, [], undefined));
         }
       } else if (item.group !== undefined) {
-        if (item.epoch !== item.group.epoch) item.entries = [];
+        if (item.epoch !== item.group.epoch) {
+          item.entries = [];
+          item.stored = 0;
+        }
         rows.push(item.group.takeRow(item.hardState, item.entries, item.reset));
       }
     }
@@ -373,7 +377,9 @@ class Log implements Wal, GroupSpace {
 
   #reserve(rows: readonly RowSource[]): void {
     let payload = 0;
-    for (const row of rows) payload += storedSum(row.entries);
+    for (const { entries } of rows) {
+      for (let i = 0; i < entries.length; i++) payload += storedBytes(entries[i] as Entry);
+    }
     const bytes = alignUp(batchBytesMax(rows.length, payload));
     if (bytes > this.#staging.length) this.#staging = this.#device.allocate(bytes);
   }
@@ -433,13 +439,13 @@ class Log implements Wal, GroupSpace {
   /** Shows a synced batch in the groups. */
   #show(flight: Flight, written: Written | undefined): void {
     let at = 0;
-    for (const { group, epoch, hardState, entries } of flight.items) {
+    for (const { group, epoch, hardState, entries, stored } of flight.items) {
       if (group === undefined) continue;
       if (hardState !== undefined) group.setHardState(hardState.term, hardState.vote);
       if (entries.length === 0 || written === undefined) continue;
       // Reset while the batch was on its way: the reset follows it on disk.
       if (epoch === group.epoch) group.appendAll(entries, written, at);
-      at += storedSum(entries);
+      at += stored;
     }
     this.#pendingBytes -= flight.bytes;
     if (this.#cachedBytes > this.#cacheBytes) this.#evict();

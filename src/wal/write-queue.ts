@@ -1,7 +1,7 @@
 /** What waits for the next batch. */
 import type { Index, Term } from '../common/ids.js';
 import type { Entry, HardState } from '../common/log-types.js';
-import { batchBytesMax, storedBytes } from './batch.js';
+import { batchBytesMax, entryHeaderBytes, storedBytes } from './batch.js';
 import type { Group } from './group-log.js';
 
 /** A queued write of one group, or of none (a callback alone). */
@@ -10,6 +10,8 @@ export interface Item {
   readonly epoch: number;
   readonly hardState: HardState | undefined;
   entries: readonly Entry[];
+  /** Of the entries: what they take in the payload. */
+  stored: number;
   readonly reset: { readonly index: Index; readonly term: Term } | undefined;
   /** The closing batch: no entries, but whatever is not on disk yet. */
   readonly closing: boolean;
@@ -41,18 +43,21 @@ export class WriteQueue {
     if (this.#items.length === 0) return undefined;
     const items: Item[] = [];
     let payload = 0;
-    for (const item of this.#items) {
-      const size = storedSum(item.entries);
-      if (batchBytesMax(items.length + 1, payload + size) > room) break;
+    for (let i = 0; i < this.#items.length; i++) {
+      const item = this.#items[i] as Item;
+      if (batchBytesMax(i + 1, payload + item.stored) > room) break;
       items.push(item);
-      payload += size;
+      payload += item.stored;
     }
     if (items.length === 0) items.push(this.#takePart(this.#items[0] as Item, room));
     // One splice: shifting one by one would be quadratic under load.
     else if (items.length === this.#items.length) this.#items = [];
     else this.#items.splice(0, items.length);
     let bytes = 0;
-    for (const item of items) bytes += payloadBytes(item.entries);
+    for (let i = 0; i < items.length; i++) {
+      const { stored, entries } = items[i] as Item;
+      bytes += stored - entries.length * entryHeaderBytes;
+    }
     return { items, bytes };
   }
 
@@ -68,36 +73,38 @@ export class WriteQueue {
       this.#items.shift();
       return item;
     }
-    const part: Item = { ...item, entries: item.entries.slice(0, count), done: undefined };
-    this.#items[0] = { ...item, hardState: undefined, entries: item.entries.slice(count) };
-    return part;
+    const first = item.entries.slice(0, count);
+    const rest = item.entries.slice(count);
+    this.#items[0] = { ...item, hardState: undefined, entries: rest, stored: storedSum(rest) };
+    return { ...item, entries: first, stored: storedSum(first), done: undefined };
   }
 }
 
-export function closingItem(): Item {
-  return { ...emptyItem(), closing: true };
-}
-
-export function emptyItem(): Item {
+/** An item of one shape, whatever it carries: the hot path sees no other. */
+export function newItem(
+  group: Group | undefined,
+  hardState: HardState | undefined,
+  entries: readonly Entry[],
+  reset?: Item['reset'],
+): Item {
   return {
-    group: undefined,
-    epoch: 0,
-    hardState: undefined,
-    entries: [],
-    reset: undefined,
+    group,
+    epoch: group === undefined ? 0 : group.epoch,
+    hardState,
+    entries,
+    stored: storedSum(entries),
+    reset,
     closing: false,
     done: undefined,
   };
 }
 
-export function payloadBytes(entries: readonly Entry[]): number {
-  let bytes = 0;
-  for (const entry of entries) bytes += entry.sizeBytes;
-  return bytes;
+export function closingItem(): Item {
+  return { ...newItem(undefined, undefined, []), closing: true };
 }
 
-export function storedSum(entries: readonly Entry[]): number {
+function storedSum(entries: readonly Entry[]): number {
   let bytes = 0;
-  for (const entry of entries) bytes += storedBytes(entry);
+  for (let i = 0; i < entries.length; i++) bytes += storedBytes(entries[i] as Entry);
   return bytes;
 }

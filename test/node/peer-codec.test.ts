@@ -68,7 +68,10 @@ const error = fc
 const beats = fc.array(fc.record({ partition: n, from: n, to: n, term: n, commit: n, context: n }));
 const anyMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({ kind: fc.constant('raft' as const), partition: n, message: raftMessage }),
-  fc.record({ kind: fc.constantFrom('heartbeats' as const, 'heartbeatResponses' as const), beats }),
+  fc.record({
+    kind: fc.constantFrom('heartbeats' as const, 'heartbeatResponses' as const, 'acknowledgements' as const),
+    beats,
+  }),
   fc.record({
     kind: fc.constant('request' as const),
     request: fc.record({
