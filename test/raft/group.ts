@@ -19,6 +19,7 @@ import {
   Role,
   type Snapshot,
   Transition,
+  type WorkSink,
 } from '../../src/raft/index.js';
 import { emptyConfState, MemoryStorage } from './memory-storage.js';
 
@@ -27,6 +28,8 @@ export interface GroupOptions {
   readonly voters: number;
   readonly steps: number;
   readonly async: boolean;
+  /** With `async`: work is drained, not made into a Ready, and commit indexes alone wait to be asked for. */
+  readonly drains: boolean;
   readonly preVote: boolean;
   readonly checkQuorum: boolean;
   readonly stepDownOnRemoval: boolean;
@@ -159,6 +162,7 @@ export class Group {
       preVote: options.preVote,
       checkQuorum: options.checkQuorum,
       stepDownOnRemoval: options.stepDownOnRemoval,
+      tellsCommitWhenAsked: options.drains,
     });
   }
 
@@ -219,6 +223,7 @@ export class Group {
     else if (roll < 998)
       raw.reportSnapshot(1 + this.random(REPLICAS), this.random(2) ? 'finished' : 'failed');
     else if (roll < 999) raw.campaign();
+    else raw.tellCommit();
   }
 
   /** Without changes of members only the first voters have a part. */
@@ -240,7 +245,13 @@ export class Group {
 
   #handleReady(replica: Replica): void {
     const { raw } = replica;
-    if (!raw.hasReady()) return;
+    const had = raw.hasReady();
+    if (this.options.async && this.options.drains) {
+      this.#check(raw.drain(this.#sink(replica)) === had, 'drain and hasReady differ');
+      this.#check(!raw.hasReady(), 'work is left behind a drain');
+      return;
+    }
+    if (!had) return;
     const ready = raw.ready();
     for (const { index, context } of ready.readStates) this.#checkRead(index, context);
     if (!this.options.async) {
@@ -268,6 +279,27 @@ export class Group {
       for (const m of append.responses) if (m.to !== replica.id) this.#net.push(m);
     }
     replica.writes.push({ m: append, held });
+  }
+
+  #sink(replica: Replica): WorkSink {
+    const held: Message[] = [];
+    return {
+      observeState: () => undefined,
+      readState: ({ index, context }) => this.#checkRead(index, context),
+      send: (m, mustSync) => {
+        if (mustSync && m.type === MessageType.MsgVote && this.options.bug !== 'request-votes-before-sync') {
+          held.push(m);
+        } else this.#net.push(m);
+      },
+      append: (m) => {
+        if (this.options.bug === 'ack-before-sync') {
+          for (const response of m.responses) if (response.to !== replica.id) this.#net.push(response);
+        }
+        replica.writes.push({ m, held });
+      },
+      committed: (index) => this.#check(index <= replica.raw.commitIndex, 'a commit index out of nothing'),
+      apply: (m) => replica.applies.push(m),
+    };
   }
 
   #keep(replica: Replica, hardState: { term: number; vote: number; commit: number }): void {
