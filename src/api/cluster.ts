@@ -1,12 +1,14 @@
 /** hansard.v1.ClusterService: what this node knows, answered at once. */
 import type { Handler } from './calls.js';
 import type { Services } from './services.js';
+import { upgradeCluster } from './upgrade.js';
 
 /** Today's only pool (design, "Words"). */
 const defaultPool = 'default';
 const NodeState = { connected: 1, unreachable: 2 } as const;
 
-export function clusterMethods({ node, codecs }: Services): Map<string, Handler> {
+export function clusterMethods(services: Services): Map<string, Handler> {
+  const { node, codecs } = services;
   const decode = codecs.decoder('hansard.v1.GetClusterRequest');
   const encode = codecs.encoder('hansard.v1.GetClusterResponse');
   const getCluster: Handler = (_context, request) => {
@@ -24,6 +26,7 @@ export function clusterMethods({ node, codecs }: Services): Map<string, Handler>
         peer_address: each.peerAddress,
         state: each.connected ? NodeState.connected : NodeState.unreachable,
         store_id: each.storeId,
+        apply_version: each.applyVersion,
       })),
       pools: [
         {
@@ -45,8 +48,12 @@ export function clusterMethods({ node, codecs }: Services): Map<string, Handler>
         })),
         commit_index: each.commitIndex,
         applied_index: each.appliedIndex,
+        apply_version: each.applyVersion,
       })),
     });
   };
-  return new Map([['hansard.v1.ClusterService/GetCluster', getCluster]]);
+  return new Map([
+    ['hansard.v1.ClusterService/GetCluster', getCluster],
+    ['hansard.v1.ClusterService/UpgradeCluster', upgradeCluster(services)],
+  ]);
 }

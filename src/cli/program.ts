@@ -202,10 +202,26 @@ function addCluster(program: Command, on: On, env: Readonly<Record<string, strin
     .option(...dir);
   on(status, async () => (await import('./commands/cluster.js')).status);
   status.addHelpText('after', examples([['hansard cluster status --dir ./data --json', '']]));
+  const upgrade = connection(env)(
+    cluster
+      .command('upgrade')
+      .description('Raise the apply version of a running cluster, after all of its nodes were updated.'),
+  )
+    .option('--to <version>', 'default: the newest that the nodes can carry out', wholeNumber(1, 65_535))
+    .option('--dry-run', 'tell what would be done, or what is in the way');
+  on(upgrade, async () => (await import('./commands/upgrade.js')).upgrade);
+  upgrade.addHelpText(
+    'after',
+    examples([
+      ['hansard cluster upgrade --dry-run', ''],
+      ['hansard cluster upgrade --endpoint 10.0.0.1:4650', 'it never goes back'],
+    ]),
+  );
 }
 
-function addData(program: Command, on: On, env: Readonly<Record<string, string | undefined>>): void {
-  const connected = (command: Command): Command =>
+/** What every command has that talks to a cluster. */
+function connection(env: Readonly<Record<string, string | undefined>>): (command: Command) => Command {
+  return (command) =>
     command
       .addOption(
         new Option('--endpoint <host:port[,…]>', 'nodes to connect to (HANSARD_ENDPOINT)').default(
@@ -218,7 +234,10 @@ function addData(program: Command, on: On, env: Readonly<Record<string, string |
         ),
       )
       .option('--timeout <seconds>', 'deadline of each call', seconds, 5);
+}
 
+function addData(program: Command, on: On, env: Readonly<Record<string, string | undefined>>): void {
+  const connected = connection(env);
   const status = connected(
     program.command('status').description('Nodes, partitions and leaders, as one node knows them.'),
   ).option('--partitions', 'list every partition');

@@ -10,13 +10,15 @@ import {
   type ChannelQuery,
   encodeCreateChannel,
   encodeListChannels,
+  encodeUpgrade,
   methods,
   type NewChannel,
   requireChannelName,
+  type UpgradeRequest,
 } from './requests.js';
-import { readChannelResponse, readListChannelsResponse } from './responses.js';
+import { readChannelResponse, readListChannelsResponse, readUpgradeResponse } from './responses.js';
 import { Router } from './router.js';
-import type { ChannelInfo, ClusterInfo, ReadOptions } from './types.js';
+import type { ChannelInfo, ClusterInfo, ReadOptions, UpgradedCluster } from './types.js';
 
 /**
  * A client of the cluster at `hansard://host:port,host:port/tenant`. Connects
@@ -120,6 +122,21 @@ export class Client {
   cluster(options: { readonly timeoutMs?: number } = {}): Promise<ClusterInfo> {
     checkOptions('call', options);
     return this.#router.cluster(this.#deadline(options.timeoutMs));
+  }
+
+  /**
+   * Raises the apply version of partitions, once every node can carry it out: for
+   * operators, after all nodes were updated. Rejects UPGRADE_BLOCKED. Safe to be repeated.
+   */
+  upgradeCluster(request: UpgradeRequest & { readonly timeoutMs?: number } = {}): Promise<UpgradedCluster> {
+    const deadlineMs = this.#deadline(request.timeoutMs);
+    return this.#router.call(
+      methods.upgradeCluster,
+      encodeUpgrade(request),
+      {},
+      deadlineMs,
+      readUpgradeResponse,
+    );
   }
 
   /** Ends what is under way with CLIENT_CLOSED, and the connections. */

@@ -21,6 +21,12 @@ export { fromResponseItem, fromResponseItems, toResponseItem, toResponseItems } 
 export { parseMetadata } from './metadata.js';
 export { type ClientOptions, clientDefaults, parseTarget } from './options.js';
 export type { NamedProducer, ProducerAppendOptions, ProducerAppendResult } from './producers.js';
-export type { AppendCondition, ChannelChanges, ChannelQuery, NewChannel } from './requests.js';
+export type {
+  AppendCondition,
+  ChannelChanges,
+  ChannelQuery,
+  NewChannel,
+  UpgradeRequest,
+} from './requests.js';
 export { Tail, type TailOptions, type TailUpdate } from './tail.js';
 export type * from './types.js';

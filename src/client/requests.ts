@@ -20,6 +20,7 @@ export const methods = {
   updateChannel: 'hansard.v1.ChannelService/UpdateChannel',
   deleteChannel: 'hansard.v1.ChannelService/DeleteChannel',
   getCluster: 'hansard.v1.ClusterService/GetCluster',
+  upgradeCluster: 'hansard.v1.ClusterService/UpgradeCluster',
   replicaChannels: 'hansard.v1.ReplicaService/ListReplicaChannels',
   replicaEvents: 'hansard.v1.ReplicaService/ReadReplicaEvents',
   replicaDigest: 'hansard.v1.ReplicaService/DigestReplica',
@@ -287,6 +288,23 @@ export function encodeListChannels(tenant: string, options: ChannelQuery, read: 
   scratch.uint(3, options.pageSize);
   scratch.string(2, options.prefix);
   scratch.string(1, tenant);
+  return scratch.copy();
+}
+
+export interface UpgradeRequest {
+  /** Default: the newest that the answering node can carry out. */
+  readonly to?: number;
+  /** Default: all. */
+  readonly partitions?: readonly number[];
+  /** Tells what would be done, or why it can't. */
+  readonly validateOnly?: boolean;
+}
+
+export function encodeUpgrade({ to, partitions = [], validateOnly }: UpgradeRequest): Buffer {
+  scratch.reset();
+  scratch.uint(3, validateOnly ? 1 : 0);
+  for (const partition of partitions) scratch.uintAlways(2, partition);
+  scratch.uint(1, to);
   return scratch.copy();
 }
 

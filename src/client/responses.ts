@@ -9,6 +9,7 @@ import type {
   Participant,
   PartitionInfo,
   ServedBy,
+  UpgradedCluster,
 } from './types.js';
 import { ProtoReader, WireError } from './wire-reader.js';
 
@@ -360,6 +361,7 @@ function readNode(r: ProtoReader): NodeInfo {
     peerAddress: '',
     state: 'unspecified',
     storeId: '',
+    applyVersion: 0,
   };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) node.nodeId = r.uint();
@@ -367,6 +369,7 @@ function readNode(r: ProtoReader): NodeInfo {
     else if (tag === 26) node.peerAddress = r.string();
     else if (tag === 32) node.state = nodeStates[r.uint()] ?? 'unspecified';
     else if (tag === 42) node.storeId = r.string();
+    else if (tag === 48) node.applyVersion = r.uint();
     else r.skip();
   }
   return node;
@@ -393,6 +396,7 @@ function readPartition(r: ProtoReader): PartitionInfo {
     replicas,
     commitIndex: 0,
     appliedIndex: 0,
+    applyVersion: 0,
   };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 10) partition.pool = r.string();
@@ -402,9 +406,32 @@ function readPartition(r: ProtoReader): PartitionInfo {
     else if (tag === 42) replicas.push(r.message(readReplica));
     else if (tag === 48) partition.commitIndex = r.uint();
     else if (tag === 56) partition.appliedIndex = r.uint();
+    else if (tag === 64) partition.applyVersion = r.uint();
     else r.skip();
   }
   return partition;
+}
+
+export function readUpgradeResponse(bytes: Uint8Array): UpgradedCluster {
+  const r = new ProtoReader(bytes);
+  const partitions: UpgradedCluster['partitions'][number][] = [];
+  let applyVersion = 0;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) applyVersion = r.uint();
+    else if (tag === 18) partitions.push(r.message(readUpgraded));
+    else r.skip();
+  }
+  return { applyVersion, partitions };
+}
+
+function readUpgraded(r: ProtoReader): UpgradedCluster['partitions'][number] {
+  const upgraded = { partition: 0, fromVersion: 0 };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) upgraded.partition = r.uint();
+    else if (tag === 16) upgraded.fromVersion = r.uint();
+    else r.skip();
+  }
+  return upgraded;
 }
 
 function readReplica(r: ProtoReader): PartitionInfo['replicas'][number] {

@@ -253,6 +253,8 @@ export interface NodeInfo {
   readonly peerAddress: string;
   readonly state: 'unspecified' | 'connected' | 'unreachable';
   readonly storeId: string;
+  /** The newest apply version that it can carry out; 0: not told. */
+  readonly applyVersion: number;
 }
 export interface PartitionInfo {
   readonly pool: string;
@@ -263,6 +265,17 @@ export interface PartitionInfo {
   readonly replicas: readonly { replicaId: number; nodeId: number; learner: boolean }[];
   readonly commitIndex: number;
   readonly appliedIndex: number;
+  /** What the answering node's replica is applied with; 0: none there. */
+  readonly applyVersion: number;
+}
+
+export interface UpgradedCluster {
+  readonly applyVersion: number;
+  readonly partitions: readonly {
+    readonly partition: number;
+    /** `applyVersion` where nothing had to be done. */
+    readonly fromVersion: number;
+  }[];
 }
 
 export type ReadLevel = 'linearizable' | 'session' | 'bounded' | 'eventual';

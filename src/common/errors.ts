@@ -196,6 +196,12 @@ const table = {
     'This version has no such method.',
     'See docs/api.md for what it has.',
   ),
+  UPGRADE_BLOCKED: r(
+    Code.failedPrecondition,
+    'no',
+    'Not every node of the cluster can carry out the apply version, or could be asked.',
+    'Start the nodes in `unreachable`, update those in `too_old`, and repeat; `hansard status` shows who is connected.',
+  ),
   REPLICA_LOST: r(
     Code.failedPrecondition,
     'no',

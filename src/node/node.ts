@@ -8,6 +8,7 @@ import { HansardError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import { partitionOf } from '../common/partitioning.js';
+import { supportedApplyVersion } from '../conversation/command.js';
 import { CommitNotes } from '../partition/commit-notes.js';
 import { Replica } from '../partition/replica.js';
 import {
@@ -114,6 +115,8 @@ export class HansardNode implements NodeService {
   readonly #foreignLeaders = new Map<PartitionId, NodeId>();
   /** Peers that said so: they stop, or their clocks are ahead. */
   readonly #unwilling = new Set<NodeId>();
+  /** Of connected peers: the newest apply version that they can carry out, as they told. */
+  readonly #applyVersions = new Map<NodeId, number>();
   #tickTimer: Timer | undefined;
   #gossipTimer: Timer | undefined;
   #lastTickMs = 0;
@@ -348,6 +351,7 @@ export class HansardNode implements NodeService {
         peerAddress,
         connected: nodeId === self || (peers.get(nodeId)?.connected ?? false),
         storeId: nodeId === self ? this.identity.storeId : (peers.get(nodeId)?.storeId ?? ''),
+        applyVersion: nodeId === self ? this.#applyVersion : (this.#applyVersions.get(nodeId) ?? 0),
       })),
       replicationFactor: this.#options.replicationFactor,
       partitionMapVersion: 1,
@@ -463,8 +467,13 @@ export class HansardNode implements NodeService {
       term: replica?.term ?? 0,
       commitIndex: replica?.commitIndex ?? 0,
       appliedIndex: replica?.appliedIndex ?? 0,
+      applyVersion: replica?.store.meta.settings.applyVersion ?? 0,
       replicas: members.map(({ replicaId, nodeId }) => ({ replicaId, nodeId, learner: false })),
     };
+  }
+
+  get #applyVersion(): number {
+    return this.#options.applyVersion ?? supportedApplyVersion;
   }
 
   #hasOtherMember(replica: Replica): boolean {
@@ -537,7 +546,8 @@ export class HansardNode implements NodeService {
     const unwilling = this.#draining || this.#clockWatch.isAhead;
     for (const { nodeId } of this.#options.nodes) {
       if (nodeId === this.identity.nodeId) continue;
-      this.#send(nodeId, { kind: 'gossip', gossip: { nowUs: this.nowUs(), unwilling, led } });
+      const gossip = { nowUs: this.nowUs(), unwilling, led, applyVersion: this.#applyVersion };
+      this.#send(nodeId, { kind: 'gossip', gossip });
     }
     if (this.#clockWatch.isAhead) {
       for (const replica of this.#held) if (replica.isLeader) this.#transferAway(replica);
@@ -573,6 +583,8 @@ export class HansardNode implements NodeService {
     this.#forwarding.linkLost(peer);
     this.#readRounds.peerDown(peer);
     this.#unwilling.delete(peer);
+    // It may come back as an older build.
+    this.#applyVersions.delete(peer);
     this.#clockWatch.forget(peer);
     if (kind === 'refused') this.#elections.peerGone(peer);
     // Calls wait for the next leader to say so, instead of being sent to one that can't be reached.
@@ -716,6 +728,7 @@ export class HansardNode implements NodeService {
     this.#clockWatch.heard(from, this.nowUs() - gossip.nowUs);
     if (gossip.unwilling) this.#unwilling.add(from);
     else this.#unwilling.delete(from);
+    this.#applyVersions.set(from, gossip.applyVersion);
     for (const { partition, term, keptByAll } of gossip.led) {
       if (partition >= this.partitionCount) continue;
       if (this.#replicas[partition] === undefined) this.#foreignLeaders.set(partition, from);

@@ -7,6 +7,7 @@ import { HansardError } from '../common/errors.js';
 import { bootIdBytes, clusterIdBytes, hexIdBytes, randomHexId } from '../common/hex-ids.js';
 import type { NodeId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
+import type { ReplicatedSettings } from '../conversation/types.js';
 import { levelKvFactory } from '../store/level-kv.js';
 import { formatStore, openStore } from '../store/store.js';
 import type { Store } from '../store/types.js';
@@ -29,6 +30,8 @@ export interface InitNodeOptions {
   readonly replicationFactor: number;
   readonly members: Identity['members'];
   readonly segmentBytes?: number;
+  /** That its partitions begin with, all nodes of a cluster alike; the newest build's where undefined. */
+  readonly settings?: Readonly<ReplicatedSettings>;
 }
 
 /** Formats a node's folder, explicitly: never done by a start. Throws DIRECTORY_NOT_EMPTY and the like. */
@@ -52,7 +55,9 @@ export function initNode(options: InitNodeOptions): Promise<NodeDirectory> {
       const kv = await levelKvFactory().open(path, { create: true });
       try {
         const { clusterId, storeId } = identity;
-        await formatStore({ kv, clusterId, storeId, partitions: partitionsOf(identity) });
+        const partitions = partitionsOf(identity);
+        const initial = options.settings === undefined ? {} : { settings: options.settings };
+        await formatStore({ kv, clusterId, storeId, partitions, ...initial });
       } finally {
         await kv.close();
       }

@@ -95,6 +95,8 @@ export interface NodeOptions {
   readonly wal: Wal;
   readonly store: Store;
   readonly transport: Transport;
+  /** The newest apply version that this build carries out; another one than its own only in tests. */
+  readonly applyVersion?: number | undefined;
   /** The process can't go on; called once. */
   readonly onFatal: (error: unknown) => void;
 }

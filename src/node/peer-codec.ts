@@ -64,6 +64,8 @@ export interface Gossip {
     readonly term: Term;
     readonly keptByAll: Index;
   }[];
+  /** The newest apply version that the sender can carry out. */
+  readonly applyVersion: number;
 }
 
 /** A partition that the sender leads, in this term. */
@@ -169,11 +171,12 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
     case 'cancel':
       return new ByteWriter(16).u8(Kind.cancel).u8(version).uvarint(message.id).finish();
     case 'gossip': {
-      const { nowUs, unwilling, led } = message.gossip;
+      const { nowUs, unwilling, led, applyVersion } = message.gossip;
       const record = packControl([
         nowUs,
         unwilling,
         led.map(({ partition, term, keptByAll }) => [partition, term, keptByAll]),
+        applyVersion,
       ]);
       return new ByteWriter(record.length + 2).u8(Kind.gossip).u8(version).bytes(record).finish();
     }
@@ -406,7 +409,7 @@ function readBeats(reader: ByteReader): Beat[] {
 }
 
 function readGossip(reader: ByteReader): Gossip {
-  const [nowUs, unwilling, led] = unpackControl(reader.bytes(reader.remaining));
+  const [nowUs, unwilling, led, applyVersion] = unpackControl(reader.bytes(reader.remaining));
   if (typeof unwilling !== 'boolean') throw new MalformedError('neither true nor false');
   if (!Array.isArray(led)) throw new MalformedError('gossip without a list of partitions');
   return {
@@ -421,6 +424,8 @@ function readGossip(reader: ByteReader): Gossip {
         keptByAll: controlNumber(keptByAll),
       };
     }),
+    // A build that does not tell is held to know the first one only.
+    applyVersion: applyVersion === undefined ? 1 : controlNumber(applyVersion),
   };
 }
 

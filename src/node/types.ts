@@ -98,6 +98,8 @@ export interface ClusterView {
     peerAddress: string;
     connected: boolean;
     storeId: string;
+    /** The newest apply version that it can carry out; 0: it has not told. */
+    applyVersion: number;
   }[];
   readonly replicationFactor: number;
   readonly partitionMapVersion: number;
@@ -110,5 +112,7 @@ export interface PartitionView {
   readonly term: Term;
   readonly commitIndex: number;
   readonly appliedIndex: number;
+  /** That its entries are applied with, as this node's replica has it; 0: none here. */
+  readonly applyVersion: number;
   readonly replicas: readonly { replicaId: ReplicaId; nodeId: NodeId; learner: boolean }[];
 }

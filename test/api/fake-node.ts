@@ -145,6 +145,9 @@ export class FakeNode implements NodeService {
   readonly peers = new Map<NodeId, FakeNode>();
   readonly barriers: ReadBarrierOptions[] = [];
   proposals = 0;
+  isTwoConnected = false;
+  /** What nodes can carry out, where it is not 2. */
+  readonly applyVersions = new Map<NodeId, number>();
   forwards = 0;
   handler: ForwardHandler | undefined;
 
@@ -182,9 +185,10 @@ export class FakeNode implements NodeService {
       peerAddress: `127.0.0.1:${7100 + nodeId}`,
       connected,
       storeId: `store-${nodeId}`,
+      applyVersion: connected ? (this.applyVersions.get(nodeId) ?? 2) : 0,
     });
     return {
-      nodes: [node(1, true), node(2, false)],
+      nodes: [node(1, true), node(2, this.isTwoConnected)],
       replicationFactor: 2,
       partitionMapVersion: 7,
       partitions: this.partitions.map((partition, p) => ({
@@ -193,6 +197,7 @@ export class FakeNode implements NodeService {
         term: 3,
         commitIndex: partition.index,
         appliedIndex: partition.index,
+        applyVersion: partition.meta.settings.applyVersion,
         replicas: [{ replicaId: p * 2 + 1, nodeId: 1, learner: false }],
       })),
     };

@@ -471,3 +471,65 @@ t.test('stopping: calls under way end, new ones are refused', async (t) => {
   h.client.close();
   await stopped;
 });
+
+t.test('UpgradeCluster: once all nodes can carry the version out, by each leader, once', async (t) => {
+  const asked = new FakeNode(1);
+  const leading = new FakeNode(2);
+  const h = await Harness.start(asked);
+  const other = await Harness.start(leading);
+  t.teardown(async () => {
+    await h.stop();
+    await other.stop();
+  });
+  asked.peers.set(2, leading);
+  asked.leader = 2;
+  leading.leader = 2;
+  for (const { meta } of leading.partitions) meta.settings.applyVersion = 1;
+  const upgrade = (request: object) => h.call('ClusterService/UpgradeCluster', request);
+  const refusal = async (request: object) =>
+    (await h.failure('ClusterService/UpgradeCluster', request)).error;
+  const versions = () => leading.partitions.map(({ meta }) => meta.settings.applyVersion);
+
+  t.match(await refusal({}), { reason: 'UPGRADE_BLOCKED', fields: { too_old: '', unreachable: '2' } });
+  asked.isTwoConnected = true;
+  leading.isTwoConnected = true;
+  asked.applyVersions.set(2, 1);
+  t.match(await refusal({ to: 2 }), {
+    reason: 'UPGRADE_BLOCKED',
+    message: /node 2 .* version 1 at most/,
+    fields: { too_old: '2', unreachable: '', apply_version: '2' },
+  });
+  t.match(await upgrade({ to: 1 }), { apply_version: 1 }, 'there already');
+  asked.applyVersions.delete(2);
+  leading.applyVersions.set(1, 1);
+  t.match(
+    await refusal({}),
+    { reason: 'UPGRADE_BLOCKED', fields: { too_old: '1' } },
+    'as the leader sees it',
+  );
+  leading.applyVersions.delete(1);
+  t.match(await refusal({ to: 3 }), { fields: { too_old: '1 2' } });
+  t.match(await refusal({ partitions: [4] }), { reason: 'INVALID_ARGUMENT' });
+
+  t.match(await upgrade({ validate_only: true }), {
+    apply_version: 2,
+    partitions: [0, 1, 2, 3].map((partition) => ({ partition, from_version: 1 })),
+  });
+  t.same([versions(), leading.proposals], [[1, 1, 1, 1], 0], 'nothing was proposed so far');
+  t.match(await upgrade({ partitions: [3, 1, 3] }), {
+    partitions: [
+      { partition: 1, from_version: 1 },
+      { partition: 3, from_version: 1 },
+    ],
+  });
+  t.same([versions(), leading.proposals], [[1, 2, 1, 2], 2]);
+  t.match(await upgrade({}), {
+    partitions: [1, 2, 1, 2].map((from_version, partition) => ({ partition, from_version })),
+  });
+  t.match(await upgrade({}), { partitions: [2, 2, 2, 2].map((from_version) => ({ from_version })) });
+  t.same([versions(), leading.proposals], [[2, 2, 2, 2], 4], 'a repeat proposes nothing');
+  t.match(await refusal({ to: 1 }), { reason: 'INVALID_SETTINGS' });
+  leading.proposeError = new HansardError('COMMIT_UNKNOWN', 'lost');
+  for (const { meta } of leading.partitions) meta.settings.applyVersion = 1;
+  t.match(await refusal({}), { reason: 'COMMIT_UNKNOWN' });
+});

@@ -239,8 +239,16 @@ t.test('metrics and health over HTTP', async (t) => {
       replicationFactor: 1,
       partitionMapVersion: 1,
       partitions: [
-        { partition: 0, leader: 1, term: 1, commitIndex: 9, appliedIndex: 7, replicas: [] },
-        { partition: 1, leader: undefined, term: 1, commitIndex: 0, appliedIndex: 0, replicas: [] },
+        { partition: 0, leader: 1, term: 1, commitIndex: 9, appliedIndex: 7, applyVersion: 2, replicas: [] },
+        {
+          partition: 1,
+          leader: undefined,
+          term: 1,
+          commitIndex: 0,
+          appliedIndex: 0,
+          applyVersion: 2,
+          replicas: [],
+        },
       ],
     }),
     wal: () => ({

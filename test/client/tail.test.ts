@@ -61,6 +61,7 @@ class Door extends FakeNode {
       peerAddress: '',
       connected: true,
       storeId: identity.storeId,
+      applyVersion: 2,
     }));
     const replicas = nodes.map(({ nodeId }) => ({ replicaId: Number(nodeId), nodeId, learner: false }));
     return { ...view, nodes, partitions: view.partitions.map((each) => ({ ...each, replicas })) };

@@ -13,6 +13,7 @@ import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
 import { type Client, type ClientOptions, connect } from '../../src/client/index.js';
 import { partitionOf } from '../../src/common/partitioning.js';
+import { defaultSettings } from '../../src/conversation/settings.js';
 import { initNode } from '../../src/node/open.js';
 
 export const mainScript = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
@@ -270,6 +271,8 @@ export interface ClusterOptions {
   readonly replicationFactor?: number;
   /** Further arguments of `hansard start`. */
   readonly args?: readonly string[];
+  /** That partitions begin with, where it is not the newest. */
+  readonly applyVersion?: number;
 }
 
 export class ProcessCluster {
@@ -285,6 +288,7 @@ export class ProcessCluster {
     readonly partitions: number,
     readonly replicationFactor: number,
     readonly args: readonly string[],
+    readonly applyVersion: number | undefined,
   ) {}
 
   /** Formatted, started, ready; all of it ends with the test. */
@@ -311,6 +315,7 @@ export class ProcessCluster {
       options.partitions ?? 16,
       options.replicationFactor ?? Math.min(3, count),
       options.args ?? [],
+      options.applyVersion,
     );
     t.teardown(() => cluster.end());
     for (const node of nodes) await cluster.init(node);
@@ -331,6 +336,9 @@ export class ProcessCluster {
         peerAddress,
       })),
       segmentBytes,
+      ...(this.applyVersion === undefined
+        ? {}
+        : { settings: { ...defaultSettings, applyVersion: this.applyVersion } }),
     });
   }
 

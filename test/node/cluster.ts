@@ -34,6 +34,8 @@ export interface ClusterOptions {
   readonly settings?: Partial<NodeSettings>;
   readonly cacheBytes?: number;
   readonly seed?: number;
+  /** By node: the newest apply version that it knows, where it is another build than this one. */
+  readonly applyVersions?: Readonly<Record<number, number>>;
 }
 
 export class Cluster {
@@ -169,6 +171,7 @@ export class Cluster {
       wal,
       store,
       transport,
+      applyVersion: options.applyVersions?.[nodeId],
       onFatal: (error) => fatal.push(error),
     });
     await this.settled(node.start());

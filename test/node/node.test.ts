@@ -244,3 +244,30 @@ t.test('appends that the order gate holds count as admitted bytes', async (t) =>
   await cluster.settled(node.propose(0, append('a', 'y'.repeat(9_000)), soon(cluster)));
   await cluster.stopAll();
 });
+
+t.test(
+  'nodes tell each other which apply version they can carry out, anew after each connection',
+  async (t) => {
+    const cluster = await Cluster.start({ nodes: 3, partitions: 2, applyVersions: { 3: 1 } });
+    const seen = (by: number) =>
+      cluster
+        .get(by)
+        .node.cluster()
+        .nodes.map(({ applyVersion }) => applyVersion);
+    t.ok(await cluster.clock.until(() => !seen(1).includes(0) && !seen(3).includes(0), 10_000));
+    t.same(seen(1), [2, 2, 1]);
+    t.same(seen(3), [2, 2, 1]);
+    t.same(
+      cluster
+        .get(1)
+        .node.cluster()
+        .partitions.map(({ applyVersion }) => applyVersion),
+      [2, 2],
+    );
+    await cluster.stop(3);
+    t.ok(await cluster.clock.until(() => seen(1)[2] === 0, 10_000), 'it may come back as another build');
+    await cluster.open(3);
+    t.ok(await cluster.clock.until(() => seen(1)[2] === 1, 10_000));
+    await cluster.stopAll();
+  },
+);

@@ -2,6 +2,7 @@ import { deepStrictEqual } from 'node:assert';
 import fc from 'fast-check';
 import t from 'tap';
 import { MalformedError } from '../../src/common/bytes.js';
+import { type ControlValue, packControl } from '../../src/common/control-record.js';
 import { HansardError, InvariantError, type Reason, reasons } from '../../src/common/errors.js';
 import { decodePeerMessage, encodePeerMessage, type PeerMessage } from '../../src/node/peer-codec.js';
 import { isLocalMessage, type Message, MessageType, message } from '../../src/raft/types.js';
@@ -90,6 +91,7 @@ const anyMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
       nowUs: n,
       unwilling: fc.boolean(),
       led: fc.array(fc.record({ partition: n, term: n, keptByAll: n })),
+      applyVersion: n,
     }),
   }),
   fc.record({
@@ -222,4 +224,14 @@ t.test('garbage is malformed, whatever it looks like', async (t) => {
   for (const bytes of huge)
     t.throws(() => decodePeerMessage(Uint8Array.from(bytes)), MalformedError, 'a count that lies');
   t.throws(() => decodePeerMessage(Uint8Array.of(7, 2, 1)), MalformedError, 'another version');
+});
+
+t.test('gossip may grow: what an older build leaves out, and what a later one adds', async (t) => {
+  const gossip = (...tuple: ControlValue[]) =>
+    decodePeerMessage(Buffer.concat([Buffer.from([8, 1]), packControl(tuple)]));
+  t.match(gossip(5, false, []), { gossip: { nowUs: 5, applyVersion: 1 } }, 'the first version at least');
+  t.match(gossip(5, true, [[1, 2, 3, 'more']], 7, 'and more'), {
+    gossip: { unwilling: true, applyVersion: 7, led: [{ partition: 1, term: 2, keptByAll: 3 }] },
+  });
+  t.throws(() => gossip(5, true, [], -1));
 });

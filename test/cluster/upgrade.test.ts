@@ -1,0 +1,70 @@
+/** A cluster that began with apply version 1, upgraded while it runs. */
+import t from 'tap';
+import { mainScript, ProcessCluster, run, until } from './harness.js';
+
+t.setTimeout(240_000);
+
+t.test('from apply version 1 to 2', async (t) => {
+  const partitions = 8;
+  const cluster = await ProcessCluster.start(t, { partitions, applyVersion: 1 });
+  const endpoint = cluster.nodes.map((node) => node.clientAddress).join(',');
+  const upgrade = async (...args: string[]) => {
+    const child = run(mainScript, ['cluster', 'upgrade', '--json', '--endpoint', endpoint, ...args]);
+    const { code } = await child.end(60_000);
+    const said = (code === 0 ? child.stdout : child.stderr).trim().split('\n').at(-1) ?? '';
+    return { code, ...(JSON.parse(said) as Record<string, unknown>) };
+  };
+  const client = cluster.connect();
+  const versions = async () =>
+    new Set((await client.cluster()).partitions.map((partition) => partition.applyVersion));
+
+  const channel = client.channel('old');
+  await channel.append({ text: 'of the first version' });
+  const refused = await channel.delete().catch((error: unknown) => error);
+  t.match(refused, { reason: 'NOT_IMPLEMENTED' }, 'version 1 deletes no channels');
+  await until('nodes have told their versions', async () =>
+    (await client.cluster()).nodes.every((node) => node.applyVersion === 2),
+  );
+  t.match(await upgrade('--dry-run'), { code: 0, apply_version: 2, raised: partitions, from_versions: [1] });
+  t.same(await versions(), new Set([1]), 'a dry run changes nothing');
+  t.match(await upgrade('--to', '3'), {
+    code: 1,
+    error: { reason: 'UPGRADE_BLOCKED', fields: { too_old: '1 2 3', unreachable: '' } },
+  });
+
+  const [, , third] = cluster.nodes;
+  if (third === undefined) throw new Error('no third node');
+  await third.kill();
+  await until('the others notice', async () => {
+    const { code, error } = (await upgrade()) as {
+      code: number;
+      error?: { fields: { unreachable: string } };
+    };
+    return code === 1 && error?.fields.unreachable === '3';
+  });
+  t.same(await versions(), new Set([1]), 'nothing is raised while a node is away');
+  await channel.append({ text: 'goes on' });
+  cluster.startNode(third);
+  await cluster.ready();
+
+  const raised = await until('all can be asked again', async () => {
+    const answer = await upgrade();
+    return answer.code === 0 ? answer : undefined;
+  });
+  t.match(raised, { apply_version: 2, raised: partitions, partitions, from_versions: [1] });
+  t.match(await upgrade(), { code: 0, raised: 0, from_versions: [] }, 'again: nothing to do');
+  t.match(await upgrade('--to', '1'), { code: 2, error: { reason: 'INVALID_SETTINGS' } });
+  t.equal((await channel.delete()).headSeq, 2, 'what version 2 brought works');
+
+  for (const node of cluster.nodes) await node.kill();
+  cluster.startAll();
+  await cluster.ready();
+  for (const node of cluster.nodes) {
+    const own = cluster.connect({ nodes: [node] });
+    await until(`node ${node.id} has the new version`, async () => {
+      const all = (await own.cluster()).partitions.map((partition) => partition.applyVersion);
+      return all.every((version) => version === 2);
+    });
+  }
+  t.equal((await channel.append({ text: 'after it' })).seq, 3);
+});
