@@ -16,6 +16,8 @@ import type { ChannelInfo, Event } from '../../src/client/types.js';
 import { HansardError, type Reason } from '../../src/common/errors.js';
 import { xxh64 } from '../../src/common/hash.js';
 
+t.setTimeout(120_000);
+
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
 interface FakeChannel {
@@ -125,7 +127,7 @@ class FakeReplica implements NodeClient {
     const last = page.at(-1)?.seq ?? found.info.headSeq;
     return {
       ...nothing,
-      events: structuredClone(page).map((each) => ({ ...each, commitment: Buffer.from(each.commitment) })),
+      events: page.map((each) => ({ ...each })),
       damages: found.damages.filter(({ lastSeq }) => lastSeq >= query.fromSeq),
       nextSeq: last < found.info.headSeq ? last + 1 : 0,
       channel: shown(found),
@@ -158,7 +160,7 @@ const lines = (count: number, text: (i: number) => string): string[] =>
   Array.from({ length: count }, (_, i) => text(i));
 
 /** Two conversations of a chat archive that break what is not careful: equal lines, and none with a text. */
-const seed = (): FakeChannel[] => [
+const seed = (equalLines = 90): FakeChannel[] => [
   channel(
     'a',
     lines(10, (i) => `line ${i}`),
@@ -169,7 +171,7 @@ const seed = (): FakeChannel[] => [
   ),
   channel(
     'equal lines',
-    lines(1_629, () => 'the same line'),
+    lines(equalLines, () => 'the same line'),
   ),
   channel('no events', []),
 ];
@@ -217,7 +219,7 @@ class Three {
 }
 
 t.test('sound replicas: everything is read, nothing is found', async (t) => {
-  const three = new Three();
+  const three = new Three(seed(1_629));
   const { findings, summary } = await three.verify();
   t.same(findings, []);
   t.match(summary, { partitionsDone: 1, replicas: 3, channels: 4, events: 3 * 1_679, digestsEqual: 1 });
@@ -383,20 +385,20 @@ t.test('a node that is down is one finding, the others are verified', async (t) 
 });
 
 t.test('a node that goes down in the middle, and one that comes back in time', async (t) => {
-  const dying = new Three();
+  const dying = new Three(seed(600));
   const dies = dying.replica(2);
   dies.meanwhile = () => {
-    if (dies.calls > 30) dies.failure = new HansardError('UNREACHABLE', 'gone');
+    if (dies.calls > 10) dies.failure = new HansardError('UNREACHABLE', 'gone');
   };
   const { findings } = await dying.verify();
   t.same(
     findings.map(({ kind, node }) => [kind, node]),
     [['node-unreachable', 2]],
   );
-  const restarting = new Three();
+  const restarting = new Three(seed(600));
   const back = restarting.replica(2);
   back.meanwhile = () => {
-    back.failure = back.calls === 20 ? new HansardError('SHUTTING_DOWN', 'a restart') : undefined;
+    back.failure = back.calls === 10 ? new HansardError('SHUTTING_DOWN', 'a restart') : undefined;
   };
   t.same((await restarting.verify()).findings, []);
 });
@@ -426,7 +428,7 @@ t.test('a replica that stays behind is told and left out; errors of a node are t
 
 t.test('replicas that are read one after the other while clients write agree', async (t) => {
   // One history of changes; each replica applies more of it at each call, at its own pace.
-  const three = new Three();
+  const three = new Three(seed(600));
   const history: ((replica: FakeReplica) => void)[] = [];
   for (let i = 1; i <= 400; i++) {
     history.push((replica) => {
@@ -471,8 +473,8 @@ t.test('replicas that are read one after the other while clients write agree', a
   }
   const { findings, summary } = await three.verify();
   t.same(findings, []);
-  t.ok(summary.events > 3 * 1_629);
-  t.ok(Math.max(...three.replicas.map(({ applied }) => applied)) > 200, 'much happened meanwhile');
+  t.ok(summary.events > 3 * 130);
+  t.ok(Math.max(...three.replicas.map(({ applied }) => applied)) > 130, 'much happened meanwhile');
 });
 
 t.test('a channel that never stands still is told, not passed over', async (t) => {

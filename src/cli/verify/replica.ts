@@ -116,7 +116,7 @@ export class VerifiedNode {
     call: (timeoutMs: number) => Promise<T>,
   ): Promise<T> {
     const { patienceMs, lagMs } = this.limits;
-    const startedMs = performance.now();
+    let failingSinceMs: number | undefined;
     const ms = minIndex > 0 ? Math.max(ownMs, lagMs) : ownMs;
     for (;;) {
       if (this.down !== undefined) throw new NodeDown(this.down);
@@ -135,7 +135,8 @@ export class VerifiedNode {
           const kind = error.reason === 'STORE_DAMAGED' ? 'channel-damaged' : 'replica-error';
           throw new ReplicaUnusable(kind, `${error.message} (${error.reason})`);
         }
-        if (performance.now() - startedMs >= patienceMs) {
+        failingSinceMs ??= performance.now();
+        if (performance.now() - failingSinceMs >= patienceMs) {
           this.down ??= error;
           throw new NodeDown(error);
         }
