@@ -3,20 +3,28 @@
  * from stored records as the server does it, decoded and verified as the SDK does
  * it. `node dist/bench/pages.js`
  */
+import { Calls, defaultCallLimits } from '../src/api/calls.js';
 import { encodeListMessages } from '../src/api/encode.js';
+import { messageMethods } from '../src/api/messages.js';
+import { Services } from '../src/api/services.js';
 import { writeContent } from '../src/client/content-encode.js';
+import { encodeList, encodeTarget, methods } from '../src/client/requests.js';
 import { readListResponse } from '../src/client/responses.js';
 import { BackWriter } from '../src/client/wire.js';
 import { ByteWriter } from '../src/common/bytes.js';
 import { xxh64 } from '../src/common/hash.js';
+import { silentLogger } from '../src/common/logger.js';
+import { partitionOf } from '../src/common/partitioning.js';
+import { loadPublicProtos } from '../src/common/proto.js';
 import { writeEventRecord } from '../src/conversation/event-record.js';
 import { EventType, type StoredEvent } from '../src/conversation/types.js';
+import type { NodeService, ReadView } from '../src/node/types.js';
 import { chatTexts } from './harness/payload.js';
 
 const perPage = 50;
 const pages = 20;
 const runs = 5;
-const rounds = 400;
+const rounds = 1_000;
 const texts = chatTexts(perPage * pages, 200);
 
 /** As a block of the store holds it: one buffer, header and content of each event beside one another. */
@@ -85,4 +93,51 @@ const encode = (page: number): Buffer =>
   );
 const encoded = stored.map((_, page) => encode(page));
 measure('server: encode', (page) => encode(page).length);
+// The call as Exchange begins it, with a node whose reads are confirmed and in memory.
+const view = {
+  appliedIndex: 123_456,
+  role: 'primary',
+  reader: {
+    channelByName: () => Promise.resolve({ id: 7, baseSeq: 0, headSeq: 1_049, uid: 'c0001000000000001' }),
+    events: () => Promise.resolve((stored[0] as StoredEvent[]).slice()),
+  },
+} as unknown as ReadView;
+const node = {
+  identity: { clusterId: 'c1'.repeat(16), incarnation: 1, nodeId: 2 },
+  partitionOf: (tenant: string, channel: string) => partitionOf(tenant, channel, 64),
+  leaderOf: () => 2,
+  readBarrier: () => Promise.resolve(view),
+} as unknown as NodeService;
+const calls = new Calls(
+  messageMethods(new Services(node, loadPublicProtos())),
+  () => performance.now(),
+  { onFatal: (error) => console.error(error) },
+  defaultCallLimits,
+  silentLogger,
+);
+const request = encodeList(encodeTarget('', 'bench/channel-123'), { before: 50 }, {});
+let answered = 0;
+const call = (): Promise<void> =>
+  new Promise((resolve) => {
+    calls.start(methods.list, request, performance.now() + 5_000, 'exchange', '', (error, response) => {
+      if (error !== undefined) throw error;
+      answered += response?.length ?? 0;
+      resolve();
+    });
+  });
+async function measureCalls(): Promise<void> {
+  let best = Number.POSITIVE_INFINITY;
+  const together = 20;
+  for (let i = 0; i < runs; i++) {
+    const before = process.cpuUsage();
+    for (let round = 0; round < rounds; round += together)
+      await Promise.all(Array.from({ length: together }, call));
+    const { user, system } = process.cpuUsage(before);
+    if (i > 0) best = Math.min(best, (user + system) / rounds);
+  }
+  console.log(
+    `${'server: the whole call'.padEnd(40)} ${best.toFixed(1)} us a page${answered === 0 ? '?' : ''}`,
+  );
+}
+await measureCalls();
 measure('SDK: decode and verify', (page) => readListResponse(encoded[page] as Buffer).events.length);

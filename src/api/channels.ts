@@ -5,9 +5,9 @@ import { encodeCreateChannel, encodeDeleteChannel, encodeUpdateChannel } from '.
 import type { Handler } from './calls.js';
 import { channelMessage, expectedBy, twoTexts } from './channel-message.js';
 import { listChannels } from './list-channels.js';
-import { channelOf, takeIdText } from './messages.js';
+import { takeIdText } from './messages.js';
 import { invalidArgument, takeChannelName, takeTenant } from './names.js';
-import { planRead, type ReadOptionsMessage } from './reads.js';
+import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
 import type { Services } from './services.js';
 import { type Route, skimRoute } from './skim.js';
 import { proposalError } from './writes.js';

@@ -1,9 +1,11 @@
 /** What all reads share: their options, the barrier, and who serves them. */
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
+import type { ChannelState } from '../conversation/types.js';
 import type { NodeService, ReadView } from '../node/types.js';
 import type { CallContext } from './calls.js';
 import type { Router } from './route.js';
+import type { Route } from './skim.js';
 import type { CommitPositions, Tokens } from './tokens.js';
 
 /** hansard.v1.ReadOptions as proto-loader decodes it. */
@@ -105,4 +107,13 @@ export class Reads {
       });
     }
   }
+}
+
+export async function channelOf(view: ReadView, route: Route): Promise<ChannelState> {
+  const channel = await view.reader.channelByName(route.tenant, route.channel);
+  if (channel !== undefined) return channel;
+  throw new HansardError('CHANNEL_NOT_FOUND', `tenant ${route.tenant} has no channel ${route.channel}`, {
+    tenant: route.tenant,
+    channel: route.channel,
+  });
 }
