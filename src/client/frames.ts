@@ -87,32 +87,33 @@ export function encodeFrame(calls: readonly Call[], firstId: number): Buffer {
 export function decodeFrame(bytes: Uint8Array, each: (id: number, outcome: Outcome) => void): void {
   const r = new ProtoReader(bytes);
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    if (tag === 10) decodeAnswer(r.view(), each);
+    if (tag === 10) decodeAnswer(r, each);
     else r.skip();
   }
 }
 
 const empty = new Uint8Array(0);
 
-function decodeAnswer(bytes: Buffer, each: (id: number, outcome: Outcome) => void): void {
-  const r = new ProtoReader(bytes);
+function decodeAnswer(r: ProtoReader, each: (id: number, outcome: Outcome) => void): void {
+  const outer = r.enter();
   let id = 0;
   let code = 0;
   let forwardedTo = 0;
   let message = '';
   let details: Uint8Array[] | undefined;
-  let response = empty;
+  let response: Uint8Array = empty;
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) id = r.uint();
-    else if (tag === 48) forwardedTo = r.uint();
+    else if (tag === 42) response = r.view();
     else if (tag === 16) code = r.int();
+    else if (tag === 48) forwardedTo = r.uint();
     else if (tag === 26) message = r.string();
     else if (tag === 34) {
       details ??= [];
       details.push(r.view());
-    } else if (tag === 42) response = r.view() as Uint8Array<ArrayBuffer>;
-    else r.skip();
+    } else r.skip();
   }
+  r.leave(outer);
   if (code === 0) each(id, { ok: true, response, forwardedTo });
   else {
     const error = errorFromStatus(code, message, details ?? []);

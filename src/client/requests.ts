@@ -1,6 +1,5 @@
 /** Requests of the API to bytes. Field numbers: proto/hansard/v1. */
 import { HansardError } from '../common/errors.js';
-import { xxh64 } from '../common/hash.js';
 import { limits } from '../common/limits.js';
 import { varintSize, writeVarint } from '../common/wire.js';
 import { checkMessage, invalid } from './check-input.js';
@@ -137,7 +136,7 @@ function writeNewMessage(w: BackWriter, message: NewMessage, position: number): 
         limit: limits.messageBytes,
       },
     );
-  const checksum = xxh64(w.view(start));
+  const checksum = w.xxh64(start);
   w.nested(isMessage ? 20 : 21, start);
   w.fixed64(6, checksum);
   w.uint(5, message.targetSeq);

@@ -25,30 +25,31 @@ export function readAppendResponse(bytes: Uint8Array): AppendResponse {
   const r = new ProtoReader(bytes);
   let firstSeq = 0;
   let count = 0;
-  const response: AppendResponse = {
-    seqs: [],
-    commitTimeUs: 0,
-    commitToken: new Uint8Array(0),
-    duplicate: false,
-    channelUid: '',
-  };
+  let commitTimeUs = 0;
+  let commitToken = none;
+  let duplicate = false;
+  let channelUid = '';
+  const seqs: number[] = [];
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) firstSeq = r.uint();
     else if (tag === 16) count = r.uint();
-    else if (tag === 26) response.commitTimeUs = r.message(readTimestamp);
-    else if (tag === 34) response.commitToken = r.bytes();
-    else if (tag === 40) response.duplicate = r.bool();
-    else if (tag === 48) response.seqs.push(r.uint());
-    else if (tag === 50) readPacked(r, response.seqs);
-    else if (tag === 58) response.channelUid = r.string();
+    else if (tag === 26) {
+      const outer = r.enter();
+      commitTimeUs = readTimestamp(r);
+      r.leave(outer);
+    } else if (tag === 34) commitToken = r.bytes();
+    else if (tag === 40) duplicate = r.bool();
+    else if (tag === 48) seqs.push(r.uint());
+    else if (tag === 50) readPacked(r, seqs);
+    else if (tag === 58) channelUid = r.name();
     else r.skip();
   }
   // `count` is bounded by what was sent; an older repeat has neither seq nor count.
-  if (firstSeq > 0 && response.seqs.length === 0) {
+  if (firstSeq > 0 && seqs.length === 0) {
     if (count > 100_000) throw new WireError(`answer for ${count} messages`);
-    for (let i = 0; i < count; i++) response.seqs.push(firstSeq + i);
+    for (let i = 0; i < count; i++) seqs.push(firstSeq + i);
   }
-  return response;
+  return { seqs, commitTimeUs, commitToken, duplicate, channelUid };
 }
 
 function readPacked(r: ProtoReader, into: number[]): void {
@@ -204,7 +205,7 @@ export function readServedBy(r: ProtoReader): ServedBy {
   return served;
 }
 
-const none = new Uint8Array(0);
+const none: Uint8Array = new Uint8Array(0);
 export type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 export function readOpenProducerResponse(bytes: Uint8Array): {

@@ -5,23 +5,33 @@
  * copy; fields are therefore written in falling order.
  */
 import { HansardError } from '../common/errors.js';
-import { varintSize, writeVarint } from '../common/wire.js';
+import { xxh64 } from '../common/hash.js';
+import { copyMany, varintSize, writeVarint } from '../common/wire.js';
 
 // In Node since 20, in TypeScript's library only from es2024.
 const isWellFormed = (String.prototype as unknown as { isWellFormed(this: string): boolean }).isWellFormed;
 
 /** A lone surrogate has no UTF-8; Buffer would write U+FFFD in silence. */
-export function requireWellFormed(text: string, field: string): void {
+export function requireWellFormed(text: string, field: string | number): void {
   if (isWellFormed.call(text)) return;
-  throw new HansardError('INVALID_UTF8', `${field} holds a lone surrogate`, { field });
+  const name = typeof field === 'number' ? `field ${field}` : field;
+  throw new HansardError('INVALID_UTF8', `${name} holds a lone surrogate`, { field: name });
 }
 
+/** Not out of Node's pool: its bytes begin where its ArrayBuffer does. `utf8Write` is Node's, for want of documentation. */
+type Slow = Buffer & { utf8Write(text: string, at: number, length: number): number };
+
+/** Up to this length a text is written by hand if it is ASCII. */
+const shortText = 32;
+
 export class BackWriter {
-  #buffer: Buffer;
+  #buffer: Slow;
+  #numbers: DataView;
   /** First byte written; what was written is #at … end. */
   #at: number;
   constructor(initialBytes = 64 * 1024) {
-    this.#buffer = Buffer.allocUnsafeSlow(initialBytes);
+    this.#buffer = Buffer.allocUnsafeSlow(initialBytes) as Slow;
+    this.#numbers = new DataView(this.#buffer.buffer);
     this.#at = initialBytes;
   }
   /** Bytes written so far: also a mark, for `nested` and `view`. */
@@ -30,7 +40,7 @@ export class BackWriter {
   }
   reset(): void {
     // One huge message must not pin its buffer for ever.
-    if (this.#buffer.length > 4 * 1024 * 1024) this.#buffer = Buffer.allocUnsafeSlow(64 * 1024);
+    if (this.#buffer.length > 4 * 1024 * 1024) this.#use(Buffer.allocUnsafeSlow(64 * 1024));
     this.#at = this.#buffer.length;
   }
   /** What was written since `mark`; valid until the next write. */
@@ -38,7 +48,15 @@ export class BackWriter {
     return this.#buffer.subarray(this.#at, this.#buffer.length - mark);
   }
   copy(mark = 0): Buffer {
-    return Buffer.from(this.view(mark));
+    const from = this.#at;
+    const to = this.#buffer.length - mark;
+    const copy = Buffer.allocUnsafe(to - from);
+    copyMany(copy, 0, this.#buffer, from, to);
+    return copy;
+  }
+  /** xxh64 of what was written since `mark`. */
+  xxh64(mark = 0): bigint {
+    return xxh64(new Uint8Array(this.#buffer.buffer, this.#at, this.#buffer.length - mark - this.#at));
   }
 
   /** Closes a length-delimited field whose bytes were written since `mark`. */
@@ -51,13 +69,30 @@ export class BackWriter {
   }
   /** Also where empty: members of a oneof. */
   stringAlways(field: number, value: string): void {
-    requireWellFormed(value, `field ${field}`);
-    const length = Buffer.byteLength(value);
-    this.#room(length + 16);
-    this.#at -= length;
-    this.#buffer.write(value, this.#at, length, 'utf8');
-    this.varint(length);
+    if (value.length > shortText || !this.#shortAscii(value)) {
+      requireWellFormed(value, field);
+      const length = Buffer.byteLength(value);
+      this.#room(length + 16);
+      this.#at -= length;
+      // Without write()'s own look at its arguments.
+      this.#buffer.utf8Write(value, this.#at, length);
+      this.varint(length);
+    } else this.varint(value.length);
     this.tag(field, 2);
+  }
+  /** Names and ids, written by hand: three calls into Node cost ten times as much. False: not ASCII, nothing written. */
+  #shortAscii(value: string): boolean {
+    const { length } = value;
+    this.#room(length + 16);
+    const at = this.#at - length;
+    const buffer = this.#buffer;
+    for (let i = 0; i < length; i++) {
+      const unit = value.charCodeAt(i);
+      if (unit >= 0x80) return false;
+      buffer[at + i] = unit;
+    }
+    this.#at = at;
+    return true;
   }
   bytes(field: number, value: Uint8Array | undefined): void {
     if (value !== undefined && value.length > 0) this.bytesAlways(field, value);
@@ -97,7 +132,7 @@ export class BackWriter {
     if (value === 0n) return;
     this.#room(16);
     this.#at -= 8;
-    this.#buffer.writeBigUInt64LE(value, this.#at);
+    this.#numbers.setBigUint64(this.#at, value, true);
     this.tag(field, 1);
   }
   tag(field: number, wireType: number): void {
@@ -130,7 +165,11 @@ export class BackWriter {
     const grown = Buffer.allocUnsafeSlow(Math.max(this.#buffer.length * 2, used + size));
     this.#buffer.copy(grown, grown.length - used, this.#at);
     this.#at = grown.length - used;
-    this.#buffer = grown;
+    this.#use(grown);
+  }
+  #use(buffer: Buffer): void {
+    this.#buffer = buffer as Slow;
+    this.#numbers = new DataView(buffer.buffer);
   }
 }
 

@@ -164,7 +164,10 @@ export function writeVarint(target: Uint8Array, at: number, value: number): numb
   return place;
 }
 
-/** Copies a few bytes: up to about 50 a loop is quicker than Buffer's copy. */
+/** Up to about so many a loop is quicker than Buffer's copy. */
+export const fewBytes = 48;
+
+/** Copies a few bytes. */
 export function copyFew(
   target: Uint8Array,
   at: number,
