@@ -181,7 +181,7 @@ async function measureAll(
     say(`filled ${system.name}; warming it up for ${options.warmup} s`);
     await warmUp(system, options.warmup, signal);
   }
-  const failed = new Set<System>();
+  const failures = new Failures(run.missing);
   await measureRounds(
     {
       systems: started,
@@ -191,7 +191,7 @@ async function measureAll(
       retries: options.retries,
     },
     async (system, workload, round) => {
-      if (failed.has(system)) return undefined;
+      if (failures.leavesOut(system, workload)) return undefined;
       const { seconds, rowWarmup: warmupSeconds } = options;
       const measured = (): Promise<Sample | undefined> =>
         sample(system, workload, { seconds, warmupSeconds, round, signal });
@@ -202,12 +202,8 @@ async function measureAll(
         if (found !== undefined) say(line(found));
         return found;
       } catch (error) {
-        if (signal.aborted || system instanceof Hansard) throw error;
-        failed.add(system);
-        skip(
-          run.missing,
-          `left out ${system.name} from ${workload.name}, round ${round + 1} on: ${messageOf(error)}`,
-        );
+        if (signal.aborted) throw error;
+        failures.add(system, workload, round, error);
         return undefined;
       }
     },
@@ -222,6 +218,32 @@ async function measureAll(
     say(`round ${round + 1}  import: ${Math.round(run.importRates.at(-1) ?? 0)} messages/s`);
   }
 }
+
+/** Rows in which a system failed go on without it; in its second one it is not asked any more. */
+class Failures {
+  readonly #rows = new Map<System, Set<Workload>>();
+
+  constructor(private readonly missing: string[]) {}
+
+  leavesOut(system: System, workload: Workload): boolean {
+    const rows = this.#rows.get(system);
+    return rows !== undefined && (rows.has(workload) || rows.size >= failedRowsMax);
+  }
+
+  add(system: System, workload: Workload, round: number, error: unknown): void {
+    const rows = this.#rows.get(system) ?? new Set();
+    this.#rows.set(system, rows.add(workload));
+    skip(
+      this.missing,
+      `${system.name} failed in ${workload.name}, round ${round + 1}, and is left out of ${rows.size < failedRowsMax ? 'the rest of it' : 'all that follows'}: ${messageOf(error)}`,
+    );
+    if (!(system instanceof Hansard)) return;
+    process.exitCode = 1;
+    if (rows.size >= failedRowsMax) throw error;
+  }
+}
+
+const failedRowsMax = 2;
 
 function line(sample: Sample): string {
   const cpu = Object.entries(sample.cpuUs).map(

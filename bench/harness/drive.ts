@@ -55,8 +55,9 @@ export class Recorder {
     this.#closedMs = performance.now();
   }
 
-  units(count: number, nowMs: number): void {
-    if (!this.isOpen) return;
+  /** Of the window where they end in it, or where `belongs` says that they do anyway. */
+  units(count: number, nowMs: number, belongs = false): void {
+    if (!this.isOpen && !belongs) return;
     this.#units += count;
     const slice = Math.floor((nowMs - this.#openedMs) / sliceMs);
     while (this.#slices.length <= slice) this.#slices.push(0);
@@ -102,7 +103,14 @@ export function closedLoop(call: () => Promise<unknown>, inFlight: number, perCa
   const worker = async (): Promise<void> => {
     while (!isStopping) {
       const sentMs = performance.now();
-      await call();
+      try {
+        await call();
+      } catch (error) {
+        // The others end too: what comes next must not meet their calls.
+        isStopping = true;
+        failure.fail(error);
+        return;
+      }
       const nowMs = performance.now();
       if (!recorder.isOpen) continue;
       recorder.units(perCall, nowMs);
@@ -110,7 +118,6 @@ export function closedLoop(call: () => Promise<unknown>, inFlight: number, perCa
     }
   };
   const workers = Promise.all(Array.from({ length: inFlight }, worker));
-  workers.catch(failure.fail);
   return {
     failed: failure.promise,
     open: () => recorder.open(),
@@ -120,9 +127,22 @@ export function closedLoop(call: () => Promise<unknown>, inFlight: number, perCa
     },
     stop: async () => {
       isStopping = true;
-      await workers;
+      await drained(workers);
     },
   };
+}
+
+/** Calls that are under way when a load stops are waited for, but not for ever, ms. */
+const drainMs = 60_000;
+
+async function drained(calls: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const limit = new Promise((resolve) => {
+    timer = setTimeout(resolve, drainMs);
+    timer.unref();
+  });
+  await Promise.race([calls, limit]);
+  clearTimeout(timer);
 }
 
 /** More than this under way means that the rate is far above what the system bears. */
@@ -159,7 +179,11 @@ export function openLoop(call: () => Promise<unknown>, perSecond: number): Runni
         }
         told();
       },
-      (error: unknown) => failure.fail(error),
+      (error: unknown) => {
+        underWay--;
+        failure.fail(error);
+        told();
+      },
     );
   };
   const beginDue = (): void => {
@@ -174,6 +198,7 @@ export function openLoop(call: () => Promise<unknown>, perSecond: number): Runni
     try {
       beginDue();
     } catch (error) {
+      isStopping = true;
       failure.fail(error);
       return;
     }
@@ -200,7 +225,7 @@ export function openLoop(call: () => Promise<unknown>, perSecond: number): Runni
     },
     stop: async () => {
       isStopping = true;
-      await Promise.race([until(() => underWay === 0), failure.promise]);
+      await drained(until(() => underWay === 0));
     },
   };
 }

@@ -59,8 +59,8 @@ export function endLeftovers(): void {
 }
 
 /**
- * Aborts at the first SIGINT, SIGTERM or SIGHUP, so that the run ends in order;
- * a second one, or the process's own end, ends everything at once.
+ * Aborts at the first SIGINT, SIGTERM, SIGHUP or uncaught exception, so that the
+ * run ends in order; a second one, or the process's own end, ends everything at once.
  */
 export function untilSignal(told: (name: string) => void): AbortSignal {
   const ending = new AbortController();
@@ -72,6 +72,13 @@ export function untilSignal(told: (name: string) => void): AbortSignal {
       told(name);
       ending.abort();
     });
+  // A client's event that nobody listens to: a mistake of ours, but servers must end all the same.
+  process.on('uncaughtException', (error) => {
+    process.exitCode = 1;
+    if (ending.signal.aborted) process.exit();
+    told(error.stack ?? error.message);
+    ending.abort();
+  });
   process.on('exit', endLeftovers);
   return ending.signal;
 }

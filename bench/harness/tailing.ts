@@ -61,7 +61,7 @@ class TailLoop implements Running {
     const heard = new Set<number>();
     // There before its readers: some systems can't follow what is not there.
     await this.#append({ channel: this.channel, text: textOf(this.#next++) });
-    this.#following = await Promise.all(
+    const begun = await Promise.allSettled(
       Array.from({ length: this.readers }, (_, reader) =>
         tail(this.channel, (text) => {
           heard.add(reader);
@@ -69,6 +69,19 @@ class TailLoop implements Running {
         }),
       ),
     );
+    this.#following = begun.flatMap((each) => (each.status === 'fulfilled' ? [each.value] : []));
+    try {
+      for (const each of begun) if (each.status === 'rejected') throw each.reason;
+      await this.#heardByAll(heard);
+    } catch (error) {
+      await this.#leave();
+      throw error;
+    }
+    this.#writer = this.#write();
+    this.#writer.catch(this.#failure.fail);
+  }
+
+  async #heardByAll(heard: ReadonlySet<number>): Promise<void> {
     const untilMs = performance.now() + arrivalMs;
     while (heard.size < this.readers) {
       if (performance.now() > untilMs)
@@ -78,8 +91,6 @@ class TailLoop implements Running {
       await this.#append({ channel: this.channel, text: textOf(this.#next++) });
       await new Promise((done) => setTimeout(done, probeMs));
     }
-    this.#writer = this.#write();
-    this.#writer.catch(this.#failure.fail);
   }
 
   async #write(): Promise<void> {
@@ -106,7 +117,7 @@ class TailLoop implements Running {
     if (sent === undefined) return;
     if (--sent.missing === 0) this.#sent.delete(number);
     if (!sent.counts) return;
-    this.#recorder.units(1, nowMs);
+    this.#recorder.units(1, nowMs, true);
     this.#recorder.latency(nowMs - sent.atMs);
     if (--this.#missing === 0) this.#arrived();
   }
@@ -134,6 +145,10 @@ class TailLoop implements Running {
   async stop(): Promise<void> {
     this.#isStopping = true;
     await this.#writer;
+    await this.#leave();
+  }
+
+  async #leave(): Promise<void> {
     await Promise.all(this.#following.map((each) => each.stop()));
   }
 }

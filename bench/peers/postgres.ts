@@ -19,10 +19,12 @@ import {
 interface Pool {
   query(query: { name: string; text: string; values: unknown[] }): Promise<{ rows: unknown[] }>;
   query(text: string): Promise<{ rows: Record<string, unknown>[] }>;
+  on(event: 'error', told: (error: Error) => void): void;
   end(): Promise<void>;
 }
 interface Client {
   connect(): Promise<void>;
+  on(event: 'error', told: (error: Error) => void): void;
   on(event: 'notification', told: (notification: { payload?: string }) => void): void;
   query(text: string): Promise<unknown>;
   end(): Promise<void>;
@@ -84,7 +86,7 @@ class Postgres implements System {
     appendFileSync(
       join(folder(0), 'postgresql.conf'),
       [
-        'max_connections = 300',
+        'max_connections = 1100',
         'shared_buffers = 256MB',
         'max_wal_size = 4GB',
         'fsync = on',
@@ -105,6 +107,8 @@ class Postgres implements System {
     this.#server = { host: '127.0.0.1', port: base, user: 'bench', database: 'postgres' };
     this.#pool = new this.pg.Pool({ ...this.#server, max: connections });
     const pool = this.#pool;
+    // Of idle connections: whoever needs one next is told on its own.
+    pool.on('error', () => {});
     await until('two standbys', signal, async () => {
       const { rows } = await pool.query("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'");
       return rows.length === 2;
@@ -166,6 +170,8 @@ class Postgres implements System {
 
   async tail(channel: number, told: (text: string) => void): Promise<Following> {
     const client = new this.pg.Client(this.#server);
+    // A connection that ends is missed where deliveries are counted.
+    client.on('error', () => {});
     await client.connect();
     client.on('notification', ({ payload = '' }) => told(payload));
     await client.query(`LISTEN channel_${channel}`);
