@@ -23,6 +23,8 @@ const attemptTimeoutMs = 2_000;
 export const suspectMs = 1_000;
 /** A node that was asked for the map and gave no answer for this long is not waited for. */
 const silentMs = 300;
+/** How often attempts are looked through for those out of time. */
+const watchMs = 25;
 const backoffFirstMs = 20;
 /** A new leader is found this soon after it is there; elections take a few hundred ms. */
 const backoffMaxMs = 250;
@@ -37,6 +39,16 @@ export interface Route {
   /** Undefined: any node. */
   readonly partition?: PartitionId | undefined;
   readonly preference?: ReadPreference | undefined;
+}
+
+/** An attempt that has no outcome yet. */
+interface Watched {
+  readonly link: Link;
+  readonly partition: PartitionId;
+  readonly endMs: number;
+  /** When to look whether another leads by now. */
+  lookMs: number;
+  readonly end: (outcome: Attempt<never> | undefined) => void;
 }
 
 interface Place {
@@ -59,6 +71,8 @@ export class Router {
   #mapError: HansardError = new HansardError('UNREACHABLE', 'no node answered in time');
   #refreshedAtMs = Number.NEGATIVE_INFINITY;
   #closed = false;
+  readonly #watched = new Set<Watched>();
+  #watcher: NodeJS.Timeout | undefined;
 
   constructor(
     readonly endpoints: readonly string[],
@@ -134,8 +148,8 @@ export class Router {
       const leftMs = deadlineMs - performance.now();
       if (leftMs <= 0 || this.#closed) throw this.#closed ? closedError() : (last ?? lateError(method));
       const link = this.routed(route, attempt);
-      const attempted = attemptOn(link, method, body, Math.min(leftMs, attemptTimeoutMs), read);
-      const outcome = await this.#unlessMoved(attempted, route, link);
+      const timeoutMs = Math.min(leftMs, attemptTimeoutMs);
+      const outcome = await this.#attempt(link, method, body, timeoutMs, route, read);
       if (outcome === undefined) continue;
       if (outcome.ok) {
         if (outcome.forwardedTo !== 0 && route.partition !== undefined)
@@ -157,28 +171,69 @@ export class Router {
   }
 
   /**
-   * The attempt's outcome; undefined where it went to the leader, which has been
-   * silent for a while, and another leads by now. Elections take a second then,
-   * waiting for the attempt's end could take the caller's whole time.
+   * One attempt. Undefined where it went to the leader, which has been silent for
+   * a while, and another leads by now: elections take a second then, waiting for
+   * the attempt's end could take the caller's whole time.
    */
-  async #unlessMoved<T>(
-    attempt: Promise<Attempt<T>>,
-    { partition }: Route,
+  #attempt<T>(
     link: Link,
+    method: Method,
+    body: Uint8Array,
+    timeoutMs: number,
+    { partition }: Route,
+    read: (response: Uint8Array) => T,
   ): Promise<Attempt<T> | undefined> {
-    const place = partition === undefined ? undefined : this.#places[partition];
-    if (partition === undefined || place?.leader !== link.address) return attempt;
-    let watch: NodeJS.Timeout | undefined;
-    const moved = new Promise<undefined>((resolve) => {
-      const look = (): void => {
-        const leader = this.#places[partition]?.leader;
-        if (leader !== undefined && leader !== link.address) return resolve(undefined);
-        this.refresh();
-        watch = setTimeout(look, refreshSpacingMs);
+    return new Promise((resolve) => {
+      const nowMs = performance.now();
+      const isLed = partition !== undefined && this.#places[partition]?.leader === link.address;
+      const watched: Watched = {
+        link,
+        partition: partition ?? 0,
+        endMs: nowMs + timeoutMs + attemptGraceMs,
+        lookMs: isLed ? nowMs + suspectMs : Number.POSITIVE_INFINITY,
+        end: resolve,
       };
-      watch = setTimeout(look, suspectMs);
+      this.#watched.add(watched);
+      this.#watcher ??= setInterval(() => this.#watch(), watchMs);
+      link.send({
+        method,
+        prefix: none,
+        producerId: 0,
+        counter: 0,
+        body,
+        timeoutMs: Math.ceil(timeoutMs),
+        done: (outcome) => {
+          // An answer that comes after its attempt was given up is nobody's.
+          if (!this.#watched.delete(watched)) return;
+          resolve(outcome.ok ? readOutcome(link, outcome, read) : outcome);
+        },
+      });
     });
-    return Promise.race([attempt, moved]).finally(() => clearTimeout(watch));
+  }
+
+  /** One timer for all attempts: ends those out of time (also those that wait for a connection) or overtaken. */
+  #watch(): void {
+    if (this.#watched.size === 0) {
+      clearInterval(this.#watcher);
+      this.#watcher = undefined;
+      return;
+    }
+    const nowMs = performance.now();
+    for (const watched of this.#watched) {
+      if (watched.endMs <= nowMs) {
+        this.#watched.delete(watched);
+        watched.end(lateAttempt(watched.link));
+      } else if (watched.lookMs <= nowMs) {
+        const leader = this.#places[watched.partition]?.leader;
+        if (leader !== undefined && leader !== watched.link.address) {
+          this.#watched.delete(watched);
+          watched.end(undefined);
+        } else {
+          this.refresh();
+          watched.lookMs = nowMs + refreshSpacingMs;
+        }
+      }
+    }
   }
 
   /** Asks for the map in the background, not too often. */
@@ -344,12 +399,7 @@ export function attemptOn<T>(
   return new Promise((resolve) => {
     // Also ends what waits for a connection; an answer that comes after is nobody's.
     const timer = setTimeout(() => {
-      const reason = link.failedAtMs > 0 ? 'UNREACHABLE' : 'DEADLINE_EXCEEDED';
-      resolve({
-        ok: false,
-        error: new HansardError(reason, `${link.address}: no answer in time`),
-        inDoubt: true,
-      });
+      resolve(lateAttempt(link));
     }, timeoutMs + attemptGraceMs);
     const done = (outcome: Outcome): void => {
       clearTimeout(timer);
@@ -366,6 +416,11 @@ export function attemptOn<T>(
     };
     link.send(call);
   });
+}
+
+function lateAttempt(link: Link): Attempt<never> {
+  const reason = link.failedAtMs > 0 ? 'UNREACHABLE' : 'DEADLINE_EXCEEDED';
+  return { ok: false, error: new HansardError(reason, `${link.address}: no answer in time`), inDoubt: true };
 }
 
 function readOutcome<T>(
