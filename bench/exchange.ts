@@ -15,12 +15,11 @@ import { encodeFrame } from '../src/client/frames.js';
 import { methods } from '../src/client/requests.js';
 import type { Clock } from '../src/common/env.js';
 import { silentLogger } from '../src/common/logger.js';
-import { partitionOf } from '../src/common/partitioning.js';
 import { loadPublicProtos } from '../src/common/proto.js';
 import { encodeEntry } from '../src/conversation/command.js';
 import { createMetrics } from '../src/node/metrics.js';
 import { realClock } from '../src/node/real-env.js';
-import type { NodeService, ProposeOptions, ProposeResult } from '../src/node/types.js';
+import type { NodeService } from '../src/node/types.js';
 import { ProducerGate } from '../src/partition/producer-gate.js';
 import { type Proposal, Proposals } from '../src/partition/proposals.js';
 
@@ -40,7 +39,15 @@ class BenchNode {
     { length: partitionCount },
     () => new Proposals({ usedBytes: 0, limitBytes: 1e9 }),
   );
-  readonly #gates = Array.from({ length: partitionCount }, () => new ProducerGate(clock, 200, () => 0));
+  readonly #gates = this.#tables.map(
+    (table) =>
+      new ProducerGate<Proposal>(
+        clock,
+        200,
+        () => 0,
+        (proposal) => table.add(proposal),
+      ),
+  );
   #index = 0;
   bytes = 0;
   entries = 0;
@@ -48,24 +55,11 @@ class BenchNode {
   monotonicMs(): number {
     return clock.monotonicMs();
   }
-  partitionOf(tenant: string, channel: string): number {
-    return partitionOf(tenant, channel, partitionCount);
-  }
   leaderOf(): number {
     return 1;
   }
-  async propose(partition: number, command: Uint8Array, options: ProposeOptions): Promise<ProposeResult> {
-    if (options.deadlineMs <= this.monotonicMs()) throw new Error('late');
-    return this.#propose(partition, command, options);
-  }
-  #propose(partition: number, command: Uint8Array, options: ProposeOptions): Promise<ProposeResult> {
-    return new Promise((resolve, reject) => {
-      const proposal: Proposal = { command, deadlineMs: options.deadlineMs, resolve, reject, ended: false };
-      const go = (): void => (this.#tables[partition] as Proposals).add(proposal);
-      const stamp = options.producer;
-      if (stamp === undefined) go();
-      else (this.#gates[partition] as ProducerGate).enter(stamp.id, stamp.firstCounter, stamp.count, go);
-    });
+  submit(partition: number, proposal: Proposal): void {
+    (this.#gates[partition] as ProducerGate<Proposal>).enter(proposal);
   }
   turn(): void {
     for (const table of this.#tables) {

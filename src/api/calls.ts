@@ -27,11 +27,20 @@ export interface CallContext {
   forwardedTo: NodeId;
 }
 
+export interface UnaryContext extends CallContext {
+  /** Ends a call whose handler gave nothing back: once, with an error or a response. Never throws. */
+  end(error: unknown, response: Uint8Array | undefined): void;
+}
+
 /**
- * Takes an encoded request, gives an encoded response. Runs synchronously up to
- * the proposal: calls on one channel propose in the order in which they arrived.
+ * Takes an encoded request, gives an encoded response, or nothing: then it ends the
+ * call by `context.end` (without a promise's price). Runs synchronously up to the
+ * proposal: calls on one channel propose in the order in which they arrived.
  */
-export type Handler = (context: CallContext, request: Buffer) => Promise<Uint8Array> | Uint8Array;
+export type Handler = (
+  context: UnaryContext,
+  request: Buffer,
+) => Promise<Uint8Array> | Uint8Array | undefined;
 export type Methods = ReadonlyMap<string, Handler>;
 
 export interface CallHooks {
@@ -75,11 +84,13 @@ export type Done = (
   call: CallContext,
 ) => void;
 
-export class ActiveCall implements CallContext {
+export class ActiveCall implements UnaryContext {
   cancelled = false;
   forwardedTo: NodeId = 0;
   settled = false;
+  readonly #calls: Calls;
   constructor(
+    calls: Calls,
     readonly method: string,
     readonly deadlineMs: number,
     readonly origin: Origin,
@@ -87,7 +98,13 @@ export class ActiveCall implements CallContext {
     readonly startedMs: number,
     readonly requestBytes: number,
     readonly done: Done,
-  ) {}
+  ) {
+    this.#calls = calls;
+  }
+
+  end(error: unknown, response: Uint8Array | undefined): void {
+    this.#calls.ended(this, error, response);
+  }
 }
 
 export class Calls {
@@ -131,9 +148,9 @@ export class Calls {
     origin: Origin,
     traceparent: string,
     done: Done,
+    nowMs = this.#nowMs(),
   ): ActiveCall {
-    const nowMs = this.#nowMs();
-    const call = new ActiveCall(method, deadlineMs, origin, traceparent, nowMs, request.length, done);
+    const call = new ActiveCall(this, method, deadlineMs, origin, traceparent, nowMs, request.length, done);
     const handler = this.#methods.get(method);
     const refusal = this.#refusal(call, handler);
     if (refusal !== undefined || handler === undefined) {
@@ -148,12 +165,12 @@ export class Calls {
       const result = handler(call, request);
       if (result instanceof Promise) {
         result.then(
-          (response) => this.#end(call, undefined, response),
-          (error) => this.#end(call, error, undefined),
+          (response) => this.ended(call, undefined, response),
+          (error) => this.ended(call, error, undefined),
         );
-      } else this.#end(call, undefined, result);
+      } else if (result !== undefined) this.ended(call, undefined, result);
     } catch (error) {
-      this.#end(call, error, undefined);
+      this.ended(call, error, undefined);
     }
     return call;
   }
@@ -204,8 +221,13 @@ export class Calls {
     return undefined;
   }
 
-  #end(call: ActiveCall, error: unknown, response: Uint8Array | undefined): void {
-    this.#active.delete(call);
+  /** The handler of a call has really ended. For ActiveCall alone. */
+  ended(call: ActiveCall, error: unknown, response: Uint8Array | undefined): void {
+    if (!this.#active.delete(call)) {
+      // Its answer is gone and its bytes are given back: a second end must not count again.
+      this.errorOf(call.method, error ?? new InvariantError('a call ended twice'));
+      return;
+    }
     this.#bytes -= call.requestBytes;
     if (error === undefined && response === undefined) {
       this.#settle(call, this.errorOf(call.method, new TypeError('a handler gave no response')), undefined);

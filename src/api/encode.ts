@@ -251,7 +251,7 @@ export function encodeAppended(answer: Appended, commitToken: Buffer): Buffer {
   at = writeTimestamp(target, at, answer.commitTimeUs);
   target[at++] = 0x22;
   at = writeVarint(target, at, commitToken.length);
-  at += commitToken.copy(target, at);
+  for (let i = 0; i < commitToken.length; i++) target[at++] = commitToken[i] as number;
   if (answer.duplicate) {
     target[at++] = 0x28;
     target[at++] = 1;
@@ -294,6 +294,8 @@ export function writeServed(
 export function writeAscii(target: Buffer, start: number, tag: number, text: string): number {
   if (text === '') return start;
   target[start] = tag;
-  const at = writeVarint(target, start + 1, text.length);
-  return at + target.write(text, at, 'latin1');
+  let at = writeVarint(target, start + 1, text.length);
+  // A uid's 17 characters by hand: a tenth of the way into the runtime.
+  for (let i = 0; i < text.length; i++) target[at++] = text.charCodeAt(i);
+  return at;
 }

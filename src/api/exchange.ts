@@ -75,20 +75,12 @@ interface Answer {
   readonly forwardedTo: NodeId;
 }
 
-interface Frame {
-  id: number;
-  method: string;
-  timeoutMs: number;
-  traceparent: string;
-  request: Buffer;
-}
-
 export class ExchangeStream {
   readonly #calls: Calls;
   readonly #stream: ServerDuplexStream<Buffer, Buffer>;
   readonly #limits: ExchangeLimits;
   readonly #load: ExchangeLoad;
-  readonly #inFlight = new Map<number, ActiveCall | undefined>();
+  readonly #inFlight = new Map<number, ActiveCall>();
   readonly #inboxes: Inbox[] = [];
   #requestBytes = 0;
   #answers: Answer[] = [];
@@ -156,6 +148,8 @@ export class ExchangeStream {
 
   /** Begins calls as far as the bounds allow; stops reading past them. */
   #pump(): void {
+    // The calls of one turn have come at one time.
+    const nowMs = this.#inboxes.length === 0 ? 0 : this.#calls.nowMs();
     try {
       for (let inbox = this.#inboxes[0]; inbox !== undefined && !this.#closed; inbox = this.#inboxes[0]) {
         if (
@@ -163,7 +157,7 @@ export class ExchangeStream {
           this.#answerBytes >= this.#limits.answerBytes
         )
           break;
-        if (inbox.reader.next()) this.#next(inbox);
+        if (inbox.reader.next()) this.#next(inbox, nowMs);
         else {
           this.#inboxes.shift();
           inbox.read = true;
@@ -179,7 +173,7 @@ export class ExchangeStream {
     else if (this.#stream.isPaused() && !this.#ended) this.#stream.resume();
   }
 
-  #next(inbox: Inbox): void {
+  #next(inbox: Inbox, nowMs: number): void {
     const { reader } = inbox;
     if (reader.field !== 1) {
       reader.skip();
@@ -187,18 +181,14 @@ export class ExchangeStream {
     }
     if (reader.wire !== Wire.bytes) throw invalidArgument('calls', `wire type ${reader.wire}`);
     reader.sized();
-    const frame = readCall(reader.bytes, reader.start, reader.position);
+    readCall(reader.bytes, reader.start, reader.position);
     const { id } = frame;
     if (this.#inFlight.has(id)) throw invalidArgument('calls.id', `${id} is under way already`);
-    const timeoutMs = frame.timeoutMs === 0 ? limits.defaultDeadlineMs : frame.timeoutMs;
-    // Taken before the call begins: it may end at once.
-    this.#inFlight.set(id, undefined);
     inbox.open++;
-    const deadlineMs = this.#calls.nowMs() + timeoutMs;
     const call = this.#calls.start(
       frame.method,
-      frame.request,
-      deadlineMs,
+      reader.bytes.subarray(frame.requestFrom, frame.requestTo),
+      nowMs + (frame.timeoutMs === 0 ? limits.defaultDeadlineMs : frame.timeoutMs),
       'exchange',
       frame.traceparent,
       (error, response, { forwardedTo }) => {
@@ -207,8 +197,10 @@ export class ExchangeStream {
         this.#release(inbox);
         this.#answer({ id, error, response, forwardedTo });
       },
+      nowMs,
     );
-    if (this.#inFlight.has(id)) this.#inFlight.set(id, call);
+    // It may have ended at once.
+    if (!call.settled) this.#inFlight.set(id, call);
   }
 
   #release(inbox: Inbox): void {
@@ -273,7 +265,7 @@ export class ExchangeStream {
   #close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const call of this.#inFlight.values()) if (call !== undefined) this.#calls.cancel(call);
+    for (const call of this.#inFlight.values()) this.#calls.cancel(call);
     this.#inFlight.clear();
     this.#inboxes.length = 0;
     // Calls that go on are counted where all calls are.
@@ -294,43 +286,57 @@ function holdLess(stream: object): void {
   if (_writableState !== undefined) _writableState.highWaterMark = messagesUnsent;
 }
 
-function readCall(bytes: Buffer, from: number, to: number): Frame {
-  const reader = new WireReader(bytes, from, to);
-  const frame: Frame = { id: 0, method: '', timeoutMs: 0, traceparent: '', request: empty };
+/** The call that was read last: begun before the next one is looked at. */
+const frame = { id: 0, method: '', timeoutMs: 0, traceparent: '', requestFrom: 0, requestTo: 0 };
+const callReader = new WireReader(Buffer.alloc(0));
+
+function readCall(bytes: Buffer, from: number, to: number): void {
+  const reader = callReader.reset(bytes, from, to);
+  frame.id = 0;
+  frame.method = '';
+  frame.timeoutMs = 0;
+  frame.traceparent = '';
+  frame.requestFrom = frame.requestTo = from;
   while (reader.next()) {
     switch (reader.field) {
       case 1:
         frame.id = number(reader, 'calls.id', Number.MAX_SAFE_INTEGER);
         break;
       case 2:
-        frame.method = methodName(reader);
+        sized(reader, 'calls.method');
+        frame.method = methodName(bytes, reader.start, reader.position);
         break;
       case 3:
         frame.timeoutMs = number(reader, 'calls.timeout_ms', 0xffff_ffff);
         break;
       case 4:
-        frame.traceparent = sized(reader, 'calls.traceparent').toString('latin1', 0, 256);
+        sized(reader, 'calls.traceparent');
+        frame.traceparent = bytes.toString(
+          'latin1',
+          reader.start,
+          Math.min(reader.position, reader.start + 256),
+        );
         break;
       case 5:
-        frame.request = sized(reader, 'calls.request');
+        sized(reader, 'calls.request');
+        frame.requestFrom = reader.start;
+        frame.requestTo = reader.position;
         break;
       default:
         reader.skip();
     }
   }
-  return frame;
 }
 
-const empty = Buffer.alloc(0);
-
 /** The same few names come all the time: no string is made for the last one seen. */
-let lastMethod = { bytes: empty, name: '' };
+let lastMethod = '';
 
-function methodName(reader: WireReader): string {
-  const bytes = sized(reader, 'calls.method');
-  if (lastMethod.bytes.equals(bytes)) return lastMethod.name;
-  lastMethod = { bytes: Buffer.from(bytes), name: bytes.toString('utf8', 0, 256) };
-  return lastMethod.name;
+function methodName(bytes: Buffer, from: number, to: number): string {
+  let same = to - from === lastMethod.length;
+  for (let i = from; same && i < to; i++) same = bytes[i] === lastMethod.charCodeAt(i - from);
+  // Bytes may be taken for a text with U+0080 to U+00FF, but no method has such a name.
+  if (!same) lastMethod = bytes.toString('utf8', from, Math.min(to, from + 256));
+  return lastMethod;
 }
 
 function number(reader: WireReader, field: string, max: number): number {
@@ -340,29 +346,33 @@ function number(reader: WireReader, field: string, max: number): number {
   return value;
 }
 
-function sized(reader: WireReader, field: string): Buffer {
+function sized(reader: WireReader, field: string): void {
   if (reader.wire !== Wire.bytes) throw invalidArgument(field, `wire type ${reader.wire}`);
   reader.sized();
-  return reader.bytes.subarray(reader.start, reader.position);
 }
 
 /** An encoded ExchangeResponse. */
 function encodeAnswers(answers: readonly Answer[]): Buffer {
-  const errors = answers.map(({ error }) => (error === undefined ? undefined : encodeError(error)));
-  const sizes = answers.map(({ id, response, forwardedTo }, i) => {
-    const body = response?.length ?? 0;
-    const size = varintFieldSize(id) + varintFieldSize(forwardedTo) + (errors[i]?.length ?? 0);
-    return body === 0 ? size : size + 1 + varintSize(body) + body;
-  });
-  const total = sizes.reduce((sum, size) => sum + 1 + varintSize(size) + size, 0);
+  let errors: (Buffer | undefined)[] | undefined;
+  let total = 0;
+  for (let i = 0; i < answers.length; i++) {
+    const answer = answers[i] as Answer;
+    if (answer.error !== undefined) {
+      errors ??= new Array<Buffer | undefined>(answers.length).fill(undefined);
+      errors[i] = encodeError(answer.error);
+    }
+    const size = answerSize(answer, errors?.[i]);
+    total += 1 + varintSize(size) + size;
+  }
   const target = Buffer.allocUnsafe(total);
   let at = 0;
   for (let i = 0; i < answers.length; i++) {
-    const { id, response, forwardedTo } = answers[i] as Answer;
+    const answer = answers[i] as Answer;
+    const error = errors?.[i];
+    const { id, response, forwardedTo } = answer;
     target[at++] = answerTag;
-    at = writeVarint(target, at, sizes[i] as number);
+    at = writeVarint(target, at, answerSize(answer, error));
     at = writeVarintField(target, at, 0x08, id);
-    const error = errors[i];
     if (error !== undefined) at += error.copy(target, at);
     if (response !== undefined && response.length > 0) {
       target[at++] = 0x2a;
@@ -373,6 +383,12 @@ function encodeAnswers(answers: readonly Answer[]): Buffer {
     at = writeVarintField(target, at, 0x30, forwardedTo);
   }
   return target;
+}
+
+function answerSize({ id, response, forwardedTo }: Answer, error: Buffer | undefined): number {
+  const body = response?.length ?? 0;
+  const size = varintFieldSize(id) + varintFieldSize(forwardedTo) + (error?.length ?? 0);
+  return body === 0 ? size : size + 1 + varintSize(body) + body;
 }
 
 /** Fields 2 to 4 of Answer. */

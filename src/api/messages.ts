@@ -1,19 +1,19 @@
 /** hansard.v1.MessageService. */
-import { Code, HansardError } from '../common/errors.js';
+import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
-import { type AppendInput, encodeAppend, encodeOpenProducer } from '../conversation/command.js';
+import { encodeOpenProducer } from '../conversation/command.js';
 import type { ChannelState, StoredEvent } from '../conversation/types.js';
 import type { ReadView } from '../node/types.js';
+import { appendMessages } from './append.js';
 import { batchGetMessages } from './batch-get.js';
 import type { Handler } from './calls.js';
-import { commitmentOf, keyDigestOf, newSalt } from './commitment.js';
-import { encodeAppended, encodeGetMessage } from './encode.js';
+import { encodeGetMessage } from './encode.js';
 import { listMessages } from './list-messages.js';
 import { invalidArgument, takeId } from './names.js';
 import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
 import { toNumber } from './requests.js';
 import type { Services } from './services.js';
-import { type Route, type SkimmedAppend, skimAppend, skimRoute } from './skim.js';
+import { skimRoute } from './skim.js';
 import { proposalError } from './writes.js';
 
 export function messageMethods(services: Services): Map<string, Handler> {
@@ -24,62 +24,6 @@ export function messageMethods(services: Services): Map<string, Handler> {
     ['hansard.v1.MessageService/ListMessages', listMessages(services)],
     ['hansard.v1.MessageService/OpenProducer', openProducer(services)],
   ]);
-}
-
-/** The hot path: nothing here waits before the proposal is out. */
-function appendMessages({ node, codecs, router, tokens }: Services): Handler {
-  const content = codecs.rules.message('hansard.v1.MessageContent');
-  return (context, request) => {
-    const route = skimRoute(request);
-    const partition = node.partitionOf(route.tenant, route.channel);
-    return router.atLeader(context, partition, request, async () => {
-      const append = skimAppend(request, codecs.checker, content);
-      const { producerId, firstCounter, messages } = append;
-      const options = {
-        deadlineMs: context.deadlineMs,
-        producer: producerId === 0 ? undefined : { id: producerId, firstCounter, count: messages.length },
-      };
-      const command = encodeAppend(commandOf(route, append));
-      let result: Awaited<ReturnType<typeof node.propose>>;
-      try {
-        result = await node.propose(partition, command, options);
-      } catch (error) {
-        throw unsafeToRetry(error, producerId !== 0 || append.allKeyed);
-      }
-      const answer = result.answer;
-      if (answer.kind !== 'appended') throw proposalError(answer);
-      return encodeAppended(answer, tokens.commit(partition, result.index));
-    });
-  };
-}
-
-/** Adds salt, commitment and key digest to each message. */
-export function commandOf(route: Route, append: SkimmedAppend): AppendInput {
-  const events = append.messages.map((message) => {
-    const salt = newSalt();
-    return {
-      type: message.type,
-      content: message.content,
-      contentXxh64: message.contentXxh64,
-      salt,
-      commitment: commitmentOf(salt, message.content),
-      key: message.key,
-      messageId: message.messageId,
-      subject: message.subject,
-      targetSeq: message.targetSeq,
-      usesBatchPosition: message.usesBatchPosition,
-      keyDigest: message.key === '' ? undefined : keyDigestOf(message.content),
-    };
-  });
-  const producer =
-    append.producerId === 0 ? undefined : { id: append.producerId, firstCounter: append.firstCounter };
-  return { tenant: route.tenant, channel: route.channel, producer, condition: append.condition, events };
-}
-
-/** UNAVAILABLE invites clients to send again; without key or producer that could append twice. */
-function unsafeToRetry(error: unknown, safe: boolean): unknown {
-  if (safe || !(error instanceof HansardError) || error.reason !== 'COMMIT_UNKNOWN') return error;
-  return new HansardError(error.reason, error.message, error.fields, { code: Code.unknown, cause: error });
 }
 
 interface GetMessageRequest {

@@ -30,6 +30,14 @@ export class Router {
     this.#node = node;
   }
 
+  /** Does this node lead, and does no earlier call wait? Then a proposal keeps the order of arrival. */
+  leadsNow(partition: PartitionId): boolean {
+    return (
+      (this.#waiting.size === 0 || !this.#waiting.has(partition)) &&
+      this.#node.leaderOf(partition) === this.#node.identity.nodeId
+    );
+  }
+
   /**
    * Runs `local` where this node leads (synchronously, so that proposals keep the
    * order of arrival), else has the leader handle `request`: one hop, begun anew

@@ -6,8 +6,10 @@
 import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
 import { xxh32, xxh32Seeded } from '../common/hash.js';
+import { xxh32OfNotes } from '../common/hash-scratch.js';
 import type { Index, PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
+import { writeVarint } from '../common/wire.js';
 
 const commitVersion = 1;
 const pageVersion = 1;
@@ -18,18 +20,34 @@ const pairsMax = 1_024;
 /** "At least this much" per partition. */
 export type CommitPositions = ReadonlyMap<PartitionId, Index>;
 
+/** A commit token in the making; its first byte stays. */
+const draft = Buffer.alloc(64);
+draft[0] = commitVersion;
+
 export class Tokens {
   readonly #seed: number;
   readonly #incarnation: number;
+  #lastPartition: PartitionId = -1;
+  #lastIndex: Index = 0;
+  #lastCommit: Buffer = draft;
 
   constructor(clusterId: string, incarnation: number) {
     this.#seed = xxh32(Buffer.from(clusterId, 'utf8'));
     this.#incarnation = incarnation;
   }
 
-  /** Of one append: 12 to 30 bytes. */
+  /** Of one append: 12 to 30 bytes. Not to be changed: those applied together share one. */
   commit(partition: PartitionId, index: Index): Buffer {
-    return this.commitOf(new Map([[partition, index]]));
+    if (partition === this.#lastPartition && index === this.#lastIndex) return this.#lastCommit;
+    let at = writeVarint(draft, 1, this.#incarnation);
+    at = writeVarint(draft, at, 1);
+    at = writeVarint(draft, at, partition);
+    at = writeVarint(draft, at, index);
+    draft.writeUInt32LE(xxh32OfNotes(draft, at, this.#seed), at);
+    this.#lastPartition = partition;
+    this.#lastIndex = index;
+    this.#lastCommit = Buffer.from(draft.subarray(0, at + checksumBytes));
+    return this.#lastCommit;
   }
 
   commitOf(positions: CommitPositions): Buffer {

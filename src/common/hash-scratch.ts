@@ -5,14 +5,16 @@
  * synchronous: what was loaded holds until somebody else loads.
  */
 import { assert } from './errors.js';
-import { xxh64 } from './hash.js';
+import { xxh32Seeded, xxh64 } from './hash.js';
 import { hashModule, scratchPages } from './hash-module.js';
 
 const module = hashModule();
 /** The last page is for notes: what is hashed there was never part of a buffer. */
 const capacity = (scratchPages - 1) * 65_536;
 const scratch = new Uint8Array(module.memory.buffer);
+const halves = new DataView(module.memory.buffer);
 const notesBytes = 65_536;
+const byHandBytes = 96;
 
 let loaded: Uint8Array | undefined;
 let loadedFrom = 0;
@@ -62,9 +64,21 @@ export function isAsciiLoaded(bytes: Uint8Array, from: number, to: number): bool
   return holds(bytes, from, to) && module.isAscii(from - loadedFrom, to - from) === 1;
 }
 
-/** xxh32 of the first `length` bytes of `bytes`, which is not what was loaded. */
-export function xxh32OfNotes(bytes: Uint8Array, length: number): number {
-  assert(length <= notesBytes, 'notes that do not fit');
-  scratch.set(length === bytes.length ? bytes : bytes.subarray(0, length), capacity);
-  return module.xxh32(capacity, length, 0) >>> 0;
+/** xxh32 of the first `length` bytes of `bytes`; leaves alone what was loaded. */
+export function xxh32OfNotes(bytes: Uint8Array, length: number, seed = 0): number {
+  if (length > notesBytes) return xxh32Seeded(bytes.subarray(0, length), seed);
+  // A short one is copied by hand: a view costs more.
+  if (length <= byHandBytes) for (let i = 0; i < length; i++) scratch[capacity + i] = bytes[i] as number;
+  else scratch.set(length === bytes.length ? bytes : bytes.subarray(0, length), capacity);
+  return module.xxh32(capacity, length, seed) >>> 0;
+}
+
+/** xxh64 of the first `length` bytes of `bytes`, modulo a number below 2^20; leaves alone what was loaded. */
+export function xxh64ModOfNotes(bytes: Uint8Array, length: number, modulus: number): number {
+  assert(length <= notesBytes - 8 && modulus > 0 && modulus < 2 ** 20, 'notes or modulus out of range');
+  for (let i = 0; i < length; i++) scratch[capacity + 8 + i] = bytes[i] as number;
+  module.putXxh64(capacity + 8, length, capacity);
+  const low = halves.getUint32(capacity, true);
+  const high = halves.getUint32(capacity + 4, true);
+  return ((high % modulus) * (0x1_0000_0000 % modulus) + (low % modulus)) % modulus;
 }

@@ -17,11 +17,11 @@ import {
 } from './event-record.js';
 
 /** First byte of the command (CommandKind.append). */
-const appendKind = 1;
+export const appendKind = 1;
 export const keyDigestBytes = 16;
 
-const AppendFlag = { producer: 1, condition: 2 } as const;
-const ConditionKind = {
+export const AppendFlag = { producer: 1, condition: 2 } as const;
+export const ConditionKind = {
   expectedHeadSeq: 1,
   expectedLastMessageSeq: 2,
   mustNotExist: 3,

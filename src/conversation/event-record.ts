@@ -112,6 +112,29 @@ export function writeEventRecord(writer: ByteWriter, event: NewEvent, batchPosit
   writer.bytes(event.salt).bytes(event.content);
 }
 
+/** The header's first 10 bytes; then come checksum, commitment, and the fields of its flags. */
+export function writeHeaderStart(
+  target: Buffer,
+  offset: number,
+  type: EventType,
+  flags: number,
+  headerLength: number,
+  contentLength: number,
+): void {
+  target[offset] = eventRecordVersion;
+  target[offset + at.type] = type;
+  target[offset + at.flags] = flags & 0xff;
+  target[offset + at.flags + 1] = flags >>> 8;
+  target[offset + at.headerLength] = headerLength & 0xff;
+  target[offset + at.headerLength + 1] = headerLength >>> 8;
+  target.writeUInt32LE(contentLength, offset + at.contentLength);
+}
+
+/** Where the header at `offset` has its commitment. */
+export function commitmentPlace(offset: number): number {
+  return offset + at.commitment;
+}
+
 /** Places and the few fields that applying needs; made without copying any content. */
 export interface RecordSkim {
   readonly type: EventType;

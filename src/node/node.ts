@@ -10,6 +10,7 @@ import type { ConfState } from '../common/log-types.js';
 import { partitionOf } from '../common/partitioning.js';
 import { supportedApplyVersion } from '../conversation/command.js';
 import { CommitNotes } from '../partition/commit-notes.js';
+import { end, type Proposal } from '../partition/proposals.js';
 import { Replica } from '../partition/replica.js';
 import {
   commitNotePeriodMs,
@@ -301,22 +302,40 @@ export class HansardNode implements NodeService {
     return this.#options.nodes.find(({ nodeId }) => nodeId === node)?.clientAddress;
   }
 
-  async propose(
+  propose(
     partition: PartitionId,
     command: Uint8Array,
-    options: ProposeOptions,
+    { deadlineMs, producer }: ProposeOptions,
   ): Promise<ProposeResult> {
-    if (this.#draining) throw new HansardError('SHUTTING_DOWN', 'the node is stopping');
+    return new Promise((resolve, reject) => {
+      if (deadlineMs <= this.monotonicMs()) {
+        throw new HansardError('DEADLINE_EXCEEDED', 'the deadline had passed before anything was proposed');
+      }
+      this.submit(partition, {
+        command,
+        deadlineMs,
+        producerId: producer?.id ?? 0,
+        firstCounter: producer?.firstCounter ?? 0,
+        count: producer?.count ?? 0,
+        ended: false,
+        applied: (answer, index, term) => resolve({ answer, index, term }),
+        failed: reject,
+      });
+    });
+  }
+
+  submit(partition: PartitionId, proposal: Proposal): void {
+    if (this.#draining) return end(proposal, new HansardError('SHUTTING_DOWN', 'the node is stopping'));
     const replica = this.#replica(partition);
     if (this.#clockWatch.isAhead) {
-      throw new HansardError('NO_QUORUM', "this node's clock is ahead of the majority's: it stamps nothing", {
-        ahead_ms: this.#clockWatch.aheadMs,
-      });
+      return end(
+        proposal,
+        new HansardError('NO_QUORUM', "this node's clock is ahead of the majority's: it stamps nothing", {
+          ahead_ms: this.#clockWatch.aheadMs,
+        }),
+      );
     }
-    if (options.deadlineMs <= this.monotonicMs()) {
-      throw new HansardError('DEADLINE_EXCEEDED', 'the deadline had passed before anything was proposed');
-    }
-    return replica.propose(command, options.deadlineMs, options.producer);
+    replica.submit(proposal);
   }
 
   async readBarrier(partition: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {

@@ -1,6 +1,7 @@
 /** The node as api/ and cli/ see it: partitions to propose to and read from, and where their leaders are. */
 import type { NodeId, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
 import type { CommandAnswer } from '../conversation/types.js';
+import type { Proposal } from '../partition/proposals.js';
 import type { PartitionReader } from '../store/types.js';
 
 export interface NodeService {
@@ -24,6 +25,11 @@ export interface NodeService {
    * overtook one another on the way wait shortly for their turn.
    */
   propose(partition: PartitionId, command: Uint8Array, options: ProposeOptions): Promise<ProposeResult>;
+  /**
+   * The same without promises, for what comes most often. The proposal may end before
+   * this returns; its deadline has not passed yet.
+   */
+  submit(partition: PartitionId, proposal: Proposal): void;
   /**
    * Waits until this node's replica may answer a read. `minIndex`: from commit
    * tokens. Rejects NO_QUORUM, DEADLINE_EXCEEDED.

@@ -7,23 +7,26 @@
  * another term's entry applied in its place proves that.
  */
 import { HansardError } from '../common/errors.js';
-import type { Index, Term } from '../common/ids.js';
+import type { Index, ProducerId, Term } from '../common/ids.js';
 import type { CommandAnswer } from '../conversation/types.js';
 import type { ProposalBudget } from './types.js';
 
-export interface Outcome {
-  readonly answer: CommandAnswer;
-  readonly index: Index;
-  readonly term: Term;
-}
-
+/**
+ * A command and who waits for its end. One of `applied` and `failed` is called, once.
+ * Both come in the midst of a turn, perhaps before `submit` returns: they may encode
+ * and hand on an answer, but not throw, propose, or touch a replica.
+ */
 export interface Proposal {
   readonly command: Uint8Array;
   /** On the monotonic clock. */
   readonly deadlineMs: number;
-  readonly resolve: (outcome: Outcome) => void;
-  readonly reject: (error: HansardError) => void;
+  /** The stamp of an append, for the order gate; 0: none. */
+  readonly producerId: ProducerId;
+  readonly firstCounter: number;
+  readonly count: number;
   ended: boolean;
+  applied(answer: CommandAnswer, index: Index, term: Term): void;
+  failed(error: HansardError): void;
 }
 
 interface InFlightEntry {
@@ -105,7 +108,7 @@ export class Proposals {
       const proposal = entry.proposals[i] as Proposal;
       if (proposal.ended) continue;
       proposal.ended = true;
-      proposal.resolve({ answer: answers[i] as CommandAnswer, index, term });
+      proposal.applied(answers[i] as CommandAnswer, index, term);
     }
   }
 
@@ -215,10 +218,10 @@ function bytesOf(proposals: readonly Proposal[]): number {
   return bytes;
 }
 
-function end(proposal: Proposal, error: HansardError): void {
+export function end(proposal: Proposal, error: HansardError): void {
   if (proposal.ended) return;
   proposal.ended = true;
-  proposal.reject(error);
+  proposal.failed(error);
 }
 
 function overwritten(): HansardError {

@@ -16,7 +16,7 @@ import type { GroupLog } from '../wal/types.js';
 import { Applier } from './applier.js';
 import { InstallGate, type StagedSnapshot, type StorageWork } from './install-gate.js';
 import { ProducerGate } from './producer-gate.js';
-import { type Outcome, type Proposal, Proposals } from './proposals.js';
+import { end, type Proposal, Proposals } from './proposals.js';
 import { RaftStorage } from './raft-storage.js';
 import { ReadQueue } from './reads.js';
 import type { ReplicaHost, ReplicaMember, ReplicaSettings, TurnOutput } from './types.js';
@@ -28,13 +28,6 @@ export interface ReplicaOptions {
   readonly log: GroupLog;
   readonly store: PartitionStore;
   readonly host: ReplicaHost;
-}
-
-/** The producer's stamp of an append, for the order gate. */
-export interface ProposalStamp {
-  readonly id: number;
-  readonly firstCounter: number;
-  readonly count: number;
 }
 
 /** Reads of one partition that wait, at most; each holds a call open. */
@@ -59,7 +52,7 @@ export class Replica implements WorkSink {
   readonly #settings: ReplicaSettings;
   readonly #raft: RawNode;
   readonly #proposals: Proposals;
-  readonly #gate: ProducerGate;
+  readonly #gate: ProducerGate<Proposal>;
   readonly #reads: ReadQueue;
   readonly #applier: Applier;
   readonly #install = new InstallGate();
@@ -129,7 +122,12 @@ export class Replica implements WorkSink {
     this.#hardTerm = log.hardState.term;
     this.#hardVote = log.hardState.vote;
     this.#proposals = new Proposals(host.budget);
-    this.#gate = new ProducerGate(host.clock, settings.producerHoldMs, (id) => store.lastCounterOf(id));
+    this.#gate = new ProducerGate(
+      host.clock,
+      settings.producerHoldMs,
+      (id) => store.lastCounterOf(id),
+      (proposal, wasHeld) => this.#admitted(proposal, wasHeld),
+    );
     this.#reads = new ReadQueue(host.random(0x4000_0000) * 0x1000);
     this.#applier = new Applier(store, settings.applySliceBytes, {
       fill: (entries) => log.fill(entries),
@@ -210,24 +208,19 @@ export class Replica implements WorkSink {
   }
 
   /** Ends exactly once; see NodeService.propose. */
-  propose(command: Uint8Array, deadlineMs: number, stamp: ProposalStamp | undefined): Promise<Outcome> {
-    const refusal = this.#admission(command.length);
-    if (refusal !== undefined) return Promise.reject(refusal);
-    return new Promise((resolve, reject) => {
-      const proposal: Proposal = { command, deadlineMs, resolve, reject, ended: false };
-      let heldBytes = 0;
-      const go = (): void => {
-        this.#hold(-heldBytes);
-        if (!this.isLeader) return reject(this.notLeader());
-        this.#proposals.add(proposal);
-        this.#host.stir(this);
-      };
-      if (stamp === undefined || stamp.id === 0) go();
-      else if (!this.#gate.enter(stamp.id, stamp.firstCounter, stamp.count, go)) {
-        heldBytes = command.length;
-        this.#hold(heldBytes);
-      }
-    });
+  submit(proposal: Proposal): void {
+    const refusal = this.#admission(proposal.command.length);
+    if (refusal !== undefined) end(proposal, refusal);
+    else if (proposal.producerId === 0) this.#admitted(proposal, false);
+    else if (!this.#gate.enter(proposal)) this.#hold(proposal.command.length);
+  }
+
+  /** It is its turn, at once or after the gate has held it. */
+  #admitted(proposal: Proposal, wasHeld: boolean): void {
+    if (wasHeld) this.#hold(-proposal.command.length);
+    if (!this.isLeader) return end(proposal, this.notLeader());
+    this.#proposals.add(proposal);
+    this.#host.stir(this);
   }
 
   /** What waits at the gate counts as much as what is proposed. */

@@ -17,6 +17,7 @@ import type {
   ReadBarrierOptions,
   ReadView,
 } from '../../src/node/types.js';
+import type { Proposal } from '../../src/partition/proposals.js';
 import { compareActivity } from '../../src/store/find-channels.js';
 import { matches } from '../../src/store/terms.js';
 import type { PageRange, PartitionReader } from '../../src/store/types.js';
@@ -216,6 +217,14 @@ export class FakeNode implements NodeService {
     const answer = answers[0];
     if (answer === undefined) throw new Error('no answer');
     return { answer, index, term: 3 };
+  }
+
+  submit(p: PartitionId, proposal: Proposal): void {
+    const { command, deadlineMs } = proposal;
+    this.propose(p, command, { deadlineMs }).then(
+      ({ answer, index, term }) => proposal.applied(answer, index, term),
+      (error: HansardError) => proposal.failed(error),
+    );
   }
 
   async readBarrier(p: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {

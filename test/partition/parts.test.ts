@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import t from 'tap';
 import type { HansardError } from '../../src/common/errors.js';
 import type { CommandAnswer } from '../../src/conversation/types.js';
-import { ProducerGate } from '../../src/partition/producer-gate.js';
+import { ProducerGate, type Stamped } from '../../src/partition/producer-gate.js';
 import { type Proposal, Proposals } from '../../src/partition/proposals.js';
 import { ReadQueue } from '../../src/partition/reads.js';
 
@@ -16,8 +16,11 @@ function proposal(bytes = 10, deadlineMs = 1e9): Proposal & { ends: string[] } {
     deadlineMs,
     ended: false,
     ends,
-    resolve: () => ends.push('applied'),
-    reject: (error: HansardError) => ends.push(error.reason),
+    producerId: 0,
+    firstCounter: 0,
+    count: 0,
+    applied: () => ends.push('applied'),
+    failed: (error: HansardError) => ends.push(error.reason),
   };
 }
 
@@ -162,9 +165,10 @@ t.test('appends of one producer that overtook one another leave in order', async
         { minLength: 12 },
       ),
       (order) => {
-        const gate = new ProducerGate(fakeClock(), 200, () => 0);
         const went: number[] = [];
-        for (const i of order) gate.enter(7, 1 + i * 3, 3, () => went.push(i));
+        const go = ({ place }: { place: number }) => went.push(place);
+        const gate = new ProducerGate<Stamped & { place: number }>(fakeClock(), 200, () => 0, go);
+        for (const i of order) gate.enter({ producerId: 7, firstCounter: 1 + i * 3, count: 3, place: i });
         return went.length === 12 && went.every((value, at) => value === at);
       },
     ),
@@ -174,9 +178,14 @@ t.test('appends of one producer that overtook one another leave in order', async
 
 t.test('an append whose predecessor never comes is let go to its refusal', async (t) => {
   const clock = fakeClock();
-  const gate = new ProducerGate(clock, 200, () => 0);
   const went: string[] = [];
-  gate.enter(7, 5, 1, () => went.push('late'));
+  const gate = new ProducerGate(
+    clock,
+    200,
+    () => 0,
+    (_append, wasHeld) => went.push(wasHeld ? 'late' : ''),
+  );
+  gate.enter({ producerId: 7, firstCounter: 5, count: 1 });
   clock.pass(100);
   t.same(went, []);
   clock.pass(150);
