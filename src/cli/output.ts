@@ -94,9 +94,16 @@ export class Output {
       `${c.red('error:')} ${printable(what)} ${c.dim(`(${reason})`)}\n${c.bold('cure:')}  ${cure}\n`;
     if (error instanceof HansardError)
       return lines(error.message + fieldsText(error), error.reason, better ?? reasons[error.reason].cure);
+    if (isMissingPackage(error))
+      return lines(error.message, 'INTERNAL', 'Run `npm ci`: what is installed here is of another version.');
     const what = error instanceof Error ? (error.stack ?? error.message) : String(error);
     return lines(what, 'INTERNAL', better ?? reasons.INTERNAL.cure);
   }
+}
+
+/** After an update of the checkout alone. */
+function isMissingPackage(error: unknown): error is Error {
+  return error instanceof Error && (error as NodeJS.ErrnoException).code === 'ERR_MODULE_NOT_FOUND';
 }
 
 /** Fields that tell people nothing that the message does not. */
