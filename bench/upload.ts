@@ -1,25 +1,19 @@
 /**
  * How fast a client uploads over distance: a bare gRPC stream, and the SDK into
- * three nodes as processes, both behind a proxy that delays every byte.
+ * nodes as processes, both behind a proxy that delays every byte.
  *
- *     node dist/bench/upload.js [--rtt-ms 0,10,50] [--window 64KiB,4MiB] [--what bare,nodes] [--message 1KiB,64KiB] [--seconds 3] [--json]
+ *     node dist/bench/upload.js [--rtt-ms 0,10,50] [--window 64KiB,2MiB] [--what bare,nodes] [--message 1KiB,64KiB] [--seconds 3] [--json]
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import { Command } from 'commander';
-import { clusterDown, clusterUp } from '../cluster/launcher.js';
-import { nodesOf } from '../cluster/layout.js';
-import { launcherHooks } from '../src/cli/commands/cluster.js';
 import { connect, type Client as Sdk } from '../src/client/index.js';
 import { formatBytes, parseSetting } from '../src/node/setting-values.js';
 import { settingsTable } from '../src/node/settings-table.js';
-import { usageOf } from './harness/measure.js';
+import { DistantCluster } from './harness/distant-cluster.js';
+import { untilSignal } from './harness/leftovers.js';
 import { chatTexts } from './harness/payload.js';
-import { freePorts } from './harness/ports.js';
 import { startProxyThread } from './harness/proxy-thread.js';
 import { sinkPath } from './harness/upload-sink.js';
 
@@ -108,70 +102,18 @@ async function flood(
   return { bytesPerSecond, measuredRttMs: medianOf(rtts) };
 }
 
-/** Three nodes that tell their clients the proxies' addresses. */
-class DistantCluster {
-  readonly #dir = mkdtempSync(join(tmpdir(), 'hansard-bench-upload-'));
-  #proxies: { close(): Promise<void> } | undefined;
-  #pids: number[] = [];
-  endpoints = '';
-
-  async start(rttMs: number, windowBytes: number, nodes: number): Promise<void> {
-    const basePort = await freePorts(3 * nodes);
-    const layout = nodesOf(this.#dir, nodes, basePort);
-    const proxies = await startProxyThread(
-      layout.map(({ clientAddress }) => ({ to: clientAddress, oneWayMs: rttMs / 2 })),
-    );
-    this.#proxies = proxies;
-    this.endpoints = proxies.addresses.join(',');
-    const hooks = launcherHooks(() => {});
-    const started = await clusterUp(
-      { dir: this.#dir, nodes, basePort, timeoutMs: 60_000 },
-      {
-        ...hooks,
-        async initNode(options) {
-          // The folder names the proxies, and so what clients are told; the settings what is listened at.
-          let toml = readFileSync(options.clusterFile, 'utf8');
-          layout.forEach(({ clientAddress }, i) => {
-            toml = toml.replace(
-              `client_address = "${clientAddress}"`,
-              `client_address = "${proxies.addresses[i]}"`,
-            );
-          });
-          writeFileSync(options.clusterFile, toml);
-          await hooks.initNode(options);
-          const own = layout.find(({ nodeId }) => nodeId === options.nodeId);
-          writeFileSync(
-            join(options.dir, 'hansard.toml'),
-            `client_address = "${own?.clientAddress}"\nclient_window = "${formatBytes(windowBytes)}"\n`,
-          );
-        },
-      },
-    );
-    this.#pids = started.map(({ pid }) => pid ?? 0);
-  }
-
-  cpuUs(): number {
-    return this.#pids.reduce((sum, pid) => sum + usageOf({ name: '', pid }).cpuUs, 0);
-  }
-
-  async stop(): Promise<void> {
-    await clusterDown(this.#dir);
-    await this.#proxies?.close();
-    rmSync(this.#dir, { recursive: true, force: true });
-  }
-}
-
 async function intoNodes(
   rttMs: number,
   windowBytes: number,
   sizes: readonly number[],
   seconds: number,
   nodes: number,
+  settings: readonly string[],
 ): Promise<Result[]> {
   const cluster = new DistantCluster();
   const results: Result[] = [];
   try {
-    await cluster.start(rttMs, windowBytes, nodes);
+    await cluster.start(rttMs, nodes, [`client_window = "${formatBytes(windowBytes)}"`, ...settings]);
     const client = connect(`hansard://${cluster.endpoints}`, { timeoutMs: 60_000 });
     for (const messageBytes of sizes) {
       const measured = await upload(client, cluster, messageBytes, seconds);
@@ -218,20 +160,22 @@ async function upload(
     }
   };
   // More than the client lets be in flight: its own bounds are what is measured.
-  const workers = Array.from({ length: Math.ceil((64 * 1024 * KiB) / (perAppend * messageBytes)) }, worker);
+  const workers = Array.from({ length: Math.ceil((40 * KiB * KiB) / (perAppend * messageBytes)) }, worker);
   const cpuUs = (): number => {
     const { user, system } = process.cpuUsage();
     return cluster.cpuUs() + user + system;
   };
-  await sleep(warmupMs);
+  // One that fails ends the measurement, not the process.
+  const all = Promise.all(workers);
+  await Promise.race([sleep(warmupMs), all]);
   const before = { stored, cpu: cpuUs() };
   const startedMs = performance.now();
-  await sleep(seconds * 1000);
+  await Promise.race([sleep(seconds * 1000), all]);
   const bytes = stored - before.stored;
   const bytesPerSecond = bytes / ((performance.now() - startedMs) / 1000);
   const cpuMsPerMB = (cpuUs() - before.cpu) / 1000 / (bytes / 1e6);
   stopped = true;
-  await Promise.all(workers);
+  await all;
   return { bytesPerSecond, measuredRttMs: medianOf(rtts), cpuMsPerMB };
 }
 
@@ -262,6 +206,7 @@ interface Options {
   readonly message: string;
   readonly seconds: string;
   readonly nodes: string;
+  readonly setting: readonly string[];
   readonly json?: boolean;
 }
 
@@ -270,10 +215,11 @@ const list = (text: string): string[] => text.split(',').map((each) => each.trim
 await new Command('upload')
   .description('How fast a client uploads over distance: a bare gRPC stream, and the SDK into nodes.')
   .option('--rtt-ms <list>', 'round trips that the proxy makes', '0,10,50')
-  .option('--window <list>', "the server's receive window (setting client_window)", '64KiB,4MiB')
+  .option('--window <list>', "the server's receive window (setting client_window)", '64KiB,2MiB')
   .option('--what <list>', 'bare, nodes', 'bare,nodes')
   .option('--message <list>', 'nodes: sizes of messages', '1KiB,64KiB')
   .option('--nodes <n>', 'nodes: how many', '3')
+  .option('--setting <lines...>', 'nodes: further settings, as \'tail_limit="1GiB"\'', [])
   .option('--seconds <n>', 'of each case', '3')
   .option('--json', 'one JSON line per case')
   .action(async (options: Options) => {
@@ -287,6 +233,7 @@ await new Command('upload')
           `${(bytesPerSecond / 1e6).toFixed(1)} MB/s${cpu}`,
       );
     };
+    untilSignal(() => process.exit());
     const seconds = Number(options.seconds);
     if (!(seconds > 0)) throw new Error('--seconds takes a positive number');
     for (const what of list(options.what))
@@ -300,6 +247,7 @@ await new Command('upload')
               list(options.message).map(bytesOf),
               seconds,
               Number(options.nodes),
+              options.setting,
             ))
               show(result);
           else throw new Error(`${what}: bare or nodes`);

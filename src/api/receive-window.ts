@@ -56,6 +56,8 @@ export function widenReceiveWindow(server: Server, windowBytes: number): Receive
  * is not read may hold.
  */
 function widen(session: ServerHttp2Session, windowBytes: number): void {
+  // A connection may be gone before it is looked at; these calls throw then, and nobody would catch it.
+  if (session.destroyed) return;
   session.settings({ initialWindowSize: windowBytes });
   session.setLocalWindowSize(windowBytes);
 }

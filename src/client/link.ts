@@ -60,7 +60,7 @@ const channelOptions: ChannelOptions = {
   'grpc.max_reconnect_backoff_ms': 1_000,
   'grpc.max_receive_message_length': limits.grpcMessageBytes,
   'grpc.max_send_message_length': limits.grpcMessageBytes,
-  // Pages of reads; the client's is the one window that grpc-js lets us widen.
+  // Pages of reads: what a node may have on its way here. The other way the node says (setting client_window).
   'grpc-node.flow_control_window': 4 * 1024 * 1024,
   // Each client has its own connection: two in one process must not share a stream's window.
   'grpc.use_local_subchannel_pool': 1,

@@ -4,6 +4,7 @@
  */
 import { once } from 'node:events';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
+import { connect as connectTcp, type Socket } from 'node:net';
 import { credentials, Client as GrpcClient, Metadata, Server } from '@grpc/grpc-js';
 import t from 'tap';
 import { DelayProxy } from '../../bench/harness/delay-proxy.js';
@@ -243,6 +244,49 @@ t.test('streams to methods that there are not are closed, however much they woul
   const taken = await standstill(() => proxy.bytesToServer);
   t.ok(taken < 2 * defaultReceiveWindowBytes, `${taken} bytes of 160 MiB went to the server`);
   t.match(await h.append({ channel: 'c', messages: [text('x')] }), { first_seq: '1' });
+});
+
+t.test('connections that break at once, stand half open or talk nonsense harm nobody', async (t) => {
+  const h = await Harness.start();
+  t.teardown(() => h.stop());
+  const [host, port] = h.api.address.split(':') as [string, string];
+  const dial = async (): Promise<Socket> => {
+    const socket = connectTcp({ host, port: Number(port), allowHalfOpen: true });
+    socket.on('error', () => {});
+    await once(socket, 'connect');
+    return socket;
+  };
+  const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+  const noSettings = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+  const held: Socket[] = [];
+  t.teardown(() => {
+    for (const socket of held) socket.destroy();
+  });
+  for (let i = 0; i < 100; i++) {
+    const socket = await dial();
+    switch (i % 5) {
+      case 0:
+        socket.resetAndDestroy();
+        break;
+      case 1: // says nothing
+        held.push(socket);
+        break;
+      case 2: // begins, then ends its side
+        socket.end(preface.subarray(0, 10));
+        held.push(socket);
+        break;
+      case 3: // begins well, acknowledges nothing, breaks
+        socket.write(Buffer.concat([preface, noSettings]), () => socket.resetAndDestroy());
+        break;
+      case 4: // claims more settings than there are
+        socket.write(
+          Buffer.concat([preface, Buffer.from([0, 0xff, 0xff, 4, 0, 0, 0, 0, 0]), Buffer.alloc(100, 0xff)]),
+        );
+        held.push(socket);
+    }
+  }
+  t.match(await h.append({ channel: 'c', messages: [text('x')] }), { first_seq: '1' });
+  t.equal(h.fatal, undefined);
 });
 
 /** Its clients are told of a proxy. */
