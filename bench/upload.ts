@@ -13,6 +13,7 @@ import { formatBytes, parseSetting } from '../src/node/setting-values.js';
 import { settingsTable } from '../src/node/settings-table.js';
 import { DistantCluster } from './harness/distant-cluster.js';
 import { untilSignal } from './harness/leftovers.js';
+import { usageOf } from './harness/measure.js';
 import { chatTexts } from './harness/payload.js';
 import { startProxyThread } from './harness/proxy-thread.js';
 import { sinkPath } from './harness/upload-sink.js';
@@ -26,7 +27,7 @@ interface Result {
   /** A small message there and back, while nothing else is sent; median. */
   readonly measuredRttMs: number;
   /** Of all processes that take part, per MB. */
-  readonly cpuMsPerMB?: number;
+  readonly cpuMsPerMB: number;
 }
 
 /** Messages of the bare stream; its own bound of what is on its way, above any window. */
@@ -52,7 +53,7 @@ async function bare(rttMs: number, windowBytes: number, seconds: number): Promis
       rttMs,
       windowBytes,
       messageBytes: bareMessageBytes,
-      ...(await flood(client, seconds)),
+      ...(await flood(client, sink.pid ?? 0, seconds)),
     };
   } finally {
     client.close();
@@ -61,10 +62,13 @@ async function bare(rttMs: number, windowBytes: number, seconds: number): Promis
   }
 }
 
-async function flood(
-  client: Client,
-  seconds: number,
-): Promise<{ bytesPerSecond: number; measuredRttMs: number }> {
+interface Measured {
+  readonly bytesPerSecond: number;
+  readonly measuredRttMs: number;
+  readonly cpuMsPerMB: number;
+}
+
+async function flood(client: Client, sinkPid: number, seconds: number): Promise<Measured> {
   const same = (bytes: Buffer): Buffer => bytes;
   const stream = client.makeBidiStreamRequest<Buffer, Buffer>(sinkPath, same, same, new Metadata());
   const message = Buffer.from((chatTexts(1, bareMessageBytes)[0] as string).padEnd(bareMessageBytes));
@@ -93,13 +97,16 @@ async function flood(
   stream.on('error', () => {});
   send();
   await sleep(warmupMs);
-  const before = arrived;
+  const cpuUs = (): number => usageOf({ name: '', pid: sinkPid }).cpuUs + ownCpuUs();
+  const before = { arrived, cpu: cpuUs() };
   const startedMs = performance.now();
   await sleep(seconds * 1000);
-  const bytesPerSecond = (arrived - before) / ((performance.now() - startedMs) / 1000);
+  const bytes = arrived - before.arrived;
+  const bytesPerSecond = bytes / ((performance.now() - startedMs) / 1000);
+  const cpuMsPerMB = (cpuUs() - before.cpu) / 1000 / (bytes / 1e6);
   stopped = true;
   stream.cancel();
-  return { bytesPerSecond, measuredRttMs: medianOf(rtts) };
+  return { bytesPerSecond, measuredRttMs: medianOf(rtts), cpuMsPerMB };
 }
 
 async function intoNodes(
@@ -132,7 +139,7 @@ async function upload(
   cluster: DistantCluster,
   messageBytes: number,
   seconds: number,
-): Promise<{ bytesPerSecond: number; measuredRttMs: number; cpuMsPerMB: number }> {
+): Promise<Measured> {
   const perAppend = Math.max(1, Math.min(batchMessages, Math.floor(batchBytes / messageBytes)));
   const texts = chatTexts(64, messageBytes, messageBytes);
   const channels = Array.from({ length: channelCount }, (_, i) =>
@@ -161,10 +168,7 @@ async function upload(
   };
   // More than the client lets be in flight: its own bounds are what is measured.
   const workers = Array.from({ length: Math.ceil((40 * KiB * KiB) / (perAppend * messageBytes)) }, worker);
-  const cpuUs = (): number => {
-    const { user, system } = process.cpuUsage();
-    return cluster.cpuUs() + user + system;
-  };
+  const cpuUs = (): number => cluster.cpuUs() + ownCpuUs();
   // One that fails ends the measurement, not the process.
   const all = Promise.all(workers);
   await Promise.race([sleep(warmupMs), all]);
@@ -177,6 +181,12 @@ async function upload(
   stopped = true;
   await all;
   return { bytesPerSecond, measuredRttMs: medianOf(rtts), cpuMsPerMB };
+}
+
+/** The client's and the proxies'. */
+function ownCpuUs(): number {
+  const { user, system } = process.cpuUsage();
+  return user + system;
 }
 
 function medianOf(numbers: readonly number[]): number {
@@ -226,11 +236,10 @@ await new Command('upload')
     const show = (result: Result): void => {
       const { what, rttMs, windowBytes, messageBytes, bytesPerSecond, measuredRttMs, cpuMsPerMB } = result;
       if (options.json === true) return console.log(JSON.stringify(result));
-      const cpu = cpuMsPerMB === undefined ? '' : `, ${cpuMsPerMB.toFixed(1)} ms of CPU per MB`;
       console.log(
         `${what.padEnd(5)} rtt ${String(rttMs).padStart(3)} ms (measured ${measuredRttMs.toFixed(1)}), ` +
           `window ${formatBytes(windowBytes)}, messages of ${formatBytes(messageBytes)}: ` +
-          `${(bytesPerSecond / 1e6).toFixed(1)} MB/s${cpu}`,
+          `${(bytesPerSecond / 1e6).toFixed(1)} MB/s, ${cpuMsPerMB.toFixed(1)} ms of CPU per MB`,
       );
     };
     untilSignal(() => process.exit());
