@@ -9,6 +9,8 @@ import { build, type Histogram } from 'hdr-histogram-js';
 export interface Running {
   /** What counts begins now. */
   open(): void;
+  /** Whether anything counts so far. */
+  hasCounted(): boolean;
   /** What counts ends now; resolves when all that counts is known. */
   close(): Promise<Interval>;
   /** Resolves when nothing is under way any more. */
@@ -40,6 +42,10 @@ export class Recorder {
 
   get isOpen(): boolean {
     return !Number.isNaN(this.#openedMs) && Number.isNaN(this.#closedMs);
+  }
+
+  get hasCounted(): boolean {
+    return this.#units > 0;
   }
 
   /** Whether what was due then counts. */
@@ -121,6 +127,7 @@ export function closedLoop(call: () => Promise<unknown>, inFlight: number, perCa
   return {
     failed: failure.promise,
     open: () => recorder.open(),
+    hasCounted: () => recorder.hasCounted,
     close: () => {
       recorder.close();
       return Promise.resolve(recorder.interval);
@@ -216,6 +223,7 @@ export function openLoop(call: () => Promise<unknown>, perSecond: number): Runni
   return {
     failed: failure.promise,
     open: () => recorder.open(),
+    hasCounted: () => recorder.hasCounted,
     close: async () => {
       // A stall just now must not hide the calls that it delayed.
       beginDue();

@@ -41,6 +41,10 @@ export interface SampleOptions {
   readonly signal: AbortSignal;
 }
 
+/** A window goes on until anything is done in it, in steps, and not for ever. */
+const moreSeconds = 0.5;
+const moreSecondsMax = 30;
+
 const percentiles = [0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 100];
 
 /** Undefined: the system has no such call. */
@@ -78,6 +82,8 @@ async function window(
   const machineBefore = machineTimes();
   running.open();
   await going(running, seconds, signal);
+  for (let more = 0; !running.hasCounted() && more < moreSecondsMax; more += moreSeconds)
+    await going(running, moreSeconds, signal);
   const closing = running.close();
   const machineAfter = machineTimes();
   const used = groups.map((group, i) => difference(usageOf(group), before[i] as (typeof before)[number]));
@@ -85,7 +91,10 @@ async function window(
   const interval = await orInterrupted(closing, signal);
 
   const { units, latency } = interval;
-  if (units === 0) throw new Error(`${system.name}, ${workload.name}: nothing was done in ${seconds} s`);
+  if (units === 0)
+    throw new Error(
+      `${system.name}, ${workload.name}: nothing was done in ${Math.round(interval.seconds)} s`,
+    );
   const perThousand = (value: number): number => (value / units) * 1000;
   const byGroup = (pick: (index: number) => number): Record<string, number> =>
     Object.fromEntries(groups.map(({ name }, i) => [name, pick(i)]));

@@ -126,6 +126,10 @@ class TailLoop implements Running {
     this.#recorder.open();
   }
 
+  hasCounted(): boolean {
+    return this.#recorder.hasCounted || this.#missing > 0;
+  }
+
   async close(): ReturnType<Running['close']> {
     this.#recorder.close();
     if (this.#missing > 0) {

@@ -14,7 +14,7 @@ interface Consumer {
   consume(options: { callback: (message: { json(): { text: string } }) => void }): Promise<Messages>;
 }
 interface JetStreamClient {
-  publish(subject: string, data: Uint8Array): Promise<unknown>;
+  publish(subject: string, data: Uint8Array, options: { timeout: number }): Promise<unknown>;
   readonly consumers: {
     get(stream: string, ordered: { filterSubjects: string; deliver_policy: 'new' }): Promise<Consumer>;
   };
@@ -27,6 +27,9 @@ interface Connection {
 interface Nats {
   connect(options: { servers: string[] }): Promise<Connection>;
 }
+
+/** Its default of 5 s is less than thousands in flight may wait on a busy machine. */
+const timeoutMs = 30_000;
 
 export function findNats(): System {
   return new JetStream(program('nats-server'), clientPackage('nats') as Nats);
@@ -94,7 +97,7 @@ class JetStream implements System {
 
   append({ channel, text }: Item): Promise<unknown> {
     const body = Buffer.from(JSON.stringify({ role: 'user', author: 'ann', text }));
-    return (this.#js as JetStreamClient).publish(`channel.${channel}`, body);
+    return (this.#js as JetStreamClient).publish(`channel.${channel}`, body, { timeout: timeoutMs });
   }
 
   appendFrame(items: readonly Item[]): Promise<unknown> {

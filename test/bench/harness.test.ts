@@ -84,6 +84,14 @@ t.test('a closed loop counts what ends within its window, and nothing else', asy
   t.equal(running.failed instanceof Promise, true);
 });
 
+t.test('a window goes on until anything is done in it', async (t) => {
+  const system = new Fake();
+  system.append = () => sleep(900);
+  const found = await sample(system, single1, { ...quiet, seconds: 0.2 });
+  t.ok(found !== undefined && found.units >= 1 && found.seconds >= 0.6, 'and its length is what it was');
+  t.ok(found !== undefined && Math.abs(found.perSecond - found.units / found.seconds) < 1e-9);
+});
+
 t.test('a call that fails ends the sample', async (t) => {
   const system = new Fake();
   system.append = () => (system.appended++ < 5 ? sleep(1) : Promise.reject(new Error('full')));
