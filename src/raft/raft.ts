@@ -391,7 +391,8 @@ export class Raft {
     let index = this.log.lastIndex();
     const entries: Entry[] = [];
     for (const { type, sizeBytes, data } of proposed) {
-      entries.push({ term: this.term, index: ++index, type, sizeBytes, data });
+      // With all fields from the start: the same shape as entries that come in.
+      entries.push({ term: this.term, index: ++index, type, sizeBytes, data, checksum: undefined });
     }
     this.log.append(entries);
     // The leader acknowledges to itself, as a follower would: once synced.

@@ -65,7 +65,9 @@ export class Unstable {
    */
   stableTo(term: Term, index: Index): boolean {
     if (index < this.offset || this.term(index) !== term) return false;
-    this.entries.splice(0, index + 1 - this.offset);
+    // Mostly all of it is: no list for what is taken out.
+    if (index + 1 - this.offset === this.entries.length) this.entries.length = 0;
+    else this.entries.splice(0, index + 1 - this.offset);
     this.offset = index + 1;
     this.offsetInProgress = Math.max(this.offsetInProgress, this.offset);
     return true;

@@ -58,7 +58,8 @@ export class Group implements GroupLog {
   #sizes = new Uint32Array(capacityMin);
   #checksums = new Uint32Array(capacityMin);
   #types = new Uint8Array(capacityMin);
-  #data: (Uint8Array | undefined)[] = new Array(capacityMin).fill(undefined);
+  /** Those whose payload is cached, as they came; each has its checksum. */
+  #cachedEntries: (Entry | undefined)[] = new Array(capacityMin).fill(undefined);
   /** No entry at or before it is cached. */
   #uncachedTo: Index = 0;
   #released: Index = 0;
@@ -107,22 +108,26 @@ export class Group implements GroupLog {
     if (!(lo > this.#base && lo < hi && hi <= this.#last + 1))
       throw new InvariantError(`entries ${lo} to ${hi} are in the log`);
     const found: Entry[] = [];
-    let range = this.#rangeOf(lo);
+    let range = 0;
     let bytes = 0;
     for (let index = lo; index < hi; index++) {
       const slot = this.#slot(index);
       const sizeBytes = this.#sizes[slot] as number;
       bytes += sizeBytes;
       if (bytes > maxBytes && found.length > 0) break;
-      if (index >= (this.#termStarts[range + 1] ?? Number.POSITIVE_INFINITY)) range++;
-      found.push({
-        term: this.#terms[range] as Term,
-        index,
-        type: this.#types[slot] as EntryType,
-        sizeBytes,
-        data: this.#data[slot],
-        checksum: this.#checksums[slot] as number,
-      });
+      const cached = this.#cachedEntries[slot];
+      if (cached !== undefined) found.push(cached);
+      else {
+        range = this.#rangeOf(index, range);
+        found.push({
+          term: this.#terms[range] as Term,
+          index,
+          type: this.#types[slot] as EntryType,
+          sizeBytes,
+          data: undefined,
+          checksum: this.#checksums[slot] as number,
+        });
+      }
     }
     return found;
   }
@@ -327,10 +332,17 @@ export class Group implements GroupLog {
     this.truncate((entries[0] as Entry).index);
     const { segment, payloadAt, payload } = written;
     let at = from;
-    for (const { term, type, sizeBytes, data } of entries) {
-      this.append(term, type, sizeBytes, payload.readUInt32LE(at), segment, payloadAt + at, data);
-      at += entryHeaderBytes + sizeBytes;
+    for (let i = 0; i < entries.length; i++) {
+      let entry = entries[i] as Entry;
+      if (entry.checksum === undefined) entry = { ...entry, checksum: payload.readUInt32LE(at) };
+      this.#add(entry.term, entry.type, entry.sizeBytes, entry.checksum as number, segment, payloadAt + at);
+      if (entry.data !== undefined) {
+        this.#cachedEntries[this.#slot(entry.index)] = entry;
+        this.#cached(entry.sizeBytes);
+      }
+      at += entryHeaderBytes + entry.sizeBytes;
     }
+    this.#space.adjustLive(segment, entries.length);
   }
 
   /** Replay: what stands on disk by now is known there. */
@@ -364,16 +376,28 @@ export class Group implements GroupLog {
     this.#uncachedTo = Math.min(this.#uncachedTo, this.#last);
   }
 
-  /** Adds the next entry, which lies on disk at `segment`, `offset` (of its header). */
+  /** Replay: adds the next entry, which lies on disk at `segment`, `offset` (of its header). */
   append(
     term: Term,
-    type: number,
-    size: number,
+    type: EntryType,
+    sizeBytes: number,
     checksum: number,
     segment: number,
     offset: number,
     data: Uint8Array | undefined,
   ): void {
+    const index = this.#last + 1;
+    this.#add(term, type, sizeBytes, checksum, segment, offset);
+    this.#space.adjustLive(segment, 1);
+    if (data === undefined) {
+      if (this.#uncachedTo === index - 1) this.#uncachedTo = index;
+    } else {
+      this.#cachedEntries[this.#slot(index)] = { term, index, type, sizeBytes, data, checksum };
+      this.#cached(sizeBytes);
+    }
+  }
+
+  #add(term: Term, type: EntryType, size: number, checksum: number, segment: number, offset: number): void {
     const index = this.#last + 1;
     if (index - this.#base > this.#capacity) this.#resize(this.#capacity * 2);
     this.#last = index;
@@ -383,16 +407,9 @@ export class Group implements GroupLog {
     this.#sizes[slot] = size;
     this.#checksums[slot] = checksum;
     this.#types[slot] = type;
-    this.#data[slot] = data;
-    if (this.#terms.length === 0 || this.#terms.at(-1) !== term) {
+    if (this.#terms.length === 0 || this.#terms[this.#terms.length - 1] !== term) {
       this.#termStarts.push(index);
       this.#terms.push(term);
-    }
-    this.#space.adjustLive(segment, 1);
-    if (data === undefined) {
-      if (this.#uncachedTo === index - 1) this.#uncachedTo = index;
-    } else {
-      this.#cached(size);
     }
   }
 
@@ -403,10 +420,10 @@ export class Group implements GroupLog {
     let index = Math.max(this.#uncachedTo, this.#base) + 1;
     for (; index <= to && freed < bytes; index++) {
       const slot = this.#slot(index);
-      const data = this.#data[slot];
-      if (data === undefined) continue;
-      freed += data.length;
-      this.#data[slot] = undefined;
+      const entry = this.#cachedEntries[slot];
+      if (entry === undefined) continue;
+      freed += entry.sizeBytes;
+      this.#cachedEntries[slot] = undefined;
     }
     this.#uncachedTo = index - 1;
     this.#cached(-freed);
@@ -424,10 +441,10 @@ export class Group implements GroupLog {
     for (let index = from; index <= to; index++) {
       const slot = this.#slot(index);
       this.#space.adjustLive(this.#segments[slot] as number, -1);
-      const data = this.#data[slot];
-      if (data === undefined) continue;
-      freed += data.length;
-      this.#data[slot] = undefined;
+      const entry = this.#cachedEntries[slot];
+      if (entry === undefined) continue;
+      freed += entry.sizeBytes;
+      this.#cachedEntries[slot] = undefined;
     }
     if (freed > 0) this.#cached(-freed);
   }
@@ -438,8 +455,8 @@ export class Group implements GroupLog {
   }
 
   /** Position of the term range that holds `index`, which is in the log. */
-  #rangeOf(index: Index): number {
-    let lo = 0;
+  #rangeOf(index: Index, from = 0): number {
+    let lo = from;
     let hi = this.#termStarts.length - 1;
     while (lo < hi) {
       const middle = (lo + hi + 1) >> 1;
@@ -463,7 +480,7 @@ export class Group implements GroupLog {
     const sizes = new Uint32Array(capacity);
     const checksums = new Uint32Array(capacity);
     const types = new Uint8Array(capacity);
-    const data: (Uint8Array | undefined)[] = new Array(capacity).fill(undefined);
+    const cachedEntries: (Entry | undefined)[] = new Array(capacity).fill(undefined);
     for (let index = this.#base + 1; index <= this.#last; index++) {
       const from = this.#slot(index);
       const to = index & (capacity - 1);
@@ -472,7 +489,7 @@ export class Group implements GroupLog {
       sizes[to] = this.#sizes[from] as number;
       checksums[to] = this.#checksums[from] as number;
       types[to] = this.#types[from] as number;
-      data[to] = this.#data[from];
+      cachedEntries[to] = this.#cachedEntries[from];
     }
     this.#capacity = capacity;
     this.#segments = segments;
@@ -480,6 +497,6 @@ export class Group implements GroupLog {
     this.#sizes = sizes;
     this.#checksums = checksums;
     this.#types = types;
-    this.#data = data;
+    this.#cachedEntries = cachedEntries;
   }
 }

@@ -1,5 +1,7 @@
 /** The groups as a replay rebuilds them. Each function returns what does not fit together, or undefined. */
+
 import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
+import type { EntryType } from '../common/log-types.js';
 import { type Batch, type BatchRow, entryHeaderBytes } from './batch.js';
 import { Group, type GroupSpace } from './group-log.js';
 import type { TableRow } from './segment-header.js';
@@ -127,7 +129,7 @@ export class ReplayState {
       const term = bytes.readUIntLE(at + 8, 6);
       group.append(
         term,
-        bytes[at + 14] as number,
+        bytes[at + 14] as EntryType,
         size,
         bytes.readUInt32LE(at),
         segment,

@@ -49,7 +49,8 @@ export interface GroupLog {
   term(index: Index): Term | 'compacted' | 'unavailable';
   /**
    * Entries lo ≤ index < hi, at least one, up to `maxBytes` of data. `data` is
-   * undefined where the cache has dropped it; `fill` reads it.
+   * undefined where the cache has dropped it; `fill` reads it. The others are
+   * the log's own: not to be changed.
    */
   entries(lo: Index, hi: Index, maxBytes: number): Entry[];
   /** Reads missing `data` from disk, checksums verified. False: the log has changed under it, drop them. */
