@@ -419,6 +419,7 @@ export class HansardNode implements NodeService {
       checkLogMeetsStore(partition, log, state);
       const replica = new Replica({
         replicaId: own.replicaId,
+        judging: this.#options.judging?.(partition),
         members,
         log,
         store: state,

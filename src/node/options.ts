@@ -1,8 +1,8 @@
 /** Everything that a node is given. Defaults with unit and reason; settings.ts reads them from file, environment and flags. */
 import type { Clock, Random } from '../common/env.js';
-import type { NodeId } from '../common/ids.js';
+import type { NodeId, PartitionId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
-import { replicaDefaults } from '../partition/types.js';
+import { type RaftJudging, replicaDefaults } from '../partition/types.js';
 import type { Store } from '../store/types.js';
 import type { Transport } from '../transport/types.js';
 import type { Wal } from '../wal/types.js';
@@ -97,6 +97,8 @@ export interface NodeOptions {
   readonly transport: Transport;
   /** The newest apply version that this build carries out; another one than its own only in tests. */
   readonly applyVersion?: number | undefined;
+  /** For tests: how the cores of a partition differ from what a node runs. */
+  readonly judging?: ((partition: PartitionId) => RaftJudging | undefined) | undefined;
   /** The process can't go on; called once. */
   readonly onFatal: (error: unknown) => void;
 }

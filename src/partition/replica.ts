@@ -19,7 +19,7 @@ import { ProducerGate } from './producer-gate.js';
 import { end, type Proposal, Proposals } from './proposals.js';
 import { RaftStorage } from './raft-storage.js';
 import { ReadQueue } from './reads.js';
-import type { ReplicaHost, ReplicaMember, ReplicaSettings, TurnOutput } from './types.js';
+import type { RaftJudging, ReplicaHost, ReplicaMember, ReplicaSettings, TurnOutput } from './types.js';
 
 export interface ReplicaOptions {
   readonly replicaId: ReplicaId;
@@ -28,6 +28,7 @@ export interface ReplicaOptions {
   readonly log: GroupLog;
   readonly store: PartitionStore;
   readonly host: ReplicaHost;
+  readonly judging?: RaftJudging | undefined;
 }
 
 /** Reads of one partition that wait, at most; each holds a call open. */
@@ -115,6 +116,7 @@ export class Replica implements WorkSink {
       maxInflightBytes: settings.inflightBytes,
       checkQuorum: true,
       preVote: true,
+      ...options.judging,
       disableProposalForwarding: true,
       stepDownOnRemoval: true,
       tellsCommitWhenAsked: true,
@@ -452,9 +454,11 @@ export class Replica implements WorkSink {
     this.#keep(work);
   }
 
-  /** Rides along with the next write. */
+  /** Rides along with the next write, or is recorded once the log is idle: a restart goes on from there by itself. */
   committed(index: Index): void {
-    if (index > this.#ridingCommit) this.#ridingCommit = index;
+    if (index <= this.#ridingCommit) return;
+    this.#ridingCommit = index;
+    this.log.recordCommit(index);
   }
 
   apply(message: Message): void {

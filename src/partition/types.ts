@@ -2,7 +2,7 @@
 import type { Clock } from '../common/env.js';
 import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
-import type { Message } from '../raft/types.js';
+import type { Config, Message } from '../raft/types.js';
 import type { GroupWrite } from '../wal/types.js';
 import type { Replica } from './replica.js';
 
@@ -46,6 +46,9 @@ export interface TurnOutput {
    */
   mayPropose(replica: Replica): boolean;
 }
+
+/** What a judge of the core asks for: to be told, and rules off that its specification does not know. */
+export type RaftJudging = Pick<Config, 'tracer' | 'preVote' | 'checkQuorum'>;
 
 export interface ReplicaMember {
   readonly replicaId: ReplicaId;

@@ -22,6 +22,7 @@ export function applyConfChange(r: Raft, change: ConfChange): ConfState {
 }
 
 export function switchTo(r: Raft, config: MemberConfig, progress: ProgressList): ConfState {
+  r.tracer?.('ApplyConfChange', r, { kind: 'voters', voters: config.voters });
   r.tracker.use(config, progress);
   r.logger?.info(`${r.id} switched to configuration ${describeConfig(config)}`);
   if (r.role !== Role.leader) return config;

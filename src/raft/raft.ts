@@ -15,6 +15,7 @@ import { ReadOnly } from './read-only.js';
 import { entriesSize, payloadsSize } from './size.js';
 import { stepCandidate, stepFollower } from './step-follower.js';
 import { stepLeader } from './step-leader.js';
+import { traceReceive, traceSend } from './trace.js';
 import { describeConfig, Tracker } from './tracker.js';
 import {
   CAMPAIGN_TRANSFER,
@@ -82,6 +83,8 @@ export class Raft {
   readonly stepDownOnRemoval: boolean;
   readonly tellsCommitWhenAsked: boolean;
   readonly logger: Config['logger'];
+  /** Set once the start is over: what came before is told as one state. */
+  readonly tracer: Config['tracer'];
 
   constructor(config: Config) {
     this.id = config.id;
@@ -114,6 +117,8 @@ export class Raft {
     this.#loadState(hardState);
     if (config.applied !== undefined && config.applied > 0) this.log.appliedTo(config.applied, 0);
     this.becomeFollower(this.term, NONE);
+    this.tracer = config.tracer;
+    this.tracer?.('InitState', this);
     this.logger?.info(
       `newRaft ${this.id} [peers: [${this.tracker.voters().join(',')}], term: ${this.term}, commit: ${this.log.committed}, applied: ${this.log.applied}, lastindex: ${lastIndex}, lastterm: ${this.log.lastTerm()}]`,
     );
@@ -153,6 +158,7 @@ export class Raft {
     this.#reset(term);
     this.lead = lead;
     this.role = Role.follower;
+    this.tracer?.('BecomeFollower', this);
     this.logger?.info(`${this.id} became follower at term ${this.term}`);
   }
 
@@ -170,6 +176,7 @@ export class Raft {
     this.#reset(this.term + 1);
     this.vote = this.id;
     this.role = Role.candidate;
+    this.tracer?.('BecomeCandidate', this);
     this.logger?.info(`${this.id} became candidate at term ${this.term}`);
   }
 
@@ -185,6 +192,7 @@ export class Raft {
     // There may be a configuration change in the tail; rather than look for it,
     // take no other until all of the tail is applied.
     this.pendingConfIndex = this.log.lastIndex();
+    this.tracer?.('BecomeLeader', this);
     const accepted = this.appendEntries([emptyEntry()]);
     assert(accepted, "the new leader's own entry was refused");
     this.logger?.info(`${this.id} became leader at term ${this.term}`);
@@ -286,9 +294,11 @@ export class Raft {
       // seen before it is kept can be given twice, or taken back, by a crash.
       // Refusals wait too; they are rare, and may rest on what is unsynced.
       this.msgsAfterAppend.push(m);
+      traceSend(this, m);
     } else {
       if (m.to === this.id) throw new InvariantError(`${messageTypeNames[m.type]} to itself`);
       this.msgs.push(m);
+      traceSend(this, m);
     }
   }
 
@@ -298,6 +308,8 @@ export class Raft {
     } else if (m.term !== 0 && m.term < this.term) {
       this.#stepLowerTerm(m);
       return 'ok';
+    } else {
+      traceReceive(this, m);
     }
     switch (m.type) {
       case M.MsgHup:
@@ -341,6 +353,7 @@ export class Raft {
     // A pre-vote never changes our term; nor does one granted to us, whose term
     // is the one we asked for. A refused one tells of a real later term.
     if (m.type === M.MsgPreVote || (m.type === M.MsgPreVoteResp && !m.reject)) return true;
+    traceReceive(this, m);
     this.logger?.info(
       `${this.id} [term: ${this.term}] received a ${messageTypeNames[m.type]} message with higher term from ${m.from} [term: ${m.term}]`,
     );
@@ -388,6 +401,9 @@ export class Raft {
       return false;
     }
     this.#uncommittedSize += size;
+    if (this.tracer !== undefined) {
+      for (const { type } of proposed) if (type === EntryType.normal) this.tracer('Replicate', this);
+    }
     let index = this.log.lastIndex();
     const entries: Entry[] = [];
     for (const { type, sizeBytes, data } of proposed) {

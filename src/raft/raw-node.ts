@@ -254,6 +254,7 @@ export class RawNode {
   ready(): Ready {
     const r = this.#raft;
     assert(this.#stepsOnAdvance.length === 0, 'ready() again before advance()');
+    r.tracer?.('Ready', r);
     const entries = r.log.unstable.nextEntries();
     const committedEntries = r.log.nextCommitted(!this.#async);
     const softState: SoftState | undefined = this.#softStateChanged()
@@ -303,6 +304,7 @@ export class RawNode {
     if (!appends && !applies && !commitNews && !stateNews && msgs.length === 0 && readStates.length === 0) {
       return false;
     }
+    r.tracer?.('Ready', r);
     // All is taken before the sink sees any of it: what it steps is for the next time.
     const append = appends
       ? this.#storageAppend(unstable.nextEntries(), hardNews || commitNews, snapshot)

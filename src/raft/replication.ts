@@ -117,7 +117,9 @@ export function broadcastHeartbeat(r: Raft): void {
 
 /** True: the commit index went up; the caller tells the followers. */
 export function maybeCommit(r: Raft): boolean {
-  return r.log.maybeCommit(r.term, r.tracker.committed());
+  const rose = r.log.maybeCommit(r.term, r.tracker.committed());
+  r.tracer?.('Commit', r);
+  return rose;
 }
 
 export function sendTimeoutNow(r: Raft, to: ReplicaId): void {

@@ -104,6 +104,7 @@ function withoutRefusedChanges(r: Raft, proposed: readonly Entry[]): readonly En
     const problem = r.disableConfChangeValidation ? undefined : confChangeProblem(r, change);
     if (problem === undefined) {
       r.pendingConfIndex = r.log.lastIndex() + i + 1;
+      if (change.changes.length > 0) r.tracer?.('ChangeConf', r, { kind: 'proposed', change });
       continue;
     }
     r.logger?.info(

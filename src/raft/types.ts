@@ -4,6 +4,7 @@
  */
 import type { Index, ReplicaId, Term } from '../common/ids.js';
 import type { ConfState, Entry, HardState, SnapshotMetadata } from '../common/log-types.js';
+import type { Tracer } from './trace.js';
 
 /** Nobody: no leader, no vote, no transferee. */
 export const NONE: ReplicaId = 0;
@@ -228,6 +229,8 @@ export interface Config {
    */
   readonly tellsCommitWhenAsked?: boolean;
   readonly logger?: Logger | undefined;
+  /** For tests (trace.ts). */
+  readonly tracer?: Tracer | undefined;
 }
 
 export const configDefaults = Object.freeze({

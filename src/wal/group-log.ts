@@ -21,6 +21,8 @@ export interface GroupSpace {
   read(segment: number, offset: number, bytes: number): Promise<Buffer>;
   /** A reset has to be written. */
   onReset(group: Group): void;
+  /** There is a commit index that the disk does not have. */
+  onCommit(): void;
 }
 
 /** Entries close together are read at once, up to this. */
@@ -224,6 +226,12 @@ export class Group implements GroupLog {
     this.noteCommit(index);
     this.epoch++;
     this.#space.onReset(this);
+  }
+
+  recordCommit(index: Index): void {
+    if (index <= this.#commit) return;
+    this.noteCommit(index);
+    this.#space.onCommit();
   }
 
   releaseCache(index: Index): void {

@@ -59,6 +59,8 @@ export interface GroupLog {
   compact(index: Index, term: Term): void;
   /** After a snapshot was installed: the log is empty and starts behind `index`. */
   reset(index: Index, term: Term): void;
+  /** A new commit index: no write of its own, it goes with the next batch, or with a closing one once the log is idle. */
+  recordCommit(index: Index): void;
   /** Data up to here may leave the cache (applied, and replicated to all that keep up). */
   releaseCache(index: Index): void;
   readonly cachedBytes: number;

@@ -279,6 +279,10 @@ class Log implements Wal, GroupSpace {
     return target.subarray(0, await this.#device.read(segment, offset, target));
   }
 
+  onCommit(): void {
+    this.#armClosing(true);
+  }
+
   onReset(group: Group): void {
     const reset = { index: group.baseIndex, term: group.baseTerm };
     group.queuedLast = reset.index;
@@ -464,17 +468,19 @@ class Log implements Wal, GroupSpace {
     this.#evictFrom++;
   }
 
-  #armClosing(): void {
-    if (this.#closed || this.#closeTimerSet || this.#closing) return;
+  /** `forCommit`: the last batch may be a closing one; what came to light since is recorded as well. */
+  #armClosing(forCommit = false): void {
+    if ((this.#closed && !forCommit) || this.#closeTimerSet || this.#closing) return;
     this.#closeTimerSet = true;
     const batches = this.#stats.batches;
     this.#options.clock.after(this.#closeAfterMs, () => {
       this.#closeTimerSet = false;
       if (this.#running || this.#closing || this.#failed !== undefined) return;
       if (this.#stats.batches !== batches) {
-        this.#armClosing();
+        this.#armClosing(true);
         return;
       }
+      if (this.#closed && !this.#unrecorded()) return;
       this.#queue.push(closingItem());
       this.#pump();
     });

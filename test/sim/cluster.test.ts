@@ -14,7 +14,7 @@ const seeds = Number(process.env.HANSARD_SIM_SEEDS ?? 20);
 for (let seed = 1; seed <= seeds; seed++) {
   t.test(`seed ${seed}`, async (t) => {
     const result = await runSeed({ seed });
-    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --trace`);
+    t.same(result.violations, [], `again: npm run sim -- --seed ${seed}`);
     t.ok(result.acknowledged > 100, `${result.acknowledged} acknowledged, ${result.crashes} crashes`);
   });
 }
@@ -24,7 +24,7 @@ t.test('logs so small that who was away needs snapshots', async (t) => {
   let snapshots = 0;
   for (let seed = 41; seed <= 43; seed++) {
     const result = await runSeed({ seed, smallLogs: true });
-    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --snapshots --trace`);
+    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --snapshots`);
     snapshots += result.snapshots;
   }
   t.ok(snapshots > 5, `${snapshots} snapshots`);

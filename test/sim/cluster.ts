@@ -10,6 +10,8 @@ import { partitionOf } from '../../src/common/partitioning.js';
 import { HansardNode } from '../../src/node/node.js';
 import { partitionsOf } from '../../src/node/open.js';
 import { type MemberAddress, type NodeSettings, nodeDefaults } from '../../src/node/options.js';
+import type { RaftJudging } from '../../src/partition/types.js';
+import type { Tracer } from '../../src/raft/trace.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import { createTransport } from '../../src/transport/transport.js';
 import { formatWal, type LogDevice, openWal } from '../../src/wal/index.js';
@@ -38,6 +40,8 @@ export interface SimClusterOptions {
   readonly mutant?: Mutant | undefined;
   /** Logs so small that a node that was away for a moment needs snapshots. */
   readonly smallLogs?: boolean | undefined;
+  /** Told what every core does; pre-vote and check-quorum are off then (the specification knows neither). */
+  readonly tracer?: Tracer | undefined;
 }
 
 const clusterId = 'c1'.repeat(16);
@@ -221,11 +225,25 @@ export class SimNode {
       wal,
       store,
       transport,
+      judging: () => this.#judging(life),
       onFatal: (error) => this.#failed(life, error),
     });
     this.node = node;
     await node.start();
     cluster.log(`node ${this.nodeId} up`);
+  }
+
+  #judging(life: number): RaftJudging | undefined {
+    const { tracer } = this.cluster.options;
+    if (tracer === undefined) return undefined;
+    return {
+      preVote: false,
+      checkQuorum: false,
+      // A killed process does nothing more, whatever its objects still do.
+      tracer: (name, raft, detail) => {
+        if (life === this.#life) tracer(name, raft, detail);
+      },
+    };
   }
 
   /** Taken in, in all lives. */

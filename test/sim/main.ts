@@ -1,42 +1,164 @@
-/**
- * `npm run sim -- --seeds N --from K` runs seeds with a progress line; `--seed N`
- * runs one and prints its trace where it fails. Exit 1 where a seed fails.
- */
+/** `npm run sim`: many seeds on all cores, one seed with its readable trace, or one group's history for TLC. */
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { runSeed } from './run.js';
+import { runSeed, type SimResult } from './run.js';
+import { traceSeed } from './trace/run.js';
+import { followTrace } from './trace/spec.js';
+
+const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--json]
+       npm run sim -- --seed N [--snapshots]
+       npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5]
+
+Whole clusters on a simulated clock, disk and network. The same seed gives the same history.
+
+--seeds N        how many (20), from seed --from (1) on, on --jobs processes (one for each core)
+--seed N         one seed; where it fails, its history is printed
+--snapshots      logs so small that nodes need snapshots all the time
+--json           one JSON object a seed
+--trace FILE     writes one group's history as etcd raft's TLA+ trace specification reads it
+
+Exit 0 if all seeds hold, 1 if not, 2 for wrong use.`;
 
 const { values } = parseArgs({
   options: {
     seed: { type: 'string' },
     seeds: { type: 'string', default: '20' },
     from: { type: 'string', default: '1' },
+    jobs: { type: 'string', default: String(availableParallelism()) },
+    /** Of a child: every how many seeds is its own. */
+    step: { type: 'string', default: '1' },
     snapshots: { type: 'boolean', default: false },
-    trace: { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+    trace: { type: 'string' },
+    'trace-lines': { type: 'string', default: '2000' },
+    nodes: { type: 'string', default: '3' },
     help: { type: 'boolean', default: false },
   },
 });
 
-if (values.help) {
-  console.log('npm run sim -- [--seeds N] [--from K] [--seed N [--trace]] [--snapshots]');
-} else {
-  const from = Number(values.seed ?? values.from);
-  const count = values.seed === undefined ? Number(values.seeds) : 1;
-  let failed = 0;
-  for (let seed = from; seed < from + count; seed++) {
-    const started = performance.now();
-    const result = await runSeed({ seed, ...(values.snapshots ? { smallLogs: true } : {}) });
-    const took = ((performance.now() - started) / 1000).toFixed(1);
-    const simulated = (result.simulatedMs / 1000).toFixed(0);
-    console.log(
-      `seed ${seed}: ${result.violations.length === 0 ? 'ok' : 'FAILED'}, ${result.acknowledged} acknowledged, ` +
-        `${result.crashes} crashes, ${result.snapshots} snapshots, ${simulated} s simulated in ${took} s, ${result.fingerprint}`,
-    );
-    if (result.violations.length > 0) {
-      failed++;
-      if (values.trace) for (const line of result.trace) console.log(line);
-      for (const violation of result.violations.slice(0, 20)) console.log(`  ${violation}`);
-      console.log(`  again: npm run sim -- --seed ${seed} --trace`);
-    }
-  }
-  process.exitCode = failed === 0 ? 0 : 1;
+interface Line extends Omit<SimResult, 'trace'> {
+  readonly seconds: number;
 }
+
+async function main(): Promise<number> {
+  if (values.help) {
+    console.log(usage);
+    return 0;
+  }
+  if (values.trace !== undefined) return writeTrace(values.trace);
+  const from = positive('from');
+  if (values.seed !== undefined) {
+    const result = await oneSeed(positive('seed'));
+    if (result.line.violations.length > 0 && !values.json) for (const line of result.trace) console.log(line);
+    print(result.line);
+    return result.line.violations.length === 0 ? 0 : 1;
+  }
+  const count = positive('seeds');
+  const jobs = Math.min(positive('jobs'), count);
+  const step = positive('step');
+  const tally = { seeds: 0, failed: 0, simulatedMs: 0 };
+  const take = (line: Line): void => {
+    tally.seeds++;
+    if (line.violations.length > 0) tally.failed++;
+    tally.simulatedMs += line.simulatedMs;
+    print(line);
+    if (process.stdout.isTTY) process.stdout.write(`${summary(tally)} of ${count}\r`);
+  };
+  if (jobs > 1) await runChildren(jobs, from, count, take);
+  else for (let i = 0; i < count; i += step) take((await oneSeed(from + i)).line);
+  if (!values.json && step === 1) console.log(summary(tally));
+  return tally.failed === 0 ? 0 : 1;
+}
+
+async function oneSeed(seed: number): Promise<{ line: Line; trace: readonly string[] }> {
+  const started = performance.now();
+  const { trace, ...result } = await runSeed({ seed, ...(values.snapshots ? { smallLogs: true } : {}) });
+  return { line: { ...result, seconds: (performance.now() - started) / 1_000 }, trace };
+}
+
+/** Child i takes seeds from + i, from + i + jobs … */
+async function runChildren(
+  jobs: number,
+  from: number,
+  count: number,
+  take: (line: Line) => void,
+): Promise<void> {
+  const own = fileURLToPath(import.meta.url);
+  await Promise.all(
+    Array.from({ length: jobs }, async (_, i) => {
+      const args = ['--json', '--jobs', '1', '--step', String(jobs), '--from', String(from + i)];
+      args.push('--seeds', String(count - i), ...(values.snapshots ? ['--snapshots'] : []));
+      const child = spawn(process.execPath, [...process.execArgv, own, ...args], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
+      const ended = new Promise<number | null>((resolve, reject) => {
+        child.on('error', reject);
+        child.on('close', resolve);
+      });
+      for await (const text of createInterface({ input: child.stdout })) take(JSON.parse(text) as Line);
+      const code = await ended;
+      if (code !== 0 && code !== 1) throw new Error(`a process that ran seeds ended with ${code}`);
+    }),
+  );
+}
+
+function print(line: Line): void {
+  if (values.json) {
+    console.log(JSON.stringify(line));
+    return;
+  }
+  const { seed, violations, acknowledged, crashes, snapshots, simulatedMs, seconds, fingerprint } = line;
+  console.log(
+    `seed ${seed}: ${violations.length === 0 ? 'ok' : 'FAILED'}, ${acknowledged} acknowledged, ` +
+      `${crashes} crashes, ${snapshots} snapshots, ${(simulatedMs / 1_000).toFixed(0)} s simulated in ${seconds.toFixed(1)} s, ${fingerprint}`,
+  );
+  for (const violation of violations.slice(0, 20)) console.log(`  ${violation}`);
+  if (violations.length > 0)
+    console.log(`  again: npm run sim -- --seed ${seed}${values.snapshots ? ' --snapshots' : ''}`);
+}
+
+function summary({
+  seeds,
+  failed,
+  simulatedMs,
+}: {
+  seeds: number;
+  failed: number;
+  simulatedMs: number;
+}): string {
+  return `${seeds} seeds, ${failed} failed, ${(simulatedMs / 3_600_000).toFixed(2)} hours simulated`;
+}
+
+async function writeTrace(file: string): Promise<number> {
+  const run = await traceSeed({
+    seed: values.seed === undefined ? 1 : positive('seed'),
+    nodes: positive('nodes'),
+    lines: positive('trace-lines'),
+  });
+  fs.writeFileSync(file, run.text);
+  console.log(
+    `${file}: ${run.events.length} lines, ${run.acknowledged} acknowledged, ${run.crashes} crashes, ` +
+      `${(run.simulatedMs / 1_000).toFixed(0)} s simulated`,
+  );
+  for (const violation of run.violations) console.log(`  ${violation}`);
+  try {
+    followTrace(run.events);
+  } catch (error) {
+    console.log(`  no history of Raft: ${error instanceof Error ? error.message : String(error)}`);
+    return 1;
+  }
+  return run.violations.length === 0 ? 0 : 1;
+}
+
+function positive(name: 'seed' | 'seeds' | 'from' | 'jobs' | 'step' | 'trace-lines' | 'nodes'): number {
+  const value = Number(values[name]);
+  if (Number.isSafeInteger(value) && value > 0) return value;
+  console.error(`--${name} takes a whole number above 0\n\n${usage}`);
+  process.exit(2);
+}
+
+process.exitCode = await main();

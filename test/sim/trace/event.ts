@@ -1,0 +1,109 @@
+/** One line of a trace, as etcd raft's trace specification reads it (../shared/oracles/README.md). */
+import { ConfChangeKind } from '../../../src/raft/conf-codec.js';
+import type { Raft } from '../../../src/raft/raft.js';
+import type { TraceDetail, TraceName } from '../../../src/raft/trace.js';
+import { type Message, MessageType, messageTypeNames, Role } from '../../../src/raft/types.js';
+
+export interface TraceMessage {
+  readonly type: string;
+  readonly term: number;
+  readonly from: string;
+  readonly to: string;
+  /** How many; of a snapshot its index. */
+  readonly entries: number;
+  readonly logTerm: number;
+  readonly index: number;
+  readonly commit: number;
+  readonly vote: string;
+  readonly reject: boolean;
+  readonly rejectHint: number;
+}
+
+export interface TraceEvent {
+  readonly name: TraceName;
+  readonly nid: string;
+  readonly state: { readonly term: number; readonly vote: string; readonly commit: number };
+  readonly role: string;
+  /** Last index. */
+  readonly log: number;
+  /** Voters, outgoing voters. */
+  readonly conf: readonly [readonly string[], readonly string[]];
+  readonly msg?: TraceMessage;
+  readonly prop?: {
+    readonly match?: number;
+    readonly next?: number;
+    readonly cc?: {
+      readonly newconf?: readonly string[];
+      readonly changes?: readonly { readonly nid: string; readonly action: string }[];
+    };
+  };
+}
+
+const roleNames = {
+  [Role.follower]: 'StateFollower',
+  [Role.candidate]: 'StateCandidate',
+  [Role.leader]: 'StateLeader',
+  [Role.preCandidate]: 'StatePreCandidate',
+} as const;
+
+const actions: Readonly<Record<ConfChangeKind, string | undefined>> = {
+  [ConfChangeKind.addVoter]: 'AddNewServer',
+  [ConfChangeKind.remove]: 'RemoveServer',
+  [ConfChangeKind.addLearner]: 'AddLearner',
+  [ConfChangeKind.update]: undefined,
+};
+
+export function traceEvent(name: TraceName, raft: Raft, detail: TraceDetail | undefined): TraceEvent {
+  const { config } = raft.tracker;
+  const event = {
+    name,
+    nid: String(raft.id),
+    state: { term: raft.term, vote: String(raft.vote), commit: raft.log.committed },
+    role: roleNames[raft.role],
+    log: raft.log.lastIndex(),
+    conf: [config.voters.map(String), config.votersOutgoing.map(String)] as const,
+  };
+  switch (detail?.kind) {
+    case undefined:
+      return event;
+    case 'message':
+      return { ...event, msg: messageOf(detail.message) };
+    case 'append':
+      return {
+        ...event,
+        msg: messageOf(detail.message),
+        prop: { match: detail.match, next: detail.next },
+      };
+    case 'voters':
+      return { ...event, prop: { cc: { newconf: detail.voters.map(String) } } };
+    case 'proposed': {
+      const changes = detail.change.changes.flatMap(({ kind, id }) => {
+        const action = actions[kind];
+        return action === undefined ? [] : [{ nid: String(id), action }];
+      });
+      return { ...event, prop: { cc: { changes } } };
+    }
+  }
+}
+
+function messageOf(message: Message): TraceMessage {
+  const isSnapshot = message.type === MessageType.MsgSnap;
+  return {
+    type: messageTypeNames[message.type] as string,
+    term: message.term,
+    from: String(message.from),
+    to: String(message.to),
+    entries: isSnapshot ? (message.snapshot?.metadata.index ?? 0) : message.entries.length,
+    logTerm: isSnapshot ? 0 : message.logTerm,
+    index: isSnapshot ? 0 : message.index,
+    commit: message.commit,
+    vote: String(message.vote),
+    reject: message.reject,
+    rejectHint: message.rejectHint,
+  };
+}
+
+/** `at`: simulated milliseconds; the specification reads the order of lines alone. */
+export function traceLine(event: TraceEvent, atMs: number): string {
+  return `${JSON.stringify({ level: 'debug', ts: atMs / 1_000, msg: 'trace', tag: 'trace', event })}\n`;
+}

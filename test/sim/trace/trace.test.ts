@@ -1,0 +1,75 @@
+/**
+ * Histories of real nodes under faults, line by line, against the protocol; and
+ * the follower itself against a trace that it did not write, and against wrong ones.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import t from 'tap';
+import type { TraceEvent } from './event.js';
+import { traceSeed } from './run.js';
+import { followTrace } from './spec.js';
+
+t.setTimeout(600_000);
+
+for (const [seed, nodes] of [
+  [1, 3],
+  [2, 3],
+  [3, 5],
+] as const) {
+  t.test(`seed ${seed}: what ${nodes} nodes do are steps of Raft`, async (t) => {
+    const { events, violations, acknowledged, crashes } = await traceSeed({ seed, nodes });
+    t.same(violations, []);
+    t.equal(followTrace(events), events.length);
+    t.ok(acknowledged > 20 && crashes > 0, `${acknowledged} acknowledged, ${crashes} crashes`);
+  });
+}
+
+t.test('the same seed writes the same trace', async (t) => {
+  const [first, second] = [
+    await traceSeed({ seed: 4, lines: 500 }),
+    await traceSeed({ seed: 4, lines: 500 }),
+  ];
+  t.equal(first.text, second.text);
+});
+
+t.test('a trace with one line changed, lost or put elsewhere is no history of Raft', async (t) => {
+  const { events } = await traceSeed({ seed: 1, lines: 800 });
+  const wrong = (name: string, change: (event: TraceEvent, at: number, all: TraceEvent[]) => void) => {
+    const all = structuredClone(events) as TraceEvent[];
+    const at = all.findLastIndex((event) => event.name === name && event.state.commit > 2);
+    change(all[at] as TraceEvent, at, all);
+    t.throws(() => followTrace(all), { name: 'TraceProblem' }, `${name}, line ${at + 1}`);
+  };
+  wrong('Commit', (event, at, all) => {
+    all[at] = { ...event, state: { ...event.state, commit: event.state.commit + 1 } };
+  });
+  wrong('ReceiveAppendEntriesResponse', (_, at, all) => all.splice(at, 0, all[at] as TraceEvent));
+  wrong('Replicate', (_, at, all) => all.splice(at, 1));
+  wrong('SendAppendEntriesRequest', (event, at, all) => {
+    if (event.msg !== undefined) all[at] = { ...event, msg: { ...event.msg, commit: event.msg.commit + 1 } };
+  });
+  wrong('Ready', (event, at, all) => {
+    all[at] = { ...event, name: 'BecomeLeader' };
+  });
+});
+
+const example = path.join(
+  process.env.HANSARD_SHARED ?? '../shared',
+  'oracles',
+  'etcd-raft',
+  'trace',
+  'example.ndjson',
+);
+const isThere = fs.existsSync(example);
+t.test(
+  "etcd's own example is followed to its end",
+  { skip: !isThere && `${example} is not there` },
+  async (t) => {
+    const events = fs
+      .readFileSync(example, 'utf8')
+      .trim()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { event: TraceEvent }).event);
+    t.equal(followTrace(events), 1_000);
+  },
+);
