@@ -22,7 +22,7 @@ const checks = [
   ['build', process.execPath, [join(root, 'node_modules/typescript7/bin/tsc'), '-p', 'tsconfig.json']],
   ['format and lint', bin('biome'), ['check', '.']],
   ['layers', bin('depcruise'), ['--config', '.dependency-cruiser.cjs', 'src']],
-  ['floating promises', bin('eslint'), ['src']],
+  ['floating promises and pure cores', bin('eslint'), ['src']],
 ];
 
 const asked = process.argv.slice(2);
