@@ -176,11 +176,25 @@ store = await openStore({
 });
 process.stdout.write(`opened in ${(performance.now() - opening).toFixed(0)} ms\n`);
 
-for (const [what, hot] of [
-  ['latest pages of 50, any channel', false],
-  ['latest pages of 50, ten channels', true],
+for (const [what, hot, recent] of [
+  ['latest pages of 50, any channel', false, 0],
+  ['latest pages of 50, ten channels', true, 0],
+  ['latest pages of 50, ten channels, half of it in the tail', true, 25],
 ] as const) {
-  const pages = 5_000;
+  for (let name = 0; recent > 0 && name < 10; name++) {
+    const target = store.partition(name % partitions);
+    const index = target.appliedIndex + 1;
+    const events = Array.from({ length: recent }, (_, i) => made(i));
+    const append = encodeAppend({ tenant: 'default', channel: `room/${name}`, events });
+    target.beginEntry();
+    applyEntry(target, {
+      index,
+      term: target.appliedTerm,
+      data: Buffer.from(encodeEntry([append], 1_800_000_000_000_000, 1)),
+    });
+    target.endEntry(index, target.appliedTerm);
+  }
+  const pages = 10_000;
   start = begin();
   const readers = Array.from({ length: 8 }, async (_, reader) => {
     for (let i = reader; i < pages; i += 8) {

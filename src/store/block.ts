@@ -75,14 +75,14 @@ export class BlockCutter {
 /** Same producer as the event before, the next counter; same producer; another one. */
 const ProducerStep = { next: 0, same: 1, other: 2 } as const;
 
-const headerScratch = new ByteWriter(16 * 1024);
 const contentScratch = new ByteWriter(64 * 1024);
 
 /** Writes both sections of consecutive events (at least one). */
 export function writeUnit(writer: ByteWriter, events: readonly StoredEvent[], compress: boolean): void {
   const first = events[0] as StoredEvent;
-  // Nothing of these leaves this function but copies.
-  const headers = headerScratch.truncate(0).uvarint(first.seq).uvarint(events.length);
+  const section = beginSection(writer);
+  const headers = writer.uvarint(first.seq).uvarint(events.length);
+  // Nothing of it leaves this function but copies.
   const contents = contentScratch.truncate(0);
   let time = 0;
   let producer = 0;
@@ -104,7 +104,7 @@ export function writeUnit(writer: ByteWriter, events: readonly StoredEvent[], co
   }
   for (const event of events) headers.bytes(slice(event.bytes, event.headerOffset, event.headerLength));
   // Headers are commitments and checksums for the most part: not worth compressing.
-  writeSection(writer, headers.finish(), false);
+  endSection(writer, section);
   writeSection(writer, contents.finish(), compress);
 }
 
@@ -169,6 +169,20 @@ function readHeaders(bytes: Buffer): MutableEvent[] {
   reader.end();
   return events;
 }
+
+/** A section as it is: codec, lengths and checksum come first, and are filled in at its end. */
+function beginSection(writer: ByteWriter): number {
+  const start = writer.length;
+  writer.u8(Codec.none).u32(0).u32(0).u64big(0n);
+  return start;
+}
+
+function endSection(writer: ByteWriter, start: number): void {
+  const raw = writer.view(start + sectionHeadBytes);
+  writer.patchU32(start + 1, raw.length).patchU32(start + 5, raw.length);
+  writer.patchU64big(start + 9, xxh64(raw));
+}
+const sectionHeadBytes = 17;
 
 function writeSection(writer: ByteWriter, raw: Buffer, compress: boolean): void {
   let codec: number = Codec.none;

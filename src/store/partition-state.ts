@@ -146,6 +146,12 @@ export class PartitionState {
     return this.sealed.names.has(nameBytes(tenant, name));
   }
 
+  /** Without reading anything; 'unknown' where that would take a read. */
+  sealedChannelAtHand(tenant: string, name: string): SealedChannel | undefined | 'unknown' {
+    const cached = this.shared.channelCache.get(this.cacheKey(channelName(tenant, name)));
+    return cached ?? (this.maySealed(tenant, name) ? 'unknown' : undefined);
+  }
+
   sealedChannelSync(tenant: string, name: string): SealedChannel | undefined {
     const cacheKey = this.cacheKey(channelName(tenant, name));
     const cached = this.shared.channelCache.get(cacheKey);

@@ -18,7 +18,7 @@ import { RowKind } from './keys.js';
 import { type ChannelQuery, listChannels } from './list-channels.js';
 import type { PartitionState } from './partition-state.js';
 import { appendsAtHand, prefetch } from './prefetch.js';
-import { findSeqAtTime, readPage, tailChannelByName } from './reader.js';
+import { findSeqAtTime, readPage, readPageNow, tailChannelByName } from './reader.js';
 import { keyRecordOf, seqOf } from './run-entry.js';
 import {
   type ScanEventsQuery,
@@ -28,7 +28,7 @@ import {
   scanChannels,
   scanEvents,
 } from './scan.js';
-import { channelName, cloneChannel, cloneProducer } from './tail.js';
+import { channelName, cloneChannel, cloneProducer, type TailChannel } from './tail.js';
 import type { PageRange, PartitionDigest, PartitionStore } from './types.js';
 import { Watches, type WatchListener } from './watches.js';
 
@@ -37,8 +37,9 @@ export class PartitionStoreImpl implements PartitionStore {
   #state: PartitionState;
   readonly #checkpoint: () => Promise<void>;
   readonly #watches = new Watches();
-  /** What this partition counts in the store's sum of tail bytes; the store reads `tailBytes`. */
   #inEntry = false;
+  /** Of the active tail, handed out or put in this entry: an append asks for it again and again. */
+  #last: TailChannel | undefined;
 
   constructor(state: PartitionState, checkpoint: () => Promise<void>) {
     this.#state = state;
@@ -98,6 +99,8 @@ export class PartitionStoreImpl implements PartitionStore {
   beginEntry(): void {
     assert(!this.#inEntry, 'entries are applied one by one');
     this.#inEntry = true;
+    // Between entries the tail that it is in may have been frozen.
+    this.#last = undefined;
   }
 
   endEntry(index: Index, term: Term): void {
@@ -126,27 +129,32 @@ export class PartitionStoreImpl implements PartitionStore {
 
   channel(tenant: string, name: string): ChannelState | undefined {
     const { active, frozen } = this.#state;
-    const key = channelName(tenant, name);
-    const known = active.channels.get(key);
-    if (known !== undefined) return known.deleted ? undefined : known.state;
+    const known = active.channelByName(tenant, name);
+    if (known !== undefined) {
+      this.#last = known;
+      return known.deleted ? undefined : known.state;
+    }
     // What is frozen or cached must not change under the sealing and the readers: a clone.
-    const before = frozen?.tail.channels.get(key) ?? this.#state.sealedChannelSync(tenant, name);
+    const before = frozen?.tail.channelByName(tenant, name) ?? this.#state.sealedChannelSync(tenant, name);
     if (before === undefined || before.deleted) return undefined;
     const channel = cloneChannel(before.state);
-    active.addChannel(channel, false, channel.headSeq);
+    this.#last = active.addChannel(channel, false, channel.headSeq);
     return channel;
   }
 
   putChannel(channel: ChannelState): void {
-    const { active } = this.#state;
-    const known = active.channelsById.get(channel.id);
+    const known = this.#known(channel);
     this.#watches.changed(channel.tenant, channel.name);
     if (known === undefined) {
-      active.addChannel(channel, true, channel.headSeq);
+      this.#last = this.#state.active.addChannel(channel, true, channel.headSeq);
       return;
     }
     assert(known.state === channel, 'a channel is put as it was handed out');
     known.dirty = true;
+  }
+
+  #known(channel: ChannelState): TailChannel | undefined {
+    return this.#last?.state === channel ? this.#last : this.#state.active.channelsById.get(channel.id);
   }
 
   deletedChannel(tenant: string, name: string): DeletedChannel | undefined {
@@ -161,19 +169,19 @@ export class PartitionStoreImpl implements PartitionStore {
     const known = active.channelsById.get(channel.id);
     assert(known?.state === channel, 'a channel is deleted as it was handed out');
     this.#watches.changed(channel.tenant, channel.name);
+    this.#last = undefined;
     active.deleteChannel(known);
   }
 
   append(channel: ChannelState, event: StoredEvent): void {
-    const { active } = this.#state;
-    const known = active.channelsById.get(channel.id);
+    const known = this.#known(channel);
     assert(known?.state === channel, 'an event goes to a channel that was handed out or put');
     const last = known.events.at(-1);
     const expected = (last?.seq ?? known.baseSeq) + 1;
     if (event.seq !== expected)
       throw new InvariantError(`event ${event.seq} of ${channel.name} where ${expected} comes next`);
     assert(event.commitTimeUs >= (last?.commitTimeUs ?? 0), 'commit times never fall');
-    active.addEvent(known, event);
+    this.#state.active.addEvent(known, event);
   }
 
   producer(id: ProducerId): ProducerState | undefined {
@@ -243,10 +251,20 @@ export class PartitionStoreImpl implements PartitionStore {
   // ---- PartitionReader
 
   channelByName(tenant: string, name: string): Promise<ChannelState | undefined> {
-    return this.#read((state) => findChannel(state, tenant, name));
+    const state = this.#state;
+    const found = tailChannelByName(state, tenant, name) ?? state.sealedChannelAtHand(tenant, name);
+    if (found === 'unknown') return this.#read((now) => findChannel(now, tenant, name));
+    return Promise.resolve(found === undefined || found.deleted ? undefined : cloneChannel(found.state));
   }
 
   events(channel: ChannelState, range: PageRange): Promise<StoredEvent[]> {
+    const now = this.#state;
+    try {
+      const page = readPageNow(now, channel, range);
+      if (page !== undefined) return Promise.resolve(page);
+    } catch (error) {
+      return Promise.reject(error);
+    }
     return this.#read((state) => readPage(state, channel, range));
   }
 

@@ -3,6 +3,7 @@ import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import type { Lookups } from '../conversation/types.js';
 import { RowKind, type RunKind } from './keys.js';
 import type { PartitionState } from './partition-state.js';
+import { tailChannelByName } from './reader.js';
 import type { SealedChannel } from './state-codec.js';
 import { channelName } from './tail.js';
 
@@ -71,11 +72,9 @@ function channelOnce(
 }
 
 function channelAtHand(state: PartitionState, tenant: string, name: string): boolean {
-  const key = channelName(tenant, name);
   return (
-    state.active.channels.has(key) ||
-    state.frozen?.tail.channels.has(key) === true ||
-    state.shared.channelCache.has(state.cacheKey(key)) ||
+    tailChannelByName(state, tenant, name) !== undefined ||
+    state.shared.channelCache.has(state.cacheKey(channelName(tenant, name))) ||
     !state.maySealed(tenant, name)
   );
 }
@@ -96,9 +95,9 @@ function withChannelId(
   found: (channelId: number) => void,
 ): void {
   if (state.sealed.keyRuns.length === 0 && state.sealed.messageIdRuns.length === 0) return;
-  const key = channelName(tenant, name);
-  const tail = state.active.channels.get(key) ?? state.frozen?.tail.channels.get(key);
-  const id = tail?.state.id ?? state.shared.channelCache.get(state.cacheKey(key))?.state.id;
+  const id =
+    tailChannelByName(state, tenant, name)?.state.id ??
+    state.shared.channelCache.get(state.cacheKey(channelName(tenant, name)))?.state.id;
   if (id !== undefined) return found(id);
   if (!state.maySealed(tenant, name)) return;
   // Chunks come in a second step: their waits are awaited inside this one.

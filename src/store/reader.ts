@@ -9,10 +9,11 @@ import type { ChannelId, Seq, TimeUs } from '../common/ids.js';
 import type { ChannelState, StoredEvent } from '../conversation/types.js';
 import { readUnit, readUnitTimes } from './block.js';
 import { blockKey, firstSeqOfBlockKey } from './keys.js';
+import { Page } from './page.js';
 import { openEvents, type PartitionState } from './partition-state.js';
 import { damaged, openRow } from './rows.js';
 import type { SealedChannel } from './state-codec.js';
-import { channelName, type TailChannel } from './tail.js';
+import type { TailChannel } from './tail.js';
 import type { PageRange } from './types.js';
 
 /** What a page is cut from: newest first. */
@@ -37,6 +38,31 @@ export function readPage(
     if (page.done) return Promise.resolve([]);
     return range.reverse ? readDown(state, channel.id, view, page) : readUp(state, channel.id, view, page);
   });
+}
+
+/** The same in this very turn, where all of it is in memory and nothing is wrong; else undefined. */
+export function readPageNow(
+  state: PartitionState,
+  channel: ChannelState,
+  range: PageRange,
+): StoredEvent[] | undefined {
+  const row = state.sealedChannelAtHand(channel.tenant, channel.name);
+  if (row === 'unknown') return undefined;
+  if (isGone(tailChannelByName(state, channel.tenant, channel.name) ?? row, channel)) return undefined;
+  const view = viewOf(state, channel, row?.state.id === channel.id ? row : undefined);
+  const head = headOf(view);
+  if (head < channel.headSeq) return undefined;
+  const from = Math.max(range.fromSeq, channel.baseSeq + 1);
+  const page = new Page(from, Math.min(range.toSeq, head), range);
+  if (page.done) return [];
+  if (range.reverse) {
+    takeDown(state, channel.id, view, page);
+  } else {
+    takeUpBlocks(state, channel.id, view, page);
+    if (!page.done && page.next < blocksEndOf(view)) return undefined;
+    takeUpRecent(state, channel.id, view, page);
+  }
+  return page.done ? page.finish() : undefined;
 }
 
 /** Calls `use` in the turn in which the view is taken: its iterators belong to the same state. */
@@ -88,82 +114,72 @@ function headOf(view: View): Seq {
   return view.active.at(-1)?.seq ?? view.frozen.at(-1)?.seq ?? view.row?.state.headSeq ?? 0;
 }
 
-/** Takes events in the order of reading, up to the limits; insists on density. */
-class Page {
-  readonly events: StoredEvent[] = [];
-  #bytes = 0;
-  #next: Seq;
-  #full = false;
-  constructor(
-    readonly fromSeq: Seq,
-    readonly toSeq: Seq,
-    readonly range: PageRange,
-  ) {
-    this.#next = range.reverse ? toSeq : fromSeq;
-  }
-
-  /** The seq that comes next. */
-  get next(): Seq {
-    return this.#next;
-  }
-
-  get done(): boolean {
-    return this.#full || this.#next < this.fromSeq || this.#next > this.toSeq;
-  }
-
-  take(event: StoredEvent): void {
-    const size = event.headerLength + event.contentLength;
-    const { maxEvents, maxBytes, reverse } = this.range;
-    const over = this.events.length >= maxEvents || this.#bytes + size > maxBytes;
-    if (over && this.events.length > 0) {
-      this.#full = true;
-      return;
-    }
-    this.events.push(event);
-    this.#bytes += size;
-    this.#next += reverse ? -1 : 1;
-  }
-
-  /** From consecutive events, those that come next. */
-  takeFrom(events: readonly StoredEvent[]): void {
-    const first = events[0]?.seq;
-    if (first === undefined) return;
-    while (!this.done) {
-      const event = events[this.#next - first];
-      if (event === undefined) return;
-      if (event.seq !== this.#next) throw damaged('a page', `event ${this.#next} is out of place`);
-      this.take(event);
-    }
-  }
-
-  finish(): StoredEvent[] {
-    return this.range.reverse ? this.events.reverse() : this.events;
-  }
-}
-
 async function readDown(
   state: PartitionState,
   channelId: ChannelId,
   view: View,
   page: Page,
 ): Promise<StoredEvent[]> {
-  page.takeFrom(view.active);
-  page.takeFrom(view.frozen);
-  if (!page.done && view.row !== undefined && page.next >= view.row.openFirstSeq) {
-    page.takeFrom(openEvents(view.row));
-  }
-  while (!page.done) {
-    const cached = cachedBlock(state, channelId, 'last', page.next);
-    if (cached === undefined) break;
-    page.takeFrom(cached);
-  }
+  takeDown(state, channelId, view, page);
   if (page.done) return page.finish();
   const iterator = state.shared.kv.iterator({
     gte: blockKey(state.place, channelId, 0),
     lt: blockKey(state.place, channelId, page.next + 1),
     reverse: true,
   });
-  return fillFromBlocks(state, channelId, page, [iterator]);
+  return fillFromBlocks(state, channelId, page, [iterator], view.row);
+}
+
+/** What is in memory, from the newest on. */
+function takeDown(state: PartitionState, channelId: ChannelId, view: View, page: Page): void {
+  page.takeFrom(view.active);
+  page.takeFrom(view.frozen);
+  if (!page.done && view.row !== undefined && page.next >= view.row.openFirstSeq) {
+    page.takeFrom(eventsOfOpen(state, channelId, view.row));
+  }
+  while (!page.done) {
+    const cached = cachedBlock(state, channelId, 'last', page.next);
+    if (cached === undefined) return;
+    page.takeFrom(cached);
+  }
+}
+
+/** Blocks in memory, upwards. */
+function takeUpBlocks(state: PartitionState, channelId: ChannelId, view: View, page: Page): void {
+  const end = blocksEndOf(view);
+  while (!page.done && page.next < end) {
+    const cached = cachedBlock(state, channelId, 'first', page.next);
+    if (cached === undefined) return;
+    page.takeFrom(cached);
+  }
+}
+
+/** What is behind the blocks, upwards. */
+function takeUpRecent(state: PartitionState, channelId: ChannelId, view: View, page: Page): void {
+  if (!page.done && view.row !== undefined) page.takeFrom(eventsOfOpen(state, channelId, view.row));
+  page.takeFrom(view.frozen);
+  page.takeFrom(view.active);
+}
+
+/** First seq that is in no block. */
+function blocksEndOf(view: View): Seq {
+  return view.row?.openFirstSeq ?? 1;
+}
+
+/** Decoded once for each time that the row is sealed: many pages begin in the open block. */
+function eventsOfOpen(
+  state: PartitionState,
+  channelId: ChannelId,
+  row: SealedChannel,
+): readonly StoredEvent[] {
+  if (row.openUnit === undefined) return [];
+  // Its events are the same for ever where they are from the same first to the same last.
+  const key = blockCacheKey(state, channelId, `open-${row.openFirstSeq}`, row.state.headSeq);
+  const cached = state.shared.blockCache.get(key);
+  if (cached !== undefined && typeof cached !== 'number') return cached;
+  const events = openEvents(row);
+  state.shared.blockCache.set(key, events, weightOfEvents(events));
+  return events;
 }
 
 async function readUp(
@@ -172,13 +188,9 @@ async function readUp(
   view: View,
   page: Page,
 ): Promise<StoredEvent[]> {
-  const blocksEnd = view.row?.openFirstSeq ?? 1;
+  const blocksEnd = blocksEndOf(view);
   let iterators: KvIterator[] = [];
-  while (!page.done && page.next < blocksEnd) {
-    const cached = cachedBlock(state, channelId, 'first', page.next);
-    if (cached === undefined) break;
-    page.takeFrom(cached);
-  }
+  takeUpBlocks(state, channelId, view, page);
   if (!page.done && page.next < blocksEnd) {
     // The block that holds `next` begins at or before it; those after it follow.
     const from = page.next + 1;
@@ -197,10 +209,8 @@ async function readUp(
     ];
   }
   // The arrays of the tails may grow while blocks are read, but never change below the page's end.
-  if (iterators.length > 0) await fillFromBlocks(state, channelId, page, iterators, blocksEnd);
-  if (!page.done && view.row !== undefined) page.takeFrom(openEvents(view.row));
-  page.takeFrom(view.frozen);
-  page.takeFrom(view.active);
+  if (iterators.length > 0) await fillFromBlocks(state, channelId, page, iterators, view.row, blocksEnd);
+  takeUpRecent(state, channelId, view, page);
   if (!page.done) throw gap(channelId, page.next);
   return page.finish();
 }
@@ -211,12 +221,13 @@ async function fillFromBlocks(
   channelId: ChannelId,
   page: Page,
   iterators: KvIterator[],
+  row: SealedChannel | undefined,
   endSeq?: Seq,
 ): Promise<StoredEvent[]> {
   try {
     for (const iterator of iterators) {
       while (!page.done && (endSeq === undefined || page.next < endSeq)) {
-        const rows = await iterator.next(rowsPerStep(page));
+        const rows = await iterator.next(rowsPerStep(page, row));
         if (rows.length === 0) break;
         for (const [key, row] of rows) {
           const next = page.next;
@@ -234,10 +245,13 @@ async function fillFromBlocks(
   return page.finish();
 }
 
-/** A guess of how many blocks are still needed; a wrong one costs one more step. */
-function rowsPerStep(page: Page): number {
+/** A guess of how many blocks are still needed, by the channel's average; a wrong one costs one more step. */
+function rowsPerStep(page: Page, row: SealedChannel | undefined): number {
   const wanted = Math.min(page.range.maxEvents - page.events.length, page.toSeq - page.fromSeq + 1);
-  return Math.max(1, Math.min(64, Math.ceil(wanted / 16)));
+  const sealed = row === undefined ? 0 : row.openFirstSeq - 1 - row.state.baseSeq;
+  const each = row === undefined || row.blockCount === 0 ? 16 : Math.max(1, sealed / row.blockCount);
+  // One more: the page begins somewhere in a block.
+  return Math.max(1, Math.min(64, Math.ceil(wanted / each) + 1));
 }
 
 function openBlock(
@@ -258,14 +272,19 @@ function openBlock(
   });
   if (events[0]?.seq !== firstSeq) throw damaged(what, `it begins with event ${events[0]?.seq}`, key);
   const last = (events.at(-1) as StoredEvent).seq;
-  let weight = 0;
-  for (const event of events) weight += event.headerLength + event.contentLength + 150;
   // Found from either end. The second entry only names the first: sharing the events
   // it would keep them, uncounted, where the first was evicted.
   const cache = state.shared.blockCache;
-  cache.set(blockCacheKey(state, channelId, 'first', firstSeq), events, weight);
+  cache.set(blockCacheKey(state, channelId, 'first', firstSeq), events, weightOfEvents(events));
   cache.set(blockCacheKey(state, channelId, 'last', last), firstSeq, 100);
   return events;
+}
+
+/** In memory, approximately. */
+function weightOfEvents(events: readonly StoredEvent[]): number {
+  let weight = 0;
+  for (const event of events) weight += event.headerLength + event.contentLength + 150;
+  return weight;
 }
 
 function cachedBlock(
@@ -367,6 +386,5 @@ export function tailChannelByName(
   tenant: string,
   name: string,
 ): TailChannel | undefined {
-  const key = channelName(tenant, name);
-  return state.active.channels.get(key) ?? state.frozen?.tail.channels.get(key);
+  return state.active.channelByName(tenant, name) ?? state.frozen?.tail.channelByName(tenant, name);
 }

@@ -18,7 +18,7 @@ import { deletedState } from './state-codec.js';
 /** Approximate bytes that V8 takes, beside the texts and contents themselves. */
 const objectBytes = {
   event: 160,
-  channel: 600,
+  channel: 640,
   producer: 300,
   answer: 160,
   key: 220,
@@ -52,6 +52,8 @@ export interface TailSum {
 export class Tail {
   /** By `channelName`. */
   readonly channels = new Map<string, TailChannel>();
+  /** The same by tenant, then name: to make a key of both costs each append 300 ns. */
+  readonly #byTenant = new Map<string, Map<string, TailChannel>>();
   /** Without deleted ones. */
   readonly channelsById = new Map<ChannelId, TailChannel>();
   readonly producers = new Map<ProducerId, TailProducer>();
@@ -81,15 +83,27 @@ export class Tail {
 
   addChannel(state: ChannelState, dirty: boolean, baseSeq: Seq): TailChannel {
     const channel: TailChannel = { state, deleted: false, dirty, events: [], baseSeq };
-    this.channels.set(channelName(state.tenant, state.name), channel);
+    this.#name(channel);
     this.channelsById.set(state.id, channel);
     this.#count(weightOfChannel(state));
     return channel;
   }
 
+  channelByName(tenant: string, name: string): TailChannel | undefined {
+    return this.#byTenant.get(tenant)?.get(name);
+  }
+
+  #name(channel: TailChannel): void {
+    const { tenant, name } = channel.state;
+    this.channels.set(channelName(tenant, name), channel);
+    const ofTenant = this.#byTenant.get(tenant);
+    if (ofTenant === undefined) this.#byTenant.set(tenant, new Map([[name, channel]]));
+    else ofTenant.set(name, channel);
+  }
+
   /** Drops all of the channel but what is kept of its name. */
   deleteChannel(channel: TailChannel): void {
-    const { id, tenant, name } = channel.state;
+    const { id } = channel.state;
     let freed = weightOfChannel(channel.state);
     for (const event of channel.events) freed += event.headerLength + event.contentLength + objectBytes.event;
     for (const key of this.keys.get(id)?.keys() ?? []) freed += key.length + objectBytes.key;
@@ -102,7 +116,7 @@ export class Tail {
     this.channelsById.delete(id);
     const state = deletedState(channel.state);
     const kept = { state, deleted: true, dirty: true, events: [], baseSeq: state.headSeq };
-    this.channels.set(channelName(tenant, name), kept);
+    this.#name(kept);
     // Texts that were put twice were counted twice: the sum stays an estimate, but never below what is kept.
     this.#count(weightOfChannel(state) - Math.min(this.#bytes, freed));
   }
