@@ -12,17 +12,17 @@ import { channelName } from './tail.js';
  * has, and no key or message id that could be sealed. False: look closer.
  */
 export function appendsAtHand(state: PartitionState, entry: DecodedEntry): boolean {
-  const { channels, producers } = state.active;
+  const { active } = state;
   const noRuns = state.sealed.keyRuns.length === 0 && state.sealed.messageIdRuns.length === 0;
   let tenant = '';
   let name = '';
   for (const command of entry.commands) {
     if (command.kind !== 'append') return false;
     if (!noRuns && (command.hasKeys || command.hasMessageIds)) return false;
-    if (command.producerId !== 0 && !producers.has(command.producerId)) return false;
+    if (command.producerId !== 0 && !active.producers.has(command.producerId)) return false;
     if (command.channel === name && command.tenant === tenant) continue;
     ({ tenant, channel: name } = command);
-    if (!channels.has(channelName(tenant, name))) return false;
+    if (active.channelByName(tenant, name) === undefined) return false;
   }
   return true;
 }

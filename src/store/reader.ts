@@ -60,7 +60,7 @@ export function readPageNow(
   } else {
     takeUpBlocks(state, channel.id, view, page);
     if (!page.done && page.next < blocksEndOf(view)) return undefined;
-    takeUpRecent(state, channel.id, view, page);
+    takeUpRecent(view, page);
   }
   return page.done ? page.finish() : undefined;
 }
@@ -135,7 +135,7 @@ function takeDown(state: PartitionState, channelId: ChannelId, view: View, page:
   page.takeFrom(view.active);
   page.takeFrom(view.frozen);
   if (!page.done && view.row !== undefined && page.next >= view.row.openFirstSeq) {
-    page.takeFrom(eventsOfOpen(state, channelId, view.row));
+    page.takeFrom(openEvents(view.row));
   }
   while (!page.done) {
     const cached = cachedBlock(state, channelId, 'last', page.next);
@@ -155,8 +155,8 @@ function takeUpBlocks(state: PartitionState, channelId: ChannelId, view: View, p
 }
 
 /** What is behind the blocks, upwards. */
-function takeUpRecent(state: PartitionState, channelId: ChannelId, view: View, page: Page): void {
-  if (!page.done && view.row !== undefined) page.takeFrom(eventsOfOpen(state, channelId, view.row));
+function takeUpRecent(view: View, page: Page): void {
+  if (!page.done && view.row !== undefined) page.takeFrom(openEvents(view.row));
   page.takeFrom(view.frozen);
   page.takeFrom(view.active);
 }
@@ -164,22 +164,6 @@ function takeUpRecent(state: PartitionState, channelId: ChannelId, view: View, p
 /** First seq that is in no block. */
 function blocksEndOf(view: View): Seq {
   return view.row?.openFirstSeq ?? 1;
-}
-
-/** Decoded once for each time that the row is sealed: many pages begin in the open block. */
-function eventsOfOpen(
-  state: PartitionState,
-  channelId: ChannelId,
-  row: SealedChannel,
-): readonly StoredEvent[] {
-  if (row.openUnit === undefined) return [];
-  // Its events are the same for ever where they are from the same first to the same last.
-  const key = blockCacheKey(state, channelId, `open-${row.openFirstSeq}`, row.state.headSeq);
-  const cached = state.shared.blockCache.get(key);
-  if (cached !== undefined && typeof cached !== 'number') return cached;
-  const events = openEvents(row);
-  state.shared.blockCache.set(key, events, weightOfEvents(events));
-  return events;
 }
 
 async function readUp(
@@ -210,7 +194,7 @@ async function readUp(
   }
   // The arrays of the tails may grow while blocks are read, but never change below the page's end.
   if (iterators.length > 0) await fillFromBlocks(state, channelId, page, iterators, view.row, blocksEnd);
-  takeUpRecent(state, channelId, view, page);
+  takeUpRecent(view, page);
   if (!page.done) throw gap(channelId, page.next);
   return page.finish();
 }
