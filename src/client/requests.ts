@@ -1,6 +1,7 @@
 /** Requests of the API to bytes. Field numbers: proto/hansard/v1. */
 import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
+import { channelNameProblem, isTenantName } from '../common/names.js';
 import { varintSize, writeVarint } from '../common/wire.js';
 import { checkMessage, invalid } from './check-input.js';
 import { limited, writeContent, writeTimestamp } from './content-encode.js';
@@ -428,22 +429,15 @@ function eventTypeNumber(type: EventType | undefined): number {
   return number;
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
-const controls = /[\u0000-\u001f\u007f-\u009f]/;
-
 export function requireChannelName(name: string): void {
   if (typeof name !== 'string') throw invalid('channel', 'the name of a channel must be a string');
   requireWellFormed(name, 'channel');
-  if (name === '') throw new HansardError('INVALID_NAME', 'a channel needs a name', { field: 'channel' });
-  limited(name, 'channel', limits.channelNameBytes, 'INVALID_NAME');
-  if (controls.test(name))
-    throw new HansardError('INVALID_NAME', 'the channel name holds a control character', {
-      field: 'channel',
-    });
+  const problem = channelNameProblem(name);
+  if (problem !== undefined) throw new HansardError('INVALID_NAME', problem, { field: 'channel' });
 }
 
 export function requireTenant(tenant: string): void {
-  if (tenant !== '' && !/^[a-z0-9-]{1,63}$/.test(tenant))
+  if (tenant !== '' && !isTenantName(tenant))
     throw new HansardError('INVALID_NAME', `not a tenant's name: ${JSON.stringify(tenant)}`, {
       field: 'tenant',
     });
