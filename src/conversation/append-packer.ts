@@ -3,6 +3,7 @@
  * copied once, from where they lie to where they stay, without strings or objects
  * for each message. The same bytes as encodeAppend (append-command.ts) gives.
  */
+import { assert } from '../common/errors.js';
 import { putXxh64, xxh32OfNotes } from '../common/hash-scratch.js';
 import type { ProducerId, Seq } from '../common/ids.js';
 import { writeVarint } from '../common/wire.js';
@@ -50,7 +51,7 @@ export interface Sealing {
   putDigest(target: Buffer, at: number, length: number, from: number, to: number): void;
 }
 
-/** Bytes of a command beside its messages, at most. */
+/** Bytes of a command beside its messages, at most: names of 63 and 256, stamp, condition, counts. */
 const commandBytesMax = 512;
 /** Of a record beside what lies in the request: header, salt, key digest, varints. */
 const recordBytesMax = fixedHeaderBytes + saltBytes + keyDigestBytes + 24;
@@ -59,11 +60,21 @@ const noteBytesMax = 48;
 /** Of the texts of one message: key, message id and subject within the door's limits (docs/limits.md). */
 const noteTextsMax = 3 * 128;
 
+/** Few commands each, so that one that waits long keeps little of others alive. */
+const slabBytes = 16 * 1024;
+const none = Buffer.alloc(0);
+
 export class AppendPacker {
   readonly #sealing: Sealing;
-  #source: Buffer = Buffer.alloc(0);
-  #target: Buffer = Buffer.alloc(0);
+  #source: Buffer = none;
+  #target: Buffer = none;
+  /** First byte of the command in `#target`. */
+  #from = 0;
   #at = 0;
+  #end = 0;
+  /** Small commands share it: one view for each instead of an allocation and two. */
+  #slab: Buffer = none;
+  #slabUsed = 0;
   #place = 0;
   /** What the client sent, for the digest by which a used counter recognises other content. */
   #notes: Buffer = Buffer.allocUnsafeSlow(4 * 1024);
@@ -90,30 +101,27 @@ export class AppendPacker {
   ): void {
     this.#source = source;
     this.#place = 0;
-    const size = commandBytesMax + tenant.length + channelTo - channelFrom + messageBytes;
-    // The command is copied into its entry within the turn.
-    this.#target = Buffer.allocUnsafe(size + count * recordBytesMax);
+    this.#take(commandBytesMax + messageBytes + count * recordBytesMax);
     const notes = commandBytesMax + Math.min(messageBytes, count * noteTextsMax) + count * noteBytesMax;
     if (this.#notes.length < notes) this.#notes = Buffer.allocUnsafeSlow(notes);
     const target = this.#target;
-    target[0] = appendKind;
-    target[1] = (producerId === 0 ? 0 : AppendFlag.producer) | (condition ? AppendFlag.condition : 0);
-    this.#at = 6;
+    const from = this.#from;
+    target[from] = appendKind;
+    target[from + 1] = (producerId === 0 ? 0 : AppendFlag.producer) | (condition ? AppendFlag.condition : 0);
+    this.#at = from + 6;
     this.#ascii(tenant);
     this.#text(channelFrom, channelTo);
-    this.#noted = this.#at - 6;
-    copy(target, 6, this.#at, this.#notes, 0);
+    this.#noted = copy(target, from + 6, this.#at, this.#notes, 0);
     if (producerId !== 0) {
       this.#u64(producerId);
       this.#u64(firstCounter);
     }
     if (condition === undefined) this.#notes[this.#noted++] = 0;
     else {
-      const from = this.#at;
+      const start = this.#at;
       target[this.#at++] = ConditionKind[condition.kind];
       if ('seq' in condition) this.#at = writeVarint(target, this.#at, condition.seq);
-      copy(target, from, this.#at, this.#notes, this.#noted);
-      this.#noted += this.#at - from;
+      this.#noted = copy(target, start, this.#at, this.#notes, this.#noted);
     }
     this.#at = writeVarint(target, this.#at, count);
   }
@@ -168,14 +176,33 @@ export class AppendPacker {
   finish(): Buffer {
     const digest = xxh32OfNotes(this.#notes, this.#noted);
     const target = this.#target;
-    target.writeUInt32LE(digest, 2);
-    return target.subarray(0, this.#at);
+    target.writeUInt32LE(digest, this.#from + 2);
+    assert(this.#at <= this.#end, 'a command is longer than it was taken for');
+    if (target === this.#slab) this.#slabUsed = this.#at;
+    return target.subarray(this.#from, this.#at);
   }
 
   /** Holds nothing of the request or its command any more. */
   forget(): void {
     this.#target = this.#source = none;
     if (this.#notes.length > notesKept) this.#notes = Buffer.allocUnsafeSlow(notesKept);
+  }
+
+  /** The command is copied into its entry soon: what shares a slab does not keep it for long. */
+  #take(size: number): void {
+    this.#from = 0;
+    this.#end = size;
+    if (size > slabBytes / 4) {
+      this.#target = Buffer.allocUnsafeSlow(size);
+      return;
+    }
+    if (this.#slabUsed + size > this.#slab.length) {
+      this.#slab = Buffer.allocUnsafeSlow(slabBytes);
+      this.#slabUsed = 0;
+    }
+    this.#target = this.#slab;
+    this.#from = this.#slabUsed;
+    this.#end = this.#from + size;
   }
 
   #note(message: MessagePlaces, checksum: number, size: number): void {
@@ -215,7 +242,6 @@ export class AppendPacker {
   }
 }
 
-const none = Buffer.alloc(0);
 const notesKept = 64 * 1024;
 
 /** Few bytes: a loop beats the runtime's own copy. Gives the place after them. */
