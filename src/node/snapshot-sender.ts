@@ -27,6 +27,8 @@ export interface SnapshotSenderContext {
 export const SnapshotRefusal = { busy: 'BUSY', none: 'NO_SNAPSHOT', malformed: 'MALFORMED_REQUEST' } as const;
 
 const lookMs = 250;
+/** Whom the rate holds back for longer than this says so: well below any idle time that ends a snapshot. */
+const signMs = 100;
 
 /** A snapshot that one peer is taking. */
 interface Outgoing {
@@ -194,8 +196,12 @@ export class SnapshotSender {
     }
     const { export: exported, stream } = outgoing;
     outgoing.positions = new Map([[position.offset, position]]);
-    const begin = { kind: 'begin', snapshotId: outgoing.id, manifest: exported.manifest } as const;
-    await serving.write(encodeSnapshotFrame(begin));
+    const begin = encodeSnapshotFrame({
+      kind: 'begin',
+      snapshotId: outgoing.id,
+      manifest: exported.manifest,
+    });
+    await serving.write(begin);
     for (let bytes = 0; bytes < settings.snapshotPartBytes && !serving.isClosed; ) {
       const { chunk, next, last } = await exported.read(position, settings.snapshotChunkBytes);
       // Dialled anew, or released: another run of this serves, or none.
@@ -210,7 +216,13 @@ export class SnapshotSender {
         serving.onClose(() => this.#done(key, outgoing, stream));
         return;
       }
-      await this.#throttle(chunk.length);
+      // A large chunk at a low rate waits for longer than a silent snapshot is kept, on either side.
+      await this.#throttle(chunk.length, async () => {
+        if (serving.isClosed || outgoing.export !== exported) return false;
+        outgoing.lastUsedMs = clock.monotonicMs();
+        await serving.write(begin);
+        return true;
+      });
     }
     if (!serving.isClosed) await serving.write(encodeSnapshotFrame({ kind: 'partEnd' }));
   }
@@ -226,13 +238,18 @@ export class SnapshotSender {
     }
   }
 
-  /** All snapshots of the node share the rate. */
-  async #throttle(bytes: number): Promise<void> {
+  /** All snapshots of the node share the rate. `sign` is called while it waits; false: nobody waits any more. */
+  async #throttle(bytes: number, sign: () => Promise<boolean>): Promise<void> {
     const { clock, settings } = this.#context;
-    const now = clock.monotonicMs();
-    this.#freeAtMs = Math.max(this.#freeAtMs, now) + (bytes / settings.snapshotBytesPerSecond) * 1000;
-    const waitMs = this.#freeAtMs - now;
-    if (waitMs >= 1) await new Promise<void>((resolve) => clock.after(waitMs, resolve));
+    const freeAtMs =
+      Math.max(this.#freeAtMs, clock.monotonicMs()) + (bytes / settings.snapshotBytesPerSecond) * 1000;
+    this.#freeAtMs = freeAtMs;
+    for (;;) {
+      const waitMs = freeAtMs - clock.monotonicMs();
+      if (waitMs < 1 || this.#stopped) return;
+      await new Promise<void>((resolve) => clock.after(Math.min(waitMs, signMs), resolve));
+      if (waitMs > signMs && !(await sign())) return;
+    }
   }
 
   #release(key: string, outgoing: Outgoing): void {

@@ -33,6 +33,8 @@ export interface ClusterOptions {
   readonly partitions: number;
   readonly settings?: Partial<NodeSettings>;
   readonly cacheBytes?: number;
+  /** Beyond it the log is cut behind who is away; four segments of 1 MiB at least. */
+  readonly maxLogBytes?: number;
   readonly seed?: number;
   /** By node: the newest apply version that it knows, where it is another build than this one. */
   readonly applyVersions?: Readonly<Record<number, number>>;
@@ -133,6 +135,7 @@ export class Cluster {
         clock,
         segmentBytes: 1024 * 1024,
         cacheBytes: options.cacheBytes,
+        maxLogBytes: options.maxLogBytes,
         onFailure: (error) => (node === undefined ? fatal.push(error) : node.fail(error)),
       }),
     );
