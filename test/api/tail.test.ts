@@ -57,7 +57,8 @@ class Reader {
     return this.responses.at(-1).resume_token;
   }
   async until(holds: (reader: Reader) => boolean, what: string): Promise<this> {
-    const deadline = Date.now() + 10_000;
+    // A loaded machine takes its time; what never comes is the failure.
+    const deadline = Date.now() + 60_000;
     while (!holds(this)) {
       if (Date.now() > deadline) throw new Error(`waited in vain for ${what}: ${this.kinds.join()}`);
       await new Promise<void>((resolve) => {
@@ -85,7 +86,7 @@ class Reader {
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 const until = async (holds: () => boolean, what: string): Promise<void> => {
   for (let i = 0; !holds(); i++) {
-    if (i > 500) throw new Error(`waited in vain: ${what}`);
+    if (i > 3_000) throw new Error(`waited in vain: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 };
