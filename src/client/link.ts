@@ -119,7 +119,8 @@ class Connection {
       if (state === connectivityState.SHUTDOWN) return this.#unreachable('the client is closed');
       const isBackingOff = state === connectivityState.TRANSIENT_FAILURE;
       if (isBackingOff && tried) return this.#unreachable('connection refused');
-      tried ||= state === connectivityState.CONNECTING;
+      // Not only where CONNECTING was seen: a refusal may come before the watcher is told of that.
+      tried ||= !isBackingOff;
       // A failure from before this attempt says little: wait for the next one, but not for long.
       const until = isBackingOff ? Math.min(deadline, Date.now() + backoffWaitMs) : deadline;
       const changed = await new Promise<boolean>((resolve) =>

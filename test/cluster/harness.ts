@@ -15,6 +15,7 @@ import { type Client, type ClientOptions, connect } from '../../src/client/index
 import { partitionOf } from '../../src/common/partitioning.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
 import { initNode } from '../../src/node/open.js';
+import type { TestNetwork } from './network.js';
 
 export const mainScript = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
@@ -90,8 +91,15 @@ export class Running {
   stderr = '';
   isGone = false;
 
-  constructor(script: string, args: readonly string[], env: NodeJS.ProcessEnv) {
-    this.child = spawn(process.execPath, [script, ...args], {
+  /** `place`: a command that becomes the program given behind it, with the same process id. */
+  constructor(
+    script: string,
+    args: readonly string[],
+    env: NodeJS.ProcessEnv,
+    place: readonly string[] = [],
+  ) {
+    const [command, ...rest] = [...place, process.execPath, script, ...args] as [string, ...string[]];
+    this.child = spawn(command, rest, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...cleanEnv(), ...env },
     });
@@ -146,6 +154,7 @@ export class TestNode {
     readonly clientAddress: string,
     readonly peerAddress: string,
     readonly httpAddress: string,
+    readonly network: TestNetwork | undefined = undefined,
   ) {}
 
   get process(): Running {
@@ -160,14 +169,10 @@ export class TestNode {
     if (this.isUp) throw new Error(`node ${this.id} is up`);
     if (this.#process !== undefined) this.logs.push(this.#process.stdout + this.#process.stderr);
     const given = ['start', '--dir', dir, '--http-address', this.httpAddress, '--log-format', 'json'];
-    this.#process = run(mainScript, [
-      ...given,
-      '--log-segment',
-      `${segmentBytes}`,
-      '--log-max',
-      `${16 * segmentBytes}`,
-      ...args,
-    ]);
+    const log = ['--log-segment', `${segmentBytes}`, '--log-max', `${16 * segmentBytes}`];
+    const network = this.network?.startArgs ?? [];
+    const place = this.network?.commandOf(this.id);
+    this.#process = new Running(mainScript, [...given, ...log, ...network, ...args], {}, place);
     return this.#process;
   }
 
@@ -273,7 +278,12 @@ export interface ClusterOptions {
   readonly args?: readonly string[];
   /** That partitions begin with, where it is not the newest. */
   readonly applyVersion?: number;
+  /** Default: all on 127.0.0.1, with nothing in between. It ends with the cluster. */
+  readonly network?: TestNetwork;
 }
+
+/** What a cluster ends with: a test, or a program that says when. */
+export type Owner = Pick<Test, 'teardown'>;
 
 export class ProcessCluster {
   readonly #clients = new Set<Client>();
@@ -289,25 +299,27 @@ export class ProcessCluster {
     readonly replicationFactor: number,
     readonly args: readonly string[],
     readonly applyVersion: number | undefined,
+    readonly network: TestNetwork | undefined,
   ) {}
 
   /** Formatted, started, ready; all of it ends with the test. */
-  static async start(t: Test, options: ClusterOptions = {}): Promise<ProcessCluster> {
+  static async start(t: Owner, options: ClusterOptions = {}): Promise<ProcessCluster> {
     const cluster = await ProcessCluster.format(t, options);
     cluster.startAll();
     await cluster.ready();
     return cluster;
   }
 
-  static async format(t: Test, options: ClusterOptions = {}): Promise<ProcessCluster> {
+  static async format(t: Owner, options: ClusterOptions = {}): Promise<ProcessCluster> {
     const count = options.nodes ?? 3;
     const root = mkdtempSync(join(tmpdir(), 'hansard-test-'));
     const ports = await freePorts(3 * count);
-    const at = (i: number): string => `127.0.0.1:${ports[i]}`;
-    const nodes = Array.from(
-      { length: count },
-      (_, i) => new TestNode(i + 1, join(root, `node-${i + 1}`), at(i), at(count + i), at(2 * count + i)),
-    );
+    const { network } = options;
+    const nodes = Array.from({ length: count }, (_, i) => {
+      const id = i + 1;
+      const at = (port: number): string => `${network?.hostOf(id) ?? '127.0.0.1'}:${ports[port]}`;
+      return new TestNode(id, join(root, `node-${id}`), at(i), at(count + i), at(2 * count + i), network);
+    });
     const cluster = new ProcessCluster(
       root,
       randomBytes(16).toString('hex'),
@@ -316,6 +328,7 @@ export class ProcessCluster {
       options.replicationFactor ?? Math.min(3, count),
       options.args ?? [],
       options.applyVersion,
+      network,
     );
     t.teardown(() => cluster.end());
     for (const node of nodes) await cluster.init(node);
@@ -324,17 +337,21 @@ export class ProcessCluster {
 
   /** Formats a folder for a node, with a new store id. */
   async init(node: TestNode, dir = node.dir): Promise<void> {
+    const members = this.nodes.map(async ({ id, clientAddress, peerAddress }) => ({
+      nodeId: id,
+      clientAddress,
+      peerAddress:
+        this.network === undefined || id === node.id
+          ? peerAddress
+          : await this.network.peerAddress(node.id, id, peerAddress),
+    }));
     await initNode({
       dir,
       clusterId: this.clusterId,
       nodeId: node.id,
       partitionCount: this.partitions,
       replicationFactor: this.replicationFactor,
-      members: this.nodes.map(({ id, clientAddress, peerAddress }) => ({
-        nodeId: id,
-        clientAddress,
-        peerAddress,
-      })),
+      members: await Promise.all(members),
       segmentBytes,
       ...(this.applyVersion === undefined
         ? {}
@@ -404,6 +421,7 @@ export class ProcessCluster {
     this.#starvation.stop();
     for (const client of this.#clients) await client.close();
     await Promise.all(this.nodes.filter((node) => node.isUp).map((node) => node.kill()));
+    await this.network?.end();
     rmSync(this.root, { recursive: true, force: true });
   }
 }

@@ -13,7 +13,7 @@ interface Sent {
 }
 
 /** Errors after which an append may or may not be there (src/client/README.md, invariant 2). */
-function leavesOpen(error: unknown): boolean {
+export function leavesOpen(error: unknown): boolean {
   if (!(error instanceof HansardError)) return false;
   if (error.reason === 'DEADLINE_EXCEEDED') return error.fields.outcome === 'unknown';
   return ['COMMIT_UNKNOWN', 'CLIENT_CLOSED', 'PRODUCER_EXPIRED'].includes(error.reason);
