@@ -3,13 +3,14 @@
  * real processes, one SDK client that keeps writing to every partition, and a
  * fault that hits the leader of a part of them.
  *
- *     node dist/bench/failover.js [--rounds 20] [--partitions 16] [--faults kill,stop,cut] [--json]
+ *     node dist/bench/failover.js [--rounds 20] [--partitions 16] [--faults kill,stop,cut] [--json] [--trace]
  *     node dist/bench/failover.js --quiet-minutes 30 [--in-flight 256]
  *
  * `kill`: kill -9. `stop`: SIGSTOP. `cut`: the node is reached by nobody, and
  * nobody is told (needs network namespaces). Counted is, per partition that the
  * node led, the time from the fault to the first answer to a write; `first` is
- * the first of them in a round, `all` the last. The second form counts elections
+ * the first of them in a round, `all` the last. `--trace` prints what the other
+ * nodes logged in rounds that took longer than the target. The second form counts elections
  * while nothing is broken and the nodes have all the load that they can take.
  */
 import { readFileSync } from 'node:fs';
@@ -41,6 +42,7 @@ const { values } = parseArgs({
     'quiet-minutes': { type: 'string', default: '0' },
     'in-flight': { type: 'string', default: '256' },
     json: { type: 'boolean', default: false },
+    trace: { type: 'boolean', default: false },
   },
 });
 const rounds = Number(values.rounds);
@@ -167,10 +169,13 @@ async function round(
   await balanced(client);
   const node = cluster.node((number % nodes) + 1);
   const led = (await leaders(client)).flatMap((each, i) => (each.node === node.id ? [i] : []));
+  const begunAt = Date.now();
   const begun = await breakNode(fault, node, cluster.network as TestNetwork);
   const answers = led.map((at) => writers.next(at, begun + afterglowMs));
   const late = sleep(patienceMs).then(() => undefined);
   const found = await Promise.race([Promise.all(answers), late]);
+  if (values.trace && performance.now() - begun > targetsMs[fault])
+    for (const other of cluster.others(node)) printLog(other, begunAt);
   await mend(fault, node, cluster);
   if (found === undefined) throw new Error(`${fault} of node ${node.id}: no write within ${patienceMs} ms`);
   const eachMs = found.map((at) => at - begun).sort((a, b) => a - b);
@@ -181,6 +186,18 @@ async function round(
     allMs: eachMs.at(-1) ?? Number.NaN,
     eachMs,
   };
+}
+
+/** Lines of a node's log since then, with their time from there. */
+function printLog(node: TestNode, sinceMs: number): void {
+  for (const line of `${node.process.stdout}${node.process.stderr}`.split('\n')) {
+    if (!line.startsWith('{')) continue;
+    const { time, msg, partition, leader, term, reason } = JSON.parse(line) as Record<string, unknown>;
+    const atMs = Number(typeof time === 'string' ? Date.parse(time) : time) - sinceMs;
+    if (!(atMs >= 0)) continue;
+    const told = { partition, leader, term, reason };
+    process.stderr.write(`  ${atMs} ms, node ${node.id}: ${String(msg)} ${JSON.stringify(told)}\n`);
+  }
 }
 
 function loadAverage(): string {
@@ -317,7 +334,8 @@ try {
       end = fn;
     },
   };
-  const options = { nodes, partitions: partitionCount, ...between };
+  const args = values.trace ? ['--log-level', 'debug'] : [];
+  const options = { nodes, partitions: partitionCount, ...between, args };
   const cluster = await ProcessCluster.start(owner as Parameters<typeof ProcessCluster.start>[0], options);
   if (quietMinutes > 0) await quiet(cluster);
   else await failovers(cluster, network);
