@@ -14,8 +14,9 @@ import { assert } from '../src/common/errors.js';
 import type { NodeId, PartitionId } from '../src/common/ids.js';
 import type { ConfState } from '../src/common/log-types.js';
 import { silentLogger } from '../src/common/logger.js';
+import { initialMembership, type Membership } from '../src/common/membership.js';
 import { CommandKind } from '../src/conversation/command.js';
-import { HansardNode } from '../src/node/node.js';
+import { HansardNode, initialConfState } from '../src/node/node.js';
 import { nodeDefaults } from '../src/node/options.js';
 import { realClock, realRandom } from '../src/node/real-env.js';
 import type { PartitionStore, Store } from '../src/store/types.js';
@@ -147,13 +148,16 @@ class NoState extends ModelState {
   readonly installedIndex = 0;
   readonly dirtySinceMs = undefined;
   readonly tailBytes = 0;
-  confState: ConfState = { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
+  confState: ConfState = initialConfState([...nodeIds]);
+  membership = initialMembership(this.confState);
+  sealedMembership = this.membership;
 
   constructor(readonly partition: PartitionId) {
     super(partition);
   }
-  setConfState(confState: ConfState): void {
+  setConfState(confState: ConfState, membership: Membership): void {
     this.confState = confState;
+    this.membership = membership;
   }
   beginEntry(): void {}
   endEntry(index: number, term: number): void {
@@ -177,6 +181,7 @@ function noStore(): Store {
     tailLimitBytes: 1,
     partition: (partition) => partitions[partition] as PartitionStore,
     partitions: () => partitions,
+    hosted: () => partitions.map(({ partition }) => ({ partition, replicaId: 0, removed: false })),
     checkpoint: () => Promise.resolve(),
     close: () => Promise.resolve(),
   };

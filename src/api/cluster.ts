@@ -1,10 +1,9 @@
 /** hansard.v1.ClusterService: what this node knows, answered at once. */
 import type { Handler } from './calls.js';
+import { changeReplicas, defaultPool, getPartition, partitionMessage } from './partition.js';
 import type { Services } from './services.js';
 import { upgradeCluster } from './upgrade.js';
 
-/** Today's only pool (design, "Words"). */
-const defaultPool = 'default';
 const NodeState = { connected: 1, unreachable: 2 } as const;
 
 export function clusterMethods(services: Services): Map<string, Handler> {
@@ -36,24 +35,13 @@ export function clusterMethods(services: Services): Map<string, Handler> {
         },
       ],
       partition_map_version: view.partitionMapVersion,
-      partitions: view.partitions.map((each) => ({
-        pool: defaultPool,
-        partition: each.partition,
-        leader_node_id: each.leader ?? 0,
-        term: each.term,
-        replicas: each.replicas.map((replica) => ({
-          replica_id: replica.replicaId,
-          node_id: replica.nodeId,
-          learner: replica.learner,
-        })),
-        commit_index: each.commitIndex,
-        applied_index: each.appliedIndex,
-        apply_version: each.applyVersion,
-      })),
+      partitions: view.partitions.map(partitionMessage),
     });
   };
   return new Map([
     ['hansard.v1.ClusterService/GetCluster', getCluster],
     ['hansard.v1.ClusterService/UpgradeCluster', upgradeCluster(services)],
+    ['hansard.v1.ClusterService/GetPartition', getPartition(services)],
+    ['hansard.v1.ClusterService/ChangeReplicas', changeReplicas(services)],
   ]);
 }

@@ -8,17 +8,33 @@ import { type ClientOptions, checkedOptions, parseTarget } from './options.js';
 import { LaneSet, NamedProducer } from './producers.js';
 import {
   type ChannelQuery,
+  encodeChangeReplicas,
   encodeCreateChannel,
+  encodeGetPartition,
   encodeListChannels,
   encodeUpgrade,
   methods,
   type NewChannel,
+  type ReplicaChange,
   requireChannelName,
   type UpgradeRequest,
 } from './requests.js';
-import { readChannelResponse, readListChannelsResponse, readUpgradeResponse } from './responses.js';
+import {
+  readChangeReplicasResponse,
+  readChannelResponse,
+  readListChannelsResponse,
+  readPartitionResponse,
+  readUpgradeResponse,
+} from './responses.js';
 import { Router } from './router.js';
-import type { ChannelInfo, ClusterInfo, ReadOptions, UpgradedCluster } from './types.js';
+import type {
+  ChangedReplicas,
+  ChannelInfo,
+  ClusterInfo,
+  PartitionDetail,
+  ReadOptions,
+  UpgradedCluster,
+} from './types.js';
 
 /**
  * A client of the cluster at `hansard://host:port,host:port/tenant`. Connects
@@ -136,6 +152,36 @@ export class Client {
       {},
       deadlineMs,
       readUpgradeResponse,
+    );
+  }
+
+  /** A partition's replicas as its leader sees them: for operators. */
+  partition(partition: number, options: { readonly timeoutMs?: number } = {}): Promise<PartitionDetail> {
+    checkOptions('call', options);
+    return this.#router.call(
+      methods.getPartition,
+      encodeGetPartition(partition),
+      {},
+      this.#deadline(options.timeoutMs),
+      readPartitionResponse,
+    );
+  }
+
+  /**
+   * Changes where a partition's replicas are: for operators. Safe to be repeated,
+   * also after COMMIT_UNKNOWN and DEADLINE_EXCEEDED; where `done` is false, it is to be.
+   */
+  changeReplicas(
+    partition: number,
+    changes: readonly ReplicaChange[],
+    { force = false, timeoutMs }: { readonly force?: boolean; readonly timeoutMs?: number } = {},
+  ): Promise<ChangedReplicas> {
+    return this.#router.call(
+      methods.changeReplicas,
+      encodeChangeReplicas(partition, changes, force),
+      {},
+      this.#deadline(timeoutMs),
+      readChangeReplicasResponse,
     );
   }
 

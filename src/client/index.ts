@@ -26,6 +26,7 @@ export type {
   ChannelChanges,
   ChannelQuery,
   NewChannel,
+  ReplicaChange,
   UpgradeRequest,
 } from './requests.js';
 export { Tail, type TailOptions, type TailUpdate } from './tail.js';

@@ -21,6 +21,8 @@ export const methods = {
   deleteChannel: 'hansard.v1.ChannelService/DeleteChannel',
   getCluster: 'hansard.v1.ClusterService/GetCluster',
   upgradeCluster: 'hansard.v1.ClusterService/UpgradeCluster',
+  getPartition: 'hansard.v1.ClusterService/GetPartition',
+  changeReplicas: 'hansard.v1.ClusterService/ChangeReplicas',
   replicaChannels: 'hansard.v1.ReplicaService/ListReplicaChannels',
   replicaEvents: 'hansard.v1.ReplicaService/ReadReplicaEvents',
   replicaDigest: 'hansard.v1.ReplicaService/DigestReplica',
@@ -305,6 +307,39 @@ export function encodeUpgrade({ to, partitions = [], validateOnly }: UpgradeRequ
   scratch.uint(3, validateOnly ? 1 : 0);
   for (const partition of partitions) scratch.uintAlways(2, partition);
   scratch.uint(1, to);
+  return scratch.copy();
+}
+
+export function encodeGetPartition(partition: number): Buffer {
+  scratch.reset();
+  scratch.uint(1, partition);
+  return scratch.copy();
+}
+
+/** What a partition's replicas are to be (docs/operations.md, "Moving and replacing replicas"). */
+export type ReplicaChange =
+  | { readonly kind: 'add-learner'; readonly nodeId: number }
+  | { readonly kind: 'promote' | 'demote' | 'remove'; readonly replicaId: number }
+  | { readonly kind: 'replace'; readonly replicaId: number; readonly nodeId: number };
+
+const changeKinds = ['add-learner', 'promote', 'demote', 'remove', 'replace'] as const;
+
+export function encodeChangeReplicas(
+  partition: number,
+  changes: readonly ReplicaChange[],
+  force: boolean,
+): Buffer {
+  scratch.reset();
+  scratch.uint(3, force ? 1 : 0);
+  for (let i = changes.length - 1; i >= 0; i--) {
+    const change = changes[i] as ReplicaChange;
+    const mark = scratch.length;
+    if ('nodeId' in change) scratch.uint(3, change.nodeId);
+    if ('replicaId' in change) scratch.uint(2, change.replicaId);
+    scratch.uint(1, changeKinds.indexOf(change.kind) + 1);
+    scratch.nested(2, mark);
+  }
+  scratch.uint(1, partition);
   return scratch.copy();
 }
 

@@ -2,11 +2,14 @@
 import { readTimestamp } from './content-decode.js';
 import { readEvent } from './event-decode.js';
 import type {
+  ChangedReplicas,
   ChannelInfo,
   ClusterInfo,
   Event,
+  MemberRole,
   NodeInfo,
   Participant,
+  PartitionDetail,
   PartitionInfo,
   ServedBy,
   UpgradedCluster,
@@ -433,6 +436,58 @@ function readUpgraded(r: ProtoReader): UpgradedCluster['partitions'][number] {
     else r.skip();
   }
   return upgraded;
+}
+
+const memberRoles: readonly MemberRole[] = ['unspecified', 'voter', 'learner', 'incoming', 'outgoing'];
+
+export function readPartitionResponse(bytes: Uint8Array): PartitionDetail {
+  const r = new ProtoReader(bytes);
+  const members: PartitionDetail['members'][number][] = [];
+  let partition: PartitionInfo | undefined;
+  const rest = { answeredByNodeId: 0, toldByLeader: false, joint: false, changes: 0 };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) partition = r.message(readPartition);
+    else if (tag === 18) members.push(r.message(readMember));
+    else if (tag === 24) rest.answeredByNodeId = r.uint();
+    else if (tag === 32) rest.toldByLeader = r.bool();
+    else if (tag === 40) rest.joint = r.bool();
+    else if (tag === 48) rest.changes = r.uint();
+    else r.skip();
+  }
+  if (partition === undefined) throw new WireError('an answer without a partition');
+  return { ...partition, members, ...rest };
+}
+
+function readMember(r: ProtoReader): PartitionDetail['members'][number] {
+  const member = {
+    replicaId: 0,
+    nodeId: 0,
+    role: 'unspecified' as MemberRole,
+    connected: false,
+    matchIndex: 0,
+    caughtUp: false,
+  };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) member.replicaId = r.uint();
+    else if (tag === 16) member.nodeId = r.uint();
+    else if (tag === 24) member.role = memberRoles[r.uint()] ?? 'unspecified';
+    else if (tag === 32) member.connected = r.bool();
+    else if (tag === 40) member.matchIndex = r.uint();
+    else if (tag === 48) member.caughtUp = r.bool();
+    else r.skip();
+  }
+  return member;
+}
+
+export function readChangeReplicasResponse(bytes: Uint8Array): ChangedReplicas {
+  const r = new ProtoReader(bytes);
+  const changed = { done: false, waitsForReplicaId: 0 };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) changed.done = r.bool();
+    else if (tag === 16) changed.waitsForReplicaId = r.uint();
+    else r.skip();
+  }
+  return changed;
 }
 
 function readReplica(r: ProtoReader): PartitionInfo['replicas'][number] {

@@ -269,6 +269,35 @@ export interface PartitionInfo {
   readonly applyVersion: number;
 }
 
+export type MemberRole = 'unspecified' | 'voter' | 'learner' | 'incoming' | 'outgoing';
+
+/** A partition as its leader sees it. */
+export interface PartitionDetail extends PartitionInfo {
+  readonly members: readonly {
+    readonly replicaId: number;
+    readonly nodeId: number;
+    /** In a joint configuration `incoming` votes in the new half alone, `outgoing` in the old one. */
+    readonly role: MemberRole;
+    readonly connected: boolean;
+    /** Entries up to here are known to be there; 0 where no leader answered. */
+    readonly matchIndex: number;
+    readonly caughtUp: boolean;
+  }[];
+  readonly answeredByNodeId: number;
+  /** False: nobody's progress is known, and members may have changed since. */
+  readonly toldByLeader: boolean;
+  readonly joint: boolean;
+  /** How often its members have changed since the cluster was made. */
+  readonly changes: number;
+}
+
+export interface ChangedReplicas {
+  /** All of it is in force. */
+  readonly done: boolean;
+  /** A learner that has to catch up first; 0: none. */
+  readonly waitsForReplicaId: number;
+}
+
 export interface UpgradedCluster {
   readonly applyVersion: number;
   readonly partitions: readonly {

@@ -202,6 +202,48 @@ const table = {
     'Not every node of the cluster can carry out the apply version, or could be asked.',
     'Start the nodes in `unreachable`, update those in `too_old`, and repeat; `hansard status` shows who is connected.',
   ),
+  MEMBERSHIP_BUSY: r(
+    Code.unavailable,
+    'yes',
+    "A partition's members change one step at a time, and a step is under way; or its leader is new.",
+    'Repeat it in a moment; `hansard partition show` tells how far the step is.',
+  ),
+  WOULD_LOSE_QUORUM: r(
+    Code.failedPrecondition,
+    'no',
+    'With that change the partition would have no majority of voters that can be reached.',
+    'Start the nodes that are down, or add a replica first; `--force` changes it all the same.',
+  ),
+  LEARNER_LAGS: r(
+    Code.failedPrecondition,
+    'yes',
+    'The replica has not caught up: with its vote it would hold appends up.',
+    'Repeat it when `hansard partition show` says that it has caught up; `--force` promotes it all the same.',
+  ),
+  NOT_A_MEMBER: r(
+    Code.notFound,
+    'no',
+    'The partition has, and had, no replica of that id.',
+    'Look up its replicas: `hansard partition show`.',
+  ),
+  ALREADY_A_MEMBER: r(
+    Code.alreadyExists,
+    'no',
+    'The node holds a replica of the partition that votes already.',
+    'Choose another node, or remove the replica that is no longer wanted.',
+  ),
+  NODE_UNKNOWN: r(
+    Code.notFound,
+    'no',
+    'The cluster has no node of that number.',
+    'Look up the nodes: `hansard status`.',
+  ),
+  NODE_UNREACHABLE: r(
+    Code.unavailable,
+    'yes',
+    "The partition's leader can't reach the node that is to hold the replica.",
+    'Start that node, or choose another; `hansard status` shows who is connected.',
+  ),
   REPLICA_LOST: r(
     Code.failedPrecondition,
     'no',

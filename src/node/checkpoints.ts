@@ -33,6 +33,7 @@ export class Checkpoints {
   readonly #context: CheckpointsContext;
   #timer: Timer | undefined;
   #running: Promise<void> | undefined;
+  readonly #wanted = new Set<PartitionId>();
   #stopped = false;
 
   constructor(context: CheckpointsContext) {
@@ -55,6 +56,12 @@ export class Checkpoints {
     if (due.length > 0) this.#run(due);
   }
 
+  /** Somebody waits for a snapshot of the state as it is: not for its age. */
+  want(partition: PartitionId): void {
+    this.#wanted.add(partition);
+    this.look();
+  }
+
   /** Waits for the one under way. */
   async stop(): Promise<void> {
     this.#stopped = true;
@@ -73,7 +80,12 @@ export class Checkpoints {
     }
     const holding = this.#heldBySealing(new Set(wal.holdingBack()));
     return dirty
-      .filter((p) => now - (p.dirtySinceMs as number) >= settings.checkpointAgeMs || holding.has(p.partition))
+      .filter(
+        (p) =>
+          now - (p.dirtySinceMs as number) >= settings.checkpointAgeMs ||
+          holding.has(p.partition) ||
+          this.#wanted.has(p.partition),
+      )
       .map((p) => p.partition);
   }
 
@@ -91,6 +103,7 @@ export class Checkpoints {
   #run(partitions: PartitionId[]): void {
     const { store, clock, logger } = this.#context;
     const started = clock.monotonicMs();
+    for (const partition of partitions) this.#wanted.delete(partition);
     this.#running = store
       .checkpoint(partitions)
       .then(() => {

@@ -36,7 +36,8 @@ export class Elections {
 
   start(): void {
     this.#scheduleBalance();
-    for (const replica of this.#context.replicas()) if (replica.members.length === 1) replica.campaign();
+    // With nobody to wait for. (The core knows whether this replica may stand at all.)
+    for (const replica of this.#context.replicas()) if (replica.voters.length === 1) replica.campaign();
   }
 
   /** A peer can be talked to: leaderless partitions elect without waiting for the timeout. */
@@ -53,6 +54,12 @@ export class Elections {
       replica.forgetLeader();
       this.#campaignSoon(replica);
     }
+  }
+
+  /** The replica is no member any more. */
+  forget(replica: Replica): void {
+    this.#campaigns.get(replica)?.cancel();
+    this.#campaigns.delete(replica);
   }
 
   stop(): void {
@@ -76,7 +83,7 @@ export class Elections {
         // Lost or split: again after all others had their turn.
         this.#campaigns.set(
           replica,
-          clock.after(settings.campaignStepMs * (replica.members.length + 1), () => {
+          clock.after(settings.campaignStepMs * (replica.voters.length + 1), () => {
             this.#campaigns.delete(replica);
             if (replica.leader === undefined) this.#campaignSoon(replica);
           }),
@@ -87,7 +94,7 @@ export class Elections {
 
   #rankAmongLiving(replica: Replica): number {
     let rank = 0;
-    for (const { nodeId } of replica.members) {
+    for (const { nodeId } of replica.voters) {
       if (nodeId === this.#context.nodeId) return rank;
       if (this.#context.isConnected(nodeId)) rank++;
     }
@@ -95,8 +102,7 @@ export class Elections {
   }
 
   #hasQuorum(replica: Replica): boolean {
-    const living = replica.members.filter(({ nodeId }) => this.#isAlive(nodeId)).length;
-    return living * 2 > replica.members.length;
+    return replica.hasQuorum((node) => this.#isAlive(node));
   }
 
   #isAlive(node: NodeId): boolean {
@@ -119,8 +125,9 @@ export class Elections {
     for (const replica of this.#context.replicas()) {
       if (begun >= transfersPerLook) return;
       if (!replica.isLeader) continue;
-      const best = replica.members.find(
-        ({ nodeId }) => this.#isAlive(nodeId) && this.#context.mayLead(nodeId),
+      const best = replica.voters.find(
+        ({ nodeId, replicaId }) =>
+          replica.isHeir(replicaId) && this.#isAlive(nodeId) && this.#context.mayLead(nodeId),
       );
       if (best === undefined || best.nodeId === this.#context.nodeId || !replica.isCaughtUp(best.replicaId))
         continue;

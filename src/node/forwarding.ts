@@ -7,6 +7,8 @@ import type { ForwardRequest, ForwardResponse } from './peer-codec.js';
 
 export type ForwardHandler = (method: string, request: Uint8Array, deadlineMs: number) => Promise<Uint8Array>;
 
+export type PeerHandler = (from: NodeId, request: Uint8Array) => Promise<Uint8Array>;
+
 interface Waiting {
   readonly to: NodeId;
   readonly resolve: (body: Uint8Array) => void;
@@ -30,6 +32,7 @@ export class Forwarding {
   readonly #waiting = new Map<number, Waiting>();
   #lastId = 0;
   #handler: ForwardHandler | undefined;
+  readonly #served = new Map<string, PeerHandler>();
 
   constructor(context: ForwardingContext) {
     this.#context = context;
@@ -37,6 +40,11 @@ export class Forwarding {
 
   onForward(handler: ForwardHandler): void {
     this.#handler = handler;
+  }
+
+  /** A method between nodes, which no API has. */
+  serve(method: string, handler: PeerHandler): void {
+    this.#served.set(method, handler);
   }
 
   forward(to: NodeId, method: string, body: Uint8Array, deadlineMs: number): Promise<Uint8Array> {
@@ -89,15 +97,19 @@ export class Forwarding {
       this.#context.sendResponse(from, response);
     };
     const deadlineMs = this.#context.clock.monotonicMs() + request.timeoutMs;
-    if (this.#handler === undefined) {
+    const served = this.#served.get(request.method);
+    if (served === undefined && this.#handler === undefined) {
       return answer({
         id: request.id,
         error: new HansardError('SHUTTING_DOWN', 'this node takes no calls now'),
       });
     }
-    const handler = this.#handler;
+    const handler = this.#handler as ForwardHandler;
     // In a promise: what it throws at once is answered like what it rejects with.
-    const handled = (async () => handler(request.method, request.body, deadlineMs))();
+    const handled = (async () =>
+      served === undefined
+        ? handler(request.method, request.body, deadlineMs)
+        : served(from, request.body))();
     handled
       .then(
         (body) => answer({ id: request.id, body }),

@@ -7,6 +7,7 @@ import type { Clock, Timer } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
+import type { Membership } from '../common/membership.js';
 import { partitionOf } from '../common/partitioning.js';
 import { supportedApplyVersion } from '../conversation/command.js';
 import { CommitNotes } from '../partition/commit-notes.js';
@@ -21,6 +22,13 @@ import {
 import { type Message, MessageType } from '../raft/types.js';
 import type { PartitionStore } from '../store/types.js';
 import type { GroupLog } from '../wal/types.js';
+import {
+  type ChangeReplicasOptions,
+  type ChangeReplicasResult,
+  hasCaughtUp,
+  type ReplicaChange,
+  ReplicaChanges,
+} from './change-replicas.js';
 import { Checkpoints } from './checkpoints.js';
 import { ClockWatch } from './clock-watch.js';
 import { Elections } from './elections.js';
@@ -28,6 +36,7 @@ import { type ForwardHandler, Forwarding } from './forwarding.js';
 import { Guard } from './guard.js';
 import { type BeatKind, Heartbeats } from './heartbeats.js';
 import { LogSender } from './log-sender.js';
+import { createReplicaMethod, decodeCreateReplica, Members } from './members.js';
 import type { NodeOptions } from './options.js';
 import {
   type Beat,
@@ -36,9 +45,10 @@ import {
   encodeRaftMessage,
   type Gossip,
   type PeerMessage,
+  type Places,
   type ReadRoundQuestion,
 } from './peer-codec.js';
-import { placementOf } from './placement.js';
+import { placementOf, rankMembers } from './placement.js';
 import { ReadRounds } from './read-rounds.js';
 import { SnapshotReceiver } from './snapshot-receiver.js';
 import { SnapshotSender } from './snapshot-sender.js';
@@ -47,6 +57,7 @@ import type {
   ClusterView,
   NodeIdentity,
   NodeService,
+  PartitionDetail,
   PartitionView,
   ProposeOptions,
   ProposeResult,
@@ -109,6 +120,9 @@ export class HansardNode implements NodeService {
   readonly #clockWatch: ClockWatch;
   readonly #snapshotSender: SnapshotSender;
   readonly #snapshotReceiver: SnapshotReceiver;
+  readonly #members: Members;
+  readonly #replicaChanges: ReplicaChanges;
+  #host: ReplicaHost | undefined;
   readonly #budget: ProposalBudget;
   /** By partition: what all members have, as its leader told last. */
   readonly #keptByAll = new Map<PartitionId, { term: number; index: Index }>();
@@ -205,6 +219,36 @@ export class HansardNode implements NodeService {
       random: (n) => Math.floor((options.random.u32() / 0x1_0000_0000) * n),
     });
     this.#clockWatch = new ClockWatch(this.identity.nodeId, options.nodes.length);
+    this.#members = new Members({
+      nodeId: this.identity.nodeId,
+      partitionCount: options.partitionCount,
+      store,
+      wal,
+      logger,
+      replica: (partition) => this.#replicas[partition],
+      open: (partition, replicaId) => this.#openReplica(partition, replicaId),
+      close: (replica) => this.#closeReplica(replica),
+      fatal,
+    });
+    this.#forwarding.serve(createReplicaMethod, async (_from, request) => {
+      await this.#members.create(decodeCreateReplica(request));
+      return new Uint8Array(0);
+    });
+    this.#replicaChanges = new ReplicaChanges({
+      nodeId: this.identity.nodeId,
+      clock,
+      logger,
+      heartbeatMs: settings.heartbeatMs,
+      electionTimeoutMs: settings.electionTimeoutMs,
+      isNode: (node) => options.nodes.some(({ nodeId }) => nodeId === node),
+      isConnected: (node) => this.#isConnected(node),
+      mayLead: (node) => this.#mayLead(node),
+      ask: async (node, method, request, deadlineMs) => {
+        if (node !== this.identity.nodeId) return this.#forwarding.forward(node, method, request, deadlineMs);
+        await this.#members.create(decodeCreateReplica(request));
+        return new Uint8Array(0);
+      },
+    });
     this.#openReplicas();
   }
 
@@ -261,6 +305,7 @@ export class HansardNode implements NodeService {
     const { store, wal, transport } = this.#options;
     try {
       await this.#checkpoints.stop();
+      await this.#members.stop();
       await transport.stop();
       if (seal && !this.#guard.hasFailed) {
         await store.checkpoint(this.#held.map((replica) => replica.partition));
@@ -295,7 +340,8 @@ export class HansardNode implements NodeService {
 
   leaderOf(partition: PartitionId): NodeId | undefined {
     const replica = this.#replicas[partition];
-    return replica === undefined ? this.#foreignLeaders.get(partition) : replica.leader;
+    if (replica === undefined) return this.#foreignLeaders.get(partition);
+    return replica.leader ?? (replica.isInitialised ? undefined : this.#foreignLeaders.get(partition));
   }
 
   addressOf(node: NodeId): string | undefined {
@@ -344,7 +390,7 @@ export class HansardNode implements NodeService {
     return {
       reader: replica.store,
       appliedIndex: replica.appliedIndex,
-      role: replica.isLeader ? 'primary' : 'secondary',
+      role: replica.isLeader ? 'primary' : replica.isLearner ? 'learner' : 'secondary',
     };
   }
 
@@ -373,10 +419,48 @@ export class HansardNode implements NodeService {
         applyVersion: nodeId === self ? this.#applyVersion : (this.#applyVersions.get(nodeId) ?? 0),
       })),
       replicationFactor: this.#options.replicationFactor,
-      partitionMapVersion: 1,
+      partitionMapVersion: this.#partitionMapVersion(),
       partitions: Array.from({ length: this.partitionCount }, (_, partition) =>
         this.#partitionView(partition),
       ),
+    };
+  }
+
+  async changeReplicas(
+    partition: PartitionId,
+    changes: readonly ReplicaChange[],
+    options: ChangeReplicasOptions,
+  ): Promise<ChangeReplicasResult> {
+    if (this.#draining) throw new HansardError('SHUTTING_DOWN', 'the node is stopping');
+    return this.#replicaChanges.change(this.#replica(partition), changes, options);
+  }
+
+  partitionDetail(partition: PartitionId): PartitionDetail {
+    const replica = this.#replicas[partition];
+    const view = this.#partitionView(partition);
+    const leads = replica?.isLeader === true;
+    const conf = replica?.isInitialised ? replica.conf : undefined;
+    const isOutgoing = (id: number): boolean => conf?.votersOutgoing.includes(id) ?? false;
+    return {
+      ...view,
+      toldByLeader: leads,
+      isJoint: (conf?.votersOutgoing.length ?? 0) > 0,
+      changes: this.#membershipOf(partition)?.changes ?? 0,
+      replicas: view.replicas.map(({ replicaId, nodeId, learner }) => {
+        const progress = leads ? replica.progressOf(replicaId) : undefined;
+        const isVoter = conf === undefined ? !learner : conf.voters.includes(replicaId);
+        const isJoining =
+          isVoter && conf !== undefined && conf.votersOutgoing.length > 0 && !isOutgoing(replicaId);
+        const isSelf = replicaId === replica?.replicaId;
+        return {
+          replicaId,
+          nodeId,
+          role: isJoining ? 'incoming' : isVoter ? 'voter' : isOutgoing(replicaId) ? 'outgoing' : 'learner',
+          connected: nodeId === this.identity.nodeId || this.#isConnected(nodeId),
+          matchIndex: isSelf ? view.commitIndex : (progress?.match ?? 0),
+          caughtUp: leads && (isSelf || hasCaughtUp(replica, replicaId)),
+        };
+      }),
     };
   }
 
@@ -400,43 +484,60 @@ export class HansardNode implements NodeService {
   // ---- replicas ------------------------------------------------------------
 
   #openReplicas(): void {
-    const { partitionCount, replicationFactor, settings, wal, store } = this.#options;
-    const nodeIds = this.#options.nodes.map(({ nodeId }) => nodeId);
-    const host = this.#replicaHost();
-    for (let partition = 0; partition < partitionCount; partition++) {
-      const members = placementOf(partition, nodeIds, replicationFactor);
-      const own = members.find(({ nodeId }) => nodeId === this.identity.nodeId);
-      if (own === undefined) {
-        this.#replicas.push(undefined);
-        continue;
+    const { partitionCount, store, wal } = this.#options;
+    for (let partition = 0; partition < partitionCount; partition++) this.#replicas.push(undefined);
+    for (const { partition, replicaId, removed } of store.hosted()) {
+      const id = replicaId === 0 ? (this.identity.nodeId as number) : replicaId;
+      const log = wal.group(partition);
+      if (!removed) this.#openReplica(partition, id);
+      else if (log !== undefined && log.lastIndex() >= log.firstIndex()) {
+        // Its segments may go; before, the process had ended first.
+        log.reset(log.lastIndex(), log.term(log.lastIndex()) as number);
       }
-      const log = wal.group(partition) ?? wal.addGroup(partition, own.replicaId);
-      const state = store.partition(partition);
-      if (state.appliedIndex === 0 && state.confState.voters.length === 0) {
-        state.setConfState(initialConfState(members.map(({ replicaId }) => replicaId)));
-      }
-      if (isInstallAheadOfLog(log, state)) log.reset(state.appliedIndex, state.appliedTerm);
-      checkLogMeetsStore(partition, log, state);
-      const replica = new Replica({
-        replicaId: own.replicaId,
-        judging: this.#options.judging?.(partition),
-        members,
-        log,
-        store: state,
-        host,
-        settings: {
-          ...replicaDefaults,
-          partition,
-          electionTicks: Math.max(2, Math.round(settings.electionTimeoutMs / settings.tickMs)),
-          heartbeatTicks: this.#heartbeatTicks,
-          entryBytes: settings.entryBytes,
-          uncommittedBytes: settings.uncommittedBytesPerPartition,
-          producerHoldMs: settings.producerHoldMs,
-        },
-      });
-      this.#replicas.push(replica);
-      this.#held.push(replica);
     }
+  }
+
+  #openReplica(partition: PartitionId, replicaId: number): Replica {
+    const { settings, wal, store } = this.#options;
+    let log = wal.group(partition);
+    // The store had it, and the process ended before the log did.
+    if (log === undefined || log.replicaId < replicaId) log = wal.addGroup(partition, replicaId);
+    const state = store.partition(partition);
+    if (isInstallAheadOfLog(log, state)) log.reset(state.appliedIndex, state.appliedTerm);
+    checkLogMeetsStore(partition, log, state);
+    this.#host ??= this.#replicaHost();
+    const replica = new Replica({
+      replicaId,
+      log,
+      store: state,
+      host: this.#host,
+      judging: this.#options.judging?.(partition),
+      settings: {
+        ...replicaDefaults,
+        partition,
+        electionTicks: Math.max(2, Math.round(settings.electionTimeoutMs / settings.tickMs)),
+        heartbeatTicks: this.#heartbeatTicks,
+        entryBytes: settings.entryBytes,
+        uncommittedBytes: settings.uncommittedBytesPerPartition,
+        producerHoldMs: settings.producerHoldMs,
+      },
+    });
+    this.#replicas[partition] = replica;
+    this.#held.push(replica);
+    return replica;
+  }
+
+  /** It is no member any more: who waits here goes on elsewhere. */
+  #closeReplica(replica: Replica): void {
+    this.#replicas[replica.partition] = undefined;
+    this.#held.splice(this.#held.indexOf(replica), 1);
+    replica.retire();
+    this.#elections.forget(replica);
+    this.#snapshotSender.forget(replica);
+    this.#snapshotReceiver.forget(replica);
+    const { leader } = replica;
+    if (leader !== undefined && leader !== this.identity.nodeId)
+      this.#foreignLeaders.set(replica.partition, leader);
   }
 
   #replicaHost(): ReplicaHost {
@@ -455,6 +556,16 @@ export class HansardNode implements NodeService {
           'leader changed',
         );
       },
+      rank: rankMembers,
+      membersChanged: (replica) =>
+        // Not in the midst of its turn.
+        this.#clock.defer(() => {
+          if (this.#stopped) return;
+          this.#members.changed(replica);
+          // Those who are no members any more, or not yet, hear it from a leader alone.
+          if (replica.isLeader) this.#gossip();
+        }),
+      wantCheckpoint: (partition) => this.#checkpoints.want(partition),
       budget: this.#budget,
       tailHasRoom: () => {
         if (store.tailBytes < settings.tailBytes) return true;
@@ -479,8 +590,7 @@ export class HansardNode implements NodeService {
 
   #partitionView(partition: PartitionId): PartitionView {
     const replica = this.#replicas[partition];
-    const nodeIds = this.#options.nodes.map(({ nodeId }) => nodeId);
-    const members = replica?.members ?? placementOf(partition, nodeIds, this.#options.replicationFactor);
+    const { members, learners } = this.#placesOf(partition);
     return {
       partition,
       leader: this.leaderOf(partition),
@@ -488,8 +598,37 @@ export class HansardNode implements NodeService {
       commitIndex: replica?.commitIndex ?? 0,
       appliedIndex: replica?.appliedIndex ?? 0,
       applyVersion: replica?.store.meta.settings.applyVersion ?? 0,
-      replicas: members.map(({ replicaId, nodeId }) => ({ replicaId, nodeId, learner: false })),
+      replicas: members.map(({ replicaId, nodeId }) => ({
+        replicaId,
+        nodeId,
+        learner: learners.includes(replicaId),
+      })),
     };
+  }
+
+  /** The newest table that this node knows: its own replica's, a leader's; undefined: as the cluster was made. */
+  #membershipOf(partition: PartitionId): Membership | undefined {
+    const own = this.#replicas[partition]?.store.membership;
+    const told = this.#members.told(partition);
+    return told !== undefined && told.changes > (own?.changes ?? -1) ? told : own;
+  }
+
+  #placesOf(partition: PartitionId): Pick<Places, 'members' | 'learners'> {
+    const replica = this.#replicas[partition];
+    const told = this.#members.told(partition);
+    if (told !== undefined && this.#membershipOf(partition) === told)
+      return { members: rankMembers(partition, told.members), learners: told.learners };
+    if (replica?.isInitialised) return { members: replica.members, learners: replica.conf.learners };
+    const nodeIds = this.#options.nodes.map(({ nodeId }) => nodeId);
+    return { members: placementOf(partition, nodeIds, this.#options.replicationFactor), learners: [] };
+  }
+
+  /** Rises with every change that this node hears of. */
+  #partitionMapVersion(): number {
+    let version = 1;
+    for (let partition = 0; partition < this.partitionCount; partition++)
+      version += this.#membershipOf(partition)?.changes ?? 0;
+    return version;
   }
 
   get #applyVersion(): number {
@@ -497,15 +636,16 @@ export class HansardNode implements NodeService {
   }
 
   #hasOtherMember(replica: Replica): boolean {
-    return replica.members.some(
+    return replica.voters.some(
       ({ nodeId }) => nodeId !== this.identity.nodeId && this.#isConnected(nodeId) && this.#mayLead(nodeId),
     );
   }
 
   #transferAway(replica: Replica): void {
-    const heir = replica.members.find(
+    const heir = replica.voters.find(
       ({ nodeId, replicaId }) =>
         nodeId !== this.identity.nodeId &&
+        replica.isHeir(replicaId) &&
         this.#isConnected(nodeId) &&
         this.#mayLead(nodeId) &&
         replica.isCaughtUp(replicaId),
@@ -562,6 +702,7 @@ export class HansardNode implements NodeService {
         partition: replica.partition,
         term: replica.term,
         keptByAll: replica.matchedByAll(),
+        places: placesToTell(replica),
       }));
     const unwilling = this.#draining || this.#clockWatch.isAhead;
     for (const { nodeId } of this.#options.nodes) {
@@ -716,8 +857,9 @@ export class HansardNode implements NodeService {
   /** A message is believed only for a member's replica that lives on the node it came from. */
   #stepRaft(from: NodeId, partition: PartitionId, message: Message): void {
     const replica = this.#replicas[partition];
-    if (replica === undefined || message.to !== replica.replicaId || replica.nodeOf(message.from) !== from) {
-      this.#options.logger.warn(
+    if (replica === undefined || message.to !== replica.replicaId || !replica.hears(message.from, from)) {
+      // Of one that was removed and does not know it yet, or for one that has gone from here.
+      this.#options.logger.debug(
         { from, partition, type: message.type },
         'message for another replica dropped',
       );
@@ -749,14 +891,21 @@ export class HansardNode implements NodeService {
     if (gossip.unwilling) this.#unwilling.add(from);
     else this.#unwilling.delete(from);
     this.#applyVersions.set(from, gossip.applyVersion);
-    for (const { partition, term, keptByAll } of gossip.led) {
+    for (const { partition, term, keptByAll, places } of gossip.led) {
       if (partition >= this.partitionCount) continue;
-      if (this.#replicas[partition] === undefined) this.#foreignLeaders.set(partition, from);
+      if (!this.#replicas[partition]?.isInitialised) this.#foreignLeaders.set(partition, from);
+      if (places !== undefined) this.#members.hear(partition, places);
       const known = this.#keptByAll.get(partition);
       if (known !== undefined && (known.term > term || known.index >= keptByAll)) continue;
       this.#keptByAll.set(partition, { term, index: keptByAll });
     }
   }
+}
+
+/** Undefined: as it was made, which everybody knows. */
+function placesToTell(replica: Replica): Places | undefined {
+  const { membership, confState } = replica.store;
+  return membership.changes === 0 ? undefined : { ...membership, learners: confState.learners };
 }
 
 export function initialConfState(voters: number[]): ConfState {

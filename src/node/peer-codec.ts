@@ -18,6 +18,7 @@ import {
 } from '../common/errors.js';
 import type { Index, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
 import { type ConfState, type Entry, EntryType } from '../common/log-types.js';
+import type { Membership } from '../common/membership.js';
 import { entryMemory } from '../common/slab.js';
 import {
   isLocalMessage,
@@ -63,9 +64,17 @@ export interface Gossip {
     readonly partition: PartitionId;
     readonly term: Term;
     readonly keptByAll: Index;
+    /** Where its replicas are, once that has changed. */
+    readonly places?: Places | undefined;
   }[];
   /** The newest apply version that the sender can carry out. */
   readonly applyVersion: number;
+}
+
+/** A partition's table of members, as its leader has applied it. */
+export interface Places extends Membership {
+  /** Those of `members` that have no vote. */
+  readonly learners: readonly ReplicaId[];
 }
 
 /** A partition that the sender leads, in this term. */
@@ -175,7 +184,11 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
       const record = packControl([
         nowUs,
         unwilling,
-        led.map(({ partition, term, keptByAll }) => [partition, term, keptByAll]),
+        led.map(({ partition, term, keptByAll, places }) =>
+          places === undefined
+            ? [partition, term, keptByAll]
+            : [partition, term, keptByAll, placesRow(places)],
+        ),
         applyVersion,
       ]);
       return new ByteWriter(record.length + 2).u8(Kind.gossip).u8(version).bytes(record).finish();
@@ -195,6 +208,10 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
       return writer.finish();
     }
   }
+}
+
+function placesRow({ changes, nextReplicaId, members, learners }: Places) {
+  return [changes, nextReplicaId, members.map(({ replicaId, nodeId }) => [replicaId, nodeId]), learners];
 }
 
 function flagsOf(message: Message): number {
@@ -417,15 +434,33 @@ function readGossip(reader: ByteReader): Gossip {
     unwilling,
     led: led.map((row: unknown) => {
       if (!Array.isArray(row)) throw new MalformedError('gossip about no partition');
-      const [partition, term, keptByAll] = row as unknown[];
+      const [partition, term, keptByAll, places] = row as unknown[];
       return {
         partition: controlNumber(partition),
         term: controlNumber(term),
         keptByAll: controlNumber(keptByAll),
+        places: places === undefined ? undefined : readPlaces(places),
       };
     }),
     // A build that does not tell is held to know the first one only.
     applyVersion: applyVersion === undefined ? 1 : controlNumber(applyVersion),
+  };
+}
+
+function readPlaces(row: unknown): Places {
+  if (!Array.isArray(row)) throw new MalformedError('gossip about no places');
+  const [changes, nextReplicaId, members, learners] = row as unknown[];
+  if (!Array.isArray(members) || !Array.isArray(learners))
+    throw new MalformedError('gossip about no members');
+  return {
+    changes: controlNumber(changes),
+    nextReplicaId: controlNumber(nextReplicaId),
+    members: members.map((member: unknown) => {
+      if (!Array.isArray(member)) throw new MalformedError('gossip about no member');
+      const [replicaId, nodeId] = member as unknown[];
+      return { replicaId: controlNumber(replicaId), nodeId: controlNumber(nodeId) };
+    }),
+    learners: learners.map(controlNumber),
   };
 }
 

@@ -2,7 +2,7 @@
 import { ByteWriter } from '../common/bytes.js';
 import { xxh32 } from '../common/hash.js';
 import type { NodeId, PartitionId } from '../common/ids.js';
-import type { ReplicaMember } from '../partition/types.js';
+import type { ReplicaMember } from '../common/membership.js';
 
 /**
  * The members of a partition by rank (highest random weight): the first is the
@@ -13,9 +13,15 @@ export function placementOf(
   nodes: readonly NodeId[],
   replicationFactor: number,
 ): ReplicaMember[] {
-  const weighted = nodes.map((nodeId) => ({ nodeId, weight: weightOf(partition, nodeId) }));
-  weighted.sort((a, b) => b.weight - a.weight || a.nodeId - b.nodeId);
-  return weighted.slice(0, replicationFactor).map(({ nodeId }) => ({ replicaId: nodeId as number, nodeId }));
+  const members = nodes.map((nodeId) => ({ replicaId: nodeId as number, nodeId }));
+  return rankMembers(partition, members).slice(0, replicationFactor);
+}
+
+/** In the order in which they should lead the partition. */
+export function rankMembers(partition: PartitionId, members: readonly ReplicaMember[]): ReplicaMember[] {
+  const weighted = members.map((member) => ({ member, weight: weightOf(partition, member.nodeId) }));
+  weighted.sort((a, b) => b.weight - a.weight || a.member.nodeId - b.member.nodeId);
+  return weighted.map(({ member }) => member);
 }
 
 function weightOf(partition: PartitionId, nodeId: NodeId): number {

@@ -17,7 +17,8 @@ import type { ReadPair, ReadRoundAnswer, ReadRoundQuestion } from './peer-codec.
 /** What a round asks of a replica (partition/replica.ts). */
 export interface RoundReplica {
   readonly partition: PartitionId;
-  readonly members: readonly { readonly replicaId: ReplicaId; readonly nodeId: NodeId }[];
+  /** Whose word counts. */
+  readonly voters: readonly { readonly replicaId: ReplicaId; readonly nodeId: NodeId }[];
   /** Takes the reads that wait into a round; undefined: not by this way, or none wait. */
   beginSharedRound(): { readonly context: number; readonly term: Term } | undefined;
   /** These replicas vouch, beside its own. True: they are a quorum, or the round is void. */
@@ -97,7 +98,7 @@ export class ReadRounds {
       if (begun === undefined || replica.vouched(begun.context, begun.term, [])) continue;
       const { context, term } = begun;
       open.set(replica.partition, { replica, context, term, vouching: [] });
-      for (const { nodeId } of replica.members) {
+      for (const { nodeId } of replica.voters) {
         if (nodeId === this.#context.nodeId) continue;
         const pair = { partition: replica.partition, term };
         const list = pairs.get(nodeId);
@@ -121,7 +122,7 @@ export class ReadRounds {
     if (round === undefined || round.number !== number || !round.silent.delete(peer)) return;
     for (const [partition, asked] of round.open) {
       if (refused.includes(partition)) continue;
-      const member = asked.replica.members.find(({ nodeId }) => nodeId === peer);
+      const member = asked.replica.voters.find(({ nodeId }) => nodeId === peer);
       if (member === undefined) continue;
       asked.vouching.push(member.replicaId);
       if (asked.replica.vouched(asked.context, asked.term, asked.vouching)) round.open.delete(partition);

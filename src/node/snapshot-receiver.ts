@@ -89,6 +89,12 @@ export class SnapshotReceiver {
     this.#watch();
   }
 
+  /** The replica is no member any more. */
+  forget(replica: Replica): void {
+    const incoming = this.#incoming.get(replica);
+    if (incoming !== undefined) this.#drop(incoming);
+  }
+
   stop(): void {
     this.#stopped = true;
     this.#timer?.cancel();

@@ -100,6 +100,14 @@ export class SnapshotSender {
     }
   }
 
+  /** The replica is no member any more. */
+  forget(replica: Replica): void {
+    for (const [key, awaited] of this.#awaited) if (awaited.replica === replica) this.#awaited.delete(key);
+    for (const [key, outgoing] of this.#outgoing) {
+      if (outgoing.partition === replica.partition) this.#release(key, outgoing);
+    }
+  }
+
   onFetch(peer: NodeId, bytes: Uint8Array, stream: OutStream): void {
     let request: SnapshotRequest;
     try {

@@ -3,6 +3,7 @@ import type { NodeId, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids
 import type { CommandAnswer } from '../conversation/types.js';
 import type { Proposal } from '../partition/proposals.js';
 import type { PartitionReader } from '../store/types.js';
+import type { ChangeReplicasOptions, ChangeReplicasResult, ReplicaChange } from './change-replicas.js';
 
 export interface NodeService {
   readonly identity: NodeIdentity;
@@ -16,6 +17,19 @@ export interface NodeService {
   leaderOf(partition: PartitionId): NodeId | undefined;
   addressOf(node: NodeId): string | undefined;
   readonly isDraining: boolean;
+  /**
+   * Changes members of a partition that this node leads, and waits until that is in
+   * force. Asking again for what is done already is fine. Rejects NOT_LEADER,
+   * MEMBERSHIP_BUSY, WOULD_LOSE_QUORUM, LEARNER_LAGS and the like where nothing was
+   * changed; COMMIT_UNKNOWN, DEADLINE_EXCEEDED where that is not known.
+   */
+  changeReplicas(
+    partition: PartitionId,
+    changes: readonly ReplicaChange[],
+    options: ChangeReplicasOptions,
+  ): Promise<ChangeReplicasResult>;
+  /** How far each replica is, as this node knows; its leader knows most. */
+  partitionDetail(partition: PartitionId): PartitionDetail;
   /**
    * Proposes a command (conversation/command.ts) to this node's replica, which
    * must lead. Resolves once applied here. Ends exactly once:
@@ -121,4 +135,26 @@ export interface PartitionView {
   /** That its entries are applied with, as this node's replica has it; 0: none here. */
   readonly applyVersion: number;
   readonly replicas: readonly { replicaId: ReplicaId; nodeId: NodeId; learner: boolean }[];
+}
+
+/** In a joint configuration: 'incoming' votes in the new half alone, 'outgoing' in the old one alone. */
+export type ReplicaRole = 'voter' | 'learner' | 'incoming' | 'outgoing';
+
+export interface PartitionDetail extends Omit<PartitionView, 'replicas'> {
+  /** Otherwise nobody's progress is known, and members may have changed since. */
+  readonly toldByLeader: boolean;
+  readonly isJoint: boolean;
+  /** Changes of members since the cluster was made. */
+  readonly changes: number;
+  readonly replicas: readonly {
+    readonly replicaId: ReplicaId;
+    readonly nodeId: NodeId;
+    readonly role: ReplicaRole;
+    /** The answering node can reach its node. */
+    readonly connected: boolean;
+    /** Entries up to here are known to be there; 0 where this is not the leader's answer. */
+    readonly matchIndex: number;
+    /** As a learner it may get a vote. */
+    readonly caughtUp: boolean;
+  }[];
 }

@@ -16,6 +16,8 @@ export interface StagedSnapshot {
   readonly confState: ConfState;
   /** Decides. Rejects: the process must end. */
   finish(): Promise<void>;
+  /** Gives it up; its rows go. */
+  abandon(): void;
 }
 
 export interface StorageWork {
@@ -44,6 +46,11 @@ export class InstallGate {
   withdraw(): void {
     this.#staged = undefined;
     this.#phase = 'none';
+  }
+
+  /** The replica is going. What is being decided already ends by itself. */
+  abandon(): void {
+    if (this.#phase === 'offered' || this.#phase === 'waiting') this.#staged?.abandon();
   }
 
   /** The core's storage work that stores the offered snapshot. */

@@ -8,10 +8,12 @@ import type { GroupLog } from '../wal/types.js';
 export class RaftStorage implements Storage {
   readonly #log: GroupLog;
   readonly #store: PartitionStore;
+  readonly #wantCheckpoint: () => void;
 
-  constructor(log: GroupLog, store: PartitionStore) {
+  constructor(log: GroupLog, store: PartitionStore, wantCheckpoint: () => void) {
     this.#log = log;
     this.#store = store;
+    this.#wantCheckpoint = wantCheckpoint;
   }
 
   /**
@@ -38,21 +40,39 @@ export class RaftStorage implements Storage {
   }
 
   term(index: Index): Term | 'compacted' | 'unavailable' {
+    if (index === 0 && this.#isFirstHidden()) return 'compacted';
     return this.#log.term(index);
   }
 
   firstIndex(): Index {
-    return this.#log.firstIndex();
+    return this.#isFirstHidden() ? 2 : this.#log.firstIndex();
+  }
+
+  /**
+   * Once members have changed, one of them may be new: a replica without a
+   * configuration, that must not start from the first entry, since what was there
+   * before it (first members, first settings) only formatting gives. So that entry
+   * counts as gone, and whoever has nothing gets a snapshot.
+   */
+  #isFirstHidden(): boolean {
+    return this.#store.membership.changes > 0 && this.#log.firstIndex() === 1;
   }
 
   lastIndex(): Index {
     return this.#log.lastIndex();
   }
 
-  /** What is sealed. The metadata alone: the rows travel on a stream of their own. */
+  /**
+   * What is sealed. The metadata alone: the rows travel on a stream of their own.
+   * One of before the last change of members would be no use to a replica that it
+   * added: it takes in none that does not name it.
+   */
   snapshot(): Snapshot | 'unavailable' {
     const { sealedIndex: index, sealedTerm: term, sealedConfState: confState } = this.#store;
-    if (index === 0) return 'unavailable';
+    if (index === 0 || this.#store.sealedMembership.changes !== this.#store.membership.changes) {
+      this.#wantCheckpoint();
+      return 'unavailable';
+    }
     return { metadata: { index, term, confState }, data: undefined };
   }
 }

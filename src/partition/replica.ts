@@ -5,9 +5,11 @@
  */
 import { HansardError, InvariantError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, ReplicaId, Term } from '../common/ids.js';
+import type { ConfState, Entry } from '../common/log-types.js';
+import { changedMembership, decodePlaced, isRemoved, type ReplicaMember } from '../common/membership.js';
 import { encodeEntry } from '../conversation/command.js';
-import { decodeConfChange } from '../raft/conf-codec.js';
-import { ProgressState } from '../raft/progress.js';
+import { type ConfChange, ConfChangeKind, decodeConfChange, leaveJointChange } from '../raft/conf-codec.js';
+import { type Progress, ProgressState } from '../raft/progress.js';
 import { jointCommitted } from '../raft/quorum.js';
 import { RawNode, type WorkSink } from '../raft/raw-node.js';
 import { type Message, MessageType, NONE, type ReadState, Role, type StepResult } from '../raft/types.js';
@@ -19,11 +21,10 @@ import { ProducerGate } from './producer-gate.js';
 import { end, type Proposal, Proposals } from './proposals.js';
 import { RaftStorage } from './raft-storage.js';
 import { ReadQueue } from './reads.js';
-import type { RaftJudging, ReplicaHost, ReplicaMember, ReplicaSettings, TurnOutput } from './types.js';
+import type { RaftJudging, ReplicaHost, ReplicaSettings, TurnOutput } from './types.js';
 
 export interface ReplicaOptions {
   readonly replicaId: ReplicaId;
-  readonly members: readonly ReplicaMember[];
   readonly settings: ReplicaSettings;
   readonly log: GroupLog;
   readonly store: PartitionStore;
@@ -35,6 +36,22 @@ export interface ReplicaOptions {
 const waitingReadsMax = 20_000;
 
 const noMessages: readonly Message[] = Object.freeze([]);
+const noBytes = new Uint8Array(0);
+/** Stands for whatever change is not a leave. */
+const anyChange: ConfChange = Object.freeze({
+  transition: 0,
+  changes: [{ kind: ConfChangeKind.update, id: 0 }],
+});
+
+/** Majorities of both halves of a configuration. */
+export function isQuorumAlive(
+  { voters, votersOutgoing }: Pick<ConfState, 'voters' | 'votersOutgoing'>,
+  isAlive: (id: ReplicaId) => boolean,
+): boolean {
+  const half = (ids: readonly ReplicaId[]): boolean =>
+    ids.length === 0 || ids.filter(isAlive).length * 2 > ids.length;
+  return voters.length > 0 && half(voters) && half(votersOutgoing);
+}
 
 /** Outside a turn nothing is handed out. */
 const outsideTurn = (): never => {
@@ -45,7 +62,6 @@ const noOutput: TurnOutput = { send: outsideTurn, persist: outsideTurn, mayPropo
 export class Replica implements WorkSink {
   readonly partition: PartitionId;
   readonly replicaId: ReplicaId;
-  readonly members: readonly ReplicaMember[];
   readonly store: PartitionStore;
   readonly log: GroupLog;
 
@@ -57,6 +73,13 @@ export class Replica implements WorkSink {
   readonly #reads: ReadQueue;
   readonly #applier: Applier;
   readonly #install = new InstallGate();
+
+  /** All of them, learners too, in the order in which they should lead. */
+  #members: readonly ReplicaMember[] = [];
+  /** Those that vote in either half of the configuration; in the same order. */
+  #voters: readonly ReplicaMember[] = [];
+  /** Where replicas are whose coming this one has not applied yet; ids are never used twice, so it never changes. */
+  readonly #heard = new Map<ReplicaId, NodeId>();
 
   /** The loop's own mark: `collect` is due in this turn. */
   isStirred = false;
@@ -96,14 +119,13 @@ export class Replica implements WorkSink {
     const { settings, host, store, log } = options;
     this.partition = settings.partition;
     this.replicaId = options.replicaId;
-    this.members = options.members;
     this.store = store;
     this.log = log;
     this.#host = host;
     this.#settings = settings;
     this.#raft = new RawNode({
       id: options.replicaId,
-      storage: new RaftStorage(log, store),
+      storage: new RaftStorage(log, store, () => host.wantCheckpoint(settings.partition)),
       random: (n) => host.random(n),
       electionTick: settings.electionTicks,
       heartbeatTick: settings.heartbeatTicks,
@@ -134,8 +156,7 @@ export class Replica implements WorkSink {
     this.#applier = new Applier(store, settings.applySliceBytes, {
       fill: (entries) => log.fill(entries),
       applied: (index, term, answers) => this.#proposals.applied(index, term, answers),
-      applyConfChange: (entry) =>
-        store.setConfState(this.#raft.applyConfChange(decodeConfChange(entry.data as Uint8Array))),
+      applyConfChange: (entry) => this.#applyChange(entry),
       done: (message) => {
         this.#stepResponses(message.responses);
         this.#releaseCache();
@@ -144,6 +165,7 @@ export class Replica implements WorkSink {
       later: () => host.stir(this),
       fatal: (error) => host.fatal(error),
     });
+    this.#placeMembers();
     this.#observe();
   }
 
@@ -175,12 +197,133 @@ export class Replica implements WorkSink {
   }
 
   nodeOf(replicaId: ReplicaId): NodeId | undefined {
-    const { members } = this;
+    const members = this.#members;
     for (let i = 0; i < members.length; i++) {
       const member = members[i] as ReplicaMember;
       if (member.replicaId === replicaId) return member.nodeId;
     }
-    return undefined;
+    return this.#heard.get(replicaId);
+  }
+
+  // ---- members -------------------------------------------------------------
+
+  /** In the order in which they should lead; learners too. */
+  get members(): readonly ReplicaMember[] {
+    return this.#members;
+  }
+
+  /** Those that vote, in either half of a joint configuration. */
+  get voters(): readonly ReplicaMember[] {
+    return this.#voters;
+  }
+
+  get conf(): ConfState {
+    return this.store.confState;
+  }
+
+  /** It has a configuration. Without one it is new, knows nothing, and waits for a snapshot. */
+  get isInitialised(): boolean {
+    return this.store.confState.voters.length > 0;
+  }
+
+  get isLearner(): boolean {
+    return this.conf.learners.includes(this.replicaId);
+  }
+
+  /** May lead now and after a change that is under way. */
+  isHeir(replicaId: ReplicaId): boolean {
+    return this.conf.voters.includes(replicaId);
+  }
+
+  /** Have both halves of the configuration a majority of nodes of which this is true? */
+  hasQuorum(isAlive: (node: NodeId) => boolean): boolean {
+    return isQuorumAlive(this.conf, (id) => {
+      const node = this.nodeOf(id);
+      return node !== undefined && isAlive(node);
+    });
+  }
+
+  /**
+   * Is what replica `from` says, on `node`, to be believed? One that this replica
+   * has not heard of may be new: it lags itself. One that was removed is not
+   * heard: it may not know it, and must not disturb.
+   */
+  hears(from: ReplicaId, node: NodeId): boolean {
+    const known = this.nodeOf(from);
+    if (known !== undefined) return known === node;
+    if (isRemoved(this.store.membership, from)) return false;
+    this.#heard.set(from, node);
+    return true;
+  }
+
+  /** Told by who made this replica: to whom its answers go. */
+  learnPlaces(members: readonly ReplicaMember[]): void {
+    for (const { replicaId, nodeId } of members) this.#heard.set(replicaId, nodeId);
+  }
+
+  /** As leader: how far a member is; not to be kept. */
+  progressOf(replicaId: ReplicaId): Progress | undefined {
+    return this.#raft.progressOf(replicaId);
+  }
+
+  /** Why no change of members may be proposed now (design rule 9); undefined: one may. */
+  get changeGate(): 'not-leader' | 'new-term' | 'busy' | undefined {
+    if (this.#stopped || !this.isLeader || this.#raft.isTransferring) return 'not-leader';
+    if (this.store.appliedTerm !== this.#raft.term) return 'new-term';
+    return this.#raft.confChangeProblem(anyChange) === undefined ? undefined : 'busy';
+  }
+
+  /** The configuration that `change` leads to, or why the core refuses it. */
+  changeOutcome(change: ConfChange): ConfState | string {
+    return this.#raft.changeOutcome(change);
+  }
+
+  /** Behind `changeGate` and `changeOutcome`. Its place in the log, or how it was not taken. */
+  proposeChange(change: ConfChange): { readonly index: Index; readonly term: Term } | StepResult {
+    const result = this.#raft.proposeConfChange(change);
+    this.#host.stir(this);
+    return result === 'ok' ? { index: this.#raft.lastIndex, term: this.#raft.term } : result;
+  }
+
+  /** Configuration and places of members change together, in the change's own entry. */
+  #applyChange(entry: Entry): void {
+    const change = decodeConfChange(entry.data ?? noBytes);
+    const placed = decodePlaced(change.context);
+    const outcome = this.#raft.changeOutcome(change);
+    const membership =
+      placed === undefined || typeof outcome === 'string'
+        ? undefined
+        : changedMembership(this.store.membership, outcome, placed);
+    if (membership === undefined) {
+      // Alike on all replicas, as all that it depends on is; its proposer should have known better.
+      const { partition } = this;
+      const problem = typeof outcome === 'string' ? outcome : 'a replica that is nowhere';
+      this.#host.logger.error(
+        { partition, index: entry.index, problem },
+        'a change of members was not applied',
+      );
+      return;
+    }
+    this.store.setConfState(this.#raft.applyConfChange(change), membership);
+    this.#placeMembers();
+    this.#host.membersChanged(this);
+  }
+
+  #placeMembers(): void {
+    const { membership, confState } = this.store;
+    this.#members = this.#host.rank(this.partition, membership.members);
+    this.#voters = this.#members.filter(
+      ({ replicaId }) => confState.voters.includes(replicaId) || confState.votersOutgoing.includes(replicaId),
+    );
+    for (const { replicaId } of membership.members) this.#heard.delete(replicaId);
+  }
+
+  /** The core leaves by itself as it applies the joint configuration; here, where a handover was in its way then. */
+  #leaveJoint(): void {
+    if (!this.isLeader || this.#raft.isTransferring) return;
+    if (this.#raft.confChangeProblem(leaveJointChange) !== undefined) return;
+    this.#raft.proposeConfChange(leaveJointChange);
+    this.#host.stir(this);
   }
 
   // ---- what comes in -------------------------------------------------------
@@ -188,6 +331,8 @@ export class Replica implements WorkSink {
   /** A message of another replica. */
   step(message: Message): void {
     if (this.#stopped) return;
+    // From the first entry on the log tells nothing to who does not know what was before it.
+    if (message.type === MessageType.MsgApp && message.index === 0 && !this.isInitialised) return;
     this.#raft.step(message);
     this.#host.stir(this);
   }
@@ -196,6 +341,7 @@ export class Replica implements WorkSink {
     if (this.#stopped) return;
     this.#raft.tick();
     this.#proposals.expire(nowMs);
+    if (this.conf.autoLeave) this.#leaveJoint();
     // A handover that failed: what waited for it goes on.
     if (this.#proposals.hasPending && !this.#raft.isTransferring) this.#host.stir(this);
     if (this.#reads.isWaiting) {
@@ -235,6 +381,7 @@ export class Replica implements WorkSink {
   readBarrier(level: 'linearizable' | 'eventual', minIndex: Index, deadlineMs: number): Promise<void> {
     // No tick would end it.
     if (this.#stopped) return Promise.reject(new HansardError('SHUTTING_DOWN', 'the node is stopping'));
+    if (!this.isInitialised) return Promise.reject(this.notLeader());
     if (this.#reads.size >= waitingReadsMax) {
       return Promise.reject(
         new HansardError(
@@ -281,7 +428,7 @@ export class Replica implements WorkSink {
   /** As leader: what every member has acknowledged; followers learn it from the leader. */
   matchedByAll(): Index {
     let matched = this.#raft.lastIndex;
-    for (const { replicaId } of this.members) {
+    for (const { replicaId } of this.#members) {
       if (replicaId !== this.replicaId)
         matched = Math.min(matched, this.#raft.progressOf(replicaId)?.match ?? 0);
     }
@@ -294,7 +441,7 @@ export class Replica implements WorkSink {
    */
   matchedByThoseThatFollow(): Index {
     let matched = this.#raft.lastIndex;
-    for (const { replicaId } of this.members) {
+    for (const { replicaId } of this.#members) {
       const progress = replicaId === this.replicaId ? undefined : this.#raft.progressOf(replicaId);
       if (progress?.recentActive && progress.state === ProgressState.replicate) {
         matched = Math.min(matched, progress.match);
@@ -314,13 +461,22 @@ export class Replica implements WorkSink {
   }
 
   stop(): void {
+    this.#end(new HansardError('SHUTTING_DOWN', 'the node is stopping'), 'the node is stopping');
+  }
+
+  /** It is no member any more: whoever waits here goes on elsewhere. */
+  retire(): void {
+    this.#end(this.notLeader(), 'this replica was removed');
+    this.#install.abandon();
+  }
+
+  #end(error: HansardError, reason: string): void {
     this.#stopped = true;
     this.#applier.stop();
     this.#gate.clear();
-    const stopping = new HansardError('SHUTTING_DOWN', 'the node is stopping');
-    this.#proposals.rejectPending(stopping);
-    this.#proposals.giveUp(Number.MAX_SAFE_INTEGER, 'the node is stopping');
-    this.#reads.rejectAll(stopping);
+    this.#proposals.rejectPending(error);
+    this.#proposals.giveUp(Number.MAX_SAFE_INTEGER, reason);
+    this.#reads.rejectAll(error);
   }
 
   // ---- the turn ------------------------------------------------------------
@@ -425,7 +581,7 @@ export class Replica implements WorkSink {
 
   /** For a peer that leads this partition in `term`, or did: nobody has been elected here since, as far as this replica goes. */
   vouchesFor(peer: NodeId, term: Term): boolean {
-    return !this.#stopped && this.#raft.term === term && this.members.some(({ nodeId }) => nodeId === peer);
+    return !this.#stopped && this.#raft.term === term && this.#members.some(({ nodeId }) => nodeId === peer);
   }
 
   // What the core wants done, one after the other (WorkSink).
@@ -551,6 +707,8 @@ export class Replica implements WorkSink {
     const { index, term } = decided.staged;
     this.log.reset(index, term);
     this.#proposals.skippedTo(index);
+    this.#placeMembers();
+    this.#host.membersChanged(this);
     // The responses tell of the snapshot: the log's new start must be synced with it.
     this.#write(decided.work, true);
     for (const work of decided.behind) this.#keep(work);
@@ -593,7 +751,7 @@ export class Replica implements WorkSink {
   #releaseCache(): void {
     let index = this.appliedIndex;
     if (this.isLeader) {
-      for (const { replicaId } of this.members) {
+      for (const { replicaId } of this.#members) {
         const progress = replicaId === this.replicaId ? undefined : this.#raft.progressOf(replicaId);
         if (progress?.recentActive) index = Math.min(index, progress.match);
       }

@@ -1,7 +1,8 @@
 /** What a replica needs of the node that runs it. */
 import type { Clock } from '../common/env.js';
-import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
+import type { PartitionId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
+import type { ReplicaMember } from '../common/membership.js';
 import type { Config, Message } from '../raft/types.js';
 import type { GroupWrite } from '../wal/types.js';
 import type { Replica } from './replica.js';
@@ -21,6 +22,12 @@ export interface ReplicaHost {
   noteCommit(replica: Replica): void;
   /** Role or leader changed. */
   leadershipChanged(replica: Replica): void;
+  /** In the order in which they should lead, the same everywhere. */
+  rank(partition: PartitionId, members: readonly ReplicaMember[]): readonly ReplicaMember[];
+  /** A change of members was applied, or a snapshot brought one; in the midst of a turn: it may only take a note. */
+  membersChanged(replica: Replica): void;
+  /** Somebody needs a snapshot, and what is sealed won't do. */
+  wantCheckpoint(partition: PartitionId): void;
   /** Bytes of proposals that are not applied yet, over all partitions. */
   readonly budget: ProposalBudget;
   /** False while tails are full: nothing more is admitted or applied until a checkpoint has resolved. */
@@ -49,11 +56,6 @@ export interface TurnOutput {
 
 /** What a judge of the core asks for: to be told, and rules off that its specification does not know. */
 export type RaftJudging = Pick<Config, 'tracer' | 'preVote' | 'checkQuorum'>;
-
-export interface ReplicaMember {
-  readonly replicaId: ReplicaId;
-  readonly nodeId: NodeId;
-}
 
 export interface ReplicaSettings {
   readonly partition: PartitionId;

@@ -9,6 +9,16 @@ import { broadcastAppend, maybeCommit, maybeSendAppend } from './replication.js'
 import { describeConfig, type MemberConfig, type ProgressList } from './tracker.js';
 import { NONE, Role } from './types.js';
 
+/**
+ * The configuration that `change` would make of the active one, or why it can't be applied.
+ * Equal on all replicas at one index: progress differs, whose it is does not.
+ */
+export function changeOutcome(r: Raft, change: ConfChange): ConfState | string {
+  const { config, progress } = r.tracker;
+  const outcome = applyChange({ config, progress, lastIndex: r.log.lastIndex(), ...r.limits }, change);
+  return outcome.ok ? outcome.config : outcome.problem;
+}
+
 /** A change is in force when it is applied; a wrong one in the log is a defect of who proposed it. */
 export function applyConfChange(r: Raft, change: ConfChange): ConfState {
   const { config, progress } = r.tracker;

@@ -15,7 +15,7 @@ import { assert } from '../common/errors.js';
 import type { Index, ReplicaId, Term } from '../common/ids.js';
 import { type ConfState, type Entry, EntryType, type HardState } from '../common/log-types.js';
 import { type ConfChange, confChangeEntryType, encodeConfChange } from './conf-codec.js';
-import { applyConfChange, confChangeProblem } from './membership.js';
+import { applyConfChange, changeOutcome, confChangeProblem } from './membership.js';
 import type { Progress } from './progress.js';
 import { Raft } from './raft.js';
 import { hasUntoldCommit, tellCommit } from './replication.js';
@@ -154,6 +154,11 @@ export class RawNode {
   /** Why the leader would refuse `change` now, or undefined. */
   confChangeProblem(change: ConfChange): string | undefined {
     return confChangeProblem(this.#raft, change);
+  }
+
+  /** The configuration that `change` would lead to from the active one, or why it can't be applied. */
+  changeOutcome(change: ConfChange): ConfState | string {
+    return changeOutcome(this.#raft, change);
   }
 
   #proposeEntries(entries: readonly Entry[]): StepResult {

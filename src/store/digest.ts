@@ -8,6 +8,7 @@ import { ByteWriter } from '../common/bytes.js';
 import type { KvIterator } from '../common/env.js';
 import { xxh64, xxh64Seeded } from '../common/hash.js';
 import type { ChannelId } from '../common/ids.js';
+import { writeMembership } from '../common/membership.js';
 import type { ChannelState, ProducerState, StoredEvent } from '../conversation/types.js';
 import { readUnit } from './block.js';
 import {
@@ -29,6 +30,7 @@ import {
   type PartitionRecord,
   type SealedChannel,
   writeChannelFields,
+  writeConfState,
   writeMeta,
   writeProducer,
 } from './state-codec.js';
@@ -76,6 +78,7 @@ export async function digestPartition(state: PartitionState): Promise<PartitionD
   const keys = [...active.keys].map(([id, map]) => [id, [...map]] as const);
   const messageIds = [...active.messageIds].map(([id, map]) => [id, [...map]] as const);
   const meta = cloneMeta(state.meta);
+  const { confState, membership } = state;
   const runs = { [RowKind.keyRun]: state.sealed.keyRuns, [RowKind.messageIdRun]: state.sealed.messageIdRuns };
   const slicer = new Slicer(state.shared.clock);
   try {
@@ -107,6 +110,10 @@ export async function digestPartition(state: PartitionState): Promise<PartitionD
     const whole = new ByteWriter();
     writeMeta(whole, meta);
     if (meta.deletedCount > 0) whole.uvarint(meta.deletedCount);
+    if (membership.changes > 0) {
+      writeConfState(whole, confState);
+      writeMembership(whole, membership);
+    }
     for (const { sum, count } of [channelSum, producerSum, keySum, idSum]) whole.u64big(sum).uvarint(count);
     return { appliedIndex, digest: xxh64(whole.finish()).toString(16).padStart(16, '0') };
   } finally {

@@ -15,6 +15,7 @@ import { assert, type HansardError } from '../common/errors.js';
 import type { ChannelId, Index, ProducerId, Seq } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
+import type { Membership } from '../common/membership.js';
 import type { KeyRecord, PartitionMeta, ProducerState, StoredEvent } from '../conversation/types.js';
 import { readUnit } from './block.js';
 import { hashForFilter } from './filter.js';
@@ -92,6 +93,7 @@ export class PartitionState {
   appliedIndex: number;
   appliedTerm: number;
   confState: ConfState;
+  membership: Membership;
   readonly meta: PartitionMeta;
   dirtySinceMs: number | undefined;
   /** Counts the turns in which a frozen tail was dropped. */
@@ -116,6 +118,7 @@ export class PartitionState {
     this.appliedIndex = record.appliedIndex;
     this.appliedTerm = record.appliedTerm;
     this.confState = record.confState;
+    this.membership = record.membership;
     this.meta = meta;
     // With the generation: a reader of the one before must not leave its rows to this one.
     this.#cachePrefix = `${record.partition}.${record.generation}/`;
@@ -365,6 +368,7 @@ export class PartitionState {
       appliedIndex: this.appliedIndex,
       appliedTerm: this.appliedTerm,
       confState: this.confState,
+      membership: this.membership,
       meta,
     };
     this.active = new Tail(this.shared.tails);

@@ -1,7 +1,8 @@
 /** One partition's applied state, as the state machine changes it and readers see it. */
-import { assert, InvariantError } from '../common/errors.js';
+import { assert, HansardError, InvariantError } from '../common/errors.js';
 import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
+import type { Membership } from '../common/membership.js';
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import { lookupsOf } from '../conversation/lookups.js';
 import type {
@@ -40,6 +41,7 @@ export class PartitionStoreImpl implements PartitionStore {
   #inEntry = false;
   /** Of the active tail, handed out or put in this entry: an append asks for it again and again. */
   #last: TailChannel | undefined;
+  #isDropped = false;
 
   constructor(state: PartitionState, checkpoint: () => Promise<void>) {
     this.#state = state;
@@ -50,6 +52,14 @@ export class PartitionStoreImpl implements PartitionStore {
   replaceState(state: PartitionState): void {
     assert(!this.#inEntry, 'a snapshot comes between two entries');
     this.#state = state;
+    this.#watches.allChanged();
+  }
+
+  /** The replica is gone from here: its rows are deleted under whoever still reads. */
+  drop(): void {
+    assert(!this.#inEntry, 'a replica goes between two entries');
+    this.#isDropped = true;
+    this.#state.active.drop();
     this.#watches.allChanged();
   }
 
@@ -80,6 +90,12 @@ export class PartitionStoreImpl implements PartitionStore {
   get confState(): ConfState {
     return this.#state.confState;
   }
+  get membership(): Membership {
+    return this.#state.membership;
+  }
+  get sealedMembership(): Membership {
+    return this.#state.sealed.record.membership;
+  }
   get tailBytes(): number {
     return this.#state.tailBytes;
   }
@@ -92,8 +108,9 @@ export class PartitionStoreImpl implements PartitionStore {
 
   // ---- entries
 
-  setConfState(confState: ConfState): void {
+  setConfState(confState: ConfState, membership: Membership): void {
     this.#state.confState = confState;
+    this.#state.membership = membership;
   }
 
   beginEntry(): void {
@@ -251,6 +268,7 @@ export class PartitionStoreImpl implements PartitionStore {
   // ---- PartitionReader
 
   channelByName(tenant: string, name: string): Promise<ChannelState | undefined> {
+    if (this.#isDropped) return Promise.reject(this.#gone());
     const state = this.#state;
     const found = tailChannelByName(state, tenant, name) ?? state.sealedChannelAtHand(tenant, name);
     if (found === 'unknown') return this.#read((now) => findChannel(now, tenant, name));
@@ -258,6 +276,7 @@ export class PartitionStoreImpl implements PartitionStore {
   }
 
   events(channel: ChannelState, range: PageRange): Promise<StoredEvent[]> {
+    if (this.#isDropped) return Promise.reject(this.#gone());
     const now = this.#state;
     try {
       const page = readPageNow(now, channel, range);
@@ -294,11 +313,17 @@ export class PartitionStoreImpl implements PartitionStore {
       const state = this.#state;
       try {
         const found = await from(state);
-        if (state === this.#state) return found;
+        if (state === this.#state && !this.#isDropped) return found;
       } catch (error) {
-        if (state === this.#state) throw error;
+        if (state === this.#state && !this.#isDropped) throw error;
       }
+      if (this.#isDropped) throw this.#gone();
     }
+  }
+
+  #gone(): HansardError {
+    const { partition } = this;
+    return new HansardError('NOT_LEADER', `this node holds no replica of partition ${partition}`, { partition });
   }
 
   findChannels(query: FindQuery): Promise<ChannelState[]> {

@@ -372,13 +372,14 @@ function putRecords(
     appliedIndex: frozen.appliedIndex,
     appliedTerm: frozen.appliedTerm,
     confState: frozen.confState,
+    membership: frozen.membership,
     meta: frozen.meta,
     firstCheckpoint,
     lastCheckpoint: number,
     lastDigest: checkpoint.digest,
     ...decided,
   };
-  const writer = rowWriter(512, partitionRowVersion);
+  const writer = rowWriter(512, partitionRowVersion(record));
   writePartition(writer, record);
   const recordKey = partitionKey(record.partition);
   out.batch.put(recordKey, sealRow(recordKey, writer));

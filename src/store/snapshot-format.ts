@@ -9,10 +9,10 @@
 import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
 import { assert } from '../common/errors.js';
 import { xxh64, xxh64Seeded } from '../common/hash.js';
-import { type PartitionRecord, readPartition, writePartition } from './state-codec.js';
+import { type PartitionRecord, partitionRowVersion, readPartition, writePartition } from './state-codec.js';
 
-/** 2: the record as a row of version 2 has it. */
-const manifestVersion = 2;
+/** The record as a row of that version has it. */
+const manifestVersionMax = 3;
 const chunkVersion = 1;
 const checksumBytes = 8;
 const lastFlag = 1;
@@ -25,7 +25,7 @@ export interface SnapshotManifest {
 }
 
 export function encodeManifest({ blockBytes, record }: SnapshotManifest): Buffer {
-  const writer = new ByteWriter(512).u8(manifestVersion).u32(blockBytes);
+  const writer = new ByteWriter(512).u8(partitionRowVersion(record)).u32(blockBytes);
   writePartition(writer, record);
   return writer.u64big(xxh64(writer.view())).finish();
 }
@@ -40,7 +40,8 @@ export function decodeManifest(bytes: Uint8Array): SnapshotManifest {
   }
   const reader = new ByteReader(body);
   const version = reader.u8();
-  if (version < 1 || version > manifestVersion) throw new MalformedError(`a snapshot of version ${version}`);
+  if (version < 1 || version > manifestVersionMax)
+    throw new MalformedError(`a snapshot of version ${version}`);
   return { blockBytes: reader.u32(), record: readPartition(reader, version) };
 }
 

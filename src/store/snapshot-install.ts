@@ -151,7 +151,7 @@ export class PartitionInstall implements SnapshotInstall {
     });
     const numberKey = checkpointKey(this.#to, number);
     batch.put(numberKey, sealRow(numberKey, checkpoint));
-    const writer = rowWriter(512, partitionRowVersion);
+    const writer = rowWriter(512, partitionRowVersion(record));
     writePartition(writer, record);
     const key = partitionKey(record.partition);
     batch.put(key, sealRow(key, writer));

@@ -3,6 +3,7 @@ import { type ByteReader, type ByteWriter, MalformedError } from '../common/byte
 import { type ErrorFields, type Reason, reasons } from '../common/errors.js';
 import type { Index, PartitionId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
+import { initialMembership, type Membership, readMembership, writeMembership } from '../common/membership.js';
 import type {
   AppendAnswer,
   ChannelState,
@@ -45,6 +46,7 @@ export interface PartitionRecord {
   readonly appliedIndex: Index;
   readonly appliedTerm: Term;
   readonly confState: ConfState;
+  readonly membership: Membership;
   readonly meta: PartitionMeta;
   readonly producerCount: number;
   /** Events of all sealed channels: notices a channel's row that is an older one. */
@@ -284,9 +286,13 @@ export function writePartition(writer: ByteWriter, record: PartitionRecord): voi
   // 0: no index; else the number of its rows and one more.
   writer.uvarint(record.termCount === undefined ? 0 : record.termCount + 1);
   writer.uvarint(record.meta.deletedCount).uvarint(record.endedCount);
+  if (partitionRowVersion(record) >= 3) writeMembership(writer, record.membership);
 }
-/** Of the rows that `writePartition` fills. */
-export const partitionRowVersion = 2;
+
+/** Of the row that `writePartition` fills. 3: its members have changed since it was formatted. */
+export function partitionRowVersion({ membership }: Pick<PartitionRecord, 'membership'>): RowVersion {
+  return membership.changes > 0 ? 3 : 2;
+}
 
 function writeRuns(writer: ByteWriter, runs: readonly RunInfo[]): void {
   writer.uvarint(runs.length);
@@ -330,8 +336,9 @@ export function readPartition(reader: ByteReader, version: number): PartitionRec
   const terms = version >= 2 ? reader.uvarint() : 0;
   record.meta.deletedCount = version >= 2 ? reader.uvarint() : 0;
   const endedCount = version >= 2 ? reader.uvarint() : 0;
+  const membership = version >= 3 ? readMembership(reader) : initialMembership(record.confState);
   reader.end();
-  return { ...record, termCount: terms === 0 ? undefined : terms - 1, endedCount };
+  return { ...record, membership, termCount: terms === 0 ? undefined : terms - 1, endedCount };
 }
 
 /** Also what the digest sees of a partition, beside the count of deleted names. */
@@ -364,7 +371,8 @@ function readMeta(reader: ByteReader, partition: PartitionId): PartitionMeta {
   };
 }
 
-function writeConfState(writer: ByteWriter, conf: ConfState): void {
+/** Also what the digest sees, once members have changed. */
+export function writeConfState(writer: ByteWriter, conf: ConfState): void {
   for (const ids of [conf.voters, conf.votersOutgoing, conf.learners, conf.learnersNext]) {
     writer.uvarint(ids.length);
     for (const id of ids) writer.uvarint(id);

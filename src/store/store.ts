@@ -2,15 +2,16 @@
 import { type ByteReader, type ByteWriter, MalformedError } from '../common/bytes.js';
 import type { Clock, Kv, KvBatch } from '../common/env.js';
 import { assert, HansardError } from '../common/errors.js';
-import type { PartitionId } from '../common/ids.js';
+import type { PartitionId, ReplicaId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
+import { initialMembership } from '../common/membership.js';
 import { initialMeta } from '../conversation/settings.js';
 import type { ReplicatedSettings } from '../conversation/types.js';
 import { type Generations, putGenerations, readGenerations, sweepGenerations } from './generations.js';
 import { after, asBuffer, factKey, formatKey, partitionKey, RowKind } from './keys.js';
 import { LruCache } from './lru.js';
-import { foreign, openPartition } from './open.js';
+import { foreign, loadSealed, openPartition } from './open.js';
 import { PartitionState, type SealedIndex, type StoreShared } from './partition-state.js';
 import { PartitionStoreImpl } from './partition-store.js';
 import { damaged, openRow, rowWriter, sealRow } from './rows.js';
@@ -20,9 +21,16 @@ import { Slicer } from './slices.js';
 import { exportPartition } from './snapshot-export.js';
 import { decodeManifest } from './snapshot-format.js';
 import { type InstallHost, PartitionInstall } from './snapshot-install.js';
-import { partitionRowVersion, writePartition } from './state-codec.js';
+import { type PartitionRecord, partitionRowVersion, writePartition } from './state-codec.js';
 import { cloneMeta } from './tail.js';
-import type { PartitionStore, SnapshotExport, SnapshotInstall, Store, StoreStats } from './types.js';
+import type {
+  HostedReplica,
+  PartitionStore,
+  SnapshotExport,
+  SnapshotInstall,
+  Store,
+  StoreStats,
+} from './types.js';
 
 const MiB = 1024 * 1024;
 
@@ -35,7 +43,8 @@ export const storeDefaults = Object.freeze({
   blockBytes: 4096,
 });
 
-const formatVersion = 1;
+/** 2: with the replicas that came or went since it was formatted. Written only where there are such. */
+const formatVersion = 2;
 
 export interface FormatOptions {
   readonly kv: Kv;
@@ -60,7 +69,8 @@ interface FormatRecord {
   readonly clusterId: string;
   readonly storeId: string;
   readonly blockBytes: number;
-  readonly partitions: readonly PartitionId[];
+  /** What is held here, or was. A partition that is not named was never here. */
+  readonly hosted: readonly HostedReplica[];
 }
 
 /**
@@ -76,33 +86,65 @@ export async function formatStore(options: FormatOptions): Promise<void> {
   }
   const batch = kv.batch();
   const put = (key: Uint8Array, writer: ByteWriter) => batch.put(key, sealRow(key, writer));
-  const writer = rowWriter().u16(formatVersion).string(clusterId).string(storeId);
-  writer.u32(options.blockBytes ?? storeDefaults.blockBytes).uvarint(options.partitions.length);
-  for (const { partition } of options.partitions) writer.u16(partition);
-  put(formatKey(), writer);
+  const blockBytes = options.blockBytes ?? storeDefaults.blockBytes;
+  const hosted = options.partitions.map(({ partition }) => ({ partition, replicaId: 0, removed: false }));
+  put(formatKey(), formatRow({ clusterId, storeId, blockBytes, hosted }));
   for (const { partition, confState } of options.partitions) {
-    const record = rowWriter(256, partitionRowVersion);
-    writePartition(record, {
-      partition,
-      generation: 1,
-      appliedIndex: 0,
-      appliedTerm: 0,
-      confState,
-      meta: initialMeta(partition, options.settings),
-      producerCount: 0,
-      eventCount: 0,
-      termCount: 0,
-      endedCount: 0,
-      firstCheckpoint: 1,
-      lastCheckpoint: 0,
-      lastDigest: 0n,
-      nextRun: 1,
-      runs: [],
-      retired: [],
-    });
-    put(partitionKey(partition), record);
+    const record = emptyRecord(partition, 1, confState, options.settings);
+    const row = rowWriter(256, partitionRowVersion(record));
+    writePartition(row, record);
+    put(partitionKey(partition), row);
   }
   await batch.write();
+}
+
+/** Nothing was ever applied. */
+function emptyRecord(
+  partition: PartitionId,
+  generation: number,
+  confState: ConfState,
+  settings: Readonly<ReplicatedSettings> | undefined,
+): PartitionRecord {
+  return {
+    partition,
+    generation,
+    appliedIndex: 0,
+    appliedTerm: 0,
+    confState,
+    membership: initialMembership(confState),
+    meta: initialMeta(partition, settings),
+    producerCount: 0,
+    eventCount: 0,
+    termCount: 0,
+    endedCount: 0,
+    firstCheckpoint: 1,
+    lastCheckpoint: 0,
+    lastDigest: 0n,
+    nextRun: 1,
+    runs: [],
+    retired: [],
+  };
+}
+
+/** Of a replica that came later: it knows of no member, itself included, until it has a snapshot. */
+const noConfiguration: ConfState = Object.freeze({
+  voters: [],
+  votersOutgoing: [],
+  learners: [],
+  learnersNext: [],
+  autoLeave: false,
+});
+
+/** The oldest version that can hold it. */
+function formatRow({ clusterId, storeId, blockBytes, hosted }: FormatRecord): ByteWriter {
+  const version = hosted.some(({ replicaId, removed }) => replicaId > 0 || removed) ? 2 : 1;
+  const writer = rowWriter().u16(version).string(clusterId).string(storeId);
+  writer.u32(blockBytes).uvarint(hosted.length);
+  for (const { partition, replicaId, removed } of hosted) {
+    writer.u16(partition);
+    if (version >= 2) writer.uvarint(replicaId).u8(removed ? 1 : 0);
+  }
+  return writer;
 }
 
 /**
@@ -131,7 +173,8 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
     };
     const states: PartitionState[] = [];
     const generations = await readGenerations(kv);
-    for (const partition of format.partitions) {
+    for (const { partition, removed } of format.hosted) {
+      if (removed) continue;
       const installedIndex = generations.get(partition)?.installedIndex ?? 0;
       states.push(await openPartition(shared, partition, options.storeId, installedIndex));
     }
@@ -172,15 +215,23 @@ async function readFormat(kv: Kv): Promise<FormatRecord> {
       clusterId: reader.string(),
       storeId: reader.string(),
       blockBytes: reader.u32(),
-      partitions: readPartitionList(reader),
+      hosted: readHosted(reader, version),
     };
   });
 }
 
-function readPartitionList(reader: ByteReader): PartitionId[] {
+function readHosted(reader: ByteReader, version: number): HostedReplica[] {
   const count = reader.uvarint();
-  if (count * 2 !== reader.remaining) throw damaged('the format record', `a list of ${count} partitions`);
-  return Array.from({ length: count }, () => reader.u16());
+  if (count * (version >= 2 ? 4 : 2) > reader.remaining) {
+    throw damaged('the format record', `a list of ${count} partitions`);
+  }
+  const hosted = Array.from({ length: count }, () => ({
+    partition: reader.u16(),
+    replicaId: version >= 2 ? reader.uvarint() : 0,
+    removed: version >= 2 && reader.u8() === 1,
+  }));
+  reader.end();
+  return hosted;
 }
 
 async function readFacts(kv: Kv): Promise<Map<string, Uint8Array>> {
@@ -208,6 +259,9 @@ class StoreImpl implements Store {
   readonly #states = new Map<PartitionId, PartitionState>();
   readonly #stores = new Map<PartitionId, PartitionStoreImpl>();
   readonly #facts: Map<string, Uint8Array>;
+  /** Which partitions are held here changes one at a time: they share a record. */
+  #format: FormatRecord;
+  #hosting: Promise<void> = Promise.resolve();
   readonly storeId: string;
   readonly tailLimitBytes: number;
   /** After a failed write nothing may be sealed any more: the process must end. */
@@ -217,7 +271,8 @@ class StoreImpl implements Store {
   /** Of partitions that ever took in a snapshot. */
   readonly #generations = new Map<PartitionId, Generations>();
   readonly #installing = new Map<PartitionId, Ending>();
-  readonly #sweeping = new Set<PartitionId>();
+  readonly #isSweeping = new Set<PartitionId>();
+  readonly #sweeping = new Map<PartitionId, Promise<void>>();
   readonly #noting = new Map<PartitionId, Promise<void>>();
 
   constructor(
@@ -229,6 +284,7 @@ class StoreImpl implements Store {
     tailLimitBytes: number,
   ) {
     this.storeId = format.storeId;
+    this.#format = format;
     this.#shared = shared;
     this.#facts = facts;
     this.tailLimitBytes = tailLimitBytes;
@@ -236,8 +292,9 @@ class StoreImpl implements Store {
       const { partition } = state.place;
       this.#states.set(partition, state);
       this.#stores.set(partition, new PartitionStoreImpl(state, () => this.checkpoint([partition])));
-      const found = generations.get(partition);
-      if (found === undefined) continue;
+    }
+    // Also of partitions that were here once: what is left of them is swept on, and their generations never come again.
+    for (const [partition, found] of generations) {
       this.#generations.set(partition, found);
       if (!found.swept) this.#sweep(partition);
     }
@@ -278,8 +335,19 @@ class StoreImpl implements Store {
     await this.#track(work);
   }
 
+  /** A replica that has gone meanwhile is nobody's loss. */
   #statesOf(partitions: readonly PartitionId[]): PartitionState[] {
-    return [...new Set(partitions)].map((partition) => this.#state(partition));
+    const states: PartitionState[] = [];
+    for (const partition of new Set(partitions)) {
+      const state = this.#states.get(partition);
+      if (state !== undefined) states.push(state);
+      else
+        assert(
+          this.#format.hosted.some((one) => one.partition === partition),
+          `this store has no partition ${partition}`,
+        );
+    }
+    return states;
   }
 
   #state(partition: PartitionId): PartitionState {
@@ -400,8 +468,107 @@ class StoreImpl implements Store {
   }
 
   #generationsOf(partition: PartitionId): Generations {
-    const { generation } = this.#state(partition).place;
-    return this.#generations.get(partition) ?? { highest: generation, swept: true, installedIndex: 0 };
+    const highest = this.#generation(partition);
+    return this.#generations.get(partition) ?? { highest, swept: true, installedIndex: 0 };
+  }
+
+  /** The one that counts; 0: none, no replica is here. */
+  #generation(partition: PartitionId): number {
+    return this.#states.get(partition)?.place.generation ?? 0;
+  }
+
+  // ---- replicas that come and go
+
+  hosted(): readonly HostedReplica[] {
+    return this.#format.hosted;
+  }
+
+  addPartition(partition: PartitionId, replicaId: ReplicaId): Promise<PartitionStore> {
+    return this.#host(async () => {
+      assert(!this.#states.has(partition), `partition ${partition} is held here already`);
+      // It looks for rows of any generation but the one that counts: none does yet.
+      await this.#sweeping.get(partition);
+      this.#refuseAfterFailure();
+      if (this.#closing) throw new HansardError('SHUTTING_DOWN', 'the store closes');
+      const before = this.#generationsOf(partition);
+      const generations = { ...before, highest: before.highest + 1, installedIndex: 0 };
+      const record = emptyRecord(partition, generations.highest, noConfiguration, undefined);
+      await this.#rehost({ partition, replicaId, removed: false }, generations, (batch, key) => {
+        const row = rowWriter(256, partitionRowVersion(record));
+        writePartition(row, record);
+        batch.put(key, sealRow(key, row));
+      });
+      const sealed = await loadSealed(this.#shared.kv, record, this.storeId);
+      const state = new PartitionState(this.#shared, sealed, cloneMeta(record.meta), 0);
+      const store = new PartitionStoreImpl(state, () => this.checkpoint([partition]));
+      this.#states.set(partition, state);
+      this.#stores.set(partition, store);
+      return store;
+    });
+  }
+
+  dropPartition(partition: PartitionId, replicaId: ReplicaId): Promise<void> {
+    return this.#host(async () => {
+      // A checkpoint or install that began before ends before: neither may write behind the sweep.
+      let state = this.#state(partition);
+      for (;;) {
+        const installing = this.#installing.get(partition)?.ended;
+        if (state.sealing === undefined && installing === undefined) break;
+        await state.sealing;
+        await installing;
+        state = this.#state(partition);
+      }
+      this.#refuseAfterFailure();
+      this.#stores.get(partition)?.drop();
+      const generations = { ...this.#generationsOf(partition), swept: false, installedIndex: 0 };
+      const work = this.#rehost({ partition, replicaId, removed: true }, generations, (batch, key) =>
+        batch.del(key),
+      );
+      // Nobody seals what is about to go.
+      state.sealing = work.then(
+        () => undefined,
+        () => undefined,
+      );
+      await work;
+      // Only now: a sweep that runs must not take rows of a generation whose record is still there.
+      this.#states.delete(partition);
+      this.#stores.delete(partition);
+      this.#sweep(partition);
+    });
+  }
+
+  /** One after the other. */
+  #host<T>(work: () => Promise<T>): Promise<T> {
+    this.#refuseAfterFailure();
+    const done = this.#hosting.then(work);
+    this.#hosting = done.then(
+      () => undefined,
+      () => undefined,
+    );
+    return done;
+  }
+
+  /** The decision: the format record, the partition's record and its generations in one synced batch. */
+  async #rehost(
+    replica: HostedReplica,
+    generations: Generations,
+    put: (batch: KvBatch, partitionKey: Uint8Array) => void,
+  ): Promise<void> {
+    const { partition } = replica;
+    this.#generations.set(partition, generations);
+    // What a sweep notes of it meanwhile must not land behind this.
+    await this.#noting.get(partition);
+    const hosted = this.#format.hosted.filter((one) => one.partition !== partition);
+    const format = {
+      ...this.#format,
+      hosted: [...hosted, replica].sort((a, b) => a.partition - b.partition),
+    };
+    const batch = this.#shared.kv.batch();
+    batch.put(formatKey(), sealRow(formatKey(), formatRow(format)));
+    put(batch, partitionKey(partition));
+    putGenerations(batch, partition, generations);
+    await this.#write(batch);
+    this.#format = format;
   }
 
   #endInstall(partition: PartitionId): void {
@@ -412,13 +579,14 @@ class StoreImpl implements Store {
 
   /** Deletes what is left of other generations, beside everything else. */
   #sweep(partition: PartitionId): void {
-    if (this.#sweeping.has(partition)) return;
-    this.#sweeping.add(partition);
-    this.#sweepAll(partition).catch((error: unknown) => {
+    if (this.#isSweeping.has(partition)) return;
+    this.#isSweeping.add(partition);
+    const swept = this.#sweepAll(partition).catch((error: unknown) => {
       // Reading or deleting failed: nothing is sealed any more, and the process ends.
       this.#failure ??= error;
       this.#shared.logger.error({ partition, error: String(error) }, 'sweeping old rows failed');
     });
+    if (this.#isSweeping.has(partition)) this.#sweeping.set(partition, swept);
   }
 
   async #sweepAll(partition: PartitionId): Promise<void> {
@@ -429,18 +597,19 @@ class StoreImpl implements Store {
       // An install that began after the look has a higher generation; its end sweeps again.
       while (goOn() && !this.#installing.has(partition)) {
         const { highest } = this.#generationsOf(partition);
-        const { generation } = this.#state(partition).place;
+        const generation = this.#generation(partition);
         const done =
           (await this.#track(sweepGenerations(kv, partition, 1, generation - 1, pause, goOn))) &&
           (await this.#track(sweepGenerations(kv, partition, generation + 1, highest, pause, goOn)));
         if (!done || this.#installing.has(partition)) return;
         const now = this.#generationsOf(partition);
-        if (now.highest !== highest || this.#state(partition).place.generation !== generation) continue;
+        if (now.highest !== highest || this.#generation(partition) !== generation) continue;
         await this.#note(partition, { ...now, swept: true });
         return;
       }
     } finally {
       // In the very turn of the last look: an install that ends from here on begins a sweep of its own.
+      this.#isSweeping.delete(partition);
       this.#sweeping.delete(partition);
     }
   }

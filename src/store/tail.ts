@@ -6,6 +6,7 @@
  */
 import type { ChannelId, Index, ProducerId, Seq, Term } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
+import type { Membership } from '../common/membership.js';
 import type {
   ChannelState,
   KeyRecord,
@@ -166,6 +167,7 @@ export interface FrozenTail {
   readonly appliedIndex: Index;
   readonly appliedTerm: Term;
   readonly confState: ConfState;
+  readonly membership: Membership;
   readonly meta: PartitionMeta;
 }
 

@@ -2,8 +2,18 @@
  * Applied state of a store's partitions: recent events in memory (the tail),
  * everything else in LevelDB, sealed by checkpoints.
  */
-import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
+import type {
+  ChannelId,
+  Index,
+  PartitionId,
+  ProducerId,
+  ReplicaId,
+  Seq,
+  Term,
+  TimeUs,
+} from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
+import type { Membership } from '../common/membership.js';
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import type { ApplyState, ChannelState, StoredEvent } from '../conversation/types.js';
 import type { FindQuery } from './find-channels.js';
@@ -14,6 +24,18 @@ export interface Store {
   readonly storeId: string;
   partition(partition: PartitionId): PartitionStore;
   partitions(): readonly PartitionStore[];
+  /** Every partition of which this store holds a replica, or held one. */
+  hosted(): readonly HostedReplica[];
+  /**
+   * A new, empty replica, durable when it resolves: no configuration, nothing
+   * applied; it starts from a snapshot. The partition is not held here (any more).
+   */
+  addPartition(partition: PartitionId, replicaId: ReplicaId): Promise<PartitionStore>;
+  /**
+   * The replica is no member any more. Durable when it resolves; its rows go in
+   * slices, in this life or the next. Nothing may be applied to it any more; reads of it fail.
+   */
+  dropPartition(partition: PartitionId, replicaId: ReplicaId): Promise<void>;
   /** Bytes of all tails, frozen ones included. */
   readonly tailBytes: number;
   /** Above this the node stops admission and applying until a checkpoint has resolved. */
@@ -42,6 +64,14 @@ export interface Store {
   close(): Promise<void>;
 }
 
+export interface HostedReplica {
+  readonly partition: PartitionId;
+  /** 0: the one that the store was formatted with (its id is its node's). */
+  readonly replicaId: ReplicaId;
+  /** It was here, and its data is gone or goes. */
+  readonly removed: boolean;
+}
+
 export interface StoreStats {
   tailBytes: number;
   checkpoints: number;
@@ -63,7 +93,12 @@ export interface PartitionStore extends ApplyState, PartitionReader {
   /** Where the snapshot stood that this partition was last installed from; 0: never. */
   readonly installedIndex: Index;
   readonly confState: ConfState;
-  setConfState(confState: ConfState): void;
+  /** Where the replicas are that `confState` names. */
+  readonly membership: Membership;
+  /** `membership` as of `sealedIndex`. */
+  readonly sealedMembership: Membership;
+  /** A configuration change, in its entry: both in one step. */
+  setConfState(confState: ConfState, membership: Membership): void;
   /** Brackets the changes of one entry; every entry has its turn, also an empty one and a configuration change. */
   beginEntry(): void;
   endEntry(index: Index, term: Term): void;

@@ -40,6 +40,11 @@ export class ReplayState {
         this.#introduce(row);
         continue;
       }
+      if (row.replicaId > group.replicaId) {
+        this.#forget(group);
+        this.#introduce(row);
+        continue;
+      }
       const problem = this.#joinRow(group, row);
       if (problem !== undefined) return `partition ${row.partition}: ${problem}`;
     }
@@ -85,7 +90,12 @@ export class ReplayState {
   }
 
   #row(row: BatchRow, bytes: Buffer, from: number, segment: number, offset: number): string | undefined {
-    const group = this.groups.get(row.partition) ?? this.#add(row.partition, row.replicaId);
+    let group = this.groups.get(row.partition) ?? this.#add(row.partition, row.replicaId);
+    if (group !== undefined && row.replicaId !== undefined && row.replicaId > group.replicaId) {
+      // Another replica of the partition came here after this one had gone.
+      this.#forget(group);
+      group = this.#add(row.partition, row.replicaId);
+    }
     if (group === undefined) return 'it was never introduced';
     if (row.replicaId !== undefined && row.replicaId !== group.replicaId) {
       return `replica ${row.replicaId}, not ${group.replicaId}`;
@@ -164,6 +174,11 @@ export class ReplayState {
     if (index <= group.baseIndex) return;
     if (group.term(index) === term) group.compact(index, term);
     else group.restart(index, term);
+  }
+
+  #forget(group: Group): void {
+    this.#gaps.delete(group.partition);
+    group.restart(group.lastIndex(), 0);
   }
 
   #add(partition: PartitionId, replicaId: ReplicaId | undefined): Group | undefined {

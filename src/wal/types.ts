@@ -15,9 +15,15 @@ export interface GroupWrite {
 }
 
 export interface Wal {
-  /** Groups known from replay; `addGroup` makes a new one (its replica id goes into every table). */
+  /** Groups known from replay. */
   group(partition: PartitionId): GroupLog | undefined;
+  /**
+   * Makes a new one; its replica id goes into every table. Also for a later replica
+   * of a partition that was held here before: its log is empty, its term and vote are
+   * its own. Nothing of the earlier one may be on its way: `write([], …)` tells.
+   */
   addGroup(partition: PartitionId, replicaId: ReplicaId): GroupLog;
+
   groups(): readonly GroupLog[];
   /**
    * Queues writes for the next batch. `onDurable` runs, in the order of the

@@ -5,7 +5,7 @@
 
 import type { Clock } from '../common/env.js';
 import { assert, InvariantError } from '../common/errors.js';
-import type { PartitionId, ReplicaId } from '../common/ids.js';
+import type { PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { Entry } from '../common/log-types.js';
 import { type Logger, silentLogger } from '../common/logger.js';
 import {
@@ -94,6 +94,8 @@ class Log implements Wal, GroupSpace {
 
   readonly #queue = new WriteQueue();
   #running = false;
+  /** What is being written. */
+  #flight: Flight | undefined;
   #failed: Error | undefined;
   #closing = false;
   #idleWaiters: (() => void)[] = [];
@@ -169,7 +171,16 @@ class Log implements Wal, GroupSpace {
   }
 
   addGroup(partition: PartitionId, replicaId: ReplicaId): GroupLog {
-    if (this.#groups.has(partition)) throw new InvariantError(`partition ${partition} is new to the log`);
+    const before = this.#groups.get(partition);
+    if (before !== undefined) {
+      const isBusy = this.#queue.hasOf(before) || this.#flight?.items.some(({ group }) => group === before);
+      if (before.replicaId >= replicaId || isBusy)
+        throw new InvariantError(
+          `partition ${partition}: replica ${replicaId} follows ${before.replicaId}${isBusy ? ', which still writes' : ''}`,
+        );
+      // What that one promised, it promised under an id that nobody asks for any more.
+      before.restart(before.lastIndex(), before.term(before.lastIndex()) as Term);
+    }
     const group = new Group(partition, replicaId, this);
     this.#groups.set(partition, group);
     return group;
@@ -304,6 +315,7 @@ class Log implements Wal, GroupSpace {
     let finished: Flight | undefined;
     for (;;) {
       const flight = this.#queue.gather(Math.min(this.#maxBatchBytes, this.#roomInSegment()));
+      this.#flight = flight;
       const written = flight === undefined ? undefined : this.#submit(flight);
       // The disk is busy with the next batch while the last one's callbacks run.
       written?.catch(() => {});

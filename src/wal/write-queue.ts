@@ -34,6 +34,9 @@ export class WriteQueue {
   push(item: Item): void {
     this.#items.push(item);
   }
+  hasOf(group: Group): boolean {
+    return this.#items.some((item) => item.group === group);
+  }
   clear(): void {
     this.#items = [];
   }

@@ -10,8 +10,15 @@ import { applyEntry } from '../../src/conversation/apply.js';
 import { encodeEntry } from '../../src/conversation/command.js';
 import type { ChannelState, StoredEvent } from '../../src/conversation/types.js';
 import type {
+  ChangeReplicasOptions,
+  ChangeReplicasResult,
+  ReplicaChange,
+} from '../../src/node/change-replicas.js';
+import type {
   ClusterView,
   NodeService,
+  PartitionDetail,
+  PartitionView,
   ProposeOptions,
   ProposeResult,
   ReadBarrierOptions,
@@ -201,6 +208,34 @@ export class FakeNode implements NodeService {
         applyVersion: partition.meta.settings.applyVersion,
         replicas: [{ replicaId: p * 2 + 1, nodeId: 1, learner: false }],
       })),
+    };
+  }
+
+  /** Asked to change members, and what is answered. */
+  readonly changesAsked: { partition: PartitionId; changes: readonly ReplicaChange[]; force: boolean }[] = [];
+  changeResult: ChangeReplicasResult | Error = { done: true, waitsFor: 0 };
+
+  async changeReplicas(
+    partition: PartitionId,
+    changes: readonly ReplicaChange[],
+    { force }: ChangeReplicasOptions,
+  ): Promise<ChangeReplicasResult> {
+    this.changesAsked.push({ partition, changes, force });
+    if (this.changeResult instanceof Error) throw this.changeResult;
+    return this.changeResult;
+  }
+
+  partitionDetail(partition: PartitionId): PartitionDetail {
+    const view = this.cluster().partitions[partition] as PartitionView;
+    return {
+      ...view,
+      toldByLeader: this.leader === this.identity.nodeId,
+      isJoint: false,
+      changes: 2,
+      replicas: [
+        { replicaId: 1, nodeId: 1, role: 'voter', connected: true, matchIndex: 40, caughtUp: true },
+        { replicaId: 7, nodeId: 2, role: 'learner', connected: false, matchIndex: 12, caughtUp: false },
+      ],
     };
   }
 

@@ -31,6 +31,8 @@ export interface Running {
 export interface ClusterOptions {
   readonly nodes: number;
   readonly partitions: number;
+  /** As many as nodes where undefined. */
+  readonly replicationFactor?: number;
   readonly settings?: Partial<NodeSettings>;
   readonly cacheBytes?: number;
   /** Beyond it the log is cut behind who is away; four segments of 1 MiB at least. */
@@ -106,7 +108,7 @@ export class Cluster {
         nodeId,
         members: this.#members,
         partitionCount: this.options.partitions,
-        replicationFactor: this.options.nodes,
+        replicationFactor: this.options.replicationFactor ?? this.options.nodes,
       });
       await formatStore({ kv, clusterId, storeId, partitions });
       await kv.close();
@@ -166,7 +168,7 @@ export class Cluster {
       identity,
       nodes: this.#members,
       partitionCount: options.partitions,
-      replicationFactor: options.nodes,
+      replicationFactor: options.replicationFactor ?? options.nodes,
       settings: { ...nodeDefaults, ...options.settings },
       clock,
       random,
@@ -196,7 +198,8 @@ export class Cluster {
 
   leaderOf(partition: number): Running | undefined {
     for (const running of this.running.values()) {
-      if (running.node.replicas()[partition]?.isLeader) return running;
+      if (running.node.replicas().some((replica) => replica.partition === partition && replica.isLeader))
+        return running;
     }
     return undefined;
   }

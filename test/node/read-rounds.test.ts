@@ -7,7 +7,7 @@ import { append, Cluster } from './cluster.js';
 
 /** A partition led by node 1 on nodes 1, 2, 3; two of three must vouch, node 1 does. */
 class FakeReplica implements RoundReplica {
-  readonly members = [1, 2, 3].map((id) => ({ replicaId: id * 10, nodeId: id }));
+  readonly voters = [1, 2, 3].map((id) => ({ replicaId: id * 10, nodeId: id }));
   ends: string[] = [];
   #context = 0;
   constructor(

@@ -251,7 +251,7 @@ t.test('what was written by a newer version is refused by name', async (t) => {
   const { xxh64Seeded } = await import('../../src/common/hash.js');
   disk.damage((key, value) => {
     if (key[0] !== RowKind.format) return value;
-    value.writeUInt16LE(2, 9);
+    value.writeUInt16LE(3, 9);
     value.writeBigUInt64LE(xxh64Seeded(value.subarray(9), xxh64Seeded(key, 1n)), 1);
     return value;
   });

@@ -1,0 +1,205 @@
+/**
+ * Replicas that come to this node and go from it, and what is known of those
+ * elsewhere. A replica is made before it becomes a member, by the leader that is
+ * about to add it: empty, without a configuration, so that it neither votes nor
+ * stands until a snapshot tells it who it is. It goes when anybody who has
+ * applied its removal says so: its own log, or a leader's gossip.
+ */
+import { ByteReader, ByteWriter } from '../common/bytes.js';
+import { HansardError } from '../common/errors.js';
+import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
+import type { Logger } from '../common/logger.js';
+import { isRemoved, type Membership, readMembership, writeMembership } from '../common/membership.js';
+import type { Replica } from '../partition/replica.js';
+import type { Store } from '../store/types.js';
+import type { Wal } from '../wal/types.js';
+import type { Places } from './peer-codec.js';
+
+/** Asked of the node that is to hold a new replica, by a leader. */
+export const createReplicaMethod = 'hansard.internal.v1/CreateReplica';
+
+export interface CreateReplica {
+  readonly partition: PartitionId;
+  readonly replicaId: ReplicaId;
+  /** As the leader has applied it; `replicaId` is its next one. */
+  readonly membership: Membership;
+}
+
+export interface MembersContext {
+  readonly nodeId: NodeId;
+  readonly partitionCount: number;
+  readonly store: Store;
+  readonly wal: Wal;
+  readonly logger: Logger;
+  /** The replica that is open here. */
+  replica(partition: PartitionId): Replica | undefined;
+  /** Store and log have it: it takes part from now on. */
+  open(partition: PartitionId, replicaId: ReplicaId): Replica;
+  /** It takes part no more; nothing is written for it from here on. */
+  close(replica: Replica): void;
+  fatal(error: unknown): void;
+}
+
+const requestVersion = 1;
+
+export function encodeCreateReplica({ partition, replicaId, membership }: CreateReplica): Uint8Array {
+  const writer = new ByteWriter(64).u8(requestVersion).uvarint(partition).uvarint(replicaId);
+  writeMembership(writer, membership);
+  return writer.finish();
+}
+
+/** Throws MalformedError, or HansardError of a version that this node does not know. */
+export function decodeCreateReplica(bytes: Uint8Array): CreateReplica {
+  const reader = new ByteReader(bytes);
+  const version = reader.u8();
+  if (version !== requestVersion)
+    throw new HansardError('NOT_IMPLEMENTED', `a request of version ${version} for a replica`);
+  const request = {
+    partition: reader.uvarint(),
+    replicaId: reader.uvarint(),
+    membership: readMembership(reader),
+  };
+  reader.end();
+  return request;
+}
+
+export class Members {
+  readonly #context: MembersContext;
+  /** What leaders told of partitions whose members have changed; the newest of each. */
+  readonly #told = new Map<PartitionId, Places>();
+  /** By partition: what changes here, one after the other. */
+  readonly #work = new Map<PartitionId, Promise<void>>();
+  #stopped = false;
+
+  constructor(context: MembersContext) {
+    this.#context = context;
+  }
+
+  /** Of a partition whose members have changed; undefined: nobody told. */
+  told(partition: PartitionId): Places | undefined {
+    return this.#told.get(partition);
+  }
+
+  /** A leader's table of a partition. */
+  hear(partition: PartitionId, places: Places): void {
+    const known = this.#told.get(partition);
+    if (known === undefined || known.changes < places.changes) this.#told.set(partition, places);
+    const replica = this.#context.replica(partition);
+    if (replica !== undefined) this.#retireIfRemoved(replica, places);
+  }
+
+  /** It has applied a change of members, or taken in a snapshot. */
+  changed(replica: Replica): void {
+    if (this.#context.replica(replica.partition) === replica)
+      this.#retireIfRemoved(replica, replica.store.membership);
+  }
+
+  /** Durable when it resolves. Asked again for the same one, it is there already. */
+  create(request: CreateReplica): Promise<void> {
+    const { partition } = request;
+    if (partition >= this.#context.partitionCount)
+      throw new HansardError('INVALID_ARGUMENT', `there is no partition ${partition}`, { partition });
+    return this.#after(partition, () => this.#create(request));
+  }
+
+  /** Resolves when nothing is under way any more; nothing begins from here on. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await Promise.allSettled([...this.#work.values()]);
+  }
+
+  // ---- how one goes
+
+  /**
+   * Removal is for ever, so also an old table proves it. A replica that was made and
+   * never added is one whose id another got, or nobody ever will.
+   */
+  #retireIfRemoved(replica: Replica, membership: Membership): void {
+    const { replicaId } = replica;
+    const place = membership.members.find((member) => member.replicaId === replicaId);
+    const isElsewhere = place !== undefined && place.nodeId !== this.#context.nodeId;
+    if (isElsewhere || isRemoved(membership, replicaId)) this.#retire(replica);
+  }
+
+  #retire(replica: Replica): void {
+    const { partition, replicaId, log } = replica;
+    const { store, logger } = this.#context;
+    logger.info({ partition, replicaId }, 'this replica was removed');
+    this.#context.close(replica);
+    this.#after(partition, async () => {
+      await store.dropPartition(partition, replicaId);
+      // Its segments may go, too.
+      if (log.lastIndex() >= log.firstIndex())
+        log.reset(log.lastIndex(), log.term(log.lastIndex()) as number);
+      await this.#logWritten();
+      logger.info({ partition, replicaId }, "the removed replica's data is marked for deletion");
+    }).catch((error: unknown) => {
+      if (!this.#stopped) this.#context.fatal(error);
+    });
+  }
+
+  // ---- how one comes
+
+  async #create({ partition, replicaId, membership }: CreateReplica): Promise<void> {
+    const { store, wal, logger } = this.#context;
+    const held = this.#context.replica(partition);
+    if (held?.replicaId === replicaId) {
+      held.learnPlaces(membership.members);
+      return;
+    }
+    if (held !== undefined) {
+      this.#refuseWhileMember(held, replicaId, membership);
+      this.#retire(held);
+      // Comes behind what ends the earlier one; the leader asks again.
+      throw this.#busy(partition, `replica ${held.replicaId} goes from here first`);
+    }
+    const last = store.hosted().find((one) => one.partition === partition);
+    if (last !== undefined && last.replicaId >= replicaId)
+      throw this.#busy(partition, `replica ${last.replicaId} was here, ${replicaId} is no later one`);
+    await store.addPartition(partition, replicaId);
+    await this.#logWritten();
+    if (this.#stopped) return;
+    wal.addGroup(partition, replicaId);
+    const replica = this.#context.open(partition, replicaId);
+    replica.learnPlaces(membership.members);
+    logger.info({ partition, replicaId }, 'a new replica is here, empty yet');
+  }
+
+  #refuseWhileMember(held: Replica, replicaId: ReplicaId, { members }: Membership): void {
+    if (held.replicaId < replicaId && !members.some((member) => member.replicaId === held.replicaId)) return;
+    throw this.#busy(held.partition, `node ${this.#context.nodeId} holds replica ${held.replicaId} of it`);
+  }
+
+  #busy(partition: PartitionId, problem: string): HansardError {
+    return new HansardError(
+      'MEMBERSHIP_BUSY',
+      `partition ${partition}: ${problem}`,
+      { partition },
+      { retryDelayMs: 200 },
+    );
+  }
+
+  /** All that was queued for the log so far is synced. */
+  #logWritten(): Promise<void> {
+    return new Promise((resolve) => this.#context.wal.write([], resolve));
+  }
+
+  #after(partition: PartitionId, job: () => Promise<void>): Promise<void> {
+    const before = this.#work.get(partition) ?? Promise.resolve();
+    const work = before.then(() => {
+      if (this.#stopped) throw new HansardError('SHUTTING_DOWN', 'the node is stopping');
+      return job();
+    });
+    const settled = work.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#work.set(partition, settled);
+    settled
+      .then(() => {
+        if (this.#work.get(partition) === settled) this.#work.delete(partition);
+      })
+      .catch(() => undefined);
+    return work;
+  }
+}
