@@ -126,6 +126,8 @@ export class Lane {
   #hints = 0;
   #foreignGaps = 0;
   #pausedUntilMs = 0;
+  /** While it pauses for want of a leader: who was taken for it then (empty: nobody). Undefined: for another reason. */
+  #leaderAtPause: string | undefined;
   #timer: NodeJS.Timeout | undefined;
   #lastError: HansardError | undefined;
   #failure: HansardError | undefined;
@@ -183,6 +185,7 @@ export class Lane {
   /** Ends appends whose time is up; has a silent leader looked at. */
   tick(nowMs: number): void {
     if (nowMs >= this.#earliestDeadlineMs) this.#expire(nowMs);
+    if (this.#leaderAtPause !== undefined && nowMs < this.#pausedUntilMs) this.#lookForLeader(nowMs);
     const oldest = this.#flight.at(0);
     if (oldest?.state === State.outstanding && nowMs - oldest.sentAtMs > suspectMs) {
       this.router.refresh();
@@ -193,6 +196,15 @@ export class Lane {
         this.pump();
       }
     }
+  }
+
+  /** A leader that the map names since is worth no more waiting; at most one try per map that is read. */
+  #lookForLeader(nowMs: number): void {
+    const leader = this.router.leaderOf(this.partition);
+    if (leader === undefined || leader === this.#leaderAtPause) return this.router.refresh();
+    this.#leaderAtPause = undefined;
+    this.#pausedUntilMs = nowMs;
+    this.pump();
   }
 
   close(): void {
@@ -333,7 +345,7 @@ export class Lane {
           if (++this.#hints <= hintsFollowed) return;
         } else this.router.distrust(this.partition, address);
         this.router.refresh();
-        return this.#pause(error.retryDelayMs);
+        return this.#pauseForLeader(error.retryDelayMs);
       }
       case 'PRODUCER_GAP':
         return this.#onGap(append, error);
@@ -347,7 +359,7 @@ export class Lane {
         if (!inDoubt && (error.reason === 'UNREACHABLE' || error.reason === 'SHUTTING_DOWN'))
           this.router.distrust(this.partition, address);
         this.router.refresh();
-        return this.#pause(error.retryDelayMs);
+        return this.#pauseForLeader(error.retryDelayMs);
     }
   }
 
@@ -490,9 +502,16 @@ export class Lane {
     const now = performance.now();
     // The other appends that failed with it count as the same failure.
     if (now < this.#pausedUntilMs) return;
+    this.#leaderAtPause = undefined;
     this.#pausedUntilMs = now + Math.min(waitMs(delayMs, this.#failures), pauseMaxMs);
     this.#failures++;
     this.#hints = 0;
+  }
+
+  #pauseForLeader(delayMs: number | undefined): void {
+    const before = this.#pausedUntilMs;
+    this.#pause(delayMs);
+    if (this.#pausedUntilMs !== before) this.#leaderAtPause = this.router.leaderOf(this.partition) ?? '';
   }
 
   #recovered(): void {

@@ -100,6 +100,12 @@ export class Router {
     return this.#anyLink();
   }
 
+  /** The address of the node that is taken for the leader; undefined: none is, or it is out of reach. */
+  leaderOf(partition: PartitionId): string | undefined {
+    const leader = this.#places[partition]?.leader;
+    return leader === undefined || isFailed(this.#link(leader)) ? undefined : leader;
+  }
+
   /** NOT_LEADER named the leader. */
   hint(partition: PartitionId, address: string): void {
     const place = this.#places[partition];

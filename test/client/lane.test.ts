@@ -350,3 +350,26 @@ t.test('a named producer: a second run adds only what is missing', async (t) => 
     'what follows a refused line is not sent',
   );
 });
+
+t.test('an append that waits for its next try goes on as soon as the map names another leader', async (t) => {
+  const { cluster, client } = await start(t, 3, { timeoutMs: 20_000 });
+  const channel = client.channel('talk/1');
+  await channel.append({ text: 'm0' });
+  // Asked to wait for long: only the map can end that.
+  const waitLong = new HansardError('NOT_LEADER', 'scripted', {}, { retryDelayMs: 5_000 });
+  const refused = new Promise<void>((resolve) => {
+    cluster.fate = ({ node }) => {
+      if (node !== 0) return apply;
+      resolve();
+      return { do: 'refuse', answer: waitLong };
+    };
+  });
+  const begun = performance.now();
+  const appended = channel.append({ text: 'm1' });
+  await refused;
+  cluster.term++;
+  cluster.leaders = [1, 1, 1, 1];
+  t.match(await appended, { seq: 2 });
+  const tookMs = performance.now() - begun;
+  t.ok(tookMs < 4_500, `after ${Math.round(tookMs)} ms, not the 5 s that it was asked to wait`);
+});
