@@ -14,8 +14,10 @@ import type { RaftJudging } from '../../src/partition/types.js';
 import type { Tracer } from '../../src/raft/trace.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import { createTransport } from '../../src/transport/transport.js';
-import { formatWal, type LogDevice, openWal } from '../../src/wal/index.js';
+import { formatWal, type GroupLog, type LogDevice, openWal } from '../../src/wal/index.js';
 import type { History } from './history.js';
+import { allInvariants, type SeenNode } from './invariants/invariants.js';
+import { watchPromises } from './invariants/kept-before-said.js';
 import { NodeClock } from './node-clock.js';
 import { pausable } from './pausable-network.js';
 import { SimClock, SimRandom } from './sim-clock.js';
@@ -55,6 +57,7 @@ export class SimCluster {
   /** "partition/term" → node: at most one leader per term. */
   readonly #leaders = new Map<string, number>();
   readonly violations: string[] = [];
+  readonly #invariants = allInvariants();
 
   constructor(readonly options: SimClusterOptions) {
     this.random = new SimRandom(options.seed);
@@ -85,6 +88,16 @@ export class SimCluster {
     return partitionOf('default', channel, this.options.partitions);
   }
 
+  /** What must hold at any moment. The first thing found is enough: what follows from it would hide it. */
+  observe(): void {
+    this.observeLeaders();
+    if (this.violations.length > 0) return;
+    for (const invariant of this.#invariants) {
+      const problem = invariant.look(this.nodes);
+      if (problem !== undefined) this.violations.push(problem);
+    }
+  }
+
   /** At most one leader per term (Raft, Figure 3: election safety). */
   observeLeaders(): void {
     for (const { node, nodeId } of this.living) {
@@ -108,7 +121,7 @@ export class SimCluster {
 }
 
 /** One node's folder, and the process that runs on it (if any). */
-export class SimNode {
+export class SimNode implements SeenNode {
   readonly disk: SimDisk;
   readonly database: SimKvFactory;
   node: HansardNode | undefined;
@@ -116,6 +129,8 @@ export class SimNode {
   /** A process runs on the folder (it may still be opening). */
   isUp = false;
   #formatted = false;
+  /** Of the process that runs or ran last. */
+  #logs: () => readonly GroupLog[] = () => [];
   #boots = 0;
   #snapshots = 0;
   /** Ends the process's own doings when it is killed while it opens. */
@@ -200,7 +215,7 @@ export class SimNode {
       bootId,
       version: 'sim',
     };
-    const transport = createTransport({
+    const connected = createTransport({
       self: identity,
       peers: this.members.map((member) => ({ nodeId: member.nodeId, address: member.peerAddress })),
       network: pausable(cluster.network.node(this.nodeId, `node${this.nodeId}:1`), clock),
@@ -212,7 +227,15 @@ export class SimNode {
       },
       logger: silentLogger,
     });
+    const transport = watchPromises(
+      connected,
+      (partition) => wal.group(partition),
+      (what) => {
+        if (life === this.#life) cluster.violations.push(`node ${this.nodeId}: ${what}`);
+      },
+    );
     if (life !== this.#life) return;
+    this.#logs = () => wal.groups();
     const node = new HansardNode({
       identity,
       nodes: this.members,
@@ -244,6 +267,14 @@ export class SimNode {
         if (life === this.#life) tracer(name, raft, detail);
       },
     };
+  }
+
+  replicas() {
+    return this.node?.replicas() ?? [];
+  }
+
+  lastLogs(): readonly GroupLog[] {
+    return this.#logs();
   }
 
   /** Taken in, in all lives. */

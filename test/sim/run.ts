@@ -53,9 +53,13 @@ const faultKinds = [
   'clock',
   /** Who takes a snapshot over next dies in that moment, or shortly after. */
   'install',
+  /** The log's disk, or LevelDB's, takes up to some seconds for one operation. */
+  'stall',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
+/** How often the invariants are looked at, simulated ms. */
+const observeMs = 2;
 /** Everything must have settled by then once nothing breaks any more, simulated ms. */
 const healMs = 60_000;
 
@@ -210,6 +214,8 @@ class SeedRun {
       const other = others[random.below(others.length)] as number;
       this.#cluster.log(`nothing from ${victim.nodeId} reaches ${other}`);
       network.block(victim.nodeId, other);
+    } else if (kind === 'stall') {
+      this.#stall(victim, 50 + random.below(3_000));
     } else if (kind === 'pause') {
       this.#pause(victim, 200 + random.below(4_000));
     } else if (kind === 'clock') {
@@ -230,6 +236,20 @@ class SeedRun {
     this.#cluster.log(`node ${node.nodeId} is stopped for ${ms} ms`);
     clock.pause();
     this.#cluster.clock.after(ms, () => clock.resume());
+  }
+
+  /** A kill in the meantime ends the operation, as it may. */
+  #stall(node: SimNode, ms: number): void {
+    const { random, clock } = this.#cluster;
+    if (random.below(2) === 0) {
+      this.#cluster.log(`the log's disk of node ${node.nodeId} stalls for ${ms} ms`);
+      node.disk.stallNext(ms);
+      return;
+    }
+    const database = node.database.disk('db');
+    this.#cluster.log(`the database of node ${node.nodeId} stalls for ${ms} ms`);
+    database.stall();
+    clock.after(ms, () => database.resume());
   }
 
   /** Between the store's decision and the log's there is a moment that chance alone seldom meets. */
@@ -448,8 +468,8 @@ class SeedRun {
     const { clock } = this.#cluster;
     const endMs = clock.monotonicMs() + ms;
     while (clock.monotonicMs() < endMs) {
-      await clock.run(Math.min(10, endMs - clock.monotonicMs()));
-      this.#cluster.observeLeaders();
+      await clock.run(Math.min(observeMs, endMs - clock.monotonicMs()));
+      this.#cluster.observe();
     }
   }
 

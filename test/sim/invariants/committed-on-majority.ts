@@ -1,0 +1,36 @@
+/**
+ * Committed means synced on a majority (design, "Log, restart, damage", rule 1): also
+ * the logs of nodes that are down count, as their disks have them for certain.
+ */
+import type { Replica } from '../../../src/partition/replica.js';
+import type { Invariant, SeenNode } from './invariants.js';
+
+export class CommittedOnMajority implements Invariant {
+  look(nodes: readonly SeenNode[]): string | undefined {
+    const furthest = new Map<number, Replica>();
+    for (const node of nodes) {
+      for (const replica of node.replicas()) {
+        const known = furthest.get(replica.partition);
+        if (known === undefined || replica.commitIndex > known.commitIndex)
+          furthest.set(replica.partition, replica);
+      }
+    }
+    for (const replica of furthest.values()) {
+      const problem = check(nodes, replica);
+      if (problem !== undefined) return problem;
+    }
+    return undefined;
+  }
+}
+
+function check(nodes: readonly SeenNode[], replica: Replica): string | undefined {
+  const { partition, commitIndex } = replica;
+  const logs = nodes.flatMap((node) => node.lastLogs().filter((log) => log.partition === partition));
+  const { voters, votersOutgoing, learners } = replica.store.confState;
+  // While members change, who counts for this index is not ours to know.
+  const isStatic = votersOutgoing.length === 0 && learners.length === 0 && voters.length === logs.length;
+  if (!isStatic || !logs.every((log) => voters.includes(log.replicaId))) return undefined;
+  const holding = logs.filter((log) => log.lastIndex() >= commitIndex).length;
+  if (holding * 2 > logs.length) return undefined;
+  return `committed before it is synced: partition ${partition}, index ${commitIndex} is on ${holding} of ${logs.length} disks`;
+}

@@ -1,0 +1,32 @@
+/** What is looked at all along a run; each file beside this one is one invariant and names its source. */
+import type { Replica } from '../../../src/partition/replica.js';
+import type { GroupLog } from '../../../src/wal/index.js';
+import { AppliedAgree } from './applied-agree.js';
+import { CommitByOwnTerm } from './commit-by-own-term.js';
+import { CommitMonotonic } from './commit-monotonic.js';
+import { CommittedOnMajority } from './committed-on-majority.js';
+import { HardStateKept } from './hard-state-kept.js';
+
+/** A node as the invariants see it; its logs stay readable, as they were, when its process is gone. */
+export interface SeenNode {
+  readonly nodeId: number;
+  /** Of the process that runs; none while it is down or opens. */
+  replicas(): readonly Replica[];
+  /** What the disk has for certain, of the process that runs or ran last. */
+  lastLogs(): readonly GroupLog[];
+}
+
+/** Undefined: holds. */
+export interface Invariant {
+  look(nodes: readonly SeenNode[]): string | undefined;
+}
+
+export function allInvariants(): Invariant[] {
+  return [
+    new AppliedAgree(),
+    new CommitByOwnTerm(),
+    new CommitMonotonic(),
+    new CommittedOnMajority(),
+    new HardStateKept(),
+  ];
+}

@@ -1,0 +1,89 @@
+/**
+ * What a message promises is on the sender's disk when it leaves (Raft, figure 2:
+ * "updated on stable storage before responding"; thesis, section 3.8): votes given
+ * and asked for, and acknowledgements of entries.
+ */
+import { decodePeerMessage, type PeerMessage } from '../../../src/node/peer-codec.js';
+import { MessageType } from '../../../src/raft/types.js';
+import type { Transport } from '../../../src/transport/types.js';
+import type { GroupLog } from '../../../src/wal/index.js';
+
+type LogOf = (partition: number) => GroupLog | undefined;
+
+/** A transport whose every message is looked at as it leaves. */
+export function watchPromises(
+  transport: Transport,
+  logOf: LogOf,
+  violated: (what: string) => void,
+): Transport {
+  return {
+    start: (handlers) => transport.start(handlers),
+    get address() {
+      return transport.address;
+    },
+    send: (to, message, urgent) => {
+      const problem = problemOf(message, logOf);
+      if (problem !== undefined) violated(`said before it was kept: ${problem}`);
+      return transport.send(to, message, urgent);
+    },
+    flush: () => transport.flush(),
+    fetch: (from, request, handlers) => transport.fetch(from, request, handlers),
+    isConnected: (peer) => transport.isConnected(peer),
+    peers: () => transport.peers(),
+    stop: () => transport.stop(),
+  };
+}
+
+/** First bytes of messages that may hold a promise: kinds 1 (raft) and 11 (acknowledgements). */
+const kinds: ReadonlySet<number> = new Set([1, 11]);
+
+function problemOf(bytes: Uint8Array, logOf: LogOf): string | undefined {
+  // Entries and the rest promise nothing, and to decode them all would take most of a run's time.
+  if (!kinds.has(bytes[0] as number) || isAppend(bytes)) return undefined;
+  for (const promise of promisesOf(decodePeerMessage(bytes))) {
+    const log = logOf(promise.partition);
+    if (log === undefined) return `partition ${promise.partition} has no log`;
+    const problem = problemWith(promise, log);
+    if (problem !== undefined) return `partition ${promise.partition}: ${problem}`;
+  }
+  return undefined;
+}
+
+/** MsgApp: kind, version, partition (below 128 in the simulator), type. */
+function isAppend(bytes: Uint8Array): boolean {
+  return bytes[0] === 1 && bytes[3] === MessageType.MsgApp;
+}
+
+interface Promised {
+  readonly partition: number;
+  readonly term: number;
+  /** Whom the vote of this term went to. */
+  readonly vote?: number;
+  /** Entries up to here are kept. */
+  readonly index?: number;
+}
+
+function promisesOf(message: PeerMessage): Promised[] {
+  if (message.kind === 'acknowledgements')
+    return message.beats.map(({ partition, term, commit }) => ({ partition, term, index: commit }));
+  if (message.kind !== 'raft') return [];
+  const { partition } = message;
+  const { type, from, to, term, index, reject } = message.message;
+  if (reject) return [];
+  if (type === MessageType.MsgVoteResp) return [{ partition, term, vote: to }];
+  if (type === MessageType.MsgVote) return [{ partition, term, vote: from }];
+  if (type === MessageType.MsgAppResp) return [{ partition, term, index }];
+  return [];
+}
+
+function problemWith({ term, vote, index }: Promised, log: GroupLog): string | undefined {
+  const kept = log.hardState;
+  if (kept.term < term) return `a message of term ${term}, the disk has ${kept.term}`;
+  // A later term on disk: whatever was kept in this one may be gone by right.
+  if (kept.term > term) return undefined;
+  if (vote !== undefined && kept.vote !== vote)
+    return `a vote for ${vote} in term ${term}, the disk has ${kept.vote}`;
+  if (index !== undefined && log.lastIndex() < index)
+    return `entries up to ${index} acknowledged in term ${term}, the disk has ${log.lastIndex()}`;
+  return undefined;
+}
