@@ -54,8 +54,11 @@ export interface TurnOutput {
   mayPropose(replica: Replica): boolean;
 }
 
-/** What a judge of the core asks for: to be told, and rules off that its specification does not know. */
-export type RaftJudging = Pick<Config, 'tracer' | 'preVote' | 'checkQuorum'>;
+/** What a judge of the core asks for: to be told, rules off that its specification does not know, limits as small as can be. */
+export type RaftJudging = Pick<
+  Config,
+  'tracer' | 'preVote' | 'checkQuorum' | 'maxSizePerMsg' | 'maxInflightMsgs'
+>;
 
 export interface ReplicaSettings {
   readonly partition: PartitionId;

@@ -149,6 +149,7 @@ export class SimClient {
         }
         if (answer.kind === 'refused' && answer.reason !== 'PRODUCER_GAP') {
           history.refused.add(text);
+          if (answer.reason === 'PRODUCER_REUSED') history.refusedAsReused.push(text);
           history.log(clock.monotonicMs(), `${this.name} refused ${text}: ${answer.reason}`);
           return false;
         }

@@ -5,8 +5,10 @@
  */
 
 import type { Clock } from '../../src/common/env.js';
+import { HansardError, type Reason } from '../../src/common/errors.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { partitionOf } from '../../src/common/partitioning.js';
+import { defaultSettings } from '../../src/conversation/settings.js';
 import { HansardNode } from '../../src/node/node.js';
 import { partitionsOf } from '../../src/node/open.js';
 import { type MemberAddress, type NodeSettings, nodeDefaults } from '../../src/node/options.js';
@@ -46,6 +48,9 @@ export interface SimClusterOptions {
   readonly tracer?: Tracer | undefined;
 }
 
+/** A process whose disk has failed has ended by then, simulated ms. */
+const failureNoticedMs = 1_000;
+
 const clusterId = 'c1'.repeat(16);
 
 export class SimCluster {
@@ -58,9 +63,12 @@ export class SimCluster {
   readonly #leaders = new Map<string, number>();
   readonly violations: string[] = [];
   readonly #invariants = allInvariants();
+  /** Answers kept of each producer: replicated. More than any client has in flight, and few, since every checkpoint writes them. */
+  readonly producerWindow: number;
 
   constructor(readonly options: SimClusterOptions) {
     this.random = new SimRandom(options.seed);
+    this.producerWindow = 16 + this.random.below(64);
     this.history = options.history;
     this.network = new SimNetwork(this.clock, this.random.fork());
     const members = Array.from({ length: options.nodes }, (_, i) => ({
@@ -135,7 +143,15 @@ export class SimNode implements SeenNode {
   #snapshots = 0;
   /** Ends the process's own doings when it is killed while it opens. */
   #life = 0;
+  /** Reasons with which a process may end by itself, after what was done to its disks. */
+  readonly #allowed = new Set<Reason>();
+  /** It refused to start, and counts as lost from here on. */
+  refused: Reason | undefined;
+  /** Its database was damaged behind its back: what it says of what it can't read is an error, never wrong. */
+  isDamaged = false;
   readonly settings: NodeSettings;
+  /** Of messages between replicas: so small that what one lacks comes in many. */
+  readonly limits: Pick<RaftJudging, 'maxSizePerMsg' | 'maxInflightMsgs'>;
   readonly storeId: string;
 
   constructor(
@@ -144,10 +160,15 @@ export class SimNode implements SeenNode {
     private readonly members: readonly MemberAddress[],
   ) {
     const { random, clock } = cluster;
-    this.disk = new SimDisk({ clock, random: random.fork() });
-    this.database = new SimKvFactory({ clock, random: random.fork(), readMs: 0.3, writeMs: 2 });
+    const onFailure = (): void => this.mustEndSoon();
+    this.disk = new SimDisk({ clock, random: random.fork(), onFailure });
+    this.database = new SimKvFactory({ clock, random: random.fork(), readMs: 0.3, writeMs: 2, onFailure });
     this.clock = new NodeClock(clock);
     this.storeId = nodeId.toString(16).padStart(16, 'a');
+    this.limits = {
+      maxSizePerMsg: random.below(2) === 0 ? 1 << 20 : 300 + random.below(6_000),
+      maxInflightMsgs: 1 + random.below(128),
+    };
     // Each node its own sizes and times: nothing replicated may depend on them.
     this.settings = {
       ...nodeDefaults,
@@ -190,7 +211,8 @@ export class SimNode implements SeenNode {
         partitionCount: cluster.options.partitions,
         replicationFactor: 3,
       });
-      await formatStore({ kv, ...ids, partitions });
+      const settings = { ...defaultSettings, producerWindow: cluster.producerWindow };
+      await formatStore({ kv, ...ids, partitions, settings });
       await kv.close();
       this.#formatted = true;
     }
@@ -227,13 +249,9 @@ export class SimNode implements SeenNode {
       },
       logger: silentLogger,
     });
-    const transport = watchPromises(
-      connected,
-      (partition) => wal.group(partition),
-      (what) => {
-        if (life === this.#life) cluster.violations.push(`node ${this.nodeId}: ${what}`);
-      },
-    );
+    const transport = watchPromises(connected, wal, store, (what) => {
+      if (life === this.#life) cluster.violations.push(`node ${this.nodeId}: ${what}`);
+    });
     if (life !== this.#life) return;
     this.#logs = () => wal.groups();
     const node = new HansardNode({
@@ -256,10 +274,11 @@ export class SimNode implements SeenNode {
     cluster.log(`node ${this.nodeId} up`);
   }
 
-  #judging(life: number): RaftJudging | undefined {
+  #judging(life: number): RaftJudging {
     const { tracer } = this.cluster.options;
-    if (tracer === undefined) return undefined;
+    if (tracer === undefined) return this.limits;
     return {
+      ...this.limits,
       preVote: false,
       checkQuorum: false,
       // A killed process does nothing more, whatever its objects still do.
@@ -302,8 +321,38 @@ export class SimNode implements SeenNode {
     }
   }
 
+  /** What was done to its disks ends the process, or keeps it from starting, with one of these. */
+  mayEndWith(...reasons: readonly Reason[]): void {
+    for (const reason of reasons) this.#allowed.add(reason);
+  }
+
+  /** One of its disks reported a failure: nothing may go on as though it had not (design rule 6). */
+  mustEndSoon(): void {
+    const life = this.#life;
+    this.cluster.clock.after(failureNoticedMs, () => {
+      if (life === this.#life && this.isUp && !this.clock.isPaused)
+        this.cluster.violations.push(`node ${this.nodeId} goes on after its disk has failed`);
+    });
+  }
+
+  /** From here on its disks work. */
+  repair(): void {
+    this.disk.clearFaults();
+    this.database.disk('db').failWrites = false;
+    this.#allowed.delete('DISK_FAILED');
+  }
+
+  /** Damaged data do not heal by another start. */
+  #endsAsItMay(life: number, error: unknown): boolean {
+    if (!(error instanceof HansardError) || !this.#allowed.has(error.reason)) return false;
+    this.cluster.log(`node ${this.nodeId} ends by itself: ${error.message}`);
+    if (this.isDamaged && error.reason !== 'DISK_FAILED') this.refused = error.reason;
+    if (life === this.#life) this.kill('process');
+    return true;
+  }
+
   #failed(life: number, error: unknown): void {
-    if (life !== this.#life) return;
+    if (life !== this.#life || this.#endsAsItMay(life, error)) return;
     this.cluster.violations.push(
       `node ${this.nodeId}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
     );

@@ -12,6 +12,8 @@ export class History {
   /** Appends whose outcome no client ever learned. */
   readonly unknown = new Set<string>();
   readonly refused = new Set<string>();
+  /** Refused because their producer's counters had been given to another append: clients never do that. */
+  readonly refusedAsReused: string[] = [];
   /** By channel: the head up to which a client was told that all is deleted. */
   readonly deletedUpTo = new Map<string, number>();
   /** Readable trace; the newest lines only. */

@@ -28,6 +28,8 @@ export interface SimDiskOptions {
   readonly syncMinMs?: number;
   /** … to this. */
   readonly syncMaxMs?: number;
+  /** A write or sync has just been failed by plan. */
+  readonly onFailure?: () => void;
 }
 
 export type SimOperation = 'write' | 'sync' | 'read' | 'create' | 'rename';
@@ -56,9 +58,11 @@ export class SimDisk {
   readonly #sectorBytes: number;
   readonly #syncMinMs: number;
   readonly #syncMaxMs: number;
+  readonly #onFailure: (() => void) | undefined;
   readonly #files = new Map<number, SimFile>();
   readonly #faults: { operation: SimOperation; errno: string }[] = [];
   #stallMs = 0;
+  #segmentStallMs = 0;
   #life = 0;
   #running = new Set<Running>();
   /** All files together; above it `create` fails. */
@@ -69,6 +73,7 @@ export class SimDisk {
     this.#clock = options.clock;
     this.#random = options.random;
     this.#sectorBytes = options.sectorBytes ?? 512;
+    this.#onFailure = options.onFailure;
     this.#syncMinMs = options.syncMinMs ?? 0.1;
     this.#syncMaxMs = options.syncMaxMs ?? 0.5;
   }
@@ -102,6 +107,16 @@ export class SimDisk {
   clearFaults(): void {
     this.#faults.length = 0;
     this.#stallMs = 0;
+    this.#segmentStallMs = 0;
+  }
+  /** As `stallNext`, at the next write that begins a segment. */
+  stallNextSegment(ms: number): void {
+    this.#segmentStallMs = ms;
+  }
+  /** A segment's first write is about to run. */
+  beginSegment(): void {
+    this.#stallMs += this.#segmentStallMs;
+    this.#segmentStallMs = 0;
   }
   /** The next operation takes this much longer. */
   stallNext(ms: number): void {
@@ -252,6 +267,8 @@ export class SimDisk {
     const at = this.#faults.findIndex((fault) => fault.operation === operation);
     if (at < 0) return;
     const [fault] = this.#faults.splice(at, 1);
+    // A segment that can't be made ahead is tried once more: not the end yet.
+    if (operation === 'write' || operation === 'sync') this.#onFailure?.();
     throw diskFailed(`${operation} failed by plan`, fault?.errno);
   }
 
@@ -321,13 +338,14 @@ class SimDevice implements LogDevice {
       this.#disk.sync(segment);
       settle.value(1);
     };
-    return this.#inOrder((settle) =>
+    return this.#inOrder((settle) => {
+      if (offset === 0) this.#disk.beginSegment();
       this.#steps([() => write(bytes.length), () => sync(settle)], settle, (done) => {
         // Killed in mid-call: any part of the bytes may have reached the cache.
         if (done === 0 && this.#disk.fraction() < 0.5)
           write(Math.floor(this.#disk.fraction() * bytes.length));
-      }),
-    );
+      });
+    });
   }
   allocate(bytes: number): Buffer {
     return Buffer.alloc(bytes);

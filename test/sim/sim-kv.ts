@@ -30,7 +30,29 @@ export interface SimKvOptions {
   readonly writeMs?: number;
   /** Where no time is given: most turns of the loop that anything takes; 1 where absent. */
   readonly turns?: number;
+  /** A write has just been failed. */
+  readonly onFailure?: () => void;
 }
+
+/** What LevelDB 1.20 does in silence after a crash or on a bad disk (design rule 7). */
+export type KvDamage =
+  /** The newest log file is gone: the last few batches, synced as they were, never were. */
+  | 'newest-lost'
+  /** A damaged record is skipped: one synced batch in the middle never was. */
+  | 'middle-skipped'
+  /** CURRENT is missing: it opens empty. */
+  | 'empty'
+  /** One row is not found. */
+  | 'row-missing';
+
+/** A synced batch, and what it replaced. */
+interface Logged {
+  readonly changes: Change[];
+  readonly before: Change[];
+}
+
+/** As many batches as are taken to lie in LevelDB's own log. */
+const loggedMax = 12;
 
 /** Sorted rows with cheap snapshots of ranges. */
 class Rows {
@@ -72,6 +94,8 @@ export class SimKvDisk {
   #durable = new Rows();
   #unsynced: Change[][] = [];
   #onWay: Change[][] = [];
+  /** The newest synced batches, oldest first. */
+  #logged: Logged[] = [];
   handle: SimKv | undefined;
   exists = false;
   /** Every write fails until told otherwise. */
@@ -109,6 +133,33 @@ export class SimKvDisk {
     this.rows = rows;
     this.#durable = rows.copy();
     this.#unsynced = [];
+    this.#logged = [];
+  }
+
+  /** Behind everybody's back, while no process runs. False: there was nothing to damage. */
+  lose(damage: KvDamage): boolean {
+    const { random } = this.options;
+    if (damage === 'row-missing') {
+      const keys = [...this.#durable.map.keys()].sort();
+      const key = keys[random.u32() % Math.max(1, keys.length)];
+      if (key === undefined) return false;
+      this.#durable.apply([[key, undefined]]);
+    } else if (damage === 'empty') this.#durable = new Rows();
+    else if (!this.#loseLogged(damage)) return false;
+    this.#unsynced = [];
+    this.#logged = [];
+    this.rows = this.#durable.copy();
+    return true;
+  }
+
+  #loseLogged(damage: 'newest-lost' | 'middle-skipped'): boolean {
+    const { random } = this.options;
+    if (this.#logged.length < 2) return false;
+    const from = random.u32() % (this.#logged.length - 1);
+    const undone = this.#logged.slice(from);
+    for (const { before } of [...undone].reverse()) this.#durable.apply(before);
+    if (damage === 'middle-skipped') for (const { changes } of undone.slice(1)) this.#durable.apply(changes);
+    return true;
   }
 
   /** For tests of damage: changes a row where it lies, behind everybody's back. */
@@ -133,6 +184,12 @@ export class SimKvDisk {
     const at = this.#onWay.indexOf(changes);
     if (this.failWrites) {
       this.#onWay.splice(at, 1);
+      // It may be there all the same: a failed sync says nothing of the write before it.
+      if (this.options.random.u32() % 2 === 0) {
+        this.rows.apply(changes);
+        this.#unsynced.push(changes);
+      }
+      this.options.onFailure?.();
       throw new HansardError('DISK_FAILED', 'a simulated write failed');
     }
     this.#onWay.splice(at, 1);
@@ -144,6 +201,8 @@ export class SimKvDisk {
     for (;;) {
       const done = this.#unsynced.shift();
       if (done === undefined) break;
+      this.#logged.push({ changes: done, before: done.map(([key]) => [key, this.#durable.map.get(key)]) });
+      if (this.#logged.length > loggedMax) this.#logged.shift();
       this.#durable.apply(done);
     }
   }

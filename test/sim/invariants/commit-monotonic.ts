@@ -14,14 +14,14 @@ export class CommitMonotonic implements Invariant {
   look(nodes: readonly SeenNode[]): string | undefined {
     for (const node of nodes) {
       for (const replica of node.replicas()) {
-        const problem = this.#lookAt(node.nodeId, replica);
+        const problem = this.#lookAt(node, replica);
         if (problem !== undefined) return `node ${node.nodeId}, partition ${replica.partition}: ${problem}`;
       }
     }
     return undefined;
   }
 
-  #lookAt(nodeId: number, replica: Replica): string | undefined {
+  #lookAt({ nodeId, isDamaged }: SeenNode, replica: Replica): string | undefined {
     const { commitIndex, appliedIndex, log, partition, replicaId, store } = replica;
     const before = this.#commits.get(replica) ?? 0;
     if (commitIndex < before) return `the commit index went back from ${before} to ${commitIndex}`;
@@ -31,6 +31,7 @@ export class CommitMonotonic implements Invariant {
     if (appliedIndex > commitIndex) return `applied ${appliedIndex} beyond commit ${commitIndex}`;
     if (appliedIndex > log.lastIndex())
       return `applied ${appliedIndex} before it is synced, the log ends at ${log.lastIndex()}`;
+    if (isDamaged) return undefined;
     const key = `${nodeId}/${partition}/${replicaId}`;
     const sealed = this.#sealed.get(key) ?? 0;
     if (store.sealedIndex < sealed) return `what is sealed went back from ${sealed} to ${store.sealedIndex}`;

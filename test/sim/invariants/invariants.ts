@@ -10,6 +10,8 @@ import { HardStateKept } from './hard-state-kept.js';
 /** A node as the invariants see it; its logs stay readable, as they were, when its process is gone. */
 export interface SeenNode {
   readonly nodeId: number;
+  /** Its database lost what was synced. */
+  readonly isDamaged: boolean;
   /** Of the process that runs; none while it is down or opens. */
   replicas(): readonly Replica[];
   /** What the disk has for certain, of the process that runs or ran last. */

@@ -5,15 +5,15 @@
  */
 import { decodePeerMessage, type PeerMessage } from '../../../src/node/peer-codec.js';
 import { MessageType } from '../../../src/raft/types.js';
+import type { Store } from '../../../src/store/types.js';
 import type { Transport } from '../../../src/transport/types.js';
-import type { GroupLog } from '../../../src/wal/index.js';
-
-type LogOf = (partition: number) => GroupLog | undefined;
+import type { GroupLog, Wal } from '../../../src/wal/index.js';
 
 /** A transport whose every message is looked at as it leaves. */
 export function watchPromises(
   transport: Transport,
-  logOf: LogOf,
+  wal: Wal,
+  store: Store,
   violated: (what: string) => void,
 ): Transport {
   return {
@@ -22,7 +22,7 @@ export function watchPromises(
       return transport.address;
     },
     send: (to, message, urgent) => {
-      const problem = problemOf(message, logOf);
+      const problem = problemOf(message, wal, store);
       if (problem !== undefined) violated(`said before it was kept: ${problem}`);
       return transport.send(to, message, urgent);
     },
@@ -37,13 +37,13 @@ export function watchPromises(
 /** First bytes of messages that may hold a promise: kinds 1 (raft) and 11 (acknowledgements). */
 const kinds: ReadonlySet<number> = new Set([1, 11]);
 
-function problemOf(bytes: Uint8Array, logOf: LogOf): string | undefined {
+function problemOf(bytes: Uint8Array, wal: Wal, store: Store): string | undefined {
   // Entries and the rest promise nothing, and to decode them all would take most of a run's time.
   if (!kinds.has(bytes[0] as number) || isAppend(bytes)) return undefined;
   for (const promise of promisesOf(decodePeerMessage(bytes))) {
-    const log = logOf(promise.partition);
+    const log = wal.group(promise.partition);
     if (log === undefined) return `partition ${promise.partition} has no log`;
-    const problem = problemWith(promise, log);
+    const problem = problemWith(promise, log, store);
     if (problem !== undefined) return `partition ${promise.partition}: ${problem}`;
   }
   return undefined;
@@ -76,8 +76,19 @@ function promisesOf(message: PeerMessage): Promised[] {
   return [];
 }
 
-function problemWith({ term, vote, index }: Promised, log: GroupLog): string | undefined {
+function problemWith(
+  { partition, term, vote, index }: Promised,
+  log: GroupLog,
+  store: Store,
+): string | undefined {
   const kept = log.hardState;
+  // A snapshot that was decided just before a crash may be of a later term than the
+  // log knows: a start begins in that one, without a vote (raft-storage.ts).
+  const { sealedTerm } = store.partition(partition);
+  if (sealedTerm > kept.term)
+    return term > sealedTerm || (term === sealedTerm && vote !== undefined)
+      ? `a message of term ${term}, the disks have ${sealedTerm} without a vote`
+      : undefined;
   if (kept.term < term) return `a message of term ${term}, the disk has ${kept.term}`;
   // A later term on disk: whatever was kept in this one may be gone by right.
   if (kept.term > term) return undefined;

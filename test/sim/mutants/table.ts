@@ -187,6 +187,7 @@ export const plantedBugs: readonly PlantedBug[] = [
       { file: 'src/raft/step-follower.js', find: 'if (index <= r.log.committed)', replace: 'if (false)' },
     ],
     smallLogs: true,
+    faults: ['break', 'isolate', 'pause', 'stall', 'kill'],
     withinSeeds: 10,
   },
   {
