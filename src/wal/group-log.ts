@@ -252,6 +252,11 @@ export class Group implements GroupLog {
     this.#shrink();
   }
 
+  /** Where a gap's end was known by its index alone: with term 0 there, any candidate's log would seem newer. */
+  learnBaseTerm(term: Term): void {
+    if (this.#baseTerm === 0) this.#baseTerm = term;
+  }
+
   setHardState(term: Term, vote: ReplicaId): void {
     this.#term = term;
     this.#vote = vote;

@@ -171,6 +171,7 @@ export class ReplayState {
       return;
     }
     this.#gaps.delete(group.partition);
+    if (index === group.baseIndex) group.learnBaseTerm(term);
     if (index <= group.baseIndex) return;
     if (group.term(index) === term) group.compact(index, term);
     else group.restart(index, term);

@@ -54,6 +54,8 @@ const faultKinds = [
   'clock',
   /** Who takes a snapshot over next dies in that moment, or shortly after. */
   'install',
+  /** A leader is cut off until another one is elected, and comes back believing that it leads. */
+  'outlive',
   /** The log's disk, or LevelDB's, takes up to some seconds for one operation. */
   'stall',
   /** A log's disk fails: EIO on read, write or sync (whose pages read back clean), or it is full. */
@@ -218,6 +220,7 @@ class SeedRun {
     else if (kind === 'killAll') this.#kill(nodes, 'process');
     else if (kind === 'powerAll') this.#kill(nodes, 'power');
     else if (kind === 'install') await this.#dieInstalling();
+    else if (kind === 'outlive') await this.#outlive();
     else if (kind === 'isolate') {
       this.#cluster.log(`node ${victim.nodeId} is cut off`);
       network.isolate(victim.nodeId, others);
@@ -246,6 +249,30 @@ class SeedRun {
       this.#cluster.log(`streams between ${victim.nodeId} and ${other} break`);
       network.breakStreams(victim.nodeId, other);
     }
+  }
+
+  async #outlive(): Promise<void> {
+    const { random, network, nodes, clock } = this.#cluster;
+    const partition = random.below(this.#cluster.options.partitions);
+    const leads = (node: SimNode) => node.replicas().find((r) => r.partition === partition && r.isLeader);
+    const old = nodes.find(leads);
+    const term = old === undefined ? 0 : (leads(old)?.term ?? 0);
+    if (old === undefined) return;
+    this.#cluster.log(`node ${old.nodeId} is cut off until another leads partition ${partition}`);
+    const others = nodes.filter((node) => node !== old);
+    network.isolate(
+      old.nodeId,
+      others.map(({ nodeId }) => nodeId),
+    );
+    const next = (): SimNode | undefined => others.find((node) => (leads(node)?.term ?? 0) > term);
+    if (!(await clock.until(() => next() !== undefined, 4_000))) return;
+    await this.#run(random.below(100));
+    network.healAll();
+    const after = next();
+    if (after === undefined || random.below(2) === 0) return;
+    // Only who voted reaches it, not who was elected.
+    this.#cluster.log(`node ${old.nodeId} is back, not for node ${after.nodeId}`);
+    network.isolate(old.nodeId, [after.nodeId]);
   }
 
   /** SIGSTOP, and SIGCONT later: the process wakes up believing what it believed. */

@@ -25,7 +25,8 @@ export class AppliedAgree implements Invariant {
     for (let index = (this.#done.get(replica) ?? 0) + 1; index <= appliedIndex; index++) {
       const term = log.term(index);
       // Sealed or taken over as a snapshot: the digests at the end speak for it.
-      if (typeof term !== 'number') continue;
+      // Neither is the entry before a log's first always known by its term (0).
+      if (typeof term !== 'number' || term === 0) continue;
       const known = terms[index];
       if (known !== undefined && known !== term)
         return `applied differently: node ${nodeId} has partition ${partition}, index ${index} of term ${term}, another applied term ${known}`;
