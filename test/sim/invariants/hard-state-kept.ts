@@ -1,4 +1,7 @@
-/** Term and vote never go back on disk (Raft, figure 2: persistent state), whatever crashes come between. */
+/**
+ * Term and vote never go back on disk (Raft, figure 2: persistent state), whatever crashes come between.
+ * The last entry's term is known, or votes would be given to candidates with less (Raft, 5.4.1).
+ */
 import type { Invariant, SeenNode } from './invariants.js';
 
 export class HardStateKept implements Invariant {
@@ -10,6 +13,8 @@ export class HardStateKept implements Invariant {
       for (const log of node.lastLogs()) {
         const key = `${node.nodeId}/${log.partition}/${log.replicaId}`;
         const { term, vote } = log.hardState;
+        if (log.lastIndex() > 0 && log.term(log.lastIndex()) === 0)
+          return `term unknown: node ${node.nodeId}, partition ${log.partition}: of its last entry ${log.lastIndex()}`;
         const before = this.#seen.get(key);
         this.#seen.set(key, { term, vote });
         if (before === undefined || term > before.term) continue;

@@ -100,6 +100,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     patches: [{ file: raftLog, find: ' || !this.matches(index, term))', replace: ')' }],
     faults: ['outlive', 'kill', 'power', 'isolate', 'oneWay', 'pause', 'stall', 'break'],
     withinSeeds: 10,
+    hole: 'a commit that comes to rest on an old term needs figure 8 in many small messages; 5 seeds did not meet it',
   },
   {
     name: 'read-before-own-term-commits',
@@ -142,6 +143,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     ],
     faults: ['stall', 'isolate', 'oneWay', 'pause', 'break'],
     withinSeeds: 20,
+    hole: 'entries replaced twice (A, B, A) while the first write is under way; 5 seeds did not meet it',
   },
   {
     name: 'reordered-completion',
@@ -191,6 +193,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     smallLogs: true,
     faults: ['break', 'isolate', 'pause', 'stall', 'kill'],
     withinSeeds: 10,
+    hole: 'a snapshot that ends after its receiver caught up by the log; 5 seeds did not meet it',
   },
   {
     name: 'snapshot-keeps-the-log',
@@ -282,6 +285,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     faults: ['power', 'powerAll', 'kill', 'stall'],
     smallLogs: true,
     withinSeeds: 20,
+    hole: 'a crash between the giving back and the synced table; 5 seeds did not meet it',
   },
   {
     name: 'unsynced-tail-acknowledged-after-restart',
@@ -296,6 +300,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     ],
     faults: ['stall', 'kill', 'killAll', 'power', 'powerAll'],
     withinSeeds: 20,
+    hole: 'a kill inside a write, a start, an acknowledgement and a power loss in a row; 5 seeds did not meet it',
   },
   {
     name: 'apply-reads-a-local-setting',
@@ -321,6 +326,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     ],
     faults: ['outlive', 'kill', 'isolate', 'pause', 'break'],
     withinSeeds: 10,
+    hole: 'the door keeps a producer in order, so that gaps reach apply only around a change of leaders; 5 seeds did not meet it',
   },
   {
     name: 'counter-applied-twice',
@@ -398,10 +404,11 @@ export const plantedBugs: readonly PlantedBug[] = [
     name: 'vouching-in-any-term',
     breaks: 'a replica vouches for a leader of an earlier term',
     patches: [
-      { file: replica, find: '&& this.#raft.term === term && this.members', replace: '&& this.members' },
+      { file: replica, find: '&& this.#raft.term === term && this.#members', replace: '&& this.#members' },
     ],
     faults: ['outlive', 'pause', 'isolate', 'oneWay'],
     withinSeeds: 10,
+    hole: 'a read must meet an old leader in the milliseconds before it hears of the new one; 3 seeds did not meet it',
   },
   {
     name: 'read-rounds-share-a-context',
@@ -420,6 +427,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     ],
     faults: ['outlive', 'pause', 'isolate', 'oneWay', 'break'],
     withinSeeds: 20,
+    hole: 'an answer to an earlier round must arrive in a later one; 3 seeds did not meet it',
   },
   {
     name: 'read-before-it-is-applied',
