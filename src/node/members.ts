@@ -156,7 +156,11 @@ export class Members {
     const last = store.hosted().find((one) => one.partition === partition);
     if (last !== undefined && last.replicaId >= replicaId)
       throw this.#busy(partition, `replica ${last.replicaId} was here, ${replicaId} is no later one`);
-    await store.addPartition(partition, replicaId);
+    await store.addPartition(partition, replicaId).catch((error: unknown) => {
+      // A failed write ends the process, whoever asked for it.
+      if (!this.#stopped) this.#context.fatal(error);
+      throw error;
+    });
     await this.#logWritten();
     if (this.#stopped) return;
     wal.addGroup(partition, replicaId);

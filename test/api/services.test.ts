@@ -472,6 +472,93 @@ t.test('stopping: calls under way end, new ones are refused', async (t) => {
   await stopped;
 });
 
+t.test('GetPartition and ChangeReplicas: by the leader, what is missing said', async (t) => {
+  const asked = new FakeNode(1);
+  const leading = new FakeNode(2);
+  const h = await Harness.start(asked);
+  const other = await Harness.start(leading);
+  t.teardown(async () => {
+    await h.stop();
+    await other.stop();
+  });
+  asked.peers.set(2, leading);
+  asked.leader = 2;
+  leading.leader = 2;
+  t.match(await h.call('ClusterService/GetPartition', { partition: 3 }), {
+    partition: { partition: 3, leader_node_id: 2 },
+    answered_by_node_id: 2,
+    told_by_leader: true,
+    joint: false,
+    changes: '2',
+    replicas: [
+      { replica_id: '1', node_id: 1, role: 1, connected: true, match_index: '40', caught_up: true },
+      { replica_id: '7', node_id: 2, role: 2, connected: false, match_index: '12', caught_up: false },
+    ],
+  });
+  asked.leader = undefined;
+  t.match(
+    await h.call('ClusterService/GetPartition', { partition: 0 }),
+    { answered_by_node_id: 1, told_by_leader: false },
+    'without a leader what there is',
+  );
+  asked.leader = 2;
+  const change = (request: object) => h.call('ClusterService/ChangeReplicas', request);
+  const refusal = async (request: object) =>
+    (await h.failure('ClusterService/ChangeReplicas', request)).error;
+  t.match(
+    await change({
+      partition: 1,
+      changes: [
+        { kind: 1, node_id: 3 },
+        { kind: 4, replica_id: 9 },
+      ],
+    }),
+    {
+      done: true,
+    },
+  );
+  leading.changeResult = { done: false, waitsFor: 7 };
+  t.match(await change({ partition: 2, changes: [{ kind: 5, replica_id: 2, node_id: 4 }], force: true }), {
+    done: false,
+    waits_for_replica_id: '7',
+  });
+  t.same(leading.changesAsked, [
+    {
+      partition: 1,
+      changes: [
+        { kind: 'addLearner', nodeId: 3 },
+        { kind: 'remove', replicaId: 9 },
+      ],
+      force: false,
+    },
+    { partition: 2, changes: [{ kind: 'replace', replicaId: 2, nodeId: 4 }], force: true },
+  ]);
+  t.same(asked.changesAsked, []);
+  leading.changeResult = new HansardError('WOULD_LOSE_QUORUM', 'no', { living: '1' });
+  t.match(await refusal({ partition: 1, changes: [{ kind: 4, replica_id: 9 }] }), {
+    reason: 'WOULD_LOSE_QUORUM',
+    fields: { living: '1' },
+  });
+  for (const changes of [
+    [],
+    [{ kind: 0 }],
+    [{ kind: 1 }],
+    [{ kind: 1, node_id: 1, replica_id: 2 }],
+    [{ kind: 2 }],
+    [{ kind: 3, node_id: 1, replica_id: 1 }],
+    [{ kind: 5, replica_id: 1 }],
+    [{ kind: 6, replica_id: 1 }],
+  ])
+    t.match(
+      await refusal({ partition: 1, changes }),
+      { reason: 'INVALID_ARGUMENT' },
+      JSON.stringify(changes),
+    );
+  t.match(await refusal({ partition: 4, changes: [{ kind: 2, replica_id: 1 }] }), {
+    reason: 'INVALID_ARGUMENT',
+  });
+});
+
 t.test('UpgradeCluster: once all nodes can carry the version out, by each leader, once', async (t) => {
   const asked = new FakeNode(1);
   const leading = new FakeNode(2);

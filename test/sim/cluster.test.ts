@@ -30,6 +30,17 @@ t.test('logs so small that who was away needs snapshots', async (t) => {
   t.ok(snapshots > 5, `${snapshots} snapshots`);
 });
 
+t.test('members change all the time', async (t) => {
+  let changes = 0;
+  for (let seed = 61; seed <= 64; seed++) {
+    const result = await runSeed({ seed, membership: true });
+    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --membership`);
+    for (const [name, times] of Object.entries(result.memberChanges))
+      if (name.endsWith(' done')) changes += times;
+  }
+  t.ok(changes > 30, `${changes} changes of members`);
+});
+
 t.test('the same seed gives the same history, byte for byte', async (t) => {
   const [first, second] = [
     await runSeed({ seed: 7, faultMs: 3_000 }),

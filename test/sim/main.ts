@@ -9,8 +9,8 @@ import { runSeed, type SimResult } from './run.js';
 import { traceSeed } from './trace/run.js';
 import { followTrace } from './trace/spec.js';
 
-const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--json]
-       npm run sim -- --seed N [--snapshots]
+const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--json]
+       npm run sim -- --seed N [--snapshots] [--membership]
        npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5]
 
 Whole clusters on a simulated clock, disk and network. The same seed gives the same history.
@@ -18,6 +18,7 @@ Whole clusters on a simulated clock, disk and network. The same seed gives the s
 --seeds N        how many (20), from seed --from (1) on, on --jobs processes (one for each core)
 --seed N         one seed; where it fails, its history is printed
 --snapshots      logs so small that nodes need snapshots all the time
+--membership     five nodes, three replicas of each partition, and members that change all the time
 --json           one JSON object a seed
 --trace FILE     writes one group's history as etcd raft's TLA+ trace specification reads it
 
@@ -32,6 +33,7 @@ const { values } = parseArgs({
     /** Of a child: every how many seeds is its own. */
     step: { type: 'string', default: '1' },
     snapshots: { type: 'boolean', default: false },
+    membership: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     trace: { type: 'string' },
     'trace-lines': { type: 'string', default: '2000' },
@@ -39,6 +41,8 @@ const { values } = parseArgs({
     help: { type: 'boolean', default: false },
   },
 });
+
+const modes = [...(values.snapshots ? ['--snapshots'] : []), ...(values.membership ? ['--membership'] : [])];
 
 interface Line extends Omit<SimResult, 'trace'> {
   readonly seconds: number;
@@ -76,7 +80,11 @@ async function main(): Promise<number> {
 
 async function oneSeed(seed: number): Promise<{ line: Line; trace: readonly string[] }> {
   const started = performance.now();
-  const { trace, ...result } = await runSeed({ seed, ...(values.snapshots ? { smallLogs: true } : {}) });
+  const { trace, ...result } = await runSeed({
+    seed,
+    ...(values.snapshots ? { smallLogs: true } : {}),
+    ...(values.membership ? { membership: true } : {}),
+  });
   return { line: { ...result, seconds: (performance.now() - started) / 1_000 }, trace };
 }
 
@@ -91,7 +99,7 @@ async function runChildren(
   await Promise.all(
     Array.from({ length: jobs }, async (_, i) => {
       const args = ['--json', '--jobs', '1', '--step', String(jobs), '--from', String(from + i)];
-      args.push('--seeds', String(count - i), ...(values.snapshots ? ['--snapshots'] : []));
+      args.push('--seeds', String(count - i), ...modes);
       const child = spawn(process.execPath, [...process.execArgv, own, ...args], {
         stdio: ['ignore', 'pipe', 'inherit'],
       });
@@ -112,13 +120,14 @@ function print(line: Line): void {
     return;
   }
   const { seed, violations, acknowledged, crashes, snapshots, simulatedMs, seconds, fingerprint } = line;
+  const changes = Object.entries(line.memberChanges).map(([name, times]) => `${times} × ${name}`);
   console.log(
     `seed ${seed}: ${violations.length === 0 ? 'ok' : 'FAILED'}, ${acknowledged} acknowledged, ` +
       `${crashes} crashes, ${snapshots} snapshots, ${(simulatedMs / 1_000).toFixed(0)} s simulated in ${seconds.toFixed(1)} s, ${fingerprint}`,
   );
+  if (changes.length > 0) console.log(`  members: ${changes.join(', ')}`);
   for (const violation of violations.slice(0, 20)) console.log(`  ${violation}`);
-  if (violations.length > 0)
-    console.log(`  again: npm run sim -- --seed ${seed}${values.snapshots ? ' --snapshots' : ''}`);
+  if (violations.length > 0) console.log(`  again: npm run sim -- ${['--seed', seed, ...modes].join(' ')}`);
 }
 
 function summary({

@@ -10,6 +10,7 @@ import { type Mutant, SimCluster, type SimNode } from './cluster.js';
 import { contentOf } from './content.js';
 import { History } from './history.js';
 import { JudgedClient } from './judged.js';
+import { SimMembership } from './membership.js';
 import { SimReader } from './reader.js';
 
 export interface SimResult {
@@ -19,6 +20,8 @@ export interface SimResult {
   readonly crashes: number;
   /** Snapshots that nodes took in. */
   readonly snapshots: number;
+  /** Changes of members that took effect, by what they were. */
+  readonly memberChanges: Readonly<Record<string, number>>;
   readonly simulatedMs: number;
   readonly trace: readonly string[];
   /** Two runs of a seed must agree on it. */
@@ -36,6 +39,8 @@ export interface SimOptions {
   readonly mutant?: Mutant;
   /** Logs so small that snapshots happen all the time; absent: what the seed draws. */
   readonly smallLogs?: boolean;
+  /** Five nodes of which each partition has three, and members that change all the time. */
+  readonly membership?: boolean;
 }
 
 /** Those whose every operation is judged by the linearizability checker. */
@@ -84,6 +89,7 @@ class SeedRun {
   readonly #faultMs: number;
   readonly #faultsAsked: readonly FaultKind[] | undefined;
   #crashes = 0;
+  readonly #membership: SimMembership | undefined;
   readonly #seed: number;
   /** Whose synced data may be damaged: a minority of every partition's replicas. */
   readonly #damageable: SimNode;
@@ -94,13 +100,14 @@ class SeedRun {
     this.#faultsAsked = options.faults;
     this.#cluster = new SimCluster({
       seed: options.seed,
-      nodes: options.nodes ?? 3,
+      nodes: options.nodes ?? (options.membership ? 5 : 3),
       partitions: 3,
       history: this.#history,
       mutant: options.mutant,
       smallLogs: options.smallLogs ?? options.seed % 3 === 0,
     });
     this.#damageable = this.#cluster.nodes[options.seed % this.#cluster.nodes.length] as SimNode;
+    this.#membership = options.membership ? new SimMembership(this.#cluster) : undefined;
   }
 
   async run(): Promise<SimResult> {
@@ -123,6 +130,7 @@ class SeedRun {
     if (!(await clock.until(() => stopped, healMs)))
       violations.push('liveness: calls did not end after healing');
     await this.#settle();
+    if (this.#membership !== undefined && violations.length === 0) await this.#move(this.#membership);
     if (violations.length === 0) await this.#check();
     return this.#result();
   }
@@ -135,6 +143,7 @@ class SeedRun {
       acknowledged: this.#history.acknowledged.length,
       crashes: this.#crashes,
       snapshots: this.#cluster.nodes.reduce((sum, node) => sum + node.snapshots, 0),
+      memberChanges: Object.fromEntries(this.#membership?.outcomes ?? []),
       simulatedMs: clock.monotonicMs(),
       trace: this.#history.trace,
       fingerprint: `${this.#history.lines}/${this.#history.acknowledged.length}/${clock.monotonicMs()}`,
@@ -197,18 +206,31 @@ class SeedRun {
   /** Faults of the kinds that this seed draws; never more than a minority down for ever. */
   async #faults(): Promise<void> {
     const { clock, random, network } = this.#cluster;
-    const kinds = this.#faultsAsked ?? faultKinds.filter(() => random.below(3) > 0);
+    const drawn = this.#faultsAsked ?? faultKinds.filter(() => random.below(3) > 0);
+    // With members down to two, one node that is lost for ever would be half of them.
+    const kinds = this.#membership === undefined ? drawn : drawn.filter((kind) => kind !== 'kvDamage');
     network.faults.breakChance = random.below(3) === 0 ? 0.002 : 0;
     network.faults.delayMaxMs = random.below(3) === 0 ? 20 : 1;
     network.faults.bytesPerSecond = random.below(5) === 0 ? 100_000 + random.below(1_000_000) : 0;
     const endMs = clock.monotonicMs() + this.#faultMs;
     while (clock.monotonicMs() < endMs && this.#cluster.violations.length === 0) {
-      await this.#run(50 + random.below(800));
+      if (this.#membership === undefined) await this.#run(50 + random.below(800));
+      else await this.#runChanging(50 + random.below(800), this.#membership);
       const kind = kinds[random.below(Math.max(1, kinds.length))];
       if (kind !== undefined) await this.#fault(kind);
       for (const node of this.#cluster.nodes)
         if (!node.isUp && random.below(2) === 0) await this.#restart(node);
       if (random.below(3) === 0) network.healAll();
+    }
+  }
+
+  /** A change is begun every moment, also between faults and in the midst of what they do. */
+  async #runChanging(ms: number, membership: SimMembership): Promise<void> {
+    const { clock, random } = this.#cluster;
+    const endMs = clock.monotonicMs() + ms;
+    while (clock.monotonicMs() < endMs) {
+      membership.begin();
+      await this.#run(Math.min(20 + random.below(200), endMs - clock.monotonicMs()));
     }
   }
 
@@ -357,6 +379,47 @@ class SeedRun {
     await this.#run(1);
   }
 
+  /** With nothing in the way a replica of each partition moves; and who was removed is gone from its node. */
+  async #move(membership: SimMembership): Promise<void> {
+    const moved = new Map<number, { replicaId: number; nodeId: number }>();
+    // A leader that is to go needs an heir, and a node whose clock is ahead is none.
+    for (const node of this.#cluster.nodes) node.clock.offsetUs = 0;
+    await this.#run(5_000);
+    const endMs = this.#cluster.clock.monotonicMs() + healMs;
+    let isDone = false;
+    while (!isDone && this.#cluster.clock.monotonicMs() < endMs) {
+      isDone = membership.moveOne(moved);
+      await this.#run(500);
+    }
+    if (!isDone) this.#cluster.violations.push(`liveness: replicas do not move: ${this.#places()}`);
+    const isTidy = (): boolean => {
+      for (let partition = 0; partition < this.#cluster.options.partitions; partition++) {
+        const members = this.#membersOf(partition);
+        if (members === undefined) return false;
+        const here = this.#cluster.nodes.flatMap(({ node }) => node?.replicas() ?? []);
+        for (const replica of here) {
+          if (replica.partition !== partition || !replica.isInitialised) continue;
+          if (!members.includes(replica.replicaId) || replica.conf.votersOutgoing.length > 0) return false;
+        }
+      }
+      return true;
+    };
+    if (!(await this.#cluster.clock.until(isTidy, healMs)))
+      this.#cluster.violations.push(
+        `liveness: a removed replica stays, or a change is not over: ${this.#places()}`,
+      );
+    await this.#settle();
+  }
+
+  /** As its leader has applied it. */
+  #membersOf(partition: number): number[] | undefined {
+    const leader = this.#cluster
+      .leaderOf(partition)
+      ?.replicas()
+      .find((replica) => replica.partition === partition);
+    return leader?.members.map(({ replicaId }) => replicaId);
+  }
+
   async #heal(): Promise<void> {
     const { network, nodes, clock } = this.#cluster;
     network.healAll();
@@ -400,7 +463,7 @@ class SeedRun {
       .flatMap(({ node, nodeId }) =>
         (node?.replicas() ?? []).map(
           (r) =>
-            `${nodeId}/${r.partition}${r.isLeader ? '*' : ''} term ${r.term} last ${r.log.lastIndex()} commit ${r.commitIndex} applied ${r.appliedIndex}`,
+            `${nodeId}/${r.partition}${r.isLeader ? '*' : ''}${this.#membership === undefined ? '' : ` replica ${r.replicaId} of ${JSON.stringify(r.conf)}`} term ${r.term} last ${r.log.lastIndex()} commit ${r.commitIndex} applied ${r.appliedIndex}`,
         ),
       )
       .concat(
@@ -418,9 +481,14 @@ class SeedRun {
       .join('; ');
   }
 
+  /** Of members: one that was removed may not know it yet. */
   #replicas(partition: number) {
+    const members = this.#membership === undefined ? undefined : this.#membersOf(partition);
     return this.#cluster.nodes.flatMap(
-      ({ node }) => node?.replicas().filter((r) => r.partition === partition) ?? [],
+      ({ node }) =>
+        node
+          ?.replicas()
+          .filter((r) => r.partition === partition && (members?.includes(r.replicaId) ?? true)) ?? [],
     );
   }
 
@@ -429,8 +497,9 @@ class SeedRun {
     const texts = new Map<string, string[]>();
     for (let partition = 0; partition < this.#cluster.options.partitions; partition++) {
       const digests: string[] = [];
+      const members = this.#replicas(partition);
       for (const node of this.#cluster.nodes) {
-        const replica = node.node?.replicas().find((one) => one.partition === partition);
+        const replica = node.node?.replicas().find((one) => members.includes(one));
         if (replica === undefined) continue;
         try {
           digests.push(await this.#checkReplica(replica, texts));
