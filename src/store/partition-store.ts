@@ -323,7 +323,9 @@ export class PartitionStoreImpl implements PartitionStore {
 
   #gone(): HansardError {
     const { partition } = this;
-    return new HansardError('NOT_LEADER', `this node holds no replica of partition ${partition}`, { partition });
+    return new HansardError('NOT_LEADER', `this node holds no replica of partition ${partition}`, {
+      partition,
+    });
   }
 
   findChannels(query: FindQuery): Promise<ChannelState[]> {
