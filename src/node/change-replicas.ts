@@ -150,8 +150,7 @@ export class ReplicaChanges {
     for (const member of step.placed) await this.#create(replica, member, options.deadlineMs);
     // All may have changed meanwhile: then the plan is made anew.
     if (replica.changeGate !== undefined || replica.store.membership.changes !== changes) return;
-    if (!outcome.voters.includes(replica.replicaId)) await this.#handOver(replica, outcome);
-    const proposed = replica.proposeChange(change);
+    const proposed = replica.proposeChange(await this.#withoutSelf(replica, step, change, outcome));
     if (typeof proposed === 'string') throw busy(partition, `its leader takes no change now (${proposed})`);
     this.#context.logger.info(
       { partition, ...proposed, conf: describe(outcome) },
@@ -220,6 +219,23 @@ export class ReplicaChanges {
       { partition, replica: replicaId, match, commit_index: commitIndex },
       { retryDelayMs: 500 },
     );
+  }
+
+  /**
+   * The change as this leader may propose it. Where it is the only voter that could
+   * lead, the others get their votes first; it goes in the next round, by one of them.
+   */
+  async #withoutSelf(
+    replica: Replica,
+    { promoted }: Extract<Step, { kind: 'change' }>,
+    change: ConfChange,
+    outcome: ConfState,
+  ): Promise<ConfChange> {
+    if (outcome.voters.includes(replica.replicaId)) return change;
+    const stays = outcome.voters.some((id) => replica.isHeir(id));
+    if (stays || promoted.length === 0) return this.#handOver(replica, outcome);
+    const changes = promoted.map((id) => ({ kind: ConfChangeKind.addVoter, id }));
+    return { transition: Transition.auto, changes };
   }
 
   /** A leader does not remove itself: it would not know whether that has come to pass. */
@@ -336,6 +352,12 @@ function replaceStep(replica: Replica, replicaId: ReplicaId, nodeId: NodeId, for
   }
   if (voters.includes(there.replicaId)) {
     if (!isMember) return { kind: 'done' };
+    // The newest of all: it came for this, and had to vote first so that it could lead.
+    const isNewest = membership.changes > 0 && there.replicaId === membership.nextReplicaId - 1;
+    if (isNewest && there.replicaId > replicaId) {
+      const changes = [{ kind: ConfChangeKind.remove, id: replicaId }];
+      return { kind: 'change', changes, placed: [], promoted: [] };
+    }
     throw new HansardError(
       'ALREADY_A_MEMBER',
       `node ${nodeId} holds replica ${there.replicaId} of partition ${partition}, which votes already`,

@@ -2,8 +2,10 @@
  * Replicas that come to this node and go from it, and what is known of those
  * elsewhere. A replica is made before it becomes a member, by the leader that is
  * about to add it: empty, without a configuration, so that it neither votes nor
- * stands until a snapshot tells it who it is. It goes when anybody who has
- * applied its removal says so: its own log, or a leader's gossip.
+ * stands until a snapshot tells it who it is. It goes when a leader says that it
+ * was removed, and that all members know: until then it stays, no member any more
+ * but a voter when asked. For a member that has the removal in its log and does not
+ * know that it is committed needs, if the leader dies, votes of the former members.
  */
 import { ByteReader, ByteWriter } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
@@ -31,6 +33,7 @@ export interface MembersContext {
   readonly store: Store;
   readonly wal: Wal;
   readonly logger: Logger;
+  nowMs(): number;
   /** The replica that is open here. */
   replica(partition: PartitionId): Replica | undefined;
   /** Store and log have it: it takes part from now on. */
@@ -39,6 +42,9 @@ export interface MembersContext {
   close(replica: Replica): void;
   fatal(error: unknown): void;
 }
+
+/** From the first word that all members have a removal in their logs: heartbeats have told them by then that it is committed. */
+const settleMs = 500;
 
 const requestVersion = 1;
 
@@ -68,6 +74,8 @@ export class Members {
   /** What leaders told of partitions whose members have changed; the newest of each. */
   readonly #told = new Map<PartitionId, Places>();
   /** By partition: what changes here, one after the other. */
+  /** Since when a leader says that the removal of the replica here is settled. */
+  readonly #settledSince = new Map<Replica, number>();
   readonly #work = new Map<PartitionId, Promise<void>>();
   #stopped = false;
 
@@ -86,12 +94,6 @@ export class Members {
     if (known === undefined || known.changes < places.changes) this.#told.set(partition, places);
     const replica = this.#context.replica(partition);
     if (replica !== undefined) this.#retireIfRemoved(replica, places);
-  }
-
-  /** It has applied a change of members, or taken in a snapshot. */
-  changed(replica: Replica): void {
-    if (this.#context.replica(replica.partition) === replica)
-      this.#retireIfRemoved(replica, replica.store.membership);
   }
 
   /** Durable when it resolves. Asked again for the same one, it is there already. */
@@ -114,17 +116,25 @@ export class Members {
    * Removal is for ever, so also an old table proves it. A replica that was made and
    * never added is one whose id another got, or nobody ever will.
    */
-  #retireIfRemoved(replica: Replica, membership: Membership): void {
+  #retireIfRemoved(replica: Replica, places: Places): void {
     const { replicaId } = replica;
-    const place = membership.members.find((member) => member.replicaId === replicaId);
+    const place = places.members.find((member) => member.replicaId === replicaId);
     const isElsewhere = place !== undefined && place.nodeId !== this.#context.nodeId;
-    if (isElsewhere || isRemoved(membership, replicaId)) this.#retire(replica);
+    if (!isElsewhere && !isRemoved(places, replicaId)) return;
+    // What was never a member has no vote that anybody counts.
+    if (!replica.isInitialised) return this.#retire(replica);
+    if (!places.settled) return;
+    const now = this.#context.nowMs();
+    const since = this.#settledSince.get(replica) ?? now;
+    this.#settledSince.set(replica, since);
+    if (now - since >= settleMs) this.#retire(replica);
   }
 
   #retire(replica: Replica): void {
     const { partition, replicaId, log } = replica;
     const { store, logger } = this.#context;
     logger.info({ partition, replicaId }, 'this replica was removed');
+    this.#settledSince.delete(replica);
     this.#context.close(replica);
     this.#after(partition, async () => {
       await store.dropPartition(partition, replicaId);
@@ -148,12 +158,16 @@ export class Members {
       return;
     }
     if (held !== undefined) {
-      this.#refuseWhileMember(held, replicaId, membership);
-      this.#retire(held);
-      // Comes behind what ends the earlier one; the leader asks again.
-      throw this.#busy(partition, `replica ${held.replicaId} goes from here first`);
+      // The leader's gossip ends the one that is no member; it asks again.
+      throw this.#busy(partition, `node ${this.#context.nodeId} still holds replica ${held.replicaId} of it`);
     }
     const last = store.hosted().find((one) => one.partition === partition);
+    // Closed a moment ago; what ends it in the store stands behind this in the queue.
+    if (last?.removed === false)
+      throw this.#busy(
+        partition,
+        `replica ${last.replicaId} of it is going from node ${this.#context.nodeId}`,
+      );
     if (last !== undefined && last.replicaId >= replicaId)
       throw this.#busy(partition, `replica ${last.replicaId} was here, ${replicaId} is no later one`);
     await store.addPartition(partition, replicaId).catch((error: unknown) => {
@@ -167,11 +181,6 @@ export class Members {
     const replica = this.#context.open(partition, replicaId);
     replica.learnPlaces(membership.members);
     logger.info({ partition, replicaId }, 'a new replica is here, empty yet');
-  }
-
-  #refuseWhileMember(held: Replica, replicaId: ReplicaId, { members }: Membership): void {
-    if (held.replicaId < replicaId && !members.some((member) => member.replicaId === held.replicaId)) return;
-    throw this.#busy(held.partition, `node ${this.#context.nodeId} holds replica ${held.replicaId} of it`);
   }
 
   #busy(partition: PartitionId, problem: string): HansardError {

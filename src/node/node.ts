@@ -225,6 +225,7 @@ export class HansardNode implements NodeService {
       store,
       wal,
       logger,
+      nowMs: () => clock.monotonicMs(),
       replica: (partition) => this.#replicas[partition],
       open: (partition, replicaId) => this.#openReplica(partition, replicaId),
       close: (replica) => this.#closeReplica(replica),
@@ -561,7 +562,6 @@ export class HansardNode implements NodeService {
         // Not in the midst of its turn.
         this.#clock.defer(() => {
           if (this.#stopped) return;
-          this.#members.changed(replica);
           // Those who are no members any more, or not yet, hear it from a leader alone.
           if (replica.isLeader) this.#gossip();
         }),
@@ -905,7 +905,9 @@ export class HansardNode implements NodeService {
 /** Undefined: as it was made, which everybody knows. */
 function placesToTell(replica: Replica): Places | undefined {
   const { membership, confState } = replica.store;
-  return membership.changes === 0 ? undefined : { ...membership, learners: confState.learners };
+  return membership.changes === 0
+    ? undefined
+    : { ...membership, learners: confState.learners, settled: replica.isChangeSettled };
 }
 
 export function initialConfState(voters: number[]): ConfState {

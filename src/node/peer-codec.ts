@@ -75,6 +75,8 @@ export interface Gossip {
 export interface Places extends Membership {
   /** Those of `members` that have no vote. */
   readonly learners: readonly ReplicaId[];
+  /** All members have it in their logs: nobody needs the votes of those who were removed. */
+  readonly settled: boolean;
 }
 
 /** A partition that the sender leads, in this term. */
@@ -210,8 +212,14 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
   }
 }
 
-function placesRow({ changes, nextReplicaId, members, learners }: Places) {
-  return [changes, nextReplicaId, members.map(({ replicaId, nodeId }) => [replicaId, nodeId]), learners];
+function placesRow({ changes, nextReplicaId, members, learners, settled }: Places) {
+  return [
+    changes,
+    nextReplicaId,
+    members.map(({ replicaId, nodeId }) => [replicaId, nodeId]),
+    learners,
+    settled,
+  ];
 }
 
 function flagsOf(message: Message): number {
@@ -449,7 +457,7 @@ function readGossip(reader: ByteReader): Gossip {
 
 function readPlaces(row: unknown): Places {
   if (!Array.isArray(row)) throw new MalformedError('gossip about no places');
-  const [changes, nextReplicaId, members, learners] = row as unknown[];
+  const [changes, nextReplicaId, members, learners, settled] = row as unknown[];
   if (!Array.isArray(members) || !Array.isArray(learners))
     throw new MalformedError('gossip about no members');
   return {
@@ -461,6 +469,7 @@ function readPlaces(row: unknown): Places {
       return { replicaId: controlNumber(replicaId), nodeId: controlNumber(nodeId) };
     }),
     learners: learners.map(controlNumber),
+    settled: settled === true,
   };
 }
 

@@ -78,6 +78,8 @@ export class Replica implements WorkSink {
   #members: readonly ReplicaMember[] = [];
   /** Those that vote in either half of the configuration; in the same order. */
   #voters: readonly ReplicaMember[] = [];
+  /** Where the last change of members was applied, or later. */
+  #changedAt: Index;
   /** Where replicas are whose coming this one has not applied yet; ids are never used twice, so it never changes. */
   readonly #heard = new Map<ReplicaId, NodeId>();
 
@@ -165,6 +167,7 @@ export class Replica implements WorkSink {
       later: () => host.stir(this),
       fatal: (error) => host.fatal(error),
     });
+    this.#changedAt = store.appliedIndex;
     this.#placeMembers();
     this.#observe();
   }
@@ -261,6 +264,15 @@ export class Replica implements WorkSink {
     for (const { replicaId, nodeId } of members) this.#heard.set(replicaId, nodeId);
   }
 
+  /**
+   * As leader: every member has the last change of members in its log, and hears
+   * with the next heartbeats that it is committed. Until then one of them may have
+   * to win an election by the votes of those whom that change removed.
+   */
+  get isChangeSettled(): boolean {
+    return this.matchedByAll() >= this.#changedAt;
+  }
+
   /** As leader: how far a member is; not to be kept. */
   progressOf(replicaId: ReplicaId): Progress | undefined {
     return this.#raft.progressOf(replicaId);
@@ -304,6 +316,7 @@ export class Replica implements WorkSink {
       );
       return;
     }
+    this.#changedAt = entry.index;
     this.store.setConfState(this.#raft.applyConfChange(change), membership);
     this.#placeMembers();
     this.#host.membersChanged(this);
@@ -707,6 +720,7 @@ export class Replica implements WorkSink {
     const { index, term } = decided.staged;
     this.log.reset(index, term);
     this.#proposals.skippedTo(index);
+    this.#changedAt = index;
     this.#placeMembers();
     this.#host.membersChanged(this);
     // The responses tell of the snapshot: the log's new start must be synced with it.

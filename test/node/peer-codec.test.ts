@@ -230,7 +230,7 @@ t.test('gossip may grow: what an older build leaves out, and what a later one ad
   const gossip = (...tuple: ControlValue[]) =>
     decodePeerMessage(Buffer.concat([Buffer.from([8, 1]), packControl(tuple)]));
   t.match(gossip(5, false, []), { gossip: { nowUs: 5, applyVersion: 1 } }, 'the first version at least');
-  t.match(gossip(5, true, [[1, 2, 3, [4, 9, [[8, 2]], [8]], 'more']], 7, 'and more'), {
+  t.match(gossip(5, true, [[1, 2, 3, [4, 9, [[8, 2]], [8], true], 'more']], 7, 'and more'), {
     gossip: {
       unwilling: true,
       applyVersion: 7,
@@ -239,7 +239,13 @@ t.test('gossip may grow: what an older build leaves out, and what a later one ad
           partition: 1,
           term: 2,
           keptByAll: 3,
-          places: { changes: 4, nextReplicaId: 9, members: [{ replicaId: 8, nodeId: 2 }], learners: [8] },
+          places: {
+            changes: 4,
+            nextReplicaId: 9,
+            members: [{ replicaId: 8, nodeId: 2 }],
+            learners: [8],
+            settled: true,
+          },
         },
       ],
     },

@@ -86,6 +86,48 @@ t.test('what was written is there after a restart', async (t) => {
   await fourth.close();
 });
 
+t.test('a later replica of a partition begins anew, and nothing of the earlier one comes back', async (t) => {
+  const { device } = await formatted(t);
+  const wal = await open(device(), { segmentBytes });
+  wal.addGroup(3, 31);
+  wal.addGroup(5, 51);
+  await write(wal, {
+    partition: 3,
+    hardState: { term: 7, vote: 31, commit: 2 },
+    entries: [entry(3, 7, 1, 'a'), entry(3, 7, 2, 'b')],
+  });
+  const late = write(wal, { partition: 3, entries: [entry(3, 7, 3, 'c')] });
+  t.throws(() => wal.addGroup(3, 32), /still writes/, 'not while something of it is on its way');
+  await late;
+  t.throws(() => wal.addGroup(3, 31), /follows 31/, 'the same is no later one');
+  t.throws(() => wal.addGroup(3, 30), /follows 31/, 'nor is an earlier one');
+  const fresh = wal.addGroup(3, 32);
+  t.match(fresh, { replicaId: 32, hardState: { term: 0, vote: 0, commit: 0 } });
+  t.same([fresh.firstIndex(), fresh.lastIndex()], [1, 0]);
+  // A term below that of the earlier one: it is another voter.
+  fresh.reset(40, 2);
+  await write(wal, {
+    partition: 3,
+    hardState: { term: 2, vote: 0, commit: 41 },
+    entries: [entry(3, 2, 41, 'new')],
+  });
+  const check = async (from: typeof wal) => {
+    const group = from.group(3);
+    if (group === undefined) throw new Error('no group');
+    t.match(group, { replicaId: 32, hardState: { term: 2, vote: 0, commit: 41 } });
+    t.same(await contents(group), [{ term: 2, index: 41, text: 'new' }]);
+  };
+  await check(wal);
+  await wal.close();
+  // By the batches, and then by the table of a segment that the start opened.
+  for (let start = 0; start < 3; start++) {
+    const again = await open(device(), { segmentBytes });
+    await check(again);
+    await write(again, { partition: 5, hardState: { term: start + 1, vote: 0, commit: 0 }, entries: [] });
+    await again.close();
+  }
+});
+
 t.test('absence is a loss, never a fresh log', async (t) => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'hansard-wal-'));
   t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
