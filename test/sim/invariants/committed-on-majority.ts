@@ -27,8 +27,13 @@ function check(nodes: readonly SeenNode[], replica: Replica): string | undefined
   const { partition, commitIndex } = replica;
   const logs = nodes.flatMap((node) => node.lastLogs().filter((log) => log.partition === partition));
   const { voters, votersOutgoing, learners } = replica.store.confState;
-  // While members change, who counts for this index is not ours to know.
-  const isStatic = votersOutgoing.length === 0 && learners.length === 0 && voters.length === logs.length;
+  // A change counts from when a leader applies it: what was committed by the members before may be on fewer of
+  // today's, and which members an index was committed by is not to be seen from here. So only while none ever changed.
+  const isStatic =
+    replica.store.membership.changes === 0 &&
+    votersOutgoing.length === 0 &&
+    learners.length === 0 &&
+    voters.length === logs.length;
   if (!isStatic || !logs.every((log) => voters.includes(log.replicaId))) return undefined;
   const holding = logs.filter((log) => log.lastIndex() >= commitIndex).length;
   if (holding * 2 > logs.length) return undefined;
