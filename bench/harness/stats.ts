@@ -2,21 +2,8 @@
 import type { Sample } from './sample.js';
 import type { Workload } from './workloads.js';
 
-export interface Summary {
-  readonly system: string;
-  readonly workload: string;
-  readonly perSecond: number;
-  readonly p50Ms: number;
-  readonly p99Ms: number;
-  readonly latency: readonly (readonly [number, number])[];
-  readonly cpuUs: Readonly<Record<string, number>>;
-  readonly mainThreadUs: Readonly<Record<string, number>>;
-  readonly memoryMiB: Readonly<Record<string, number>>;
-  readonly writtenBytes: Readonly<Record<string, number>>;
-  readonly diskBytes: number;
-  readonly counters: Readonly<Record<string, number>>;
-  readonly otherCores: number;
-  readonly stealPercent: number;
+/** Medians of a row's samples, field by field. */
+export interface Summary extends Omit<Sample, 'round' | 'overTime' | 'units' | 'seconds'> {
   readonly rounds: number;
 }
 

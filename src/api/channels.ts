@@ -10,7 +10,7 @@ import { invalidArgument, takeChannelName, takeTenant } from './names.js';
 import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
 import type { Services } from './services.js';
 import { type Route, skimRoute } from './skim.js';
-import { proposalError } from './writes.js';
+import { proposeFor } from './writes.js';
 
 export function channelMethods(services: Services): Map<string, Handler> {
   return new Map<string, Handler>([
@@ -74,8 +74,7 @@ function createChannel({ node, codecs, router, tokens }: Services): Handler {
     });
     const partition = node.partitionOf(route.tenant, route.channel);
     return router.atLeader(context, partition, request, async () => {
-      const { answer, index } = await node.propose(partition, command, { deadlineMs: context.deadlineMs });
-      if (answer.kind !== 'channel') throw proposalError(answer);
+      const { answer, index } = await proposeFor(node, partition, command, context.deadlineMs, 'channel');
       return encode({
         channel: channelMessage(answer.channel, partition),
         commit_token: tokens.commit(partition, index),
@@ -110,8 +109,7 @@ function updateChannel({ node, codecs, router, tokens }: Services): Handler {
     });
     const partition = node.partitionOf(route.tenant, route.channel);
     return router.atLeader(context, partition, request, async () => {
-      const { answer, index } = await node.propose(partition, command, { deadlineMs: context.deadlineMs });
-      if (answer.kind !== 'channel') throw proposalError(answer);
+      const { answer, index } = await proposeFor(node, partition, command, context.deadlineMs, 'channel');
       return encode({
         channel: channelMessage(answer.channel, partition),
         commit_token: tokens.commit(partition, index),
@@ -165,8 +163,7 @@ function deleteChannel({ node, codecs, router, tokens }: Services): Handler {
     });
     const partition = node.partitionOf(route.tenant, route.channel);
     return router.atLeader(context, partition, request, async () => {
-      const { answer, index } = await node.propose(partition, command, { deadlineMs: context.deadlineMs });
-      if (answer.kind !== 'deleted') throw proposalError(answer);
+      const { answer, index } = await proposeFor(node, partition, command, context.deadlineMs, 'deleted');
       return encode({ head_seq: answer.headSeq, commit_token: tokens.commit(partition, index) });
     });
   };

@@ -14,7 +14,7 @@ import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
 import { toNumber } from './requests.js';
 import type { Services } from './services.js';
 import { skimRoute } from './skim.js';
-import { proposalError } from './writes.js';
+import { proposeFor } from './writes.js';
 
 export function messageMethods(services: Services): Map<string, Handler> {
   return new Map<string, Handler>([
@@ -84,10 +84,8 @@ function openProducer({ node, codecs, router, tokens }: Services): Handler {
     takeIdText(name, 'name');
     const partition = node.partitionOf(route.tenant, route.channel);
     return router.atLeader(context, partition, request, async () => {
-      const { answer, index } = await node.propose(partition, encodeOpenProducer(route.tenant, name), {
-        deadlineMs: context.deadlineMs,
-      });
-      if (answer.kind !== 'producer') throw proposalError(answer);
+      const command = encodeOpenProducer(route.tenant, name);
+      const { answer, index } = await proposeFor(node, partition, command, context.deadlineMs, 'producer');
       return encode({
         producer_id: answer.producerId,
         partition,

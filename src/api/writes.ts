@@ -1,6 +1,23 @@
 /** What all writes share. */
 import { HansardError, InvariantError } from '../common/errors.js';
+import type { Index, PartitionId } from '../common/ids.js';
 import type { CommandAnswer } from '../conversation/types.js';
+import type { NodeService } from '../node/types.js';
+
+type AnswerOf<K extends CommandAnswer['kind']> = Extract<CommandAnswer, { readonly kind: K }>;
+
+/** Proposes a command that is answered by `kind`; throws what the answer refuses. Appends have their own way (append.ts). */
+export async function proposeFor<K extends CommandAnswer['kind']>(
+  node: Pick<NodeService, 'propose'>,
+  partition: PartitionId,
+  command: Uint8Array,
+  deadlineMs: number,
+  kind: K,
+): Promise<{ readonly answer: AnswerOf<K>; readonly index: Index }> {
+  const { answer, index } = await node.propose(partition, command, { deadlineMs });
+  if (answer.kind !== kind) throw proposalError(answer);
+  return { answer: answer as AnswerOf<K>, index };
+}
 
 /** The error for an answer of another kind than the one asked for: a refusal, or a defect. */
 export function proposalError(answer: CommandAnswer): Error {

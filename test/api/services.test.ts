@@ -472,7 +472,8 @@ t.test('stopping: calls under way end, new ones are refused', async (t) => {
   await stopped;
 });
 
-t.test('GetPartition and ChangeReplicas: by the leader, what is missing said', async (t) => {
+/** The node that is asked, and the one that leads. */
+async function askedAndLeading(t: { teardown(fn: () => Promise<void>): void }) {
   const asked = new FakeNode(1);
   const leading = new FakeNode(2);
   const h = await Harness.start(asked);
@@ -484,6 +485,11 @@ t.test('GetPartition and ChangeReplicas: by the leader, what is missing said', a
   asked.peers.set(2, leading);
   asked.leader = 2;
   leading.leader = 2;
+  return { asked, leading, h };
+}
+
+t.test('GetPartition and ChangeReplicas: by the leader, what is missing said', async (t) => {
+  const { asked, leading, h } = await askedAndLeading(t);
   t.match(await h.call('ClusterService/GetPartition', { partition: 3 }), {
     partition: { partition: 3, leader_node_id: 2 },
     answered_by_node_id: 2,
@@ -560,17 +566,7 @@ t.test('GetPartition and ChangeReplicas: by the leader, what is missing said', a
 });
 
 t.test('UpgradeCluster: once all nodes can carry the version out, by each leader, once', async (t) => {
-  const asked = new FakeNode(1);
-  const leading = new FakeNode(2);
-  const h = await Harness.start(asked);
-  const other = await Harness.start(leading);
-  t.teardown(async () => {
-    await h.stop();
-    await other.stop();
-  });
-  asked.peers.set(2, leading);
-  asked.leader = 2;
-  leading.leader = 2;
+  const { asked, leading, h } = await askedAndLeading(t);
   for (const { meta } of leading.partitions) meta.settings.applyVersion = 1;
   const upgrade = (request: object) => h.call('ClusterService/UpgradeCluster', request);
   const refusal = async (request: object) =>

@@ -5,10 +5,10 @@
  */
 import { createHash } from 'node:crypto';
 import { HansardError } from '../../src/common/errors.js';
-import { xxh64 } from '../../src/common/hash.js';
 import { encodeAppend, encodeDeleteChannel, encodeOpenProducer } from '../../src/conversation/command.js';
-import { type CommandAnswer, EventType } from '../../src/conversation/types.js';
+import type { CommandAnswer } from '../../src/conversation/types.js';
 import type { HansardNode } from '../../src/node/node.js';
+import { textEvent } from './content.js';
 import type { History } from './history.js';
 import type { SimClock, SimRandom } from './sim-clock.js';
 
@@ -112,16 +112,10 @@ export class SimClient {
     counter: number,
   ): Promise<boolean> {
     const { history, clock, random } = this.world;
-    const content = Buffer.from(text);
-    const salt = Buffer.alloc(16, random.below(256));
     const event = {
-      type: EventType.messageCompleted,
-      content,
-      contentXxh64: xxh64(content),
-      salt,
-      commitment: createHash('sha256').update(salt).update(content).digest(),
+      ...textEvent(text, random.below(256)),
       ...(this.kind === 'keys'
-        ? { key: text, keyDigest: createHash('sha256').update(content).digest().subarray(0, 16) }
+        ? { key: text, keyDigest: createHash('sha256').update(text).digest().subarray(0, 16) }
         : {}),
     };
     for (let attempt = 0; ; attempt++) {

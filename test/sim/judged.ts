@@ -4,15 +4,14 @@
  * tried once; and linearizable reads of a channel's end from any replica. Nothing
  * is repeated, so that each outcome stands as the system reported it.
  */
-import { createHash } from 'node:crypto';
 import { HansardError } from '../../src/common/errors.js';
-import { xxh64 } from '../../src/common/hash.js';
 import { encodeAppend } from '../../src/conversation/command.js';
-import { type CommandAnswer, EventType } from '../../src/conversation/types.js';
+import type { CommandAnswer } from '../../src/conversation/types.js';
 import type { HansardNode } from '../../src/node/node.js';
 import type { ChannelRecorder, Recording } from '../linearizability/recorder.js';
 import type { ClientWorld } from './client.js';
-import { contentOf } from './content.js';
+import { contentOf, textEvent } from './content.js';
+import { within } from './within.js';
 
 export interface JudgedWorld extends ClientWorld {
   readonly recorder: ChannelRecorder;
@@ -58,30 +57,22 @@ export class JudgedClient {
   }
 
   async #append(channel: string, conditional: boolean): Promise<void> {
-    const { recorder, random } = this.world;
+    const { recorder, random, clock } = this.world;
     const partition = this.world.partitionOf(channel);
     const node = this.world.leaderOf(partition);
     if (node === undefined) return;
     const id = `${this.name}/${channel}/${++this.#serial}`;
     const expectedHead = conditional ? (this.#heads.get(channel) ?? 0) : undefined;
-    const content = Buffer.from(id);
-    const salt = Buffer.alloc(16, random.below(256));
     const command = encodeAppend({
       tenant: 'default',
       channel,
       condition: expectedHead === undefined ? undefined : { kind: 'expectedHeadSeq', seq: expectedHead },
-      events: [
-        {
-          type: EventType.messageCompleted,
-          content,
-          contentXxh64: xxh64(content),
-          salt,
-          commitment: createHash('sha256').update(salt).update(content).digest(),
-        },
-      ],
+      events: [textEvent(id, random.below(256))],
     });
     const recording = recorder.begin(this.name, { kind: 'append', channel, id, expectedHead });
-    const outcome = await this.#within(
+    const outcome = await within(
+      clock,
+      patienceMs,
       node.propose(partition, command, { deadlineMs: node.monotonicMs() + callMs, producer: undefined }),
     );
     if (outcome instanceof HansardError) {
@@ -110,11 +101,11 @@ export class JudgedClient {
   }
 
   async #read(channel: string): Promise<void> {
-    const { history, recorder } = this.world;
+    const { history, recorder, clock } = this.world;
     const node = this.world.anyNode();
     if (node === undefined) return;
     const recording = recorder.begin(this.name, { kind: 'read', channel });
-    const page = await this.#within(this.#page(node, channel));
+    const page = await within(clock, patienceMs, this.#page(node, channel));
     if (page === undefined || page instanceof HansardError) return;
     recording.returned({ kind: 'page', ...page });
     this.#heads.set(channel, page.head);
@@ -137,25 +128,5 @@ export class JudgedClient {
       maxBytes: 1 << 20,
     });
     return { head: channel.headSeq, newest: events.map(contentOf) };
-  }
-
-  /** Undefined: the client waited long enough, or the process died: nobody knows. */
-  #within<T>(call: Promise<T>): Promise<T | HansardError | undefined> {
-    return new Promise((resolve, reject) => {
-      const timer = this.world.clock.after(patienceMs, () => resolve(undefined));
-      call.then(
-        (value) => {
-          timer.cancel();
-          resolve(value);
-        },
-        (error: unknown) => {
-          timer.cancel();
-          // A dead process's calls end in all ways, and say nothing.
-          if (error instanceof HansardError) resolve(error);
-          else if ((error as Error).name === 'ProcessIsDead') resolve(undefined);
-          else reject(error);
-        },
-      );
-    });
   }
 }

@@ -7,6 +7,7 @@ import { HansardError } from '../../src/common/errors.js';
 import type { HansardNode } from '../../src/node/node.js';
 import type { History } from './history.js';
 import type { SimClock, SimRandom } from './sim-clock.js';
+import { within } from './within.js';
 
 export interface ReaderWorld {
   readonly clock: SimClock;
@@ -63,29 +64,16 @@ export class SimReader {
   }
 
   /** Undefined: no answer, or the node died meanwhile. */
-  #headOf(node: HansardNode, channel: string): Promise<number | undefined> {
-    return new Promise((resolve, reject) => {
-      const timer = this.world.clock.after(attemptMs * 4, () => resolve(undefined));
-      const ask = async (): Promise<number> => {
-        const view = await node.readBarrier(this.world.partitionOf(channel), {
-          level: this.world.level,
-          minIndex: 0,
-          deadlineMs: node.monotonicMs() + attemptMs,
-        });
-        return (await view.reader.channelByName('default', channel))?.headSeq ?? 0;
-      };
-      ask().then(
-        (head) => {
-          timer.cancel();
-          resolve(head);
-        },
-        (error: unknown) => {
-          timer.cancel();
-          // A dead process's calls end in all ways.
-          if (error instanceof HansardError || (error as Error).name === 'ProcessIsDead') resolve(undefined);
-          else reject(error);
-        },
-      );
-    });
+  async #headOf(node: HansardNode, channel: string): Promise<number | undefined> {
+    const ask = async (): Promise<number> => {
+      const view = await node.readBarrier(this.world.partitionOf(channel), {
+        level: this.world.level,
+        minIndex: 0,
+        deadlineMs: node.monotonicMs() + attemptMs,
+      });
+      return (await view.reader.channelByName('default', channel))?.headSeq ?? 0;
+    };
+    const head = await within(this.world.clock, attemptMs * 4, ask());
+    return head instanceof HansardError ? undefined : head;
   }
 }

@@ -5,11 +5,9 @@
  * their logs are idle (it takes what is handed to the disk for synced, and the
  * commit index for stored).
  */
-import { createHash } from 'node:crypto';
-import { xxh64 } from '../../../src/common/hash.js';
 import { encodeAppend } from '../../../src/conversation/command.js';
-import { EventType } from '../../../src/conversation/types.js';
 import { SimCluster, type SimNode } from '../cluster.js';
+import { textEvent } from '../content.js';
 import { History } from '../history.js';
 import { type TraceEvent, traceEvent, traceLine } from './event.js';
 
@@ -125,13 +123,11 @@ class TracedSeed {
   #append(): void {
     const leader = this.#cluster.leaderOf(0);
     if (leader === undefined) return;
-    const content = Buffer.from(`text ${++this.#serial}`);
-    const salt = Buffer.alloc(16, 1);
-    const commitment = createHash('sha256').update(salt).update(content).digest();
+    const text = `text ${++this.#serial}`;
     const command = encodeAppend({
       tenant: 'default',
       channel: `c${this.#serial % 3}`,
-      events: [{ type: EventType.messageCompleted, content, contentXxh64: xxh64(content), salt, commitment }],
+      events: [textEvent(text, 1)],
     });
     leader.propose(0, command, { deadlineMs: leader.monotonicMs() + 1_000, producer: undefined }).then(
       () => this.#acknowledged++,
