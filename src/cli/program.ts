@@ -56,7 +56,7 @@ function buildProgram(env: Readonly<Record<string, string | undefined>>, runner:
     .showSuggestionAfterError(true);
   const on = <O extends CommonOptions>(command: Command, load: () => Promise<Action<O>>): void => {
     command.option('--json', 'answer as JSON; errors too, on stderr').action(async () => {
-      const args = command.processedArgs.filter((arg): arg is string => typeof arg === 'string');
+      const args = command.processedArgs.flat().filter((arg): arg is string => typeof arg === 'string');
       await runner(await load(), command.opts<O>(), args);
     });
   };
@@ -65,6 +65,7 @@ function buildProgram(env: Readonly<Record<string, string | undefined>>, runner:
   addPartition(program, on, env);
   addData(program, on, env);
   addVerify(program, on, env);
+  addInspect(program, on, env);
   program.addHelpText(
     'after',
     `${examples([
@@ -456,6 +457,51 @@ function addVerify(program: Command, on: On, env: Readonly<Record<string, string
         ['hansard verify', 'everything, on every node'],
         ['hansard verify --channel support/42', ''],
         ['hansard verify --tenant acme --rate 20 --json', 'gently; one JSON document'],
+      ],
+    )}`,
+  );
+}
+
+function addInspect(program: Command, on: On, env: Readonly<Record<string, string | undefined>>): void {
+  const inspect = program
+    .command('inspect')
+    .description("What is in files of a node's folder, damaged ones too. Opens no node and changes nothing.");
+  const looking = (name: string, description: string): Command =>
+    inspect
+      .command(name)
+      .description(description)
+      .argument('<file...>', 'files, or folders: all files in them')
+      .option('--full', 'entries of the log and events of blocks too, one by one');
+  const commands = () => import('./commands/inspect.js');
+  on(
+    looking('log', 'Segments of the log: header, batches, entries.'),
+    async () => (await commands()).inspectLog,
+  );
+  on(
+    looking('blocks', "LevelDB's files: tables, logs and MANIFEST, with the rows in them."),
+    async () => (await commands()).inspectBlocks,
+  );
+  const key = looking('key', 'All versions of certain rows that are in the files, sequence by sequence.')
+    .option('--key <hex>', 'the row with this key')
+    .option('--channel <name>', "this channel's rows and blocks")
+    .addOption(
+      new Option('--tenant <name>', 'whose channel (HANSARD_TENANT)').default(
+        env.HANSARD_TENANT || 'default',
+      ),
+    );
+  on(key, async () => (await commands()).inspectKey);
+  on(
+    looking('any', 'Each file by what it is: also IDENTITY and a cluster file.'),
+    async () => (await commands()).inspectAny,
+  );
+  inspect.addHelpText(
+    'after',
+    `\nExit code 7: something does not match its checksum or its place. With --json each thing is a line of JSON.\n${examples(
+      [
+        ['hansard inspect any ./data/node-1', 'everything that a node has'],
+        ['hansard inspect log ./data/node-1/log', 'segments and batches'],
+        ['hansard inspect blocks --json ./data/node-1/db', ''],
+        ['hansard inspect key --channel support/42 ./data/node-1/db', 'where its rows and blocks lie'],
       ],
     )}`,
   );

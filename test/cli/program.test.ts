@@ -50,6 +50,7 @@ t.test('every command has help with examples; the whole lists the exit codes', a
     ['channel', 'delete'],
     ['import'],
     ['export'],
+    ['inspect'],
     ['cluster', 'up'],
     ['cluster', 'down'],
     ['cluster', 'status'],
