@@ -88,6 +88,12 @@ const table = {
     'The producer is unknown here: it was idle too long, or deleted.',
     'Read what was stored, open a new producer, and append what is missing.',
   ),
+  TOKEN_TOO_OLD: r(
+    Code.outOfRange,
+    'no',
+    'The resume token stands before what the change list still holds (`change_retention`).',
+    'Subscribe from a time or from the beginning, and pass over what you have; come back sooner next time.',
+  ),
   PRODUCER_REUSED: r(
     Code.invalidArgument,
     'no',

@@ -129,6 +129,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     logger,
     cacheBytes: settings.storeCache,
     tailLimitBytes: settings.tailLimit,
+    changeRetentionMs: settings.changeRetention,
   });
   opened.push(() => store.close());
   const watch = new SharedArrayBuffer(8);

@@ -119,6 +119,13 @@ const table = {
     60 * minute,
     'Age at which a tail is sealed whatever its size: bounds what a restart replays.',
   ),
+  changeRetention: duration(
+    'memory and disk',
+    7 * 24 * 60 * minute,
+    1 * minute,
+    365 * 24 * 60 * minute,
+    'How long what changed is listed, about 4 bytes an append: a subscription that was away for longer is refused with TOKEN_TOO_OLD.',
+  ),
   logSegment: bytes(
     'memory and disk',
     64 * MiB,

@@ -5,7 +5,7 @@
  */
 
 import type { KvRange } from '../common/env.js';
-import type { ChannelId, PartitionId, Seq } from '../common/ids.js';
+import type { ChannelId, Index, PartitionId, Seq } from '../common/ids.js';
 
 export const RowKind = {
   format: 0x01,
@@ -26,6 +26,8 @@ export const RowKind = {
   ended: 0x27,
   /** Which channels have a label or participant (terms.ts). */
   term: 0x28,
+  /** Which entries brought which events (change-rows.ts). */
+  change: 0x29,
 } as const;
 export type RowKind = (typeof RowKind)[keyof typeof RowKind];
 
@@ -75,6 +77,7 @@ export const generationKinds: readonly RowKind[] = Object.freeze([
   RowKind.checkpoint,
   RowKind.ended,
   RowKind.term,
+  RowKind.change,
 ]);
 
 /** What a key says beside kind, partition and generation: the same in every generation. */
@@ -129,6 +132,16 @@ export function checkpointKey(place: Place, number: number): Buffer {
 
 export function endedKey(place: Place, channelId: ChannelId): Buffer {
   return numberKey(RowKind.ended, place, channelId);
+}
+
+/** By the last entry that the row tells of. */
+export function changeKey(place: Place, toIndex: Index): Buffer {
+  return numberKey(RowKind.change, place, toIndex);
+}
+
+/** Rows that tell of entries from `index` on. */
+export function changesRange(place: Place, index: Index): KvRange {
+  return { gte: changeKey(place, index), lt: kindRange(RowKind.change, place).lt };
 }
 
 export type RunKind = typeof RowKind.keyRun | typeof RowKind.messageIdRun;

@@ -12,12 +12,13 @@
 import { ByteReader } from '../common/bytes.js';
 import type { Clock, Kv } from '../common/env.js';
 import { assert, type HansardError } from '../common/errors.js';
-import type { ChannelId, Index, ProducerId, Seq } from '../common/ids.js';
+import type { ChannelId, Index, ProducerId, Seq, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
 import type { Membership } from '../common/membership.js';
 import type { KeyRecord, PartitionMeta, ProducerState, StoredEvent } from '../conversation/types.js';
 import { readUnit } from './block.js';
+import type { ChangeRow } from './change-rows.js';
 import { hashForFilter } from './filter.js';
 import {
   nameBytes,
@@ -56,6 +57,8 @@ export interface StoreShared {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly blockBytes: number;
+  /** How long the change list is kept, of commit time. */
+  readonly changeRetentionUs: TimeUs;
   /** Clean rows; keys name the partition. */
   readonly channelCache: LruCache<SealedChannel>;
   readonly producerCache: LruCache<ProducerState>;
@@ -101,6 +104,10 @@ export class PartitionState {
   /** Settles, never rejects, when the running checkpoint ends. */
   sealing: Promise<void> | undefined;
   readonly place: Place;
+  /** Of the change list's oldest row, where it was looked at. */
+  oldestChangeUs: TimeUs | undefined;
+  /** Whoever catches up takes many pages of one row. */
+  lastChangeRow: ChangeRow | undefined;
   readonly #cachePrefix: string;
   /** Chunks that are being read. */
   readonly #loading = new Map<string, Promise<RunEntry[] | undefined>>();

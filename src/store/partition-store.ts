@@ -13,6 +13,13 @@ import type {
   ProducerState,
   StoredEvent,
 } from '../conversation/types.js';
+import {
+  type ChangePage,
+  type ChangeQuery,
+  type ChannelsAt,
+  listChannelsAt,
+  readChangePage,
+} from './changes.js';
 import { digestPartition } from './digest.js';
 import { type FindQuery, findChannels } from './find-channels.js';
 import { RowKind } from './keys.js';
@@ -198,7 +205,7 @@ export class PartitionStoreImpl implements PartitionStore {
     if (event.seq !== expected)
       throw new InvariantError(`event ${event.seq} of ${channel.name} where ${expected} comes next`);
     assert(event.commitTimeUs >= (last?.commitTimeUs ?? 0), 'commit times never fall');
-    this.#state.active.addEvent(known, event);
+    this.#state.active.addEvent(known, event, this.#state.appliedIndex + 1);
   }
 
   producer(id: ProducerId): ProducerState | undefined {
@@ -328,6 +335,14 @@ export class PartitionStoreImpl implements PartitionStore {
     });
   }
 
+  channelsAt(query: ChannelQuery): Promise<ChannelsAt> {
+    return this.#read((state) => listChannelsAt(state, query));
+  }
+
+  changes(query: ChangeQuery): Promise<ChangePage> {
+    return this.#read((state) => readChangePage(state, query));
+  }
+
   findChannels(query: FindQuery): Promise<ChannelState[]> {
     return this.#read((state) => findChannels(state, query));
   }
@@ -350,6 +365,10 @@ export class PartitionStoreImpl implements PartitionStore {
 
   watch(tenant: string, name: string, listener: WatchListener): () => void {
     return this.#watches.add(tenant, name, listener);
+  }
+
+  watchAll(listener: WatchListener): () => void {
+    return this.#watches.addAll(listener);
   }
 
   // ---- sealing

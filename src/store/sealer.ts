@@ -9,6 +9,7 @@ import { xxh64Seeded } from '../common/hash.js';
 import type { ChannelId, ProducerId } from '../common/ids.js';
 import type { StoredEvent } from '../conversation/types.js';
 import { BlockCutter, readUnit, writeUnit } from './block.js';
+import { sealChanges } from './change-rows.js';
 import { EndedChanges, removeBlocks } from './ended.js';
 import { blockKey, checkpointKey, nameBytes, nameKey, partitionKey, producerKey, RowKind } from './keys.js';
 import { openChannelRow, type PartitionState, weightOfSealed } from './partition-state.js';
@@ -66,6 +67,7 @@ export async function sealPartition(
   const keyRuns = await seal(RowKind.keyRun, await keyEntries(frozen, out));
   const messageIdRuns = await seal(RowKind.messageIdRun, await messageIdEntries(frozen, out));
   await ended.seal(state.place, messageIdRuns.runs, before.nextRun, out);
+  const changes = await sealChanges(state, frozen, out);
   let eventCount = before.eventCount - endedEvents;
   for (const channel of frozen.tail.channels.values()) eventCount += channel.events.length;
   const record = putRecords(state, frozen, out, {
@@ -74,6 +76,7 @@ export async function sealPartition(
     termCount: indexed + terms,
     endedCount: ended.count,
     nextRun,
+    ...changes,
     runs: [...keyRuns.runs, ...messageIdRuns.runs].map((run) => run.info),
     retired: [...keyRuns.retired, ...messageIdRuns.retired].map((run) => run.info),
   });
@@ -339,7 +342,15 @@ async function messageIdEntries(frozen: FrozenTail, out: SealBatch): Promise<Run
 
 type Decided = Pick<
   PartitionRecord,
-  'producerCount' | 'eventCount' | 'termCount' | 'endedCount' | 'nextRun' | 'runs' | 'retired'
+  | 'producerCount'
+  | 'eventCount'
+  | 'termCount'
+  | 'endedCount'
+  | 'nextRun'
+  | 'changesFrom'
+  | 'changesTo'
+  | 'runs'
+  | 'retired'
 >;
 
 function putRecords(

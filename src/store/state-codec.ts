@@ -60,6 +60,10 @@ export interface PartitionRecord {
   readonly lastCheckpoint: number;
   readonly lastDigest: bigint;
   readonly nextRun: number;
+  /** The change list tells of entries behind this one … */
+  readonly changesFrom: Index;
+  /** … up to this one; those between it and `appliedIndex` brought no events. */
+  readonly changesTo: Index;
   /** Oldest first. */
   readonly runs: readonly RunInfo[];
   /** Merged or expired: out of use, their rows go with the next checkpoint. */
@@ -286,11 +290,22 @@ export function writePartition(writer: ByteWriter, record: PartitionRecord): voi
   // 0: no index; else the number of its rows and one more.
   writer.uvarint(record.termCount === undefined ? 0 : record.termCount + 1);
   writer.uvarint(record.meta.deletedCount).uvarint(record.endedCount);
-  if (partitionRowVersion(record) >= 3) writeMembership(writer, record.membership);
+  const version = partitionRowVersion(record);
+  if (version >= 3) writeMembership(writer, record.membership);
+  if (version >= 4) writer.uvarint(record.changesFrom).uvarint(record.changesTo);
 }
 
-/** Of the row that `writePartition` fills. 3: its members have changed since it was formatted. */
-export function partitionRowVersion({ membership }: Pick<PartitionRecord, 'membership'>): RowVersion {
+/**
+ * Of the row that `writePartition` fills. 3: its members have changed since it was
+ * formatted. 4: the change list does not begin just here.
+ */
+export function partitionRowVersion({
+  membership,
+  appliedIndex,
+  changesFrom,
+  changesTo,
+}: Pick<PartitionRecord, 'membership' | 'appliedIndex' | 'changesFrom' | 'changesTo'>): RowVersion {
+  if (changesFrom !== appliedIndex || changesTo !== appliedIndex) return 4;
   return membership.changes > 0 ? 3 : 2;
 }
 
@@ -337,8 +352,17 @@ export function readPartition(reader: ByteReader, version: number): PartitionRec
   record.meta.deletedCount = version >= 2 ? reader.uvarint() : 0;
   const endedCount = version >= 2 ? reader.uvarint() : 0;
   const membership = version >= 3 ? readMembership(reader) : initialMembership(record.confState);
+  const changesFrom = version >= 4 ? reader.uvarint() : record.appliedIndex;
+  const changesTo = version >= 4 ? reader.uvarint() : record.appliedIndex;
   reader.end();
-  return { ...record, membership, termCount: terms === 0 ? undefined : terms - 1, endedCount };
+  return {
+    ...record,
+    membership,
+    changesFrom,
+    changesTo,
+    termCount: terms === 0 ? undefined : terms - 1,
+    endedCount,
+  };
 }
 
 /** Also what the digest sees of a partition, beside the count of deleted names. */

@@ -39,6 +39,8 @@ export const storeDefaults = Object.freeze({
   cacheBytes: 64 * MiB,
   /** All tails of a node; then admission and applying wait for a checkpoint. */
   tailLimitBytes: 64 * MiB,
+  /** 7 days: whoever follows many channels may be away for that long. */
+  changeRetentionMs: 7 * 24 * 3_600_000,
   /** A block before compression. Equal on all replicas, so it is fixed when a store is formatted. */
   blockBytes: 4096,
 });
@@ -63,6 +65,8 @@ export interface OpenStoreOptions {
   readonly logger: Logger;
   readonly cacheBytes?: number;
   readonly tailLimitBytes?: number;
+  /** How long the change list is kept, ms of commit time. */
+  readonly changeRetentionMs?: number;
 }
 
 interface FormatRecord {
@@ -121,6 +125,8 @@ function emptyRecord(
     lastCheckpoint: 0,
     lastDigest: 0n,
     nextRun: 1,
+    changesFrom: 0,
+    changesTo: 0,
     runs: [],
     retired: [],
   };
@@ -164,6 +170,7 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       clock,
       logger,
       blockBytes: format.blockBytes,
+      changeRetentionUs: 1_000 * (options.changeRetentionMs ?? storeDefaults.changeRetentionMs),
       channelCache: new LruCache(cacheBytes * 0.4),
       producerCache: new LruCache(cacheBytes * 0.1),
       chunkCache: new LruCache(cacheBytes * 0.2),

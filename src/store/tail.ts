@@ -24,6 +24,7 @@ const objectBytes = {
   answer: 160,
   key: 220,
   messageId: 120,
+  change: 72,
 } as const;
 
 export interface TailChannel {
@@ -35,6 +36,14 @@ export interface TailChannel {
   /** Dense; `events[i].seq` is `baseSeq + 1 + i`. */
   readonly events: StoredEvent[];
   readonly baseSeq: Seq;
+}
+
+/** Events that one entry brought to one channel; another one where others came between. */
+export interface Change {
+  readonly index: Index;
+  readonly channel: Pick<ChannelState, 'id' | 'tenant' | 'name'>;
+  readonly firstSeq: Seq;
+  lastSeq: Seq;
 }
 
 export interface TailProducer {
@@ -62,6 +71,8 @@ export class Tail {
   readonly producerNames = new Map<string, ProducerId | undefined>();
   readonly keys = new Map<ChannelId, Map<string, KeyRecord>>();
   readonly messageIds = new Map<ChannelId, Map<string, Seq>>();
+  /** In the order of applying. Those of channels that were deleted since stay: places count events. */
+  readonly changes: Change[] = [];
   keyCount = 0;
   messageIdCount = 0;
   #bytes = 0;
@@ -122,9 +133,16 @@ export class Tail {
     this.#count(weightOfChannel(state) - Math.min(this.#bytes, freed));
   }
 
-  addEvent(channel: TailChannel, event: StoredEvent): void {
+  addEvent(channel: TailChannel, event: StoredEvent, index: Index): void {
     channel.events.push(event);
     channel.dirty = true;
+    const last = this.changes.at(-1);
+    if (last !== undefined && last.channel === channel.state && last.index === index)
+      last.lastSeq = event.seq;
+    else {
+      this.changes.push({ index, channel: channel.state, firstSeq: event.seq, lastSeq: event.seq });
+      this.#count(objectBytes.change);
+    }
     this.#count(event.headerLength + event.contentLength + objectBytes.event);
   }
 

@@ -16,7 +16,9 @@ import type { ConfState } from '../common/log-types.js';
 import type { Membership } from '../common/membership.js';
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import type { ApplyState, ChannelState, StoredEvent } from '../conversation/types.js';
+import type { ChangePage, ChangeQuery, ChannelsAt } from './changes.js';
 import type { FindQuery } from './find-channels.js';
+import type { ChannelQuery } from './list-channels.js';
 import type { ScanEventsQuery, ScannedChannels, ScannedEvents, ScanQuery } from './scan.js';
 import type { SnapshotPosition } from './snapshot-format.js';
 
@@ -117,6 +119,8 @@ export interface PartitionStore extends ApplyState, PartitionReader {
    * to be, in the midst of applying: it may only take a note. Gives what ends it.
    */
   watch(tenant: string, name: string, listener: () => void): () => void;
+  /** The same for whatever changes in the partition. */
+  watchAll(listener: () => void): () => void;
   readonly tailBytes: number;
   /** When the oldest unsealed change was applied, ms of the monotonic clock; undefined: nothing unsealed. */
   readonly dirtySinceMs: number | undefined;
@@ -197,6 +201,10 @@ export interface PartitionReader {
     after: string | undefined;
     limit: number;
   }): Promise<ChannelState[]>;
+  /** `listChannels`, with the index as of which it is. */
+  channelsAt(query: ChannelQuery): Promise<ChannelsAt>;
+  /** What changed behind a place; rejects TOKEN_TOO_OLD where the change list no longer reaches back so far. */
+  changes(query: ChangeQuery): Promise<ChangePage>;
   /** By label, participant or activity; rejects TOO_MANY_CHANNELS. */
   findChannels(query: FindQuery): Promise<ChannelState[]>;
   /** For verification (scan.ts): the database itself, damage told instead of thrown. */

@@ -9,6 +9,16 @@ export class Watches {
   /** By name, then tenant: a key made of both would cost each applied append 100 ns. Nothing empty in it. */
   readonly #byName = new Map<string, Map<string, Set<WatchListener>>>();
 
+  readonly #ofAll = new Set<WatchListener>();
+
+  /** Whatever changes. */
+  addAll(listener: WatchListener): () => void {
+    this.#ofAll.add(listener);
+    return () => {
+      this.#ofAll.delete(listener);
+    };
+  }
+
   /** Gives what ends the watch; the channel need not exist. */
   add(tenant: string, name: string, listener: WatchListener): () => void {
     const byTenant = this.#byName.get(name) ?? new Map<string, Set<WatchListener>>();
@@ -31,6 +41,7 @@ export class Watches {
 
   /** Once per append that was applied: 7 ns where nobody watches, one lookup where somebody does. */
   changed(tenant: string, name: string): void {
+    if (this.#ofAll.size > 0) for (const listener of this.#ofAll) listener();
     if (this.#byName.size === 0) return;
     const listeners = this.#byName.get(name)?.get(tenant);
     if (listeners !== undefined) for (const listener of listeners) listener();
@@ -38,6 +49,7 @@ export class Watches {
 
   /** The partition's state was replaced as a whole. */
   allChanged(): void {
+    for (const listener of this.#ofAll) listener();
     for (const byTenant of this.#byName.values())
       for (const listeners of byTenant.values()) for (const listener of listeners) listener();
   }

@@ -25,7 +25,9 @@ import type {
   ReadView,
 } from '../../src/node/types.js';
 import type { Proposal } from '../../src/partition/proposals.js';
+import { changePageOf } from '../../src/store/changes.js';
 import { compareActivity } from '../../src/store/find-channels.js';
+import type { Change } from '../../src/store/tail.js';
 import { matches } from '../../src/store/terms.js';
 import type { PageRange, PartitionReader } from '../../src/store/types.js';
 import { Watches } from '../../src/store/watches.js';
@@ -36,6 +38,7 @@ type ForwardHandler = (method: string, request: Uint8Array, deadlineMs: number) 
 /** ModelState that also keeps the records, and reads of it. */
 class PartitionModel extends ModelState {
   index = 0;
+  readonly changes: Change[] = [];
   readonly watches = new Watches();
   readonly stored = new Map<ChannelId, StoredEvent[]>();
   readonly reader: PartitionReader = {
@@ -49,6 +52,12 @@ class PartitionModel extends ModelState {
         .sort((a, b) => compareBytewise(a.name, b.name))
         .filter((c) => query.after === undefined || compareBytewise(c.name, query.after) > 0)
         .slice(0, query.limit),
+    channelsAt: async (query) => {
+      const appliedIndex = this.index;
+      const channels = await this.reader.listChannels(query);
+      return { appliedIndex, channels: channels.map((channel) => ({ ...channel })) };
+    },
+    changes: async (query) => changePageOf(this.changes, this.index, query),
     findChannels: async (query) => {
       const found = [...this.channels.values()].filter(
         (c) => c.tenant === query.tenant && c.name.startsWith(query.prefix) && matches(c, query),
@@ -104,6 +113,9 @@ class PartitionModel extends ModelState {
       contentOffset: 0,
     });
     this.stored.set(channel.id, events);
+    const last = this.changes.at(-1);
+    if (last?.channel.id === channel.id && last.index === this.index) last.lastSeq = event.seq;
+    else this.changes.push({ index: this.index, channel, firstSeq: event.seq, lastSeq: event.seq });
   }
 
   override deleteChannel(channel: ChannelState): void {

@@ -128,7 +128,7 @@ t.test('sealed with the configuration, and in the digest once members have chang
   t.not(await settled(partition.digest()), before);
   const digest = await settled(partition.digest());
   await settled(first.store.checkpoint([0]));
-  t.equal(await sealed(), 3);
+  t.equal(await sealed(), 4, 'with the bounds of the change list, too');
   t.same(partition.sealedMembership, next);
   await settled(first.store.close());
   const again = await open();
