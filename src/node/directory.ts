@@ -107,6 +107,9 @@ export async function openDirectory(path: string): Promise<NodeDirectory> {
         { directory: dir },
       );
     }
+    for (const name of [dbName, logName]) {
+      await access(join(dir, name), constants.R_OK | constants.W_OK | constants.X_OK);
+    }
     // Init was cut off between its last two steps: it is complete.
     if (names.includes(markerName)) await unlink(join(dir, markerName));
     return pathsOf(dir, identity);

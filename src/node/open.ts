@@ -18,6 +18,7 @@ import { formatWal, openDiskDevice, openWal, startWatchdog, type Wal } from '../
 import { type Identity, initDirectory, type NodeDirectory, openDirectory } from './directory.js';
 import { HansardNode, initialConfState } from './node.js';
 import { type NodeSettings, nodeDefaults } from './options.js';
+import { checkOwner } from './owner-check.js';
 import { placementOf } from './placement.js';
 import { realClock, realRandom } from './real-env.js';
 import type { Settings } from './settings-table.js';
@@ -117,6 +118,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   const directory = await openDirectory(options.dir);
   const { identity } = directory;
   checkAddresses(options, identity);
+  await checkOwner(directory);
   const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
   const kv = await levelKvFactory({
     writeBufferBytes: settings.dbWriteBuffer,

@@ -102,6 +102,26 @@ function besideRows(bytes: Buffer): Handle[] {
   return [...handlesIn(bytes, meta), meta, index];
 }
 
+/** The rows of the first block, read piece by piece from a file of `size` bytes. Throws MalformedError. */
+export async function readFirstRows(
+  size: number,
+  read: (from: number, to: number) => Promise<Buffer>,
+): Promise<readonly TableRow[]> {
+  if (size < footerBytes) throw new MalformedError(`a table of ${size} bytes`);
+  const { index } = footerOf(await read(size - footerBytes, size), size);
+  const [first] = handlesIn(
+    await read(index.offset, index.offset + index.size + trailerBytes),
+    {
+      offset: 0,
+      size: index.size,
+    },
+    size,
+  );
+  if (first === undefined) return [];
+  const block = await read(first.offset, first.offset + first.size + trailerBytes);
+  return readRows(verifyBlock(block, { offset: 0, size: first.size }));
+}
+
 function blockAt(bytes: Buffer, handle: Handle): TableItem {
   const { offset } = handle;
   const end = Math.min(offset + handle.size + trailerBytes, bytes.length);
@@ -125,14 +145,19 @@ function problemOf(work: () => void): string | undefined {
 }
 
 function readFooter(bytes: Buffer): { meta: Handle; index: Handle } {
-  const at = bytes.length - footerBytes;
-  if (at < 0) throw new MalformedError(`a table of ${bytes.length} bytes`);
-  if (bytes.readBigUInt64LE(bytes.length - 8) !== magic) throw new MalformedError('the footer has no magic');
-  const reader = new ByteReader(bytes, at, bytes.length - 8);
+  if (bytes.length < footerBytes) throw new MalformedError(`a table of ${bytes.length} bytes`);
+  return footerOf(bytes.subarray(bytes.length - footerBytes), bytes.length);
+}
+
+function footerOf(bytes: Buffer, fileBytes: number): { meta: Handle; index: Handle } {
+  if (bytes.length < footerBytes || bytes.readBigUInt64LE(footerBytes - 8) !== magic) {
+    throw new MalformedError('the footer has no magic');
+  }
+  const reader = new ByteReader(bytes, 0, footerBytes - 8);
   const handle = (): Handle => ({ offset: reader.uvarint(), size: reader.uvarint() });
   const footer = { meta: handle(), index: handle() };
   // Nothing covers these but their own sense: the index is the last block.
-  if (footer.index.offset + footer.index.size + trailerBytes !== at) {
+  if (footer.index.offset + footer.index.size + trailerBytes !== fileBytes - footerBytes) {
     throw new MalformedError('the footer does not point at the last block');
   }
   return footer;
@@ -143,12 +168,12 @@ function readIndex(bytes: Buffer): Handle[] {
 }
 
 /** A block whose values are places of other blocks. */
-function handlesIn(bytes: Buffer, block: Handle): Handle[] {
+function handlesIn(bytes: Buffer, block: Handle, fileBytes = bytes.length): Handle[] {
   return rawRows(verifyBlock(bytes, block)).map(([, value]) => {
     const reader = new ByteReader(value);
     const handle = { offset: reader.uvarint(), size: reader.uvarint() };
     reader.end();
-    if (handle.offset + handle.size + trailerBytes > bytes.length) {
+    if (handle.offset + handle.size + trailerBytes > fileBytes) {
       throw new MalformedError('the index points behind the file');
     }
     return handle;

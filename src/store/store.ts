@@ -46,7 +46,7 @@ export const storeDefaults = Object.freeze({
 });
 
 /** 2: with the replicas that came or went since it was formatted. Written only where there are such. */
-const formatVersion = 2;
+export const storeFormatVersion = 2;
 
 export interface FormatOptions {
   readonly kv: Kv;
@@ -211,11 +211,11 @@ async function readFormat(kv: Kv): Promise<FormatRecord> {
   }
   return openRow(key, row, 'the format record', (reader) => {
     const version = reader.u16();
-    if (version > formatVersion) {
+    if (version > storeFormatVersion) {
       throw new HansardError(
         'FORMAT_TOO_NEW',
-        `the database has format ${version}, this program knows ${formatVersion}`,
-        { format: version, known: formatVersion },
+        `the database has format ${version}, this program knows ${storeFormatVersion}`,
+        { format: version, known: storeFormatVersion },
       );
     }
     return {
