@@ -25,50 +25,42 @@ const unpackChunkBytesMin = 64;
 /** Counted for the fields of an event beside header and content, whatever they take. */
 const eventOverhead = 16;
 
-/** What an event counts in a block: of the event alone, so that bounds are equal on all replicas. */
+/** What an event counts in a block. */
 export function weightOf(event: StoredEvent): number {
   return event.headerLength + event.contentLength + eventOverhead;
 }
 
-/** Cuts a channel's events into blocks, greedily; the last unit stays open. */
-export class BlockCutter {
-  #open: StoredEvent[] = [];
-  #openWeight = 0;
-  constructor(readonly blockBytes: number) {}
+/** Writes the rows of some events: each of about `blockBytes`, of which they all have their share. */
+export class BlockCuts {
+  readonly #events: readonly StoredEvent[];
+  readonly #target: number;
+  readonly #max: number;
+  #at = 0;
+  /** Of what `next` gave. */
+  from = 0;
+  weight = 0;
 
-  /** Events of the open block as it was. */
-  resume(events: readonly StoredEvent[]): void {
-    for (const event of events) {
-      this.#open.push(event);
-      this.#openWeight += weightOf(event);
+  /** `weight`: of all of them together. */
+  constructor(events: readonly StoredEvent[], weight: number, blockBytes: number) {
+    this.#events = events;
+    const blocks = Math.max(1, Math.round(weight / blockBytes));
+    this.#target = weight / blocks;
+    this.#max = 1.5 * blockBytes;
+  }
+
+  /** The end of the next block, which begins at `from`; undefined: that was all. */
+  next(): number | undefined {
+    const events = this.#events;
+    if (this.#at >= events.length) return undefined;
+    this.from = this.#at;
+    this.weight = weightOf(events[this.#at++] as StoredEvent);
+    while (this.#at < events.length && this.weight < this.#target) {
+      const more = weightOf(events[this.#at] as StoredEvent);
+      if (this.weight + more > this.#max) break;
+      this.weight += more;
+      this.#at++;
     }
-  }
-
-  /** Adds the next event; gives the block that it completed, if any. */
-  add(event: StoredEvent): StoredEvent[] | undefined {
-    const weight = weightOf(event);
-    let full: StoredEvent[] | undefined;
-    if (this.#open.length > 0 && this.#openWeight + weight > this.blockBytes) {
-      full = this.#open;
-      this.#open = [];
-      this.#openWeight = 0;
-    }
-    this.#open.push(event);
-    this.#openWeight += weight;
-    return full;
-  }
-
-  /** An event larger than a block does not stay open (it would swell the channel's row). */
-  takeOversized(): StoredEvent[] | undefined {
-    if (this.#openWeight <= this.blockBytes) return undefined;
-    const full = this.#open;
-    this.#open = [];
-    this.#openWeight = 0;
-    return full;
-  }
-
-  get open(): readonly StoredEvent[] {
-    return this.#open;
+    return this.#at;
   }
 }
 
@@ -77,17 +69,24 @@ const ProducerStep = { next: 0, same: 1, other: 2 } as const;
 
 const contentScratch = new ByteWriter(64 * 1024);
 
-/** Writes both sections of consecutive events (at least one). */
-export function writeUnit(writer: ByteWriter, events: readonly StoredEvent[], compress: boolean): void {
-  const first = events[0] as StoredEvent;
+/** Writes both sections of consecutive events: those from `from` to `to`, exclusive, at least one. */
+export function writeUnit(
+  writer: ByteWriter,
+  events: readonly StoredEvent[],
+  compress: boolean,
+  from = 0,
+  to = events.length,
+): void {
+  const first = events[from] as StoredEvent;
   const section = beginSection(writer);
-  const headers = writer.uvarint(first.seq).uvarint(events.length);
+  const headers = writer.uvarint(first.seq).uvarint(to - from);
   // Nothing of it leaves this function but copies.
   const contents = contentScratch.truncate(0);
   let time = 0;
   let producer = 0;
   let counter = 0;
-  for (const event of events) {
+  for (let i = from; i < to; i++) {
+    const event = events[i] as StoredEvent;
     headers.uvarint(event.commitTimeUs - time);
     time = event.commitTimeUs;
     if (event.producerId !== producer) {
@@ -102,7 +101,10 @@ export function writeUnit(writer: ByteWriter, events: readonly StoredEvent[], co
     headers.uvarint(event.headerLength).uvarint(event.contentLength);
     contents.bytes(slice(event.contentBytes, event.contentOffset, event.contentLength));
   }
-  for (const event of events) headers.bytes(slice(event.bytes, event.headerOffset, event.headerLength));
+  for (let i = from; i < to; i++) {
+    const event = events[i] as StoredEvent;
+    headers.bytes(slice(event.bytes, event.headerOffset, event.headerLength));
+  }
   // Headers are commitments and checksums for the most part: not worth compressing.
   endSection(writer, section);
   writeSection(writer, contents.finish(), compress);
@@ -235,6 +237,7 @@ function unpackBrotli(stored: Buffer, rawLength: number): Buffer {
   return brotliDecompressSync(stored, { chunkSize, maxOutputLength: Math.max(rawLength, 1) });
 }
 
+/** A third of the cost of Buffer's own subarray. */
 function slice(bytes: Uint8Array, offset: number, length: number): Uint8Array {
-  return bytes.subarray(offset, offset + length);
+  return new Uint8Array(bytes.buffer, bytes.byteOffset + offset, length);
 }

@@ -244,7 +244,16 @@ async function chainBlocks(
       const rows = await iterator.next(rowsAtOnce);
       if (rows.length === 0) break;
       for (const [key, row] of rows) {
-        hash.addAll(openRow(key, row, `block ${firstSeqOfBlockKey(key)} of channel ${channelId}`, readUnit));
+        const events = openRow(
+          key,
+          row,
+          `block ${firstSeqOfBlockKey(key)} of channel ${channelId}`,
+          readUnit,
+        );
+        // A block that was merged meanwhile goes on behind what the row knew of.
+        hash.addAll(
+          (events.at(-1) as StoredEvent).seq < endSeq ? events : events.filter((e) => e.seq < endSeq),
+        );
         if (slicer.spent(row.length * 2)) await slicer.pause();
       }
     }

@@ -64,9 +64,15 @@ export interface StoreShared {
   readonly producerCache: LruCache<ProducerState>;
   readonly chunkCache: LruCache<RunEntry[]>;
   /** Blocks by their first seq; by their last seq, the first one. */
-  readonly blockCache: LruCache<readonly StoredEvent[] | Seq>;
+  readonly blockCache: LruCache<CachedBlock | Seq>;
   readonly counters: StoreCounters;
   readonly tails: TailSum;
+}
+
+export interface CachedBlock {
+  readonly events: readonly StoredEvent[];
+  /** Of its row. */
+  readonly checksum: bigint;
 }
 
 export interface StoreCounters {
@@ -410,7 +416,13 @@ export function openEvents(channel: SealedChannel): readonly StoredEvent[] {
 const decoded = new WeakMap<SealedChannel, readonly StoredEvent[]>();
 /** The decoded events' share of a cached row, for each byte of its open block: 150 for an event of 300. */
 const decodedShare = 0.5;
+/** Of one in a row's list. */
+const smallBlockBytes = 40;
 
 export function weightOfSealed(channel: SealedChannel): number {
-  return weightOfChannel(channel.state) + (1 + decodedShare) * (channel.openUnit?.length ?? 0);
+  return (
+    weightOfChannel(channel.state) +
+    (1 + decodedShare) * (channel.openUnit?.length ?? 0) +
+    smallBlockBytes * channel.smallBlocks.length
+  );
 }

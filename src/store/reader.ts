@@ -3,15 +3,15 @@
  * one synchronous turn, so a page sees one state; what overlaps is removed by
  * seq, and a gap is damage, never a shorter answer.
  */
-import type { KvIterator } from '../common/env.js';
+import type { KvIterator, KvSnapshot } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import type { ChannelId, Seq, TimeUs } from '../common/ids.js';
 import type { ChannelState, StoredEvent } from '../conversation/types.js';
 import { readUnit, readUnitTimes } from './block.js';
 import { blockKey, firstSeqOfBlockKey } from './keys.js';
 import { Page } from './page.js';
-import { openEvents, type PartitionState } from './partition-state.js';
-import { damaged, openRow } from './rows.js';
+import { type CachedBlock, openEvents, type PartitionState } from './partition-state.js';
+import { checksumOfRow, damaged, openRow } from './rows.js';
 import type { SealedChannel } from './state-codec.js';
 import type { TailChannel } from './tail.js';
 import type { PageRange } from './types.js';
@@ -140,7 +140,7 @@ function takeDown(state: PartitionState, channelId: ChannelId, view: View, page:
   while (!page.done) {
     const cached = cachedBlock(state, channelId, 'last', page.next);
     if (cached === undefined) return;
-    page.takeFrom(cached);
+    page.takeFrom(cached.events);
   }
 }
 
@@ -150,7 +150,7 @@ function takeUpBlocks(state: PartitionState, channelId: ChannelId, view: View, p
   while (!page.done && page.next < end) {
     const cached = cachedBlock(state, channelId, 'first', page.next);
     if (cached === undefined) return;
-    page.takeFrom(cached);
+    page.takeFrom(cached.events);
   }
 }
 
@@ -174,26 +174,34 @@ async function readUp(
 ): Promise<StoredEvent[]> {
   const blocksEnd = blocksEndOf(view);
   let iterators: KvIterator[] = [];
+  let snapshot: KvSnapshot | undefined;
   takeUpBlocks(state, channelId, view, page);
   if (!page.done && page.next < blocksEnd) {
     // The block that holds `next` begins at or before it; those after it follow.
     const from = page.next + 1;
-    const { kv } = state.shared;
+    // One view for both: a checkpoint that lands between them may have merged the blocks.
+    snapshot = state.shared.kv.snapshot();
     iterators = [
-      kv.iterator({
+      snapshot.iterator({
         gte: blockKey(state.place, channelId, 0),
         lt: blockKey(state.place, channelId, from),
         reverse: true,
         limit: 1,
       }),
-      kv.iterator({
+      snapshot.iterator({
         gte: blockKey(state.place, channelId, from),
         lt: blockKey(state.place, channelId, Math.max(from, Math.min(page.toSeq + 1, blocksEnd))),
       }),
     ];
   }
   // The arrays of the tails may grow while blocks are read, but never change below the page's end.
-  if (iterators.length > 0) await fillFromBlocks(state, channelId, page, iterators, view.row, blocksEnd);
+  if (snapshot !== undefined) {
+    try {
+      await fillFromBlocks(state, channelId, page, iterators, view.row, blocksEnd);
+    } finally {
+      await snapshot.close();
+    }
+  }
   takeUpRecent(view, page);
   if (!page.done) throw gap(channelId, page.next);
   return page.finish();
@@ -246,7 +254,8 @@ function openBlock(
 ): readonly StoredEvent[] {
   const firstSeq = firstSeqOfBlockKey(key);
   const known = cachedBlock(state, channelId, 'first', firstSeq);
-  if (known !== undefined) return known;
+  // The one that began there before it was merged ends sooner.
+  if (known !== undefined && known.checksum === checksumOfRow(row)) return known.events;
   state.shared.counters.blocksRead++;
   const what = `block ${firstSeq} of channel ${channelId}`;
   const events = openRow(key, row, what, (reader) => {
@@ -259,7 +268,8 @@ function openBlock(
   // Found from either end. The second entry only names the first: sharing the events
   // it would keep them, uncounted, where the first was evicted.
   const cache = state.shared.blockCache;
-  cache.set(blockCacheKey(state, channelId, 'first', firstSeq), events, weightOfEvents(events));
+  const block = { events, checksum: checksumOfRow(row) };
+  cache.set(blockCacheKey(state, channelId, 'first', firstSeq), block, weightOfEvents(events));
   cache.set(blockCacheKey(state, channelId, 'last', last), firstSeq, 100);
   return events;
 }
@@ -271,16 +281,19 @@ function weightOfEvents(events: readonly StoredEvent[]): number {
   return weight;
 }
 
+/** The block that begins or ends at `seq`, where it is in memory. */
 function cachedBlock(
   state: PartitionState,
   channelId: ChannelId,
   end: 'first' | 'last',
   seq: Seq,
-): readonly StoredEvent[] | undefined {
+): CachedBlock | undefined {
   const cache = state.shared.blockCache;
   let found = cache.get(blockCacheKey(state, channelId, end, seq));
   if (typeof found === 'number') found = cache.get(blockCacheKey(state, channelId, 'first', found));
-  return typeof found === 'number' ? undefined : found;
+  if (found === undefined || typeof found === 'number') return undefined;
+  // A merged block and one of its parts begin at the same event: the entry may be the other one's by now.
+  return (end === 'first' ? found.events[0] : found.events.at(-1))?.seq === seq ? found : undefined;
 }
 
 function blockCacheKey(state: PartitionState, channelId: ChannelId, end: string, seq: Seq): string {

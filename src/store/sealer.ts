@@ -3,20 +3,19 @@
  * slices. Nothing that readers see changes before `finishSeal`, which runs in
  * the turn in which the batch has resolved.
  */
-import { ByteReader, ByteWriter } from '../common/bytes.js';
+import { ByteWriter } from '../common/bytes.js';
 import { assert } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
 import type { ChannelId, ProducerId } from '../common/ids.js';
-import type { StoredEvent } from '../conversation/types.js';
-import { BlockCutter, readUnit, writeUnit } from './block.js';
 import { sealChanges } from './change-rows.js';
 import { EndedChanges, removeBlocks } from './ended.js';
-import { blockKey, checkpointKey, nameBytes, nameKey, partitionKey, producerKey, RowKind } from './keys.js';
+import { checkpointKey, nameBytes, nameKey, partitionKey, producerKey, RowKind } from './keys.js';
 import { openChannelRow, type PartitionState, weightOfSealed } from './partition-state.js';
 import { damaged, rowWriter, sealRow } from './rows.js';
 import { EntryMaker, type RunEntry } from './run-entry.js';
 import { deleteRunRows, type SealedRuns, sealRuns } from './run-merge.js';
 import type { SealBatch } from './seal-batch.js';
+import { mergedKeys, planEvents, type SealPlan, sealEvents, unchangedBlocks } from './seal-events.js';
 import {
   channelRowVersion,
   type PartitionRecord,
@@ -112,9 +111,6 @@ export function finishSeal(state: PartitionState, sealed: Sealed): void {
 
 // ---- channels
 
-/** Used within one turn. */
-const unitScratch = new ByteWriter(16 * 1024);
-
 interface SealedChannels {
   readonly results: Sealed['channels'];
   /** By how many rows the index of terms grows. */
@@ -139,13 +135,19 @@ async function sealChannels(
   for (let from = 0; from < dirty.length; from += rowsAtOnce) {
     const group = dirty.slice(from, from + rowsAtOnce);
     const rows = await loadRows(state, group);
+    const plans = group.map((channel, i) => {
+      const before = goesOn(channel, rows[i]);
+      return { before, ...planEvents(before, channel.events, state.shared.blockBytes) };
+    });
+    const merged = await loadMerged(state, plans);
     for (const [i, channel] of group.entries()) {
       const before = rows[i];
       if (before?.deleted) deleted--;
       else if (before !== undefined) there--;
       if (channel.deleted) deleted++;
       else there++;
-      const sealed = await sealChannel(state, channel, before, all, out);
+      const plan = plans[i] as ChannelPlan;
+      const sealed = await sealChannel(state, channel, before, plan, merged[i] ?? [], all, out);
       const weight = weightOfSealed(sealed);
       const keep = room >= weight;
       if (keep) room -= weight;
@@ -192,17 +194,45 @@ async function loadRows(
   return rows;
 }
 
+interface ChannelPlan extends SealPlan {
+  /** The sealed row that is gone on with. */
+  readonly before: SealedChannel | undefined;
+}
+
+/** The sealed row of the very channel: what is sealed of another one of that name is not gone on with. */
+function goesOn(channel: TailChannel, ofName: SealedChannel | undefined): SealedChannel | undefined {
+  if (ofName === undefined || ofName.deleted || channel.deleted) return undefined;
+  return ofName.state.id === channel.state.id ? ofName : undefined;
+}
+
+/** The rows of blocks that merge, per plan. */
+async function loadMerged(
+  state: PartitionState,
+  plans: readonly ChannelPlan[],
+): Promise<(readonly (Uint8Array | undefined)[])[]> {
+  const keys = plans.map((plan) => mergedKeys(state.place, plan.before, plan));
+  const all = keys.flat();
+  if (all.length === 0) return [];
+  const rows = await state.shared.kv.getMany(all);
+  let at = 0;
+  return keys.map(({ length }) => {
+    at += length;
+    return rows.slice(at - length, at);
+  });
+}
+
 async function sealChannel(
   state: PartitionState,
   channel: TailChannel,
   ofName: SealedChannel | undefined,
+  plan: ChannelPlan,
+  merged: readonly (Uint8Array | undefined)[],
   all: SealedChannels,
   out: SealBatch,
 ): Promise<SealedChannel> {
   const { id, tenant, name, headSeq, baseSeq } = channel.state;
   const live = ofName?.deleted ? undefined : ofName;
-  // The same channel as was sealed: what is sealed of another one is not gone on with.
-  const before = live !== undefined && live.state.id === id && !channel.deleted ? live : undefined;
+  const { before } = plan;
   if (live !== undefined && before === undefined) {
     all.ended.push(live);
     all.endedEvents += live.state.headSeq - live.state.baseSeq;
@@ -228,66 +258,19 @@ async function sealChannel(
   }
   const now = channel.deleted ? undefined : channel.state;
   if (termsChanged(live?.state, now)) all.terms += await sealTerms(state.place, live?.state, now, out);
-  const sealed = await sealEvents(state, channel, before, out);
+  const sealed: SealedChannel = {
+    state: channel.state,
+    deleted: channel.deleted,
+    ...(channel.events.length === 0
+      ? unchangedBlocks(before, channel.state)
+      : await sealEvents(state, id, before, plan, merged, out)),
+  };
   const key = nameKey(RowKind.channel, state.place, nameInBytes);
   const writer = out.row(channelRowVersion(sealed));
   writeChannel(writer, sealed);
   const pause = out.put(key, writer);
   if (pause !== undefined) await pause;
   return sealed;
-}
-
-/** Appends the tail's events to the open block; full ones become rows. */
-async function sealEvents(
-  state: PartitionState,
-  channel: TailChannel,
-  before: SealedChannel | undefined,
-  out: SealBatch,
-): Promise<SealedChannel> {
-  const unchanged = { openUnit: before?.openUnit, blockCount: before?.blockCount ?? 0 };
-  const openFirstSeq = before?.openFirstSeq ?? channel.state.baseSeq + 1;
-  const { deleted } = channel;
-  if (channel.events.length === 0) return { state: channel.state, deleted, openFirstSeq, ...unchanged };
-  const cutter = new BlockCutter(state.shared.blockBytes);
-  if (before?.openUnit !== undefined) cutter.resume(readUnit(new ByteReader(before.openUnit)));
-  let blockCount = unchanged.blockCount;
-  for (const event of channel.events) {
-    for (const full of [cutter.add(event), cutter.takeOversized()]) {
-      if (full === undefined) continue;
-      blockCount++;
-      const pause = putBlock(state, channel.state.id, full, out);
-      if (pause !== undefined) await pause;
-    }
-  }
-  const open = cutter.open;
-  let openUnit: Uint8Array | undefined;
-  if (open.length > 0) {
-    const writer = unitScratch.truncate(0);
-    writeUnit(writer, open, false);
-    // Its own bytes: it may stay in the cache for long.
-    openUnit = Uint8Array.from(writer.finish());
-  }
-  return {
-    state: channel.state,
-    deleted,
-    openFirstSeq: open[0]?.seq ?? channel.state.headSeq + 1,
-    blockCount,
-    openUnit,
-  };
-}
-
-function putBlock(
-  state: PartitionState,
-  channelId: number,
-  events: readonly StoredEvent[],
-  out: SealBatch,
-): Promise<void> | undefined {
-  const key = blockKey(state.place, channelId, (events[0] as StoredEvent).seq);
-  const writer = out.row();
-  writeUnit(writer, events, true);
-  // Compressing costs more than copying: count the events' bytes as well.
-  const pause = out.put(key, writer);
-  return pause ?? out.spent(state.shared.blockBytes);
 }
 
 // ---- producers, keys, message ids

@@ -15,15 +15,24 @@ import type {
 import type { RunKind } from './keys.js';
 import type { RowVersion } from './rows.js';
 
-/** A channel as sealed: its fields, where its blocks end, and its open block. */
+/** One of a channel's last blocks that is to merge with those behind it. */
+export interface SmallBlock {
+  readonly firstSeq: Seq;
+  /** Of its events, as `weightOf` counts. */
+  readonly weight: number;
+}
+
+/** A channel as sealed: its fields, where its blocks end, and which of them are small. */
 export interface SealedChannel {
   readonly state: ChannelState;
   /** Only the name and what is kept of a deleted channel (`deletedState`). */
   readonly deleted: boolean;
-  /** First seq that is not in a full block. */
+  /** First seq that is in no block. */
   readonly openFirstSeq: Seq;
   readonly blockCount: number;
-  /** The open block's unit, uncompressed; undefined where it is empty. */
+  /** The last ones of its blocks, as far as they are small. */
+  readonly smallBlocks: readonly SmallBlock[];
+  /** Events behind the blocks, uncompressed: rows of an earlier program have them. */
   readonly openUnit: Uint8Array | undefined;
 }
 
@@ -80,8 +89,9 @@ export interface CheckpointRecord {
   readonly previousDigest: bigint;
 }
 
-/** 2: with what names that were deleted need. */
+/** 2: with what names that were deleted need. 3: with small blocks. */
 export function channelRowVersion(channel: SealedChannel): RowVersion {
+  if (channel.smallBlocks.length > 0) return 3;
   return channel.deleted || channel.state.baseSeq > 0 ? 2 : 1;
 }
 
@@ -89,9 +99,30 @@ export function writeChannel(writer: ByteWriter, channel: SealedChannel): void {
   writeChannelFields(writer, channel.state);
   writer.uvarint(channel.openFirstSeq).uvarint(channel.blockCount);
   writer.sized(channel.openUnit ?? none);
-  if (channelRowVersion(channel) === 2) writer.u8(channel.deleted ? 1 : 0).uvarint(channel.state.baseSeq);
+  const version = channelRowVersion(channel);
+  if (version >= 2) writer.u8(channel.deleted ? 1 : 0).uvarint(channel.state.baseSeq);
+  if (version >= 3) writeSmallBlocks(writer, channel.smallBlocks);
 }
+
+function writeSmallBlocks(writer: ByteWriter, blocks: readonly SmallBlock[]): void {
+  writer.uvarint(blocks.length);
+  let seq = 0;
+  for (const { firstSeq, weight } of blocks) {
+    writer.uvarint(firstSeq - seq).uvarint(weight);
+    seq = firstSeq;
+  }
+}
+
+function readSmallBlocks(reader: ByteReader): SmallBlock[] {
+  let firstSeq = 0;
+  return list(reader, 2, () => {
+    firstSeq += reader.uvarint();
+    return { firstSeq, weight: reader.uvarint() };
+  });
+}
+
 const none = new Uint8Array(0);
+const noBlocks: readonly SmallBlock[] = Object.freeze([]);
 
 export function readChannel(reader: ByteReader, version: number): SealedChannel {
   const fields = readChannelFields(reader);
@@ -100,12 +131,14 @@ export function readChannel(reader: ByteReader, version: number): SealedChannel 
   const openUnit = reader.sized();
   const deleted = version >= 2 && reader.u8() === 1;
   const baseSeq = version >= 2 ? reader.uvarint() : 0;
+  const smallBlocks = version >= 3 ? readSmallBlocks(reader) : noBlocks;
   reader.end();
   return {
     state: { ...fields, baseSeq },
     deleted,
     openFirstSeq,
     blockCount,
+    smallBlocks,
     openUnit: openUnit.length === 0 ? undefined : openUnit,
   };
 }

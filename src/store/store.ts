@@ -41,8 +41,8 @@ export const storeDefaults = Object.freeze({
   tailLimitBytes: 64 * MiB,
   /** 7 days: whoever follows many channels may be away for that long. */
   changeRetentionMs: 7 * 24 * 3_600_000,
-  /** A block before compression. Equal on all replicas, so it is fixed when a store is formatted. */
-  blockBytes: 4096,
+  /** About the size of a block before compression. Fixed when a store is formatted. */
+  blockBytes: 16 * 1024,
 });
 
 /** 2: with the replicas that came or went since it was formatted. Written only where there are such. */
