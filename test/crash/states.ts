@@ -1,0 +1,153 @@
+/** Draws states of a recording and checks each; says what came of all. */
+import { join } from 'node:path';
+import { SimRandom } from '../sim/sim-clock.js';
+import { checkState, type Verdict } from './check.js';
+import type { NameOrder } from './disk-model.js';
+import { noPromises, type Promises, promisesAt } from './promises.js';
+import type { Recorder } from './recorder.js';
+
+export interface Recorded {
+  readonly name: string;
+  readonly recorder: Recorder;
+  readonly finals?: ReadonlyMap<string, readonly number[]>;
+  /** What had been promised before the recording began. */
+  readonly carried?: Promises;
+}
+
+export interface Tally {
+  states: number;
+  started: number;
+  /** Before the folder was whole: init says so. */
+  unfinished: number;
+  /** By reason, with the order of names in which it happened. */
+  readonly refused: Map<string, number>;
+  tornTails: number;
+  /** Each with what it takes to see it again. */
+  readonly problems: string[];
+}
+
+export interface StatesOptions {
+  readonly count: number;
+  readonly seed: number;
+  readonly only?: number;
+  /** See DiskModel.seal. */
+  readonly believes?: (name: string) => boolean;
+  readonly tell?: (text: string) => void;
+}
+
+interface Draw {
+  readonly moment: number;
+  readonly order: NameOrder;
+  readonly seed: number;
+}
+
+/** Checks under way at a time: each waits for a thread of LevelDB's now and then. */
+const atOnce = 4;
+
+/**
+ * `count` states, the same for the same recording and seed. `only`: one of them alone, by its number.
+ */
+export async function checkStates(
+  recorded: Recorded,
+  folder: string,
+  { count, seed, only, believes, tell }: StatesOptions,
+): Promise<Tally> {
+  const { recorder, name } = recorded;
+  recorder.model.seal(believes);
+  const tally: Tally = {
+    states: 0,
+    started: 0,
+    unfinished: 0,
+    refused: new Map(),
+    tornTails: 0,
+    problems: [],
+  };
+  const draws = drawStates(recorder, count, seed);
+  const running = new Set<Promise<void>>();
+  for (const [number, draw] of draws.entries()) {
+    const tree = recorder.model.stateAt(draw.moment, draw.order, new SimRandom(draw.seed));
+    if (only !== undefined && only !== number) continue;
+    const promises = promisesAt(recorder.marks, draw.moment, {
+      ...structuredClone(recorded.carried ?? noPromises()),
+      finals: recorded.finals,
+    });
+    const check = checkState(join(folder, `state-${name}-${number}`), tree, promises).then((verdict) => {
+      running.delete(check);
+      judge(
+        tally,
+        draw,
+        promises.isFormatted,
+        verdict,
+        `${name} seed ${seed} state ${number} (${draw.order}, moment ${draw.moment})`,
+      );
+      if (tally.states % 100 === 0) tell?.(`${name}: ${tally.states} of ${count}`);
+    });
+    running.add(check);
+    if (running.size >= atOnce) await Promise.race(running);
+  }
+  await Promise.all(running);
+  return tally;
+}
+
+function drawStates(recorder: Recorder, count: number, seed: number): Draw[] {
+  const random = new SimRandom(seed);
+  const { moments, nameMoments } = recorder;
+  const first = Math.min(...moments);
+  const draws = Array.from({ length: count }, (): Draw => {
+    const order: NameOrder = random.chance(0.5) ? 'journal' : 'unordered';
+    const kind = random.fraction();
+    // Where something of the files had just begun or ended, or is about to; of their names most of all.
+    const of = kind < 0.4 ? moments : kind < 0.7 ? nameMoments : undefined;
+    const moment =
+      of === undefined
+        ? first + random.below(recorder.end - first + 1)
+        : (of[random.below(of.length)] as number) - random.below(2);
+    return { moment, order, seed: random.u32() };
+  });
+  return draws.sort((a, b) => a.moment - b.moment);
+}
+
+function judge(tally: Tally, draw: Draw, isFormatted: boolean, verdict: Verdict, where: string): void {
+  tally.states++;
+  if (verdict.tornTail) tally.tornTails++;
+  for (const problem of verdict.problems) tally.problems.push(`${where}: ${problem}`);
+  const { refused } = verdict;
+  if (refused === undefined) {
+    if (verdict.problems.length === 0) tally.started++;
+    return;
+  }
+  if (!isFormatted) {
+    tally.unfinished++;
+    return;
+  }
+  const kind = `${refused.reason}, names ${draw.order}`;
+  tally.refused.set(kind, (tally.refused.get(kind) ?? 0) + 1);
+  if (!mayRefuse(draw.order, refused))
+    tally.problems.push(`${where}: it refuses: ${refused.reason}: ${refused.message}`);
+}
+
+/**
+ * LevelDB replaces CURRENT and deletes what the old one named without syncing its
+ * folder in between: a disk that keeps names in no order may keep the deletion
+ * alone. That is said, and refetched from a peer; nothing else is refused.
+ */
+function mayRefuse(order: NameOrder, { reason, message }: { reason: string; message: string }): boolean {
+  return (
+    order === 'unordered' &&
+    reason === 'STORE_DAMAGED' &&
+    /CURRENT|MANIFEST|missing files|no such file/i.test(message)
+  );
+}
+
+export function describeTally(name: string, tally: Tally): string {
+  const refused = [...tally.refused].map(([kind, count]) => `${count} refused (${kind})`);
+  const parts = [
+    `${tally.states} states`,
+    `${tally.started} started`,
+    `${tally.unfinished} before the folder was whole`,
+    ...refused,
+    `${tally.tornTails} torn tails`,
+    `${tally.problems.length} problems`,
+  ];
+  return `${name}: ${parts.join(', ')}`;
+}
