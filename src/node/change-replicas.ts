@@ -52,7 +52,7 @@ export interface ReplicaChangesContext {
   readonly electionTimeoutMs: number;
   isNode(node: NodeId): boolean;
   isConnected(node: NodeId): boolean;
-  mayLead(node: NodeId): boolean;
+  mayLead(node: NodeId, partition: PartitionId): boolean;
   /** Asks a peer; or this node itself. */
   ask(node: NodeId, method: string, request: Uint8Array, deadlineMs: number): Promise<Uint8Array>;
 }
@@ -249,7 +249,7 @@ export class ReplicaChanges {
           outcome.voters.includes(replicaId) &&
           replica.isHeir(replicaId) &&
           isConnected(nodeId) &&
-          mayLead(nodeId) &&
+          mayLead(nodeId, partition) &&
           replica.isCaughtUp(replicaId),
       );
     const endMs = clock.monotonicMs() + 2 * electionTimeoutMs;

@@ -5,7 +5,7 @@
  * 14). In quiet times a leader hands over to a better ranked replica.
  */
 import type { Clock, Random, Timer } from '../common/env.js';
-import type { NodeId } from '../common/ids.js';
+import type { NodeId, PartitionId } from '../common/ids.js';
 import type { Replica } from '../partition/replica.js';
 import type { NodeSettings } from './options.js';
 
@@ -17,8 +17,8 @@ export interface ElectionsContext {
   replicas(): readonly Replica[];
   /** A process that we can talk to both ways. */
   isConnected(node: NodeId): boolean;
-  /** Its clock is so far ahead that it may not lead. */
-  mayLead(node: NodeId): boolean;
+  /** Not where its clock is far ahead, it stops, or its replica is damaged. */
+  mayLead(node: NodeId, partition: PartitionId): boolean;
 }
 
 /** Transfers begun in one look: leadership moves without a stampede of elections. */
@@ -127,7 +127,9 @@ export class Elections {
       if (!replica.isLeader) continue;
       const best = replica.voters.find(
         ({ nodeId, replicaId }) =>
-          replica.isHeir(replicaId) && this.#isAlive(nodeId) && this.#context.mayLead(nodeId),
+          replica.isHeir(replicaId) &&
+          this.#isAlive(nodeId) &&
+          this.#context.mayLead(nodeId, replica.partition),
       );
       if (best === undefined || best.nodeId === this.#context.nodeId || !replica.isCaughtUp(best.replicaId))
         continue;

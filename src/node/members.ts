@@ -96,6 +96,11 @@ export class Members {
     if (replica !== undefined) this.#retireIfRemoved(replica, places);
   }
 
+  /** Behind whatever else changes about the partition's replica here. */
+  queued(partition: PartitionId, job: () => Promise<void>): Promise<void> {
+    return this.#after(partition, job);
+  }
+
   /** Durable when it resolves. Asked again for the same one, it is there already. */
   create(request: CreateReplica): Promise<void> {
     const { partition } = request;
@@ -121,8 +126,8 @@ export class Members {
     const place = places.members.find((member) => member.replicaId === replicaId);
     const isElsewhere = place !== undefined && place.nodeId !== this.#context.nodeId;
     if (!isElsewhere && !isRemoved(places, replicaId)) return;
-    // What was never a member has no vote that anybody counts.
-    if (!replica.isInitialised) return this.#retire(replica);
+    // What was never a member, or lost its vote, has none that anybody counts.
+    if (!replica.isInitialised || replica.isMute) return this.#retire(replica);
     if (!places.settled) return;
     const now = this.#context.nowMs();
     const since = this.#settledSince.get(replica) ?? now;

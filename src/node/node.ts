@@ -32,6 +32,7 @@ import {
 import { Checkpoints } from './checkpoints.js';
 import { ClockWatch } from './clock-watch.js';
 import { Elections } from './elections.js';
+import { FaultLedger } from './fault-ledger.js';
 import { type ForwardHandler, Forwarding } from './forwarding.js';
 import { Guard } from './guard.js';
 import { type BeatKind, Heartbeats } from './heartbeats.js';
@@ -47,14 +48,18 @@ import {
   type PeerMessage,
   type Places,
   type ReadRoundQuestion,
+  type ToldFault,
 } from './peer-codec.js';
 import { placementOf, rankMembers } from './placement.js';
 import { ReadRounds } from './read-rounds.js';
+import { repairReplicaMethod } from './repair-codec.js';
+import { Repairs } from './repairs.js';
 import { SnapshotReceiver } from './snapshot-receiver.js';
 import { SnapshotSender } from './snapshot-sender.js';
 import { TurnLoop } from './turn-loop.js';
 import type {
   ClusterView,
+  NodeFault,
   NodeIdentity,
   NodeService,
   PartitionDetail,
@@ -122,6 +127,10 @@ export class HansardNode implements NodeService {
   readonly #snapshotReceiver: SnapshotReceiver;
   readonly #members: Members;
   readonly #replicaChanges: ReplicaChanges;
+  readonly #ledger: FaultLedger;
+  readonly #repairs: Repairs;
+  /** Of peers' replicas, as they told. */
+  readonly #peerFaults = new Map<NodeId, readonly ToldFault[]>();
   #host: ReplicaHost | undefined;
   readonly #budget: ProposalBudget;
   /** By partition: what all members have, as its leader told last. */
@@ -194,7 +203,7 @@ export class HansardNode implements NodeService {
       settings,
       replicas: () => this.#held,
       isConnected: (node) => this.#isConnected(node),
-      mayLead: (node) => this.#mayLead(node),
+      mayLead: (node, partition) => this.#mayLead(node, partition),
     });
     this.#checkpoints = new Checkpoints({
       clock,
@@ -243,17 +252,53 @@ export class HansardNode implements NodeService {
       electionTimeoutMs: settings.electionTimeoutMs,
       isNode: (node) => options.nodes.some(({ nodeId }) => nodeId === node),
       isConnected: (node) => this.#isConnected(node),
-      mayLead: (node) => this.#mayLead(node),
+      mayLead: (node, partition) => this.#mayLead(node, partition),
       ask: async (node, method, request, deadlineMs) => {
         if (node !== this.identity.nodeId) return this.#forwarding.forward(node, method, request, deadlineMs);
         await this.#members.create(decodeCreateReplica(request));
         return new Uint8Array(0);
       },
     });
+    this.#ledger = options.faults ?? FaultLedger.inMemory();
+    this.#repairs = new Repairs({
+      nodeId: this.identity.nodeId,
+      clock,
+      logger,
+      ledger: this.#ledger,
+      store,
+      wal,
+      // 48 of its bits.
+      life: Number.parseInt(this.identity.bootId.slice(-12), 16),
+      replica: (partition) => this.#replicas[partition],
+      leaderOf: (partition) => this.leaderOf(partition),
+      isConnected: (node) => this.#isConnected(node),
+      ask: (node, method, request, deadlineMs) => this.#forwarding.forward(node, method, request, deadlineMs),
+      queued: (partition, job) => this.#members.queued(partition, job),
+      close: (replica) => this.#closeReplica(replica),
+      open: (partition, replicaId) => {
+        if (!this.#stopped) this.#loop.stir(this.#openReplica(partition, replicaId));
+      },
+      handOver: (replica) => this.#transferAway(replica),
+      offered: (replica, from, message) => this.#snapshotReceiver.offered(replica, from, message),
+      wantCheckpoint: (partition) => this.#checkpoints.want(partition),
+      change: (replica, change, deadlineMs) =>
+        this.#replicaChanges.change(replica, [change], { deadlineMs, force: false }),
+      changed: () => {
+        if (!this.#stopped) this.#gossip();
+      },
+      fatal,
+    });
+    this.#forwarding.serve(repairReplicaMethod, (from, request) => this.#repairs.handle(from, request));
+    store.onDamage((partition, error) => {
+      if (!this.#repairs.canBeMended(partition)) return false;
+      this.markDamaged(partition, error.message).catch(fatal);
+      return true;
+    });
     this.#openReplicas();
   }
 
   async start(): Promise<void> {
+    await this.#repairs.start();
     await this.#options.transport.start({
       onMessage: (from, bytes) => this.#receive(from, bytes),
       onUp: (peer) => this.#guard.run(() => this.#peerUp(peer)),
@@ -301,6 +346,7 @@ export class HansardNode implements NodeService {
     this.#forwarding.stop();
     this.#snapshotSender.stop();
     this.#snapshotReceiver.stop();
+    this.#repairs.stop();
     for (const replica of this.#held) replica.stop();
     this.#stopped = true;
     const { store, wal, transport } = this.#options;
@@ -342,7 +388,8 @@ export class HansardNode implements NodeService {
   leaderOf(partition: PartitionId): NodeId | undefined {
     const replica = this.#replicas[partition];
     if (replica === undefined) return this.#foreignLeaders.get(partition);
-    return replica.leader ?? (replica.isInitialised ? undefined : this.#foreignLeaders.get(partition));
+    const isTold = !replica.isInitialised || replica.isMute;
+    return replica.leader ?? (isTold ? this.#foreignLeaders.get(partition) : undefined);
   }
 
   addressOf(node: NodeId): string | undefined {
@@ -477,6 +524,31 @@ export class HansardNode implements NodeService {
     return this.#readRounds.rounds;
   }
 
+  // ---- damage
+
+  /**
+   * Whoever finds that bytes of a partition's state here are not what was written says so:
+   * nobody is answered from them any more, and they are replaced from a healthy replica.
+   * Resolves when the replica is held back.
+   */
+  markDamaged(partition: PartitionId, why: string): Promise<void> {
+    return this.#repairs.markStateDamaged(partition, why);
+  }
+
+  /** Of this node's replicas, with all that is known; those of peers as they told. */
+  faults(): readonly NodeFault[] {
+    const own = this.#ledger.faults.map((fault) => ({ nodeId: this.identity.nodeId, ...fault }));
+    const told = [...this.#peerFaults].flatMap(([nodeId, faults]) =>
+      faults.map((fault) => ({ nodeId, ...fault })),
+    );
+    return [...own, ...told].sort((a, b) => a.partition - b.partition || a.nodeId - b.nodeId);
+  }
+
+  /** Damaged replicas of this node that became sound again, in this life. */
+  get repaired(): number {
+    return this.#repairs.repaired;
+  }
+
   /** Replicas of this node, for metrics, tests and the simulator's checks. */
   replicas(): readonly Replica[] {
     return this.#held;
@@ -504,11 +576,20 @@ export class HansardNode implements NodeService {
     // The store had it, and the process ended before the log did.
     if (log === undefined || log.replicaId < replicaId) log = wal.addGroup(partition, replicaId);
     const state = store.partition(partition);
-    if (isInstallAheadOfLog(log, state)) log.reset(state.appliedIndex, state.appliedTerm);
-    checkLogMeetsStore(partition, log, state);
+    let heldBack = this.#repairs.heldBack(partition, replicaId);
+    if (heldBack === undefined || (!heldBack.state && !heldBack.mute)) {
+      if (isInstallAheadOfLog(log, state)) log.reset(state.appliedIndex, state.appliedTerm);
+      checkStoreMeetsLog(partition, log, state);
+      const gap = gapBeforeLog(log, state);
+      if (gap !== undefined) {
+        store.setAside(partition, gap);
+        heldBack = this.#repairs.heldBack(partition, replicaId);
+      }
+    }
     this.#host ??= this.#replicaHost();
     const replica = new Replica({
       replicaId,
+      heldBack,
       log,
       store: state,
       host: this.#host,
@@ -566,6 +647,14 @@ export class HansardNode implements NodeService {
           if (replica.isLeader) this.#gossip();
         }),
       wantCheckpoint: (partition) => this.#checkpoints.want(partition),
+      stateDamaged: (replica, error) => {
+        const { partition } = replica;
+        // Where nobody else has the data, going on would make this the only copy of something wrong.
+        if (!this.#repairs.canBeMended(partition)) return this.#guard.fail(error);
+        this.markDamaged(partition, error.message).catch(this.#guard.fail);
+      },
+      mendState: (replica, staged) => this.#repairs.mendState(replica, staged),
+      caughtUpWithFloor: (replica) => this.#repairs.caughtUpWithFloor(replica),
       budget: this.#budget,
       tailHasRoom: () => {
         if (store.tailBytes < settings.tailBytes) return true;
@@ -637,7 +726,10 @@ export class HansardNode implements NodeService {
 
   #hasOtherMember(replica: Replica): boolean {
     return replica.voters.some(
-      ({ nodeId }) => nodeId !== this.identity.nodeId && this.#isConnected(nodeId) && this.#mayLead(nodeId),
+      ({ nodeId }) =>
+        nodeId !== this.identity.nodeId &&
+        this.#isConnected(nodeId) &&
+        this.#mayLead(nodeId, replica.partition),
     );
   }
 
@@ -647,7 +739,7 @@ export class HansardNode implements NodeService {
         nodeId !== this.identity.nodeId &&
         replica.isHeir(replicaId) &&
         this.#isConnected(nodeId) &&
-        this.#mayLead(nodeId) &&
+        this.#mayLead(nodeId, replica.partition) &&
         replica.isCaughtUp(replicaId),
     );
     if (heir !== undefined) replica.transferLeadership(heir.replicaId);
@@ -707,7 +799,8 @@ export class HansardNode implements NodeService {
     const unwilling = this.#draining || this.#clockWatch.isAhead;
     for (const { nodeId } of this.#options.nodes) {
       if (nodeId === this.identity.nodeId) continue;
-      const gossip = { nowUs: this.nowUs(), unwilling, led, applyVersion: this.#applyVersion };
+      const { faults } = this.#ledger;
+      const gossip = { nowUs: this.nowUs(), unwilling, led, applyVersion: this.#applyVersion, faults };
       this.#send(nodeId, { kind: 'gossip', gossip });
     }
     if (this.#clockWatch.isAhead) {
@@ -729,14 +822,18 @@ export class HansardNode implements NodeService {
     return this.#options.transport.isConnected(node);
   }
 
-  #mayLead(node: NodeId): boolean {
-    return !this.#unwilling.has(node) && !this.#clockWatch.isPeerAhead(node);
+  #mayLead(node: NodeId, partition: PartitionId): boolean {
+    if (this.#unwilling.has(node) || this.#clockWatch.isPeerAhead(node)) return false;
+    const faults = node === this.identity.nodeId ? this.#ledger.faults : (this.#peerFaults.get(node) ?? []);
+    return !faults.some((fault) => fault.partition === partition);
   }
 
   /** Comes again when only one direction was lost: what was on its way then will not be answered. */
   #peerUp(peer: NodeId): void {
     this.#forwarding.linkLost(peer);
     this.#elections.peerUp();
+    // Before it hands leadership to a replica that is damaged.
+    if (this.#ledger.faults.length > 0) this.#gossip();
   }
 
   #peerDown(peer: NodeId, kind: 'broken' | 'refused' | 'rejected', reason: string): void {
@@ -744,6 +841,7 @@ export class HansardNode implements NodeService {
     this.#forwarding.linkLost(peer);
     this.#readRounds.peerDown(peer);
     this.#unwilling.delete(peer);
+    this.#peerFaults.delete(peer);
     // It may come back as an older build.
     this.#applyVersions.delete(peer);
     this.#clockWatch.forget(peer);
@@ -891,9 +989,12 @@ export class HansardNode implements NodeService {
     if (gossip.unwilling) this.#unwilling.add(from);
     else this.#unwilling.delete(from);
     this.#applyVersions.set(from, gossip.applyVersion);
+    if (gossip.faults.length > 0) this.#peerFaults.set(from, gossip.faults);
+    else this.#peerFaults.delete(from);
     for (const { partition, term, keptByAll, places } of gossip.led) {
       if (partition >= this.partitionCount) continue;
-      if (!this.#replicas[partition]?.isInitialised) this.#foreignLeaders.set(partition, from);
+      const replica = this.#replicas[partition];
+      if (!replica?.isInitialised || replica.isMute) this.#foreignLeaders.set(partition, from);
       if (places !== undefined) this.#members.hear(partition, places);
       const known = this.#keptByAll.get(partition);
       if (known !== undefined && (known.term > term || known.index >= keptByAll)) continue;
@@ -936,19 +1037,22 @@ function isInstallAheadOfLog(
   return log.term(appliedIndex) !== appliedTerm;
 }
 
-/** The log and the store must meet without a gap (design rule 7); anything else is damage, never absence. */
-function checkLogMeetsStore(
+/** Why the state can't go on from what is in the log (design rule 7); undefined: they meet. */
+function gapBeforeLog(
+  log: Pick<GroupLog, 'firstIndex'>,
+  store: Pick<PartitionStore, 'appliedIndex'>,
+): string | undefined {
+  if (store.appliedIndex + 1 >= log.firstIndex()) return undefined;
+  return `the store holds up to ${store.appliedIndex}, the log begins at ${log.firstIndex()}`;
+}
+
+/** A log that lacks what is sealed has lost its end, and with it terms or votes; never absence. */
+function checkStoreMeetsLog(
   partition: PartitionId,
   log: Pick<GroupLog, 'firstIndex' | 'lastIndex' | 'term'>,
   store: { appliedIndex: Index; appliedTerm: number },
 ): void {
-  if (store.appliedIndex + 1 < log.firstIndex()) {
-    throw new HansardError(
-      'STORE_DAMAGED',
-      `partition ${partition}: the store holds up to ${store.appliedIndex}, the log begins at ${log.firstIndex()}`,
-      { partition, applied_index: store.appliedIndex, first_index: log.firstIndex() },
-    );
-  }
+  if (store.appliedIndex + 1 < log.firstIndex()) return;
   if (store.appliedIndex > log.lastIndex()) {
     throw new HansardError(
       'LOG_DAMAGED',

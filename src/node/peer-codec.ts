@@ -16,6 +16,7 @@ import {
   type Reason,
   reasons,
 } from '../common/errors.js';
+import { type FaultKind, faultKinds } from '../common/faults.js';
 import type { Index, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
 import { type ConfState, type Entry, EntryType } from '../common/log-types.js';
 import type { Membership } from '../common/membership.js';
@@ -69,6 +70,14 @@ export interface Gossip {
   }[];
   /** The newest apply version that the sender can carry out. */
   readonly applyVersion: number;
+  /** Its replicas whose disks lost or changed something: nobody hands them leadership. */
+  readonly faults: readonly ToldFault[];
+}
+
+export interface ToldFault {
+  readonly partition: PartitionId;
+  readonly kind: FaultKind;
+  readonly sinceUs: TimeUs;
 }
 
 /** A partition's table of members, as its leader has applied it. */
@@ -182,7 +191,7 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
     case 'cancel':
       return new ByteWriter(16).u8(Kind.cancel).u8(version).uvarint(message.id).finish();
     case 'gossip': {
-      const { nowUs, unwilling, led, applyVersion } = message.gossip;
+      const { nowUs, unwilling, led, applyVersion, faults } = message.gossip;
       const record = packControl([
         nowUs,
         unwilling,
@@ -192,6 +201,7 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
             : [partition, term, keptByAll, placesRow(places)],
         ),
         applyVersion,
+        faults.map(({ partition, kind, sinceUs }) => [partition, faultKinds.indexOf(kind), sinceUs]),
       ]);
       return new ByteWriter(record.length + 2).u8(Kind.gossip).u8(version).bytes(record).finish();
     }
@@ -434,7 +444,7 @@ function readBeats(reader: ByteReader): Beat[] {
 }
 
 function readGossip(reader: ByteReader): Gossip {
-  const [nowUs, unwilling, led, applyVersion] = unpackControl(reader.bytes(reader.remaining));
+  const [nowUs, unwilling, led, applyVersion, faults] = unpackControl(reader.bytes(reader.remaining));
   if (typeof unwilling !== 'boolean') throw new MalformedError('neither true nor false');
   if (!Array.isArray(led)) throw new MalformedError('gossip without a list of partitions');
   return {
@@ -452,6 +462,18 @@ function readGossip(reader: ByteReader): Gossip {
     }),
     // A build that does not tell is held to know the first one only.
     applyVersion: applyVersion === undefined ? 1 : controlNumber(applyVersion),
+    faults: Array.isArray(faults) ? faults.map(readFault) : [],
+  };
+}
+
+function readFault(row: unknown): ToldFault {
+  if (!Array.isArray(row)) throw new MalformedError('gossip about no fault');
+  const [partition, kind, sinceUs] = row as unknown[];
+  return {
+    partition: controlNumber(partition),
+    // Of a kind that a later build tells of: the worst.
+    kind: faultKinds[controlNumber(kind)] ?? 'term-or-vote-lost',
+    sinceUs: controlNumber(sinceUs),
   };
 }
 

@@ -4,6 +4,7 @@ import type { CommandAnswer } from '../conversation/types.js';
 import type { Proposal } from '../partition/proposals.js';
 import type { PartitionReader } from '../store/types.js';
 import type { ChangeReplicasOptions, ChangeReplicasResult, ReplicaChange } from './change-replicas.js';
+import type { ToldFault } from './peer-codec.js';
 
 export interface NodeService {
   readonly identity: NodeIdentity;
@@ -72,6 +73,12 @@ export interface NodeIdentity {
   /** A number of this process's own; fences messages of an earlier life. */
   readonly bootId: string;
   readonly version: string;
+}
+
+/** A replica whose disk lost or changed something; `why` where it is the answering node's own. */
+export interface NodeFault extends ToldFault {
+  readonly nodeId: NodeId;
+  readonly why?: string;
 }
 
 export interface SnapshotStats {

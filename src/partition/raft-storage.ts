@@ -5,6 +5,19 @@ import type { Snapshot, Storage } from '../raft/types.js';
 import type { PartitionStore } from '../store/types.js';
 import type { GroupLog } from '../wal/types.js';
 
+/** Of a replica that must not say anything: whatever its log and state hold counts for nothing. */
+export const nothingStored: Storage = Object.freeze({
+  initialState: () => ({
+    hardState: { term: 0, vote: 0, commit: 0 },
+    confState: { voters: [], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false },
+  }),
+  entries: () => [],
+  term: (index: Index) => (index === 0 ? 0 : ('unavailable' as const)),
+  firstIndex: () => 1,
+  lastIndex: () => 0,
+  snapshot: () => 'unavailable' as const,
+});
+
 export class RaftStorage implements Storage {
   readonly #log: GroupLog;
   readonly #store: PartitionStore;
@@ -17,7 +30,8 @@ export class RaftStorage implements Storage {
   }
 
   /**
-   * What is applied was committed, even where no record in the log says so. A
+   * What is applied was committed, even where no record in the log says so, and so
+   * was what the log has given up. A
    * snapshot that was decided just before the process ended may be of a later
    * term than the log knows: nothing was said in that one yet, no vote given.
    */
@@ -29,7 +43,7 @@ export class RaftStorage implements Storage {
       hardState: {
         term: isLater ? appliedTerm : term,
         vote: isLater ? 0 : vote,
-        commit: Math.max(commit, appliedIndex),
+        commit: Math.max(commit, appliedIndex, this.#log.firstIndex() - 1),
       },
       confState: this.#store.confState,
     };

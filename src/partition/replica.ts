@@ -4,6 +4,7 @@
  * replica, the node calls `collect` once per turn.
  */
 import { HansardError, InvariantError } from '../common/errors.js';
+import { isAtLeast, type LogPlace } from '../common/faults.js';
 import type { Index, NodeId, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { ConfState, Entry } from '../common/log-types.js';
 import { changedMembership, decodePlaced, isRemoved, type ReplicaMember } from '../common/membership.js';
@@ -19,9 +20,9 @@ import { Applier } from './applier.js';
 import { InstallGate, type StagedSnapshot, type StorageWork } from './install-gate.js';
 import { ProducerGate } from './producer-gate.js';
 import { end, type Proposal, Proposals } from './proposals.js';
-import { RaftStorage } from './raft-storage.js';
+import { nothingStored, RaftStorage } from './raft-storage.js';
 import { ReadQueue } from './reads.js';
-import type { RaftJudging, ReplicaHost, ReplicaSettings, TurnOutput } from './types.js';
+import type { HeldBack, RaftJudging, ReplicaHost, ReplicaSettings, TurnOutput } from './types.js';
 
 export interface ReplicaOptions {
   readonly replicaId: ReplicaId;
@@ -30,6 +31,8 @@ export interface ReplicaOptions {
   readonly store: PartitionStore;
   readonly host: ReplicaHost;
   readonly judging?: RaftJudging | undefined;
+  /** Undefined: it is sound. */
+  readonly heldBack?: HeldBack | undefined;
 }
 
 /** Reads of one partition that wait, at most; each holds a call open. */
@@ -116,6 +119,14 @@ export class Replica implements WorkSink {
   /** Commit index when the shared round began. */
   #sharedIndex: Index = 0;
   #stopped = false;
+  /** Its state is set aside: what is committed waits in the log for the snapshot that brings another. */
+  readonly isStateDamaged: boolean;
+  /** It must not say anything under its id. */
+  readonly isMute: boolean;
+  /** While its log lacks something that it may have acknowledged. */
+  #floor: LogPlace | undefined;
+  /** A snapshot is on its way into the place of the damaged state. */
+  #isMending = false;
 
   constructor(options: ReplicaOptions) {
     const { settings, host, store, log } = options;
@@ -125,13 +136,20 @@ export class Replica implements WorkSink {
     this.log = log;
     this.#host = host;
     this.#settings = settings;
+    this.isStateDamaged = options.heldBack?.state ?? false;
+    this.isMute = options.heldBack?.mute ?? false;
+    this.#floor = options.heldBack?.floor;
     this.#raft = new RawNode({
       id: options.replicaId,
-      storage: new RaftStorage(log, store, () => host.wantCheckpoint(settings.partition)),
+      storage: this.isMute
+        ? nothingStored
+        : new RaftStorage(log, store, () => host.wantCheckpoint(settings.partition)),
       random: (n) => host.random(n),
       electionTick: settings.electionTicks,
       heartbeatTick: settings.heartbeatTicks,
-      applied: store.appliedIndex,
+      // Of a state that is set aside nothing is handed out before it is back; then the core is made anew.
+      applied: this.isMute ? 0 : this.isStateDamaged ? log.firstIndex() - 1 : store.appliedIndex,
+      mayCampaign: () => this.#floor === undefined && !this.isMute && !this.isStateDamaged,
       asyncStorageWrites: true,
       maxSizePerMsg: settings.messageBytes,
       maxCommittedSizePerReady: settings.messageBytes,
@@ -165,7 +183,10 @@ export class Replica implements WorkSink {
       },
       mayApply: () => host.tailHasRoom(),
       later: () => host.stir(this),
-      fatal: (error) => host.fatal(error),
+      fatal: (error) => {
+        if (error instanceof HansardError && error.reason === 'STORE_DAMAGED') host.stateDamaged(this, error);
+        else host.fatal(error);
+      },
     });
     this.#changedAt = store.appliedIndex;
     this.#placeMembers();
@@ -184,6 +205,11 @@ export class Replica implements WorkSink {
 
   get term(): Term {
     return this.#term;
+  }
+
+  /** Where the core's log ends, also what is not synced yet. */
+  get lastIndex(): Index {
+    return this.#raft.lastIndex;
   }
 
   get commitIndex(): Index {
@@ -342,16 +368,68 @@ export class Replica implements WorkSink {
   // ---- what comes in -------------------------------------------------------
 
   /** A message of another replica. */
-  step(message: Message): void {
-    if (this.#stopped) return;
+  step(given: Message): void {
+    if (this.#stopped || this.isMute) return;
+    const message = this.#floor === undefined ? given : this.#heldToFloor(given, this.#floor);
+    if (message === undefined) return;
     // From the first entry on the log tells nothing to who does not know what was before it.
     if (message.type === MessageType.MsgApp && message.index === 0 && !this.isInitialised) return;
     this.#raft.step(message);
     this.#host.stir(this);
   }
 
+  // ---- damage (docs/internals.md)
+
+  /** Where nothing above was ever acknowledged, while the log does not reach it; undefined: the log is sound. */
+  get floor(): LogPlace | undefined {
+    return this.#floor;
+  }
+
+  /** Told by its leader, where the index of the highest place was unknown. */
+  lowerFloor(floor: LogPlace): void {
+    if (this.#floor !== undefined && isAtLeast(this.#floor, floor)) this.#floor = floor;
+    this.#host.stir(this);
+  }
+
+  /** Where its log ends, synced. */
+  get lastPlace(): LogPlace {
+    const index = this.log.lastIndex();
+    const term = this.log.term(index);
+    return { term: typeof term === 'number' ? term : 0, index };
+  }
+
+  /**
+   * The log is as though it ended at the floor, where votes are asked for: whoever
+   * lacks what this replica may have acknowledged does not get its vote. And it does
+   * not stand, nor believe that what the leader once heard from it is there.
+   */
+  #heldToFloor(message: Message, floor: LogPlace): Message | undefined {
+    switch (message.type) {
+      case MessageType.MsgVote:
+      case MessageType.MsgPreVote:
+        return isAtLeast({ term: message.logTerm, index: message.index }, floor) ? message : undefined;
+      case MessageType.MsgTimeoutNow:
+        return undefined;
+      case MessageType.MsgHeartbeat:
+        return message.commit === 0 ? message : { ...message, commit: 0 };
+      default:
+        return message;
+    }
+  }
+
+  /** As leader: a member told that its log lost entries, and where it ends now. */
+  reportLostEntries(replicaId: ReplicaId, last: Index): void {
+    this.#raft.reportLostEntries(replicaId, last);
+    this.#host.stir(this);
+  }
+
+  /** The snapshot that was to take the place of the damaged state did not. */
+  mendingFailed(): void {
+    this.#isMending = false;
+  }
+
   tick(nowMs: number): void {
-    if (this.#stopped) return;
+    if (this.#stopped || this.isMute) return;
     this.#raft.tick();
     this.#proposals.expire(nowMs);
     if (this.conf.autoLeave) this.#leaveJoint();
@@ -394,7 +472,7 @@ export class Replica implements WorkSink {
   readBarrier(level: 'linearizable' | 'eventual', minIndex: Index, deadlineMs: number): Promise<void> {
     // No tick would end it.
     if (this.#stopped) return Promise.reject(new HansardError('SHUTTING_DOWN', 'the node is stopping'));
-    if (!this.isInitialised) return Promise.reject(this.notLeader());
+    if (!this.isInitialised || this.isMute) return Promise.reject(this.notLeader());
     if (this.#reads.size >= waitingReadsMax) {
       return Promise.reject(
         new HansardError(
@@ -416,7 +494,7 @@ export class Replica implements WorkSink {
   }
 
   campaign(): void {
-    if (this.#stopped || this.isLeader) return;
+    if (this.#stopped || this.isLeader || this.isMute) return;
     this.#raft.campaign();
     this.#host.stir(this);
   }
@@ -496,8 +574,13 @@ export class Replica implements WorkSink {
 
   /** Proposes what has gathered, then hands out all that the core wants done. */
   collect(output: TurnOutput): void {
-    if (this.#stopped) return;
+    if (this.#stopped || this.isMute) return;
     this.#output = output;
+    if (this.#floor !== undefined && isAtLeast(this.lastPlace, this.#floor)) {
+      // All of it came from a leader that had it, and is synced here.
+      this.#floor = undefined;
+      this.#host.caughtUpWithFloor(this);
+    }
     const afterSync = this.#afterSync;
     if (afterSync.length > 0) {
       this.#afterSync = noMessages;
@@ -594,7 +677,10 @@ export class Replica implements WorkSink {
 
   /** For a peer that leads this partition in `term`, or did: nobody has been elected here since, as far as this replica goes. */
   vouchesFor(peer: NodeId, term: Term): boolean {
-    return !this.#stopped && this.#raft.term === term && this.#members.some(({ nodeId }) => nodeId === peer);
+    if (this.#stopped || this.isMute || this.#raft.term !== term) return false;
+    // Without a configuration it still knows whom it follows.
+    if (!this.isInitialised) return this.leader === peer;
+    return this.#members.some(({ nodeId }) => nodeId === peer);
   }
 
   // What the core wants done, one after the other (WorkSink).
@@ -631,7 +717,8 @@ export class Replica implements WorkSink {
   }
 
   apply(message: Message): void {
-    this.#applier.push(message);
+    // It stays in the log.
+    if (!this.isStateDamaged) this.#applier.push(message);
   }
 
   #keep(work: StorageWork): void {
@@ -669,7 +756,9 @@ export class Replica implements WorkSink {
 
   /** As follower: would this snapshot bring it on? False: the core has a shorter answer to it. */
   wantsSnapshot({ index, term }: { readonly index: Index; readonly term: Term }): boolean {
-    if (this.#stopped || this.#install.isBusy) return false;
+    if (this.#stopped || this.#install.isBusy || this.#isMending || this.isMute) return false;
+    // Any that the log goes on from.
+    if (this.isStateDamaged) return index + 1 >= this.log.firstIndex();
     return index > this.#raft.commitIndex && this.#raft.termAt(index) !== term;
   }
 
@@ -685,6 +774,11 @@ export class Replica implements WorkSink {
    */
   offerSnapshot(message: Message, staged: StagedSnapshot): boolean {
     if (!this.wantsSnapshot(staged)) return false;
+    if (this.isStateDamaged) {
+      this.#isMending = true;
+      this.#host.mendState(this, staged);
+      return true;
+    }
     const { index, term, confState } = staged;
     this.#install.offer(staged);
     this.#raft.step({ ...message, snapshot: { metadata: { index, term, confState }, data: undefined } });

@@ -1,10 +1,13 @@
 /** What a replica needs of the node that runs it. */
 import type { Clock } from '../common/env.js';
+import type { HansardError } from '../common/errors.js';
+import type { LogPlace } from '../common/faults.js';
 import type { PartitionId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
 import type { ReplicaMember } from '../common/membership.js';
 import type { Config, Message } from '../raft/types.js';
 import type { GroupWrite } from '../wal/types.js';
+import type { StagedSnapshot } from './install-gate.js';
 import type { Replica } from './replica.js';
 
 export interface ReplicaHost {
@@ -32,8 +35,24 @@ export interface ReplicaHost {
   readonly budget: ProposalBudget;
   /** False while tails are full: nothing more is admitted or applied until a checkpoint has resolved. */
   tailHasRoom(): boolean;
+  /** Applying met damage: the state is not to be used from here on. */
+  stateDamaged(replica: Replica, error: HansardError): void;
+  /** All rows of a snapshot are there for a replica whose state is set aside: it is closed, gets them, and is opened anew. */
+  mendState(replica: Replica, staged: StagedSnapshot): void;
+  /** The log has all again that this replica may ever have acknowledged. */
+  caughtUpWithFloor(replica: Replica): void;
   /** The process can't go on: a broken invariant, a failed write. */
   fatal(error: unknown): void;
+}
+
+/** How a replica that fails design rule 5 is held back; docs/internals.md, "Damage". */
+export interface HeldBack {
+  /** Its state is set aside: it votes and appends, neither applies nor serves. */
+  readonly state: boolean;
+  /** Its log lost entries: nothing above this place was ever acknowledged. It votes for who has as much, and does not stand. */
+  readonly floor?: LogPlace | undefined;
+  /** Its term or vote may be lost: it says nothing. */
+  readonly mute: boolean;
 }
 
 export interface ProposalBudget {

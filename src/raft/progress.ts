@@ -72,6 +72,17 @@ export class Progress {
     this.inflights.reset();
   }
 
+  /**
+   * The follower's disk lost entries that it had acknowledged: its log may end at
+   * `last`, or part from ours before. What was committed by its word stays so: it
+   * votes for nobody who lacks what it lost (partition/, the floor).
+   */
+  lostEntries(last: Index): void {
+    const { recentActive } = this;
+    this.restart(0, last + 1);
+    this.recentActive = recentActive;
+  }
+
   becomeProbe(): void {
     // Out of snapshot state the snapshot counts as received: probe after it.
     const pending = this.state === ProgressState.snapshot ? this.pendingSnapshot : 0;

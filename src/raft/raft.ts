@@ -82,6 +82,7 @@ export class Raft {
   readonly disableConfChangeValidation: boolean;
   readonly stepDownOnRemoval: boolean;
   readonly tellsCommitWhenAsked: boolean;
+  readonly #mayCampaign: () => boolean;
   readonly logger: Config['logger'];
   /** Set once the start is over: what came before is told as one state. */
   readonly tracer: Config['tracer'];
@@ -102,6 +103,7 @@ export class Raft {
     this.disableConfChangeValidation = config.disableConfChangeValidation ?? false;
     this.stepDownOnRemoval = config.stepDownOnRemoval ?? false;
     this.tellsCommitWhenAsked = config.tellsCommitWhenAsked ?? false;
+    this.#mayCampaign = config.mayCampaign ?? (() => true);
     this.logger = config.logger;
     this.#validate();
 
@@ -220,7 +222,8 @@ export class Raft {
   /** Can this replica lead? Not while a snapshot is pending: its configuration is not known to be applied. */
   promotable(): boolean {
     const self = this.tracker.get(this.id);
-    return self !== undefined && !self.isLearner && !this.log.hasNextOrInProgressSnapshot();
+    const isVoter = self !== undefined && !self.isLearner;
+    return isVoter && !this.log.hasNextOrInProgressSnapshot() && this.#mayCampaign();
   }
 
   // ---------------------------------------------------------------- time

@@ -35,7 +35,7 @@ import {
   noEntries,
   type ReadState,
   type Ready,
-  type Role,
+  Role,
   type Snapshot,
   type SoftState,
   type StepResult,
@@ -194,6 +194,14 @@ export class RawNode {
   /** A follower takes its leader for gone: it votes freely, and drops proposals. The term stays. */
   forgetLeader(): void {
     this.#raft.step(message(M.MsgForgetLeader, NONE));
+  }
+
+  /** As leader: a member's log was damaged and ends, for all it knows, at `last`; it is probed from there. */
+  reportLostEntries(id: ReplicaId, last: Index): void {
+    const r = this.#raft;
+    const progress = r.tracker.get(id);
+    if (r.role !== Role.leader || id === r.id || progress === undefined) return;
+    progress.lostEntries(Math.min(last, r.log.lastIndex()));
   }
 
   /**

@@ -228,6 +228,8 @@ export interface Config {
    * its own. Followers that are probed hear of it at once all the same.
    */
   readonly tellsCommitWhenAsked?: boolean;
+  /** False: it does not stand for election now, for reasons of its owner's. */
+  readonly mayCampaign?: (() => boolean) | undefined;
   readonly logger?: Logger | undefined;
   /** For tests (trace.ts). */
   readonly tracer?: Tracer | undefined;

@@ -5,6 +5,7 @@
  */
 import type { ByteReader } from '../common/bytes.js';
 import type { Kv, KvBatch } from '../common/env.js';
+import { HansardError } from '../common/errors.js';
 import type { Index, PartitionId } from '../common/ids.js';
 import { after, generationKey, generationKinds, generationsRange, partitionOfKey, RowKind } from './keys.js';
 import { openRow, rowWriter, sealRow } from './rows.js';
@@ -29,8 +30,11 @@ export function putGenerations(batch: KvBatch, partition: PartitionId, generatio
   batch.put(key, sealRow(key, writer.uvarint(generations.installedIndex)));
 }
 
-/** Of the partitions that ever took in a snapshot. */
-export async function readGenerations(kv: Kv): Promise<Map<PartitionId, Generations>> {
+/** Of the partitions that ever took in a snapshot. `onDamaged` is told of a row that can't be read. */
+export async function readGenerations(
+  kv: Kv,
+  onDamaged: (partition: PartitionId, error: HansardError) => void,
+): Promise<Map<PartitionId, Generations>> {
   const found = new Map<PartitionId, Generations>();
   const prefix = Uint8Array.of(RowKind.generation);
   const iterator = kv.iterator({ gte: prefix, lt: after(prefix) });
@@ -45,7 +49,12 @@ export async function readGenerations(kv: Kv): Promise<Map<PartitionId, Generati
       if (rows.length === 0) return found;
       for (const [key, row] of rows) {
         const partition = partitionOfKey(key);
-        found.set(partition, openRow(key, row, `the generations of partition ${partition}`, read));
+        try {
+          found.set(partition, openRow(key, row, `the generations of partition ${partition}`, read));
+        } catch (error) {
+          if (!(error instanceof HansardError) || error.reason !== 'STORE_DAMAGED') throw error;
+          onDamaged(partition, error);
+        }
       }
     }
   } finally {

@@ -106,15 +106,19 @@ class LevelKv implements Kv {
   ) {}
 
   get(key: Uint8Array): Promise<Uint8Array | undefined> {
-    return this.database.get(key);
+    return this.database.get(key).catch(readFailed);
   }
 
   getSync(key: Uint8Array): Uint8Array | undefined {
-    return this.database.getSync(key);
+    try {
+      return this.database.getSync(key);
+    } catch (error) {
+      return readFailed(error);
+    }
   }
 
   getMany(keys: Uint8Array[]): Promise<(Uint8Array | undefined)[]> {
-    return this.database.getMany(keys);
+    return this.database.getMany(keys).catch(readFailed);
   }
 
   batch(): KvBatch {
@@ -166,6 +170,10 @@ class LevelBatch implements KvBatch {
       await syncDirectory(this.#kv.path);
     } catch (error) {
       const problem = error instanceof Error ? error.message : String(error);
+      if (isCorruption(error)) {
+        // Not of this batch: LevelDB has met damage in its own files, and takes nothing more.
+        throw new HansardError('STORE_DAMAGED', `the database: ${problem}`, {}, { cause: error });
+      }
       throw new HansardError(
         'DISK_FAILED',
         `a write to the database failed: ${problem}`,
@@ -199,7 +207,7 @@ class LevelIterator implements KvIterator {
     // nextv may stop early at its high-water mark; only nothing means the end.
     const rows: [Uint8Array, Uint8Array][] = [];
     while (rows.length < count) {
-      const more = await this.#iterator.nextv(Math.min(count - rows.length, nextvRows));
+      const more = await this.#iterator.nextv(Math.min(count - rows.length, nextvRows)).catch(readFailed);
       if (more.length === 0) break;
       rows.push(...(more as [Uint8Array, Uint8Array][]));
     }
@@ -209,6 +217,18 @@ class LevelIterator implements KvIterator {
   close(): Promise<void> {
     return this.#iterator.close();
   }
+}
+
+/** LevelDB can't decode what it reads, or a table is gone. */
+function isCorruption(error: unknown): boolean {
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  return code === 'LEVEL_CORRUPTION' || /Corruption: |No such file or directory/.test(String(message));
+}
+
+function readFailed(error: unknown): never {
+  if (!isCorruption(error)) throw error;
+  const problem = error instanceof Error ? error.message : String(error);
+  throw new HansardError('STORE_DAMAGED', `the database: ${problem}`, {}, { cause: error });
 }
 
 async function syncDirectory(path: string): Promise<void> {

@@ -49,15 +49,42 @@ export class PartitionStoreImpl implements PartitionStore {
   /** Of the active tail, handed out or put in this entry: an append asks for it again and again. */
   #last: TailChannel | undefined;
   #isDropped = false;
+  /** Its rows are damaged, and nothing has taken their place yet. */
+  #isSetAside: boolean;
+  /** False: nobody takes care of it. */
+  readonly #onDamage: (error: HansardError) => boolean;
 
-  constructor(state: PartitionState, checkpoint: () => Promise<void>) {
+  constructor(
+    state: PartitionState,
+    checkpoint: () => Promise<void>,
+    onDamage: (error: HansardError) => boolean,
+    isSetAside: boolean,
+  ) {
     this.#state = state;
     this.#checkpoint = checkpoint;
+    this.#onDamage = onDamage;
+    this.#isSetAside = isSetAside;
+  }
+
+  /** Nobody is answered from what is here; applying may still be under way. */
+  distrust(): void {
+    this.#isSetAside = true;
+    this.#watches.allChanged();
+  }
+
+  /** `state` stands in for what was damaged; reads that are under way go elsewhere. */
+  setAside(state: PartitionState): void {
+    this.#inEntry = false;
+    this.#last = undefined;
+    this.#isSetAside = true;
+    this.#state = state;
+    this.#watches.allChanged();
   }
 
   /** What is known of the partition from here on; reads that are under way begin anew. */
   replaceState(state: PartitionState): void {
     assert(!this.#inEntry, 'a snapshot comes between two entries');
+    this.#isSetAside = false;
     this.#state = state;
     this.#watches.allChanged();
   }
@@ -275,7 +302,7 @@ export class PartitionStoreImpl implements PartitionStore {
   // ---- PartitionReader
 
   channelByName(tenant: string, name: string): Promise<ChannelState | undefined> {
-    if (this.#isDropped) return Promise.reject(this.#gone());
+    if (this.#isElsewhere) return Promise.reject(this.#gone());
     const state = this.#state;
     const found = tailChannelByName(state, tenant, name) ?? state.sealedChannelAtHand(tenant, name);
     if (found === 'unknown') return this.#read((now) => findChannel(now, tenant, name));
@@ -283,13 +310,13 @@ export class PartitionStoreImpl implements PartitionStore {
   }
 
   events(channel: ChannelState, range: PageRange): Promise<StoredEvent[]> {
-    if (this.#isDropped) return Promise.reject(this.#gone());
+    if (this.#isElsewhere) return Promise.reject(this.#gone());
     const now = this.#state;
     try {
       const page = readPageNow(now, channel, range);
       if (page !== undefined) return Promise.resolve(page);
     } catch (error) {
-      return Promise.reject(error);
+      if (!isDamage(error)) return Promise.reject(error);
     }
     return this.#read((state) => readPage(state, channel, range));
   }
@@ -313,26 +340,37 @@ export class PartitionStoreImpl implements PartitionStore {
 
   /**
    * A snapshot that is installed meanwhile takes the old generation's rows away
-   * under the reader: what it found, or missed, counts for nothing.
+   * under the reader: what it found, or missed, counts for nothing. Damage that is
+   * met twice is damage: then this replica answers nobody until it is mended.
    */
-  async #read<T>(from: (state: PartitionState) => Promise<T>): Promise<T> {
-    for (;;) {
+  async #read<T>(from: (state: PartitionState) => Promise<T>, tellsDamage = true): Promise<T> {
+    for (let met = 0; !this.#isElsewhere; ) {
       const state = this.#state;
       try {
         const found = await from(state);
-        if (state === this.#state && !this.#isDropped) return found;
+        if (state === this.#state && !this.#isElsewhere) return found;
       } catch (error) {
-        if (state === this.#state && !this.#isDropped) throw error;
+        if (state !== this.#state || this.#isElsewhere) continue;
+        if (!isDamage(error)) throw error;
+        if (met++ === 0) continue;
+        if (!tellsDamage || !this.#onDamage(error)) throw error;
+        throw this.#gone();
       }
-      if (this.#isDropped) throw this.#gone();
     }
+    throw this.#gone();
+  }
+
+  /** Whoever reads must ask another replica. */
+  get #isElsewhere(): boolean {
+    return this.#isDropped || this.#isSetAside;
   }
 
   #gone(): HansardError {
     const { partition } = this;
-    return new HansardError('NOT_LEADER', `this node holds no replica of partition ${partition}`, {
-      partition,
-    });
+    const problem = this.#isDropped
+      ? `this node holds no replica of partition ${partition}`
+      : `this node's replica of partition ${partition} is damaged`;
+    return new HansardError('NOT_LEADER', problem, { partition });
   }
 
   channelsAt(query: ChannelQuery): Promise<ChannelsAt> {
@@ -356,7 +394,8 @@ export class PartitionStoreImpl implements PartitionStore {
   }
 
   digestAt(): Promise<PartitionDigest> {
-    return this.#read(digestPartition);
+    // A channel that is deleted meanwhile looks like damage to it: the caller judges.
+    return this.#read(digestPartition, false);
   }
 
   async digest(): Promise<string> {
@@ -376,6 +415,10 @@ export class PartitionStoreImpl implements PartitionStore {
   checkpoint(): Promise<void> {
     return this.#checkpoint();
   }
+}
+
+function isDamage(error: unknown): error is HansardError {
+  return error instanceof HansardError && error.reason === 'STORE_DAMAGED';
 }
 
 async function findChannel(

@@ -5,8 +5,6 @@ import { assert, HansardError } from '../common/errors.js';
 import type { PartitionId, ReplicaId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
-import { initialMembership } from '../common/membership.js';
-import { initialMeta } from '../conversation/settings.js';
 import type { ReplicatedSettings } from '../conversation/types.js';
 import { type Generations, putGenerations, readGenerations, sweepGenerations } from './generations.js';
 import { after, asBuffer, factKey, formatKey, partitionKey, RowKind } from './keys.js';
@@ -17,11 +15,12 @@ import { PartitionStoreImpl } from './partition-store.js';
 import { damaged, openRow, rowWriter, sealRow } from './rows.js';
 import { SealBatch } from './seal-batch.js';
 import { finishSeal, type Sealed, sealPartition } from './sealer.js';
+import { emptyRecord, highestGeneration, noConfiguration, standIn } from './set-aside.js';
 import { Slicer } from './slices.js';
 import { exportPartition } from './snapshot-export.js';
 import { decodeManifest } from './snapshot-format.js';
 import { type InstallHost, PartitionInstall } from './snapshot-install.js';
-import { type PartitionRecord, partitionRowVersion, writePartition } from './state-codec.js';
+import { partitionRowVersion, writePartition } from './state-codec.js';
 import { cloneMeta } from './tail.js';
 import type {
   HostedReplica,
@@ -67,6 +66,12 @@ export interface OpenStoreOptions {
   readonly tailLimitBytes?: number;
   /** How long the change list is kept, ms of commit time. */
   readonly changeRetentionMs?: number;
+  /**
+   * Given: a damaged partition is set aside, and the rest of the store opens. By
+   * partition: rows of this generation and those before were found damaged in an earlier
+   * life. Undefined: damage refuses the whole.
+   */
+  readonly untrusted?: ReadonlyMap<PartitionId, number> | undefined;
 }
 
 interface FormatRecord {
@@ -101,45 +106,6 @@ export async function formatStore(options: FormatOptions): Promise<void> {
   }
   await batch.write();
 }
-
-/** Nothing was ever applied. */
-function emptyRecord(
-  partition: PartitionId,
-  generation: number,
-  confState: ConfState,
-  settings: Readonly<ReplicatedSettings> | undefined,
-): PartitionRecord {
-  return {
-    partition,
-    generation,
-    appliedIndex: 0,
-    appliedTerm: 0,
-    confState,
-    membership: initialMembership(confState),
-    meta: initialMeta(partition, settings),
-    producerCount: 0,
-    eventCount: 0,
-    termCount: 0,
-    endedCount: 0,
-    firstCheckpoint: 1,
-    lastCheckpoint: 0,
-    lastDigest: 0n,
-    nextRun: 1,
-    changesFrom: 0,
-    changesTo: 0,
-    runs: [],
-    retired: [],
-  };
-}
-
-/** Of a replica that came later: it knows of no member, itself included, until it has a snapshot. */
-const noConfiguration: ConfState = Object.freeze({
-  voters: [],
-  votersOutgoing: [],
-  learners: [],
-  learnersNext: [],
-  autoLeave: false,
-});
 
 /** The oldest version that can hold it. */
 function formatRow({ clusterId, storeId, blockBytes, hosted }: FormatRecord): ByteWriter {
@@ -179,11 +145,28 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       tails: { bytes: 0 },
     };
     const states: PartitionState[] = [];
-    const generations = await readGenerations(kv);
+    const setAside = new Map<PartitionId, string>();
+    const unreadable = new Map<PartitionId, HansardError>();
+    const generations = await readGenerations(kv, (partition, error) => unreadable.set(partition, error));
     for (const { partition, removed } of format.hosted) {
       if (removed) continue;
-      const installedIndex = generations.get(partition)?.installedIndex ?? 0;
-      states.push(await openPartition(shared, partition, options.storeId, installedIndex));
+      const problem = unreadable.get(partition);
+      try {
+        if (problem !== undefined) throw problem;
+        const installedIndex = generations.get(partition)?.installedIndex ?? 0;
+        const state = await openPartition(shared, partition, options.storeId, installedIndex);
+        const { generation } = state.place;
+        const untrusted = options.untrusted?.get(partition) ?? 0;
+        if (generation <= untrusted) throw damaged(`partition ${partition}`, 'it was found so before');
+        states.push(state);
+      } catch (error) {
+        if (!isStoreDamage(error) || options.untrusted === undefined) throw error;
+        const known = generations.get(partition);
+        const highest = Math.max(await highestGeneration(kv, partition), known?.highest ?? 0);
+        generations.set(partition, { highest, swept: false, installedIndex: 0 });
+        states.push(standIn(shared, partition, highest));
+        setAside.set(partition, error.message);
+      }
     }
     const facts = await readFacts(kv);
     return new StoreImpl(
@@ -193,6 +176,7 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       facts,
       generations,
       options.tailLimitBytes ?? storeDefaults.tailLimitBytes,
+      setAside,
     );
   } catch (error) {
     await kv.close();
@@ -281,6 +265,11 @@ class StoreImpl implements Store {
   readonly #isSweeping = new Set<PartitionId>();
   readonly #sweeping = new Map<PartitionId, Promise<void>>();
   readonly #noting = new Map<PartitionId, Promise<void>>();
+  /** Why each was. */
+  readonly #setAside = new Map<PartitionId, string>();
+  #onDamage: ((partition: PartitionId, error: HansardError) => boolean) | undefined;
+  /** Those of which a stand-in has taken the place; the others' states are only not asked any more. */
+  readonly #standIns = new Set<PartitionId>();
 
   constructor(
     format: FormatRecord,
@@ -289,6 +278,7 @@ class StoreImpl implements Store {
     facts: Map<string, Uint8Array>,
     generations: ReadonlyMap<PartitionId, Generations>,
     tailLimitBytes: number,
+    setAside: ReadonlyMap<PartitionId, string>,
   ) {
     this.storeId = format.storeId;
     this.#format = format;
@@ -298,13 +288,27 @@ class StoreImpl implements Store {
     for (const state of states) {
       const { partition } = state.place;
       this.#states.set(partition, state);
-      this.#stores.set(partition, new PartitionStoreImpl(state, () => this.checkpoint([partition])));
+      this.#stores.set(partition, this.#newStore(state, setAside.has(partition)));
+    }
+    for (const [partition, why] of setAside) {
+      this.#setAside.set(partition, why);
+      this.#standIns.add(partition);
     }
     // Also of partitions that were here once: what is left of them is swept on, and their generations never come again.
     for (const [partition, found] of generations) {
       this.#generations.set(partition, found);
       if (!found.swept) this.#sweep(partition);
     }
+  }
+
+  #newStore(state: PartitionState, isSetAside: boolean): PartitionStoreImpl {
+    const { partition } = state.place;
+    return new PartitionStoreImpl(
+      state,
+      () => this.checkpoint([partition]),
+      (error) => this.#found(partition, error),
+      isSetAside,
+    );
   }
 
   partition(partition: PartitionId): PartitionStore {
@@ -331,7 +335,13 @@ class StoreImpl implements Store {
       busy = states.filter((state) => state.sealing !== undefined);
     }
     this.#refuseAfterFailure();
-    const dirty = states.filter((state) => state.dirtySinceMs !== undefined);
+    // One that is frozen still was found damaged a moment ago.
+    const dirty = states.filter(
+      (state) =>
+        state.dirtySinceMs !== undefined &&
+        state.frozen === undefined &&
+        !this.#setAside.has(state.place.partition),
+    );
     if (dirty.length === 0) return;
     const work = this.#seal(dirty);
     const settled = work.then(
@@ -363,42 +373,131 @@ class StoreImpl implements Store {
     return state;
   }
 
-  /** Freezes all in one turn, builds one batch in slices, writes it, and drops the frozen tails in one turn. */
+  /**
+   * Freezes all in one turn, builds one batch in slices, writes it, and drops the
+   * frozen tails in one turn. A partition that turns out to be damaged is left out:
+   * what was built for the others is built once more, from the same frozen tails.
+   */
   async #seal(states: readonly PartitionState[]): Promise<void> {
-    const frozen = states.map((state) => state.freeze(cloneMeta(state.meta)));
+    for (const state of states) state.freeze(cloneMeta(state.meta));
+    try {
+      let sound = states;
+      for (let harmed = await this.#sealFrozen(sound); harmed !== undefined; ) {
+        const without = sound.filter((state) => state !== harmed);
+        sound = without;
+        harmed = sound.length === 0 ? undefined : await this.#sealFrozen(sound);
+      }
+    } catch (error) {
+      // The frozen tails stay: reads still see them, until the process ends.
+      this.#failure ??= error;
+      throw error;
+    } finally {
+      for (const state of states) {
+        state.sealing = undefined;
+        // Set aside meanwhile.
+        if (this.#states.get(state.place.partition) !== state) dropFrozen(state);
+      }
+    }
+  }
+
+  /** Resolves to the one whose rows are damaged; then nothing was written. */
+  async #sealFrozen(states: readonly PartitionState[]): Promise<PartitionState | undefined> {
     const batch = this.#shared.kv.batch();
     const slicer = new Slicer(this.#shared.clock);
     let bytes = 0;
+    let current: PartitionState | undefined;
     try {
       const sealed: Sealed[] = [];
-      for (const [i, state] of states.entries()) {
+      for (const state of states) {
+        current = state;
+        assert(state.frozen !== undefined, 'every partition was frozen');
         const out = new SealBatch(batch, slicer, state.sealed.record.lastDigest);
-        const frozenTail = frozen[i];
-        assert(frozenTail !== undefined, 'every partition was frozen');
-        sealed.push(await sealPartition(state, frozenTail, out));
+        sealed.push(await sealPartition(state, state.frozen, out));
         bytes += out.bytes;
       }
+      current = undefined;
       await batch.write();
       for (const [i, state] of states.entries()) {
         finishSeal(state, sealed[i] as Sealed);
         state.sealing = undefined;
       }
     } catch (error) {
-      // The frozen tails stay: reads still see them, until the process ends.
-      this.#failure ??= error;
-      for (const state of states) state.sealing = undefined;
       await batch.abandon().catch((second: unknown) => {
         this.#shared.logger.warn({ error: String(second) }, 'giving up a batch failed');
       });
-      throw error;
+      const wasTaken = current !== undefined && isStoreDamage(error) && this.#tellDamage(current, error);
+      if (!wasTaken) throw error;
+      return current;
     }
     this.#shared.counters.checkpoints++;
     this.#shared.counters.checkpointBytes += bytes;
+    return undefined;
+  }
+
+  // ---- damage
+
+  onDamage(listener: (partition: PartitionId, error: HansardError) => boolean): void {
+    this.#onDamage = listener;
+  }
+
+  setAsidePartitions(): ReadonlyMap<PartitionId, string> {
+    return this.#setAside;
+  }
+
+  generationOf(partition: PartitionId): number {
+    return this.#generation(partition);
+  }
+
+  distrust(partition: PartitionId, why: string): void {
+    if (this.#setAside.has(partition)) return;
+    this.#setAside.set(partition, why);
+    this.#stores.get(partition)?.distrust();
+  }
+
+  setAside(partition: PartitionId, why: string): void {
+    const before = this.#state(partition);
+    if (this.#standIns.has(partition)) return;
+    this.#standIns.add(partition);
+    const { highest } = this.#generationsOf(partition);
+    this.#generations.set(partition, { highest, swept: false, installedIndex: 0 });
+    const state = standIn(this.#shared, partition, before.place.generation);
+    // A checkpoint that is under way still writes: nothing may take the place of its rows before it has ended.
+    const { sealing } = before;
+    if (sealing !== undefined) {
+      const over = (): void => {
+        state.sealing = undefined;
+      };
+      state.sealing = sealing.then(over, over);
+    }
+    before.active.drop();
+    if (sealing === undefined) dropFrozen(before);
+    this.#setAside.set(partition, why);
+    this.#states.set(partition, state);
+    this.#stores.get(partition)?.setAside(state);
+  }
+
+  #trust(partition: PartitionId): void {
+    this.#setAside.delete(partition);
+    this.#standIns.delete(partition);
+  }
+
+  /** False: nobody listens; the error is the finder's. */
+  #found(partition: PartitionId, error: HansardError): boolean {
+    if (this.#setAside.has(partition)) return true;
+    return this.#onDamage?.(partition, error) ?? false;
+  }
+
+  /** Of a state that may have been replaced meanwhile: then its damage is nobody's any more. */
+  #tellDamage(state: PartitionState, error: HansardError): boolean {
+    const { partition } = state.place;
+    if (this.#states.get(partition) !== state) return true;
+    return this.#found(partition, error);
   }
 
   // ---- snapshots
 
   exportSnapshot(partition: PartitionId): Promise<SnapshotExport | undefined> {
+    if (this.#setAside.has(partition)) return Promise.resolve(undefined);
     return exportPartition(() => this.#state(partition));
   }
 
@@ -469,6 +568,7 @@ class StoreImpl implements Store {
     before.active.drop();
     this.#generations.set(partition, next);
     this.#states.set(partition, state);
+    this.#trust(partition);
     this.#stores.get(partition)?.replaceState(state);
     this.#endInstall(partition);
     this.#sweep(partition);
@@ -507,7 +607,7 @@ class StoreImpl implements Store {
       });
       const sealed = await loadSealed(this.#shared.kv, record, this.storeId);
       const state = new PartitionState(this.#shared, sealed, cloneMeta(record.meta), 0);
-      const store = new PartitionStoreImpl(state, () => this.checkpoint([partition]));
+      const store = this.#newStore(state, false);
       this.#states.set(partition, state);
       this.#stores.set(partition, store);
       return store;
@@ -538,6 +638,7 @@ class StoreImpl implements Store {
       );
       await work;
       // Only now: a sweep that runs must not take rows of a generation whose record is still there.
+      this.#trust(partition);
       this.#states.delete(partition);
       this.#stores.delete(partition);
       this.#sweep(partition);
@@ -586,7 +687,8 @@ class StoreImpl implements Store {
 
   /** Deletes what is left of other generations, beside everything else. */
   #sweep(partition: PartitionId): void {
-    if (this.#isSweeping.has(partition)) return;
+    // What is damaged is kept until something sound has taken its place.
+    if (this.#isSweeping.has(partition) || this.#setAside.has(partition)) return;
     this.#isSweeping.add(partition);
     const swept = this.#sweepAll(partition).catch((error: unknown) => {
       // Reading or deleting failed: nothing is sealed any more, and the process ends.
@@ -602,13 +704,13 @@ class StoreImpl implements Store {
     const goOn = () => !this.#closing && this.#failure === undefined;
     try {
       // An install that began after the look has a higher generation; its end sweeps again.
-      while (goOn() && !this.#installing.has(partition)) {
+      while (goOn() && !this.#installing.has(partition) && !this.#setAside.has(partition)) {
         const { highest } = this.#generationsOf(partition);
         const generation = this.#generation(partition);
         const done =
           (await this.#track(sweepGenerations(kv, partition, 1, generation - 1, pause, goOn))) &&
           (await this.#track(sweepGenerations(kv, partition, generation + 1, highest, pause, goOn)));
-        if (!done || this.#installing.has(partition)) return;
+        if (!done || this.#installing.has(partition) || this.#setAside.has(partition)) return;
         const now = this.#generationsOf(partition);
         if (now.highest !== highest || this.#generation(partition) !== generation) continue;
         await this.#note(partition, { ...now, swept: true });
@@ -688,6 +790,16 @@ class StoreImpl implements Store {
       { cause: this.#failure },
     );
   }
+}
+
+/** Its bytes count no more. */
+function dropFrozen(state: PartitionState): void {
+  state.frozen?.tail.drop();
+  state.frozen = undefined;
+}
+
+export function isStoreDamage(error: unknown): error is HansardError {
+  return error instanceof HansardError && error.reason === 'STORE_DAMAGED';
 }
 
 /** Something that others wait for the end of. */

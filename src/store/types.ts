@@ -2,6 +2,7 @@
  * Applied state of a store's partitions: recent events in memory (the tail),
  * everything else in LevelDB, sealed by checkpoints.
  */
+import type { HansardError } from '../common/errors.js';
 import type {
   ChannelId,
   Index,
@@ -59,6 +60,24 @@ export interface Store {
    * store cuts blocks differently.
    */
   beginInstall(partition: PartitionId, manifest: Uint8Array): Promise<SnapshotInstall>;
+  /**
+   * Told of damage that a read or a checkpoint met; the call that met it is told to go
+   * elsewhere where the listener takes care of it, else it is told of the damage. Called
+   * in the midst of a turn, perhaps again and again.
+   */
+  onDamage(listener: (partition: PartitionId, error: HansardError) => boolean): void;
+  /** From here on reads of the partition fail (NOT_LEADER), and nothing of it is sealed; `setAside` is to follow. */
+  distrust(partition: PartitionId, why: string): void;
+  /**
+   * The partition's rows are not to be trusted: what is in memory of them is dropped, reads
+   * fail (NOT_LEADER), nothing may be applied or is sealed, until a snapshot is installed.
+   * Lasts for this life; `untrusted` of the options is how the next one knows.
+   */
+  setAside(partition: PartitionId, why: string): void;
+  /** By partition, why; found damaged at open, or since. */
+  setAsidePartitions(): ReadonlyMap<PartitionId, string>;
+  /** Under which the partition's rows are, those that count or are set aside; every snapshot brings a higher one. */
+  generationOf(partition: PartitionId): number;
   /** Small durable facts of the node (peers' store ids …), synced. */
   getFact(name: string): Uint8Array | undefined;
   putFact(name: string, value: Uint8Array): Promise<void>;

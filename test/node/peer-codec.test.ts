@@ -4,6 +4,7 @@ import t from 'tap';
 import { MalformedError } from '../../src/common/bytes.js';
 import { type ControlValue, packControl } from '../../src/common/control-record.js';
 import { HansardError, InvariantError, type Reason, reasons } from '../../src/common/errors.js';
+import { faultKinds } from '../../src/common/faults.js';
 import { decodePeerMessage, encodePeerMessage, type PeerMessage } from '../../src/node/peer-codec.js';
 import { isLocalMessage, type Message, MessageType, message } from '../../src/raft/types.js';
 
@@ -92,6 +93,7 @@ const anyMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
       unwilling: fc.boolean(),
       led: fc.array(fc.record({ partition: n, term: n, keptByAll: n })),
       applyVersion: n,
+      faults: fc.array(fc.record({ partition: n, kind: fc.constantFrom(...faultKinds), sinceUs: n })),
     }),
   }),
   fc.record({
@@ -230,25 +232,29 @@ t.test('gossip may grow: what an older build leaves out, and what a later one ad
   const gossip = (...tuple: ControlValue[]) =>
     decodePeerMessage(Buffer.concat([Buffer.from([8, 1]), packControl(tuple)]));
   t.match(gossip(5, false, []), { gossip: { nowUs: 5, applyVersion: 1 } }, 'the first version at least');
-  t.match(gossip(5, true, [[1, 2, 3, [4, 9, [[8, 2]], [8], true], 'more']], 7, 'and more'), {
-    gossip: {
-      unwilling: true,
-      applyVersion: 7,
-      led: [
-        {
-          partition: 1,
-          term: 2,
-          keptByAll: 3,
-          places: {
-            changes: 4,
-            nextReplicaId: 9,
-            members: [{ replicaId: 8, nodeId: 2 }],
-            learners: [8],
-            settled: true,
+  t.match(
+    gossip(5, true, [[1, 2, 3, [4, 9, [[8, 2]], [8], true], 'more']], 7, [[1, 1, 5, 'more']], 'and more'),
+    {
+      gossip: {
+        faults: [{ partition: 1, kind: 'log-damaged', sinceUs: 5 }],
+        unwilling: true,
+        applyVersion: 7,
+        led: [
+          {
+            partition: 1,
+            term: 2,
+            keptByAll: 3,
+            places: {
+              changes: 4,
+              nextReplicaId: 9,
+              members: [{ replicaId: 8, nodeId: 2 }],
+              learners: [8],
+              settled: true,
+            },
           },
-        },
-      ],
+        ],
+      },
     },
-  });
+  );
   t.throws(() => gossip(5, true, [], -1));
 });

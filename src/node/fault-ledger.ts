@@ -1,0 +1,69 @@
+/**
+ * The node's record of its replicas' faults. A fault counts from the moment it is
+ * found; what it allows (a snapshot in the place of the state, a vote) waits until
+ * the record is synced. Kept twice (a file of its own, a fact in the database), so
+ * that damage to one of them takes none of it away.
+ */
+import {
+  encodeFaults,
+  type FaultKind,
+  type FaultRecord,
+  noFaults,
+  type ReplicaFault,
+} from '../common/faults.js';
+import type { PartitionId } from '../common/ids.js';
+
+/** Keeps the bytes in all their places, synced when it resolves. Rejects: the process must end. */
+export type KeepFaults = (bytes: Uint8Array) => Promise<void>;
+
+export class FaultLedger {
+  #record: FaultRecord;
+  readonly #keep: KeepFaults;
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor(record: FaultRecord, keep: KeepFaults) {
+    this.#record = record;
+    this.#keep = keep;
+  }
+
+  /** For tests, and where nothing is kept. */
+  static inMemory(): FaultLedger {
+    return new FaultLedger(noFaults, () => Promise.resolve());
+  }
+
+  get record(): FaultRecord {
+    return this.#record;
+  }
+
+  get faults(): readonly ReplicaFault[] {
+    return this.#record.faults;
+  }
+
+  of(partition: PartitionId, kind: FaultKind): ReplicaFault | undefined {
+    return this.#record.faults.find((fault) => fault.partition === partition && fault.kind === kind);
+  }
+
+  /** In the place of one of the same kind. It counts at once, and is synced when this resolves. */
+  add(faults: readonly ReplicaFault[]): Promise<void> {
+    const isReplaced = (old: ReplicaFault): boolean =>
+      faults.some(({ partition, kind }) => partition === old.partition && kind === old.kind);
+    return this.#change([...this.#record.faults.filter((fault) => !isReplaced(fault)), ...faults]);
+  }
+
+  clear(partition: PartitionId, kinds: readonly FaultKind[]): Promise<void> {
+    const isLeft = (fault: ReplicaFault): boolean =>
+      fault.partition !== partition || !kinds.includes(fault.kind);
+    if (this.#record.faults.every(isLeft)) return this.#writing;
+    return this.#change(this.#record.faults.filter(isLeft));
+  }
+
+  #change(faults: readonly ReplicaFault[]): Promise<void> {
+    const sorted = [...faults].sort((a, b) => a.partition - b.partition || (a.kind < b.kind ? -1 : 1));
+    this.#record = { ...this.#record, number: this.#record.number + 1, faults: sorted };
+    const bytes = encodeFaults(this.#record);
+    // One after the other; a failed one is told to its caller, and to all after it by the end of the process.
+    const written = this.#writing.then(() => this.#keep(bytes));
+    this.#writing = written.catch(() => undefined);
+    return written;
+  }
+}
