@@ -56,6 +56,7 @@ import { repairReplicaMethod } from './repair-codec.js';
 import { Repairs } from './repairs.js';
 import { SnapshotReceiver } from './snapshot-receiver.js';
 import { SnapshotSender } from './snapshot-sender.js';
+import { reportReplay } from './start-report.js';
 import { TurnLoop } from './turn-loop.js';
 import type {
   ClusterView,
@@ -306,6 +307,7 @@ export class HansardNode implements NodeService {
       onFetch: (peer, request, stream) =>
         this.#guard.run(() => this.#snapshotSender.onFetch(peer, request, stream)),
     });
+    reportReplay(this.#options, this.#held, () => this.#stopped);
     this.#lastTickMs = this.#clock.monotonicMs();
     this.#scheduleTick();
     this.#scheduleGossip();

@@ -124,6 +124,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     writeBufferBytes: settings.dbWriteBuffer,
     blockCacheBytes: settings.dbCache,
   }).open(directory.dbPath, { create: false });
+  const openingMs = performance.now();
   const store = await openStore({
     kv,
     ...ids,
@@ -134,6 +135,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     changeRetentionMs: settings.changeRetention,
   });
   opened.push(() => store.close());
+  logger.info(openedFacts(store, openingMs), 'database opened');
   const watch = new SharedArrayBuffer(8);
   const watchdog = startWatchdog({ stallMs: settings.diskStall, memory: watch });
   opened.push(() => watchdog.stop());
@@ -264,6 +266,16 @@ function nodeSettings(settings: Settings): NodeSettings {
     logBytes: settings.logMax,
     snapshotBytesPerSecond: settings.snapshotRate,
     drainMs: settings.drainTimeout,
+  };
+}
+
+function openedFacts(store: Store, sinceMs: number): Record<string, number> {
+  let channels = 0;
+  for (const { meta } of store.partitions()) channels += meta.channelCount;
+  return {
+    partitions: store.partitions().length,
+    channels,
+    durationMs: Math.round(performance.now() - sinceMs),
   };
 }
 

@@ -80,6 +80,7 @@ export interface StoreCounters {
   checkpointBytes: number;
   syncReads: number;
   blocksRead: number;
+  eventsApplied: number;
 }
 
 /** What is known of the sealed rows without reading them; complete, so absence is provable. */

@@ -233,6 +233,7 @@ export class PartitionStoreImpl implements PartitionStore {
       throw new InvariantError(`event ${event.seq} of ${channel.name} where ${expected} comes next`);
     assert(event.commitTimeUs >= (last?.commitTimeUs ?? 0), 'commit times never fall');
     this.#state.active.addEvent(known, event, this.#state.appliedIndex + 1);
+    this.#state.shared.counters.eventsApplied++;
   }
 
   producer(id: ProducerId): ProducerState | undefined {

@@ -141,7 +141,7 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       producerCache: new LruCache(cacheBytes * 0.1),
       chunkCache: new LruCache(cacheBytes * 0.2),
       blockCache: new LruCache(cacheBytes * 0.3),
-      counters: { checkpoints: 0, checkpointBytes: 0, syncReads: 0, blocksRead: 0 },
+      counters: { checkpoints: 0, checkpointBytes: 0, syncReads: 0, blocksRead: 0, eventsApplied: 0 },
       tails: { bytes: 0 },
     };
     const states: PartitionState[] = [];

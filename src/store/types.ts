@@ -100,6 +100,8 @@ export interface StoreStats {
   /** Lookups in apply that had to block the loop. */
   syncReads: number;
   blocksRead: number;
+  /** Since the start, replay included. */
+  eventsApplied: number;
 }
 
 export interface PartitionStore extends ApplyState, PartitionReader {

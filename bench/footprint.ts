@@ -1,0 +1,210 @@
+/**
+ * What a node with many channels takes: a folder is filled, a real node opens it.
+ *
+ *     npm run bench -- footprint [--channels 1000000] [--messages 10000000] [--bytes 200]
+ *                      [--order sessions|random] [--unsealed 0] [--dir FOLDER] [--keep]
+ *
+ * The last `--unsealed` messages are in the log alone: the node replays them.
+ * A folder that is kept is opened again with --dir, without being filled.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { Command } from 'commander';
+import { connect } from '../src/client/index.js';
+import { openDirectory } from '../src/node/directory.js';
+import { channelName, Filling, type FillOptions, makeFolder } from './harness/filled-folder.js';
+import { removeFolder, temporaryFolder } from './harness/leftovers.js';
+import { randomOf } from './harness/payload.js';
+import {
+  count,
+  diskBytesWritten,
+  folderBytes,
+  inMB,
+  inMiB,
+  loadAverage,
+  statusBytes,
+} from './harness/proc-figures.js';
+
+interface Options {
+  readonly channels: string;
+  readonly messages: string;
+  readonly bytes: string;
+  readonly order: 'sessions' | 'random';
+  readonly unsealed: string;
+  readonly dir?: string;
+  readonly keep?: boolean;
+}
+
+const say = (text: string): void => void process.stdout.write(`${text}\n`);
+/** Pages and appends that the opened node is asked for before it is measured a second time. */
+const touches = 20_000;
+const inFlight = 16;
+const readyWithinMs = 120_000;
+
+const options = new Command('bench footprint')
+  .option('--channels <n>', '', '1000000')
+  .option('--messages <n>', '', '10000000')
+  .option('--bytes <n>', 'of text a message', '200')
+  .option('--order <order>', 'sessions or random', 'sessions')
+  .option('--unsealed <n>', 'messages that only the log has when the node starts', '0')
+  .option('--dir <folder>', 'filled where it is empty or absent; else opened as it is')
+  .option('--keep', 'leaves the folder')
+  .parse()
+  .opts<Options>();
+const channels = Number(options.channels);
+const dir = options.dir ?? temporaryFolder('hansard-footprint-');
+const isKept = options.keep === true || options.dir !== undefined;
+
+try {
+  if (options.dir === undefined || !existsSync(options.dir)) await fillFolder();
+  await measureNode();
+} finally {
+  if (!isKept) removeFolder(dir);
+}
+process.exit();
+
+async function fillFolder(): Promise<void> {
+  const messages = Number(options.messages);
+  const unsealed = Number(options.unsealed);
+  const shape: FillOptions = {
+    dir,
+    channels,
+    messages: messages - unsealed,
+    messageBytes: Number(options.bytes),
+    order: options.order,
+    payload: 'chat',
+    logged: false,
+    onProgress: progress,
+  };
+  await makeFolder(dir);
+  const filling = await Filling.open(shape);
+  const started = performance.now();
+  const cpu = process.cpuUsage();
+  const written = diskBytesWritten('self');
+  await filling.fill(shape);
+  await filling.sealAll();
+  const { user, system } = process.cpuUsage(cpu);
+  const seconds = (performance.now() - started) / 1000;
+  const amplification = (diskBytesWritten('self') - written) / filling.bodyBytes;
+  say(
+    `filled: ${count(filling.messages)} messages in ${count(channels)} channels (${options.order}), ${inMB(filling.bodyBytes)} of content, in ${seconds.toFixed(0)} s, ` +
+      `${((user + system) / filling.messages).toFixed(1)} µs of CPU a message, ${amplification.toFixed(1)} bytes written per byte of content, without log (load average ${loadAverage()})`,
+  );
+  say(
+    `the filling process: RssAnon at most ${inMiB(statusBytes('self', 'RssAnon'))} now, RSS ${inMiB(statusBytes('self', 'VmHWM'))} at its highest`,
+  );
+  if (unsealed > 0) await filling.fill({ ...shape, messages: unsealed, logged: true, seed: 2 });
+  await filling.close();
+}
+
+function progress(messages: number): void {
+  if (messages % 1_048_576 < 1_024)
+    process.stderr.write(`${count(messages)} messages, RssAnon ${inMiB(statusBytes('self', 'RssAnon'))}\n`);
+}
+
+async function measureNode(): Promise<void> {
+  say(
+    `on disk: ${inMB(folderBytes(`${dir}`))} (database ${inMB(folderBytes((await openDirectory(dir)).dbPath))})`,
+  );
+  const started = performance.now();
+  const { node, lines } = startNode();
+  try {
+    const ready = await lines('ready');
+    const readyMs = performance.now() - started;
+    const opened = await lines('database opened');
+    say(
+      `database of ${count(Number(opened.channels))} channels opened in ${(Number(opened.durationMs) / 1000).toFixed(2)} s`,
+    );
+    const read = await lines('log replayed');
+    say(
+      `log verified: ${inMB(Number(read.bytes))}, ${count(Number(read.entries))} entries in ${Number(read.durationMs).toFixed(0)} ms: ${read.megabytesPerSecond} MB/s`,
+    );
+    const applied = await lines('log applied');
+    say(
+      `log applied: ${count(Number(applied.entries))} entries, ${count(Number(applied.events))} messages in ${applied.durationMs} ms: ${count(Number(applied.eventsPerSecond))}/s`,
+    );
+    say(
+      `from its start to a leader of each of ${ready.partitions} partitions: ${(readyMs / 1000).toFixed(2)} s (load average ${loadAverage()})`,
+    );
+    tellMemory(node, 'after the start');
+    await touch();
+    tellMemory(node, `after ${count(touches)} appends and latest pages in channels at random`);
+  } finally {
+    node.kill('SIGTERM');
+    await new Promise((resolve) =>
+      node.exitCode === null ? node.once('exit', resolve) : resolve(undefined),
+    );
+  }
+}
+
+function tellMemory({ pid }: ChildProcess, when: string): void {
+  if (pid === undefined) return;
+  const [anonymous, all, highest] = ['RssAnon', 'VmRSS', 'VmHWM'].map((name) => statusBytes(pid, name)) as [
+    number,
+    number,
+    number,
+  ];
+  say(
+    `${when}: RssAnon ${inMiB(anonymous)}, RSS ${inMiB(all)} (highest ${inMiB(highest)}); LevelDB maps its tables`,
+  );
+}
+
+/** The real thing, as `hansard start`; its log lines by their text. */
+function startNode() {
+  const script = fileURLToPath(new URL('../src/cli/main.js', import.meta.url));
+  const node = spawn(
+    process.execPath,
+    [script, 'start', '--dir', dir, '--http-address', 'off', '--log-format', 'json'],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
+  const seen = new Map<string, Record<string, unknown>>();
+  const waiting = new Map<string, (line: Record<string, unknown>) => void>();
+  const take = (text: string): void => {
+    let line: Record<string, unknown>;
+    try {
+      line = JSON.parse(text) as Record<string, unknown>;
+    } catch {
+      process.stderr.write(`${text}\n`);
+      return;
+    }
+    const name = String(line.msg);
+    seen.set(name, line);
+    waiting.get(name)?.(line);
+  };
+  for (const stream of [node.stdout, node.stderr]) createInterface(stream).on('line', take);
+  const lines = (name: string): Promise<Record<string, unknown>> => {
+    const known = seen.get(name);
+    if (known !== undefined) return Promise.resolve(known);
+    return new Promise((resolve, reject) => {
+      waiting.set(name, resolve);
+      node.once('exit', (code) => reject(new Error(`the node ended with ${code} before it said "${name}"`)));
+      setTimeout(() => reject(new Error(`the node did not say "${name}"`)), readyWithinMs).unref();
+    });
+  };
+  return { node, lines };
+}
+
+async function touch(): Promise<void> {
+  const { identity } = await openDirectory(dir);
+  const client = connect(`hansard://${identity.members[0]?.clientAddress}`, { timeoutMs: 30_000 });
+  const random = randomOf(7);
+  let left = touches;
+  const started = performance.now();
+  const worker = async (): Promise<void> => {
+    while (left-- > 0) {
+      const channel = client.channel(channelName(Math.floor(random() * channels)));
+      await channel.append({ role: 'user', author: 'ann', text: 'x'.repeat(200) });
+      const { events } = await channel.list().page();
+      if (events.length === 0) throw new Error('an empty page');
+    }
+  };
+  await Promise.all(Array.from({ length: inFlight }, worker));
+  say(
+    `${count((touches / (performance.now() - started)) * 1000)} times a second an append and a page (load average ${loadAverage()})`,
+  );
+  await client.close();
+}
