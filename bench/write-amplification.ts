@@ -1,0 +1,98 @@
+/**
+ * Bytes that a node writes to disk per byte of message, log included; and what
+ * deleting channels gives back.
+ *
+ *     npm run bench -- write-amplification [--messages 2000000] [--bytes 200]
+ *                      [--channels 1000,100000] [--payload chat,random] [--order random]
+ *
+ * One replica's part: entries of 16 appends of one message each, one sync for all partitions, the node's checkpoints.
+ */
+import { existsSync } from 'node:fs';
+import { Command } from 'commander';
+import { openDirectory } from '../src/node/directory.js';
+import { type FillOptions, Filling, makeFolder } from './harness/filled-folder.js';
+import { removeFolder, temporaryFolder } from './harness/leftovers.js';
+import { count, diskBytesWritten, folderBytes, inMB, loadAverage } from './harness/proc-figures.js';
+import { ircTexts } from './harness/real-chat.js';
+
+const options = new Command('bench write-amplification')
+  .option('--messages <n>', 'of each case', '2000000')
+  .option('--bytes <n>', 'of text a message', '200')
+  .option('--channels <list>', '', '1000,100000')
+  .option('--payload <list>', 'chat (generated), random (incompressible), irc (from the data at HANSARD_SHARED)', 'chat,random')
+  .option('--order <order>', 'random or sessions', 'random')
+  .option('--delete <percent>', 'of the channels, at the end', '50')
+  .parse()
+  .opts<{
+    messages: string;
+    bytes: string;
+    channels: string;
+    payload: string;
+    order: FillOptions['order'];
+    delete: string;
+  }>();
+const say = (text: string): void => void process.stdout.write(`${text}\n`);
+
+for (const payload of options.payload.split(',')) {
+  for (const channels of options.channels.split(',').map(Number)) await measure(payload, channels);
+}
+process.exit();
+
+async function measure(payload: string, channels: number): Promise<void> {
+  const texts = payload === 'irc' ? ircTexts() : payload === 'random' ? 'random' : 'chat';
+  if (texts === undefined) {
+    say('irc: left out, HANSARD_SHARED names no folder with ubuntu-irc.jsonl.gz');
+    return;
+  }
+  const dir = temporaryFolder('hansard-written-');
+  const shape: FillOptions = {
+    dir,
+    channels,
+    messages: Number(options.messages),
+    messageBytes: Number(options.bytes),
+    order: options.order,
+    payload: texts,
+    logged: true,
+  };
+  try {
+    await makeFolder(dir);
+    const filling = await Filling.open(shape);
+    const { dbPath } = await openDirectory(dir);
+    // What a new log writes in advance is written once in a node's life: the second half counts.
+    await filling.fill({ ...shape, messages: shape.messages / 2 });
+    const before = { written: diskBytesWritten('self'), log: filling.logBytes, body: filling.bodyBytes, messages: filling.messages };
+    const sealed = filling.store.stats().checkpointBytes;
+    const cpu = process.cpuUsage();
+    await filling.fill({ ...shape, messages: shape.messages / 2, seed: 2 });
+    await filling.sealAll();
+    const { user, system } = process.cpuUsage(cpu);
+    const messages = filling.messages - before.messages;
+    const body = filling.bodyBytes - before.body;
+    const written = diskBytesWritten('self') - before.written;
+    const log = filling.logBytes - before.log;
+    const rows = filling.store.stats().checkpointBytes - sealed;
+    const per = (bytes: number): string => (bytes / body).toFixed(2);
+    say(
+      `${payload}, ${count(channels)} channels, ${count(messages)} messages of ${(body / messages).toFixed(0)} bytes: ${per(written)} bytes written per byte of content ` +
+        `(log ${per(log)}, rows as handed to LevelDB ${per(rows)}, LevelDB with its log and compactions ${per(written - log)}), ` +
+        `${((user + system) / messages).toFixed(1)} µs of CPU a message (load average ${loadAverage()})`,
+    );
+    await giveBack(filling, dbPath, channels);
+    await filling.close();
+  } finally {
+    if (existsSync(dir)) removeFolder(dir);
+  }
+}
+
+async function giveBack(filling: Filling, dbPath: string, channels: number): Promise<void> {
+  const percent = Number(options.delete);
+  if (percent === 0) return;
+  const full = folderBytes(dbPath);
+  await filling.deleteChannels(channels, (n) => n % 100 < percent);
+  const marked = folderBytes(dbPath);
+  const started = performance.now();
+  await filling.sealAll();
+  const seconds = (performance.now() - started) / 1000;
+  await new Promise((resolve) => setTimeout(resolve, 5_000));
+  say(`  ${percent} % of the channels deleted: database ${inMB(full)} before, ${inMB(marked)} when they were marked, ${inMB(folderBytes(dbPath))} after checkpoints removed their blocks (${seconds.toFixed(1)} s)`);
+}
