@@ -4,7 +4,7 @@
  * it. `node dist/bench/pages.js`
  */
 import { Calls, defaultCallLimits } from '../src/api/calls.js';
-import { encodeListMessages } from '../src/api/encode.js';
+import { encodeListMessages, encodeServedAfter } from '../src/api/encode.js';
 import { messageMethods } from '../src/api/messages.js';
 import { Services } from '../src/api/services.js';
 import { writeContent } from '../src/client/content-encode.js';
@@ -81,15 +81,19 @@ function measure(name: string, run: (page: number) => number): void {
   );
 }
 
-const served = { nodeId: 2, role: 'primary', partition: 17, appliedIndex: 123_456 } as const;
+const served = {
+  nodeId: 2,
+  role: 'primary',
+  partition: 17,
+  appliedIndex: 123_456,
+  stalenessMs: 1,
+  commitToken: Buffer.alloc(14),
+} as const;
 const stored = Array.from({ length: pages }, (_, page) => storedPage(page));
 const encode = (page: number): Buffer =>
-  encodeListMessages(
-    stored[page] as StoredEvent[],
-    'token-of-the-next-page',
-    1_049,
+  encodeServedAfter(
+    encodeListMessages(stored[page] as StoredEvent[], 'token-of-the-next-page', 1_049, 'c0001000000000001'),
     served,
-    'c0001000000000001',
   );
 const encoded = stored.map((_, page) => encode(page));
 measure('server: encode', (page) => encode(page).length);

@@ -5,7 +5,7 @@
  *     node dist/bench/skim.js [passes per case, default 8]
  */
 import { Checker } from '../src/api/check.js';
-import { encodeListMessages } from '../src/api/encode.js';
+import { encodeListMessages, encodeServedAfter } from '../src/api/encode.js';
 import { packAppend } from '../src/api/pack-append.js';
 import { Rules } from '../src/api/rules.js';
 import { skimAppendHead } from '../src/api/skim.js';
@@ -80,7 +80,15 @@ const events: StoredEvent[] = decoded.records.map((record, i) => ({
   contentOffset: record.contentOffset,
   contentLength: record.contentLength,
 }));
-const served = { nodeId: 1, role: 'primary', partition: 3, appliedIndex: 99 } as const;
-measure('page of 50 × 200 B', 50, () => encodeListMessages(events, '', 50, served, 'c0001000000000001'));
-const page = encodeListMessages(events, '', 50, served, 'c0001000000000001');
+const served = {
+  nodeId: 1,
+  role: 'primary',
+  partition: 3,
+  appliedIndex: 99,
+  stalenessMs: 1,
+  commitToken: Buffer.alloc(14),
+} as const;
+const encodePage = () => encodeServedAfter(encodeListMessages(events, '', 50, 'c0001000000000001'), served);
+measure('page of 50 × 200 B', 50, encodePage);
+const page = encodePage();
 measure('page of 50 × 200 B, read by the SDK', 50, () => readListResponse(page));

@@ -84,7 +84,7 @@ export class Hansard implements System {
         else process.env[key] = value;
       }
     }
-    this.#client = connect(`hansard://${this.endpoints}`, { timeoutMs: 30_000 });
+    this.#client = connect(`hansard://${this.endpoints}`, { timeoutMs: 30_000, readLevel: 'linearizable' });
   }
 
   async stop(): Promise<void> {

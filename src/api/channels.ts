@@ -4,6 +4,7 @@ import { Wire, WireReader } from '../common/wire.js';
 import { encodeCreateChannel, encodeDeleteChannel, encodeUpdateChannel } from '../conversation/command.js';
 import type { Handler } from './calls.js';
 import { channelMessage, expectedBy, twoTexts } from './channel-message.js';
+import { servedMessage } from './encode.js';
 import { listChannels } from './list-channels.js';
 import { takeIdText } from './messages.js';
 import { invalidArgument, takeChannelName, takeTenant } from './names.js';
@@ -32,16 +33,13 @@ function getChannel(services: Services): Handler {
     const partition = node.partitionOf(route.tenant, route.channel);
     return reads.at(context, partition, planRead(read, tokens), request, async (view) => {
       const channel = await channelOf(view, route);
-      const { nodeId, role, appliedIndex } = services.served(partition, view);
       return encode({
         channel: channelMessage(channel, partition),
-        served_by: { node_id: nodeId, role: roleNumber[role], partition, applied_index: appliedIndex },
+        served_by: servedMessage(services.served(partition, view)),
       });
     });
   };
 }
-
-const roleNumber = { primary: 1, secondary: 2, learner: 3 } as const;
 
 interface ChannelMessage {
   title: string;

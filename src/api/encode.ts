@@ -49,9 +49,13 @@ export interface Served {
   readonly role: 'primary' | 'secondary' | 'learner';
   readonly partition: PartitionId;
   readonly appliedIndex: number;
+  /** At most so far behind; undefined: not known. */
+  readonly stalenessMs: number | undefined;
+  /** "At least what this answer saw", for later reads. */
+  readonly commitToken: Buffer;
 }
 
-const roleNumber = { primary: 1, secondary: 2, learner: 3 } as const;
+export const roleNumber = { primary: 1, secondary: 2, learner: 3 } as const;
 
 /** Bytes of the encoded Event. */
 export function eventSize(event: StoredEvent): number {
@@ -200,11 +204,11 @@ export function encodeBatchGet(results: readonly BatchGetResult[], served: Serve
   return target;
 }
 
+/** Without `served_by`, which `encodeServedAfter` puts behind it. */
 export function encodeListMessages(
   events: readonly StoredEvent[],
   nextPageToken: string,
   headSeq: number,
-  served: Served,
   channelUid: string,
 ): Buffer {
   const sizes = new Array<number>(events.length);
@@ -217,8 +221,6 @@ export function encodeListMessages(
   // Tokens and uids are ASCII.
   if (nextPageToken !== '') total += 1 + varintSize(nextPageToken.length) + nextPageToken.length;
   if (channelUid !== '') total += 1 + varintSize(channelUid.length) + channelUid.length;
-  const from = servedSize(served);
-  total += 1 + varintSize(from) + from;
   const target = Buffer.allocUnsafe(total);
   let at = 0;
   for (let i = 0; i < events.length; i++) {
@@ -228,8 +230,16 @@ export function encodeListMessages(
   }
   at = writeAscii(target, at, 0x12, nextPageToken);
   at = writeVarintField(target, at, 0x18, headSeq);
-  at = writeServed(target, at, 0x22, served, from);
   writeAscii(target, at, 0x2a, channelUid);
+  return target;
+}
+
+/** A copy of a page's bytes: it may have been encoded for several calls. */
+export function encodeServedAfter(page: Buffer, served: Served): Buffer {
+  const from = servedSize(served);
+  const target = Buffer.allocUnsafe(page.length + 1 + varintSize(from) + from);
+  page.copy(target);
+  writeServed(target, page.length, 0x22, served, from);
   return target;
 }
 
@@ -266,12 +276,11 @@ export function encodeAppended(answer: Appended, commitToken: Buffer): Buffer {
 }
 
 export function servedSize(served: Served): number {
-  return (
-    varintFieldSize(served.nodeId) +
-    2 +
-    varintFieldSize(served.partition) +
-    varintFieldSize(served.appliedIndex)
-  );
+  const { stalenessMs, commitToken } = served;
+  let size = varintFieldSize(served.nodeId) + 2 + varintFieldSize(served.partition);
+  size += varintFieldSize(served.appliedIndex) + 2 + commitToken.length;
+  if (stalenessMs !== undefined) size += 2 + timestampSize(stalenessUs(stalenessMs));
+  return size;
 }
 
 export function writeServed(
@@ -281,6 +290,7 @@ export function writeServed(
   served: Served,
   size: number,
 ): number {
+  const { stalenessMs, commitToken } = served;
   let at = start;
   target[at++] = tag;
   at = writeVarint(target, at, size);
@@ -288,7 +298,37 @@ export function writeServed(
   target[at++] = 0x10;
   target[at++] = roleNumber[served.role];
   at = writeVarintField(target, at, 0x18, served.partition);
-  return writeVarintField(target, at, 0x20, served.appliedIndex);
+  at = writeVarintField(target, at, 0x20, served.appliedIndex);
+  if (stalenessMs !== undefined) {
+    // A Duration has a Timestamp's fields; both have less than 128 bytes.
+    target[at++] = 0x2a;
+    target[at++] = timestampSize(stalenessUs(stalenessMs));
+    at = writeTimestamp(target, at, stalenessUs(stalenessMs));
+  }
+  // A token of one position has at most 64 bytes.
+  target[at++] = 0x32;
+  target[at++] = commitToken.length;
+  return copyFew(target, at, commitToken, 0, commitToken.length);
+}
+
+/** Rounded up: it is a bound. */
+function stalenessUs(ms: number): number {
+  return Math.ceil(ms * 1_000);
+}
+
+/** The same as proto-loader encodes it. */
+export function servedMessage(served: Served): object {
+  const { nodeId, role, partition, appliedIndex, stalenessMs, commitToken } = served;
+  const us = stalenessMs === undefined ? 0 : stalenessUs(stalenessMs);
+  const seconds = Math.floor(us / 1e6);
+  return {
+    node_id: nodeId,
+    role: roleNumber[role],
+    partition,
+    applied_index: appliedIndex,
+    staleness: stalenessMs === undefined ? null : { seconds, nanos: (us - seconds * 1e6) * 1000 },
+    commit_token: commitToken,
+  };
 }
 
 export function writeAscii(target: Buffer, start: number, tag: number, text: string): number {

@@ -113,7 +113,7 @@ async function startOf(
         : undefined;
   const leader = node.leaderOf(partition);
   const wantsLeader =
-    plan.preference === 'leader' || (plan.preference === 'leader-if-known' && leader !== undefined);
+    plan.preference === 'primary' || (plan.preference === 'primary-preferred' && leader !== undefined);
   if (wantsLeader && leader !== node.identity.nodeId) throw router.notLeader(partition, leader);
   let view: ReadView;
   try {

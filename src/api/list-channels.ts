@@ -11,6 +11,7 @@ import type { FindQuery, ScanBudget } from '../store/find-channels.js';
 import type { ChannelFilter } from '../store/terms.js';
 import type { Handler } from './calls.js';
 import { channelMessage, twoTexts } from './channel-message.js';
+import { servedMessage } from './encode.js';
 import { invalidArgument, takePrefix, takeTenant } from './names.js';
 import { planRead, type ReadOptionsMessage } from './reads.js';
 import { toTimeUs } from './requests.js';
@@ -31,6 +32,7 @@ interface ListChannelsRequest {
 interface ListedChannels {
   channels: { name: string; activity_time: { seconds: string; nanos: number } | null }[];
   next_page_token: string;
+  served_by: object[];
 }
 
 /** Rows that are fetched from a partition at once, at least: most pages need few from each. */
@@ -62,6 +64,7 @@ export function listChannels(services: Services): Handler {
       query.order === 'activity'
         ? size + 1
         : Math.max(rowsAtOnceMin, Math.ceil((2 * size) / partitions.length) + 1);
+    const servedBy = new Map<PartitionId, object>();
     const scan = { count: 0, max: limits.channelsScanned };
     const sources = await Promise.all(
       partitions.map(async (partition) => {
@@ -75,11 +78,14 @@ export function listChannels(services: Services): Handler {
     return encode({
       channels: page.map(({ message }) => message),
       next_page_token: more && last !== undefined ? tokenAfter(bound, query.order, last) : '',
+      served_by: partitions.flatMap((partition) => servedBy.get(partition) ?? []),
     });
 
     async function rowsOf(partition: PartitionId): Promise<FetchRows> {
       try {
-        return localRows(partition, await reads.barrier(context, partition, plan), query, scan);
+        const view = await reads.barrier(context, partition, plan);
+        servedBy.set(partition, servedMessage(services.served(partition, view)));
+        return localRows(partition, view, query, scan);
       } catch (error) {
         // No replica of the partition here: its leader lists it.
         const elsewhere = error instanceof HansardError && error.reason === 'NOT_LEADER';
@@ -105,7 +111,9 @@ export function listChannels(services: Services): Handler {
       const answer = await router.atLeader(context, partition, ofOne, () => Promise.reject(notHere));
       // One of many partitions: nowhere to send the next call.
       context.forwardedTo = 0;
-      const { channels, next_page_token } = decodeResponse(answer);
+      const { channels, next_page_token, served_by } = decodeResponse(answer);
+      // What the later of its pages saw is no less.
+      if (served_by[0] !== undefined && !servedBy.has(partition)) servedBy.set(partition, served_by[0]);
       const bytes = Math.ceil(answer.length / Math.max(1, channels.length));
       const rows = channels.map((message) => ({
         name: message.name,

@@ -6,7 +6,6 @@ import { Wire, WireReader } from '../common/wire.js';
 import type { ChannelState, StoredEvent } from '../conversation/types.js';
 import type { ReadView } from '../node/types.js';
 import type { Handler } from './calls.js';
-import { encodeListMessages } from './encode.js';
 import { invalidArgument } from './names.js';
 import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
 import { toNumber, toTimeUs } from './requests.js';
@@ -34,7 +33,7 @@ interface Page {
 const Direction = { older: 0, newer: 1 } as const;
 
 export function listMessages(services: Services): Handler {
-  const { node, codecs, reads, tokens } = services;
+  const { node, codecs, reads, tokens, pages } = services;
   const decode = codecs.decoder<ListMessagesRequest>('hansard.v1.ListMessagesRequest');
   return (context, request) => {
     const route = skimRoute(request);
@@ -47,16 +46,19 @@ export function listMessages(services: Services): Handler {
       const channel = await channelOf(view, route);
       // The state may grow while the page is read: one head decides all of it.
       const headSeq = channel.headSeq;
-      const bound = (): string => pageParameters(route, list, channel.id);
+      const bound = pageParameters(route, list, channel.id);
       const page =
         list.page_token === ''
           ? await firstPage(view, channel, headSeq, list)
-          : nextPage(services, bound(), list);
-      const { events, next } = await readPage(view, channel, headSeq, page);
-      const direction = page.after > 0 ? Direction.newer : Direction.older;
-      const token = next === 0 ? '' : tokens.page(bound(), (writer) => writePlace(writer, direction, next));
-      if (list.descending) events.reverse();
-      return encodeListMessages(events, token, headSeq, services.served(partition, view), channel.uid);
+          : nextPage(services, bound, list);
+      const key = `${bound} ${headSeq} ${page.middle} ${page.before} ${page.after}`;
+      return pages.answer(key, services.served(partition, view), async () => {
+        const { events, next } = await readPage(view, channel, headSeq, page);
+        const direction = page.after > 0 ? Direction.newer : Direction.older;
+        const token = next === 0 ? '' : tokens.page(bound, (writer) => writePlace(writer, direction, next));
+        if (list.descending) events.reverse();
+        return { events, nextPageToken: token, headSeq, channelUid: channel.uid };
+      });
     });
   };
 }

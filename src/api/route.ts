@@ -74,7 +74,7 @@ export class Router {
       });
     }
     if (attempt >= attemptsMax) throw this.#noQuorum(partition);
-    return this.#leaderKnown(context, partition).then(() => again());
+    return this.#leaderKnown(context, partition, untilMs).then(() => again());
   }
 
   /** The error for whoever must go to the leader; empty where it is not known. */
@@ -97,9 +97,8 @@ export class Router {
     });
   }
 
-  #leaderKnown(context: CallContext, partition: PartitionId): Promise<void> {
+  #leaderKnown(context: CallContext, partition: PartitionId, untilMs: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      const untilMs = Math.min(context.deadlineMs, this.#node.monotonicMs() + leaderWaitMs);
       const waiter: Waiter = { context, untilMs, resolve, reject };
       const queue = this.#waiting.get(partition);
       if (queue !== undefined) queue.push(waiter);

@@ -3,6 +3,7 @@ import type { PackageDefinition } from '@grpc/proto-loader';
 import type { PartitionId } from '../common/ids.js';
 import type { NodeService, ReadView } from '../node/types.js';
 import type { Served } from './encode.js';
+import { PageFlights } from './page-flights.js';
 import { Reads } from './reads.js';
 import { Codecs } from './requests.js';
 import { Router } from './route.js';
@@ -13,6 +14,7 @@ export class Services {
   readonly router: Router;
   readonly reads: Reads;
   readonly tokens: Tokens;
+  readonly pages = new PageFlights();
 
   constructor(
     readonly node: NodeService,
@@ -25,6 +27,14 @@ export class Services {
   }
 
   served(partition: PartitionId, view: ReadView): Served {
-    return { nodeId: this.node.identity.nodeId, role: view.role, partition, appliedIndex: view.appliedIndex };
+    const { role, appliedIndex, stalenessMs } = view;
+    return {
+      nodeId: this.node.identity.nodeId,
+      role,
+      partition,
+      appliedIndex,
+      stalenessMs,
+      commitToken: this.tokens.commit(partition, appliedIndex),
+    };
   }
 }

@@ -367,10 +367,27 @@ function addData(program: Command, on: On, env: Readonly<Record<string, string |
     .option('--message-id <id>', 'the message with this id alone')
     .option('--all', 'the whole channel')
     .addOption(
-      new Option('--level <level>', 'how fresh')
-        .choices(['linearizable', 'eventual'])
+      new Option('--level <level>', 'how fresh: session needs --token, bounded --max-staleness')
+        .choices(['linearizable', 'session', 'bounded', 'eventual'])
         .default('linearizable'),
-    );
+    )
+    .addOption(
+      new Option('--preference <which>', 'whose replica').choices([
+        'primary',
+        'primary-preferred',
+        'secondary',
+        'secondary-preferred',
+        'nearest',
+      ]),
+    )
+    .option('--max-staleness <seconds>', 'at most so far behind', seconds)
+    .option(
+      '--token <token>',
+      'what the answer must include: the commit_token of `append --json` (repeatable)',
+      (value: string, all: string[]) => [...all, value],
+      [],
+    )
+    .option('--served', 'tell which replica answered, and how fresh it was');
   on(read, async () => (await import('./commands/read.js')).read);
   read.addHelpText(
     'after',
@@ -378,6 +395,7 @@ function addData(program: Command, on: On, env: Readonly<Record<string, string |
       ['hansard read support/42', 'the last 20'],
       ['hansard read support/42 --from 1 --limit 100', ''],
       ['hansard read support/42 --all --json', ''],
+      ['hansard read support/42 --level bounded --max-staleness 2 --preference nearest --served', ''],
     ]),
   );
 

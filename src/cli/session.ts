@@ -4,10 +4,10 @@ import {
   type ChannelQuery,
   type Client,
   connect,
-  type Event,
   HansardError,
+  type Page,
   parseTarget,
-  type ReadLevel,
+  type ReadOptions,
 } from '../client/index.js';
 import { defaultTenant } from '../common/partitioning.js';
 import type { CommonOptions } from './action.js';
@@ -29,7 +29,8 @@ export interface Session {
 
 export function openSession(options: ClientOptions): Session {
   const timeoutMs = options.timeout * 1000;
-  const client = connect(targetOf(options), { timeoutMs });
+  // A command is a session of its own: what was written before it must be there.
+  const client = connect(targetOf(options), { timeoutMs, readLevel: 'linearizable' });
   return { client, timeoutMs, close: () => client.close() };
 }
 
@@ -51,9 +52,12 @@ export async function pageFrom(
   channel: string,
   fromSeq: number,
   limit: number,
-  level: ReadLevel = 'linearizable',
-): Promise<{ readonly events: readonly Event[]; readonly headSeq: number; readonly channelUid: string }> {
-  return await session.client.channel(channel).list({ anchor: fromSeq, after: limit, level }).page();
+  read: ReadOptions = {},
+): Promise<Page> {
+  return await session.client
+    .channel(channel)
+    .list({ anchor: fromSeq, after: limit, ...read })
+    .page();
 }
 
 const channelPageSize = 1_000;

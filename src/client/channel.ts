@@ -5,6 +5,7 @@ import { limits } from '../common/limits.js';
 import { checkMessage, checkOptions, checkRef, invalid } from './check-input.js';
 import { Append } from './lane.js';
 import type { LaneSet } from './producers.js';
+import { read, type Served } from './reads.js';
 import {
   type AppendCondition,
   type ChannelChanges,
@@ -18,6 +19,7 @@ import {
   encodeUpdateChannel,
   type GetRef,
   type ListRequest,
+  type Method,
   methods,
   requireChannelName,
 } from './requests.js';
@@ -26,10 +28,11 @@ import {
   readBatchGetResponse,
   readChannelResponse,
   readDeleteChannelResponse,
+  readGetChannelResponse,
   readGetResponse,
   readListResponse,
 } from './responses.js';
-import type { Route, Router } from './router.js';
+import type { Router } from './router.js';
 import { Tail, type TailOptions } from './tail.js';
 import type { ChannelInfo, Event, NewMessage, ReadOptions, ServedBy } from './types.js';
 
@@ -186,7 +189,12 @@ export class Channel {
     checkOptions('list', options);
     return new Listing(
       (request) =>
-        this.#call(methods.list, encodeList(this.#prefix, request, options), options, readListResponse),
+        this.#read(
+          methods.list,
+          options,
+          (asked) => encodeList(this.#prefix, request, asked),
+          readListResponse,
+        ),
       options,
     );
   }
@@ -196,8 +204,12 @@ export class Channel {
     checkRef(ref);
     checkOptions('read', options);
     const by: GetRef = typeof ref === 'number' ? { seq: ref } : ref;
-    const request = encodeGet(this.#prefix, by, options);
-    const { event } = await this.#call(methods.get, request, options, readGetResponse);
+    const { event } = await this.#read(
+      methods.get,
+      options,
+      (asked) => encodeGet(this.#prefix, by, asked),
+      readGetResponse,
+    );
     if (event === undefined) throw new HansardError('INTERNAL', 'the server answered without an event');
     return event;
   }
@@ -230,12 +242,13 @@ export class Channel {
     let places = wanted.map((_, place) => place);
     while (places.length > 0) {
       const now = places.slice(0, limits.batchGetItems);
-      const request = encodeBatchGet(
-        this.#prefix,
-        now.map((place) => wanted[place] as GetRef),
+      const these = now.map((place) => wanted[place] as GetRef);
+      const { events, deferred } = await this.#read(
+        methods.batchGet,
         options,
+        (asked) => encodeBatchGet(this.#prefix, these, asked),
+        readBatchGetResponse,
       );
-      const { events, deferred } = await this.#call(methods.batchGet, request, options, readBatchGetResponse);
       if (events.length !== now.length || deferred.length === now.length)
         throw new HansardError('INTERNAL', 'the server answered for other messages');
       for (const [i, event] of events.entries()) found[now[i] as number] = event;
@@ -256,7 +269,12 @@ export class Channel {
     checkOptions('changes', changes);
     checkOptions('call', options);
     const request = encodeUpdateChannel(this.#router.tenant, this.name, changes, crypto.randomUUID());
-    const { channel } = await this.#call(methods.updateChannel, request, options, readChannelResponse);
+    const { channel } = await this.#write(
+      methods.updateChannel,
+      request,
+      options.timeoutMs,
+      readChannelResponse,
+    );
     if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
     return channel;
   }
@@ -271,43 +289,44 @@ export class Channel {
   ): Promise<{ readonly headSeq: number; readonly commitToken: Uint8Array }> {
     checkOptions('deleteChannel', options);
     const request = encodeDeleteChannel(this.#prefix, options, crypto.randomUUID());
-    const { timeoutMs } = options;
-    const call = timeoutMs === undefined ? {} : { timeoutMs };
-    return this.#call(methods.deleteChannel, request, call, readDeleteChannelResponse);
+    return this.#write(methods.deleteChannel, request, options.timeoutMs, readDeleteChannelResponse);
   }
 
   /** The channel's own fields. Rejects CHANNEL_NOT_FOUND. */
   async info(options: ReadOptions = {}): Promise<ChannelInfo> {
     checkOptions('read', options);
-    const request = encodeGetChannel(this.#prefix, options);
-    const { channel } = await this.#call(methods.getChannel, request, options, readChannelResponse);
+    const { channel } = await this.#read(
+      methods.getChannel,
+      options,
+      (asked) => encodeGetChannel(this.#prefix, asked),
+      readGetChannelResponse,
+    );
     if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
     return channel;
   }
 
-  async #call<T>(
-    method: (typeof methods)[keyof typeof methods],
-    request: Uint8Array,
+  async #read<T extends Served>(
+    method: Method,
     options: ReadOptions,
-    read: (bytes: Uint8Array) => T,
+    encode: (read: ReadOptions) => Uint8Array,
+    decode: (bytes: Uint8Array) => T,
   ): Promise<T> {
-    const deadlineMs = performance.now() + (options.timeoutMs ?? this.#router.options.timeoutMs);
+    await this.#router.known(performance.now() + (options.timeoutMs ?? this.#router.options.timeoutMs));
+    const partition = this.#router.partitionOf(this.name) as PartitionId;
+    return read(this.#router, method, partition, options, encode, decode);
+  }
+
+  async #write<T extends { readonly commitToken: Uint8Array }>(
+    method: Method,
+    request: Uint8Array,
+    timeoutMs: number | undefined,
+    decode: (bytes: Uint8Array) => T,
+  ): Promise<T> {
+    const deadlineMs = performance.now() + (timeoutMs ?? this.#router.options.timeoutMs);
     await this.#router.known(deadlineMs);
     const partition = this.#router.partitionOf(this.name) as PartitionId;
-    const route: Route = { partition, preference: options.preference };
-    const answer = await this.#router.call(method, request, route, deadlineMs, read);
-    // Asked as the leader, it answered as a follower, which costs it a question to the leader.
-    if (wantsLeader(options) && servedBySecondary(answer)) this.#router.refresh();
-    return answer;
+    return this.#router.write(method, request, partition, deadlineMs, decode);
   }
-}
-
-function wantsLeader({ preference }: ReadOptions): boolean {
-  return preference === undefined || preference.startsWith('primary');
-}
-
-function servedBySecondary(answer: unknown): boolean {
-  return (answer as { readonly servedBy?: ServedBy }).servedBy?.role === 'secondary';
 }
 
 function withIds(

@@ -264,6 +264,7 @@ const readFields = {
   maxStalenessMs: (value: unknown) =>
     typeof value === 'number' && value >= 0 ? undefined : 'must be a number of milliseconds',
   timeoutMs: milliseconds,
+  onServed: (value: unknown) => (typeof value === 'function' ? undefined : 'must be a function'),
 };
 const condition = exactlyOne(
   shape({

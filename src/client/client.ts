@@ -1,11 +1,13 @@
 /** The way in: a client of one cluster and tenant. */
 import { HansardError } from '../common/errors.js';
+import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import { Channel } from './channel.js';
 import { checkOptions, invalid } from './check-input.js';
 import { Budget } from './lane.js';
 import { type ClientOptions, checkedOptions, parseTarget } from './options.js';
 import { LaneSet, NamedProducer } from './producers.js';
+import { read } from './reads.js';
 import {
   type ChannelQuery,
   encodeChangeReplicas,
@@ -33,6 +35,7 @@ import type {
   ClusterInfo,
   PartitionDetail,
   ReadOptions,
+  ServedBy,
   UpgradedCluster,
 } from './types.js';
 
@@ -54,6 +57,8 @@ export interface ListChannelsOptions extends ReadOptions, ChannelQuery {}
 export interface ChannelPage {
   readonly channels: readonly ChannelInfo[];
   readonly nextPageToken: string;
+  /** Of each partition that was asked. */
+  readonly servedBy: readonly ServedBy[];
 }
 
 export interface CreateChannelOptions extends NewChannel {
@@ -98,9 +103,14 @@ export class Client {
 
   async channelPage(options: ListChannelsOptions = {}): Promise<ChannelPage> {
     checkOptions('channels', options);
-    const request = encodeListChannels(this.tenant, options, options);
-    const deadlineMs = this.#deadline(options.timeoutMs);
-    return this.#router.call(methods.listChannels, request, {}, deadlineMs, readListChannelsResponse);
+    return read(
+      this.#router,
+      methods.listChannels,
+      undefined,
+      options,
+      (asked) => encodeListChannels(this.tenant, options, asked),
+      readListChannelsResponse,
+    );
   }
 
   /** Rejects CHANNEL_EXISTS. Safe to be repeated by the SDK; a second call of yours is a second creation. */
@@ -110,11 +120,11 @@ export class Client {
     const deadlineMs = this.#deadline(options.timeoutMs);
     const request = encodeCreateChannel(this.tenant, name, options, crypto.randomUUID());
     await this.#router.known(deadlineMs);
-    const route = { partition: this.#router.partitionOf(name) };
-    const { channel } = await this.#router.call(
+    const partition = this.#router.partitionOf(name) as PartitionId;
+    const { channel } = await this.#router.write(
       methods.createChannel,
       request,
-      route,
+      partition,
       deadlineMs,
       readChannelResponse,
     );
@@ -132,6 +142,21 @@ export class Client {
     const producer = new NamedProducer(name, this.#router, this.#budget);
     this.#producers.add(producer);
     return producer;
+  }
+
+  /**
+   * What this client has written and seen, for another client or process: with it
+   * that one's reads at level `session` see no less.
+   */
+  sessionTokens(): Uint8Array[] {
+    return this.#router.session.tokens();
+  }
+
+  /** Takes over what another client has written and seen: its `sessionTokens`, or single commit tokens. */
+  observe(tokens: Uint8Array | readonly Uint8Array[]): void {
+    const list = tokens instanceof Uint8Array ? [tokens] : tokens;
+    checkOptions('read', { commitTokens: list });
+    for (const token of list) this.#router.session.observe(token);
   }
 
   /** Nodes, partitions and leaders, as one node knows them. */

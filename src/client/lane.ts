@@ -329,6 +329,7 @@ export class Lane {
       return this.#settle(append, error);
     }
     const { callerGone } = append;
+    this.router.session.observe(response.commitToken);
     this.#settle(append, undefined);
     if (!callerGone) append.onSuccess(append, response);
   }
@@ -481,6 +482,7 @@ export class Lane {
   #reject(append: Append, error: HansardError): void {
     if (append.callerGone) return;
     append.callerGone = true;
+    this.router.session.doubt(this.partition);
     append.onFailure(error);
   }
 

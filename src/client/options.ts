@@ -1,9 +1,10 @@
 /** What can be set on a client, its defaults, and the connection string. */
 import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
-import { invalid } from './check-input.js';
+import { checkOptions, invalid } from './check-input.js';
 import type { Transport } from './link.js';
 import { requireTenant } from './requests.js';
+import type { ReadLevel, ReadPreference } from './types.js';
 
 export interface ClientOptions {
   /** `exchange` (one stream per node, calls framed together) or `unary` (a call each). */
@@ -18,6 +19,10 @@ export interface ClientOptions {
   readonly inFlightBytes?: number;
   /** Bytes of appends that wait; beyond, append() fails with OVERLOADED. */
   readonly queuedBytes?: number;
+  /** The level of reads that name none. */
+  readonly readLevel?: ReadLevel;
+  /** The preference of reads that name none; default: the leader for `linearizable`, else `nearest`. */
+  readonly readPreference?: ReadPreference | undefined;
   /** How often the map of partitions and leaders is read again, ms. */
   readonly mapRefreshMs?: number;
 }
@@ -31,6 +36,8 @@ export const clientDefaults: Required<ClientOptions> = Object.freeze({
   // Half of what a node admits.
   inFlightBytes: 32 * 1024 * 1024,
   queuedBytes: 256 * 1024 * 1024,
+  readLevel: 'session',
+  readPreference: undefined,
   mapRefreshMs: 10_000,
 });
 
@@ -75,6 +82,8 @@ export function checkedOptions(options: ClientOptions): Required<ClientOptions> 
       throw badOption(key, `no such option; there are ${Object.keys(clientDefaults).join(', ')}`);
     if (key === 'transport') {
       if (value !== 'exchange' && value !== 'unary') throw badOption(key, 'exchange or unary');
+    } else if (key === 'readLevel' || key === 'readPreference') {
+      checkOptions('read', { [key === 'readLevel' ? 'level' : 'preference']: value });
     } else if (!(typeof value === 'number' && value >= 1)) throw badOption(key, 'a number of at least 1');
     Object.assign(merged, { [key]: value });
   }

@@ -7,7 +7,7 @@ import type { HansardError } from '../common/errors.js';
 import { readEvent } from './event-decode.js';
 import { type Link, openLink } from './link.js';
 import { type Method, methods } from './requests.js';
-import { readChannel, readServedBy } from './responses.js';
+import { nobody, readChannel, readServedBy } from './responses.js';
 import { attemptOn } from './router.js';
 import type { ChannelInfo, Event, ServedBy } from './types.js';
 import { BackWriter } from './wire.js';
@@ -136,8 +136,6 @@ function readChannels(bytes: Uint8Array): ReplicaChannelPage {
   }
   return { channels, nextPageToken, servedBy };
 }
-
-const nobody: ServedBy = Object.freeze({ nodeId: 0, role: 'unspecified', partition: 0, appliedIndex: 0 });
 
 function readReplicaChannel(r: ProtoReader): ReplicaChannel {
   let info: ChannelInfo | undefined;

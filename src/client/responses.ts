@@ -82,14 +82,17 @@ export interface BatchGetResponse {
   readonly events: (Event | undefined)[];
   /** Places for which the answer had no room. */
   readonly deferred: number[];
+  servedBy: ServedBy;
 }
 
 const absenceDeferred = 3;
 
 export function readBatchGetResponse(bytes: Uint8Array): BatchGetResponse {
   const r = ProtoReader.ofCopy(bytes);
-  const response: BatchGetResponse = { events: [], deferred: [] };
+  const response: BatchGetResponse = { events: [], deferred: [], servedBy: nobody };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 18) response.servedBy = r.message(readServedBy);
+    if (tag === 18) continue;
     if (tag !== 10) {
       r.skip();
       continue;
@@ -193,22 +196,31 @@ function readCaughtUp(r: ProtoReader): TailResponse['update'] {
   return update;
 }
 
-const nobody: ServedBy = Object.freeze({ nodeId: 0, role: 'unspecified', partition: 0, appliedIndex: 0 });
+const none: Uint8Array = new Uint8Array(0);
+export const nobody: ServedBy = Object.freeze({
+  nodeId: 0,
+  role: 'unspecified',
+  partition: 0,
+  appliedIndex: 0,
+  commitToken: none,
+});
 const servedRoles = ['unspecified', 'primary', 'secondary', 'learner'] as const;
 
 export function readServedBy(r: ProtoReader): ServedBy {
-  const served = { nodeId: 0, role: 'unspecified' as ServedBy['role'], partition: 0, appliedIndex: 0 };
+  const served: Writable<ServedBy> = { ...nobody };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) served.nodeId = r.uint();
     else if (tag === 16) served.role = servedRoles[r.uint()] ?? 'unspecified';
     else if (tag === 24) served.partition = r.uint();
     else if (tag === 32) served.appliedIndex = r.uint();
+    // A Duration has a Timestamp's fields.
+    else if (tag === 42) served.stalenessMs = r.message(readTimestamp) / 1_000;
+    else if (tag === 50) served.commitToken = r.bytes();
     else r.skip();
   }
   return served;
 }
 
-const none: Uint8Array = new Uint8Array(0);
 export type Writable<T> = { -readonly [K in keyof T]: T[K] };
 
 export function readOpenProducerResponse(bytes: Uint8Array): {
@@ -297,31 +309,48 @@ export function readMapEntry(r: ProtoReader): [string, string] {
   return [key, value];
 }
 
-/** GetChannelResponse, CreateChannelResponse, UpdateChannelResponse: the channel is field 1 of each. */
+/** CreateChannelResponse, UpdateChannelResponse and the like: a channel and a commit token. */
 export function readChannelResponse(bytes: Uint8Array): {
   channel: ChannelInfo | undefined;
-  second: Uint8Array | undefined;
+  commitToken: Uint8Array;
 } {
   const r = new ProtoReader(bytes);
   let channel: ChannelInfo | undefined;
-  let second: Uint8Array | undefined;
+  let commitToken = none;
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 10) channel = r.message(readChannel);
-    else if (tag === 18) second = r.bytes();
+    else if (tag === 18) commitToken = r.bytes();
     else r.skip();
   }
-  return { channel, second };
+  return { channel, commitToken };
+}
+
+export function readGetChannelResponse(bytes: Uint8Array): {
+  channel: ChannelInfo | undefined;
+  servedBy: ServedBy;
+} {
+  const r = new ProtoReader(bytes);
+  let channel: ChannelInfo | undefined;
+  let servedBy = nobody;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) channel = r.message(readChannel);
+    else if (tag === 18) servedBy = r.message(readServedBy);
+    else r.skip();
+  }
+  return { channel, servedBy };
 }
 
 export function readListChannelsResponse(bytes: Uint8Array): {
   channels: ChannelInfo[];
   nextPageToken: string;
+  servedBy: ServedBy[];
 } {
   const r = new ProtoReader(bytes);
-  const response = { channels: [] as ChannelInfo[], nextPageToken: '' };
+  const response = { channels: [] as ChannelInfo[], nextPageToken: '', servedBy: [] as ServedBy[] };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 10) response.channels.push(r.message(readChannel));
     else if (tag === 18) response.nextPageToken = r.string();
+    else if (tag === 26) response.servedBy.push(r.message(readServedBy));
     else r.skip();
   }
   return response;

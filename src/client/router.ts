@@ -10,7 +10,9 @@ import { type Link, openLink } from './link.js';
 import type { ClientOptions } from './options.js';
 import { type Method, methods } from './requests.js';
 import { readClusterResponse } from './responses.js';
+import { RoundTrips } from './round-trips.js';
 import type { Outcome } from './rpc-errors.js';
+import { Session } from './session.js';
 import type { ClusterInfo, ReadPreference } from './types.js';
 
 /** A node that just failed is passed over for this long where others are left. */
@@ -64,6 +66,10 @@ export class Router {
   #addresses: string[];
   #addressOf: ReadonlyMap<number, string> = new Map();
   readonly #links = new Map<string, Link>();
+  /** What this client has written and seen. */
+  readonly session = new Session();
+  readonly #roundTrips = new RoundTrips();
+  #measuredAtMs = Number.NEGATIVE_INFINITY;
   /** Where the next call without a known leader goes. */
   #turn = 0;
   #refreshing: Promise<ClusterInfo | HansardError> | undefined;
@@ -163,6 +169,8 @@ export class Router {
         return outcome.value;
       }
       last = outcome.error;
+      if (route.preference !== undefined && saysNothingOfOthers.has(last.reason))
+        this.#roundTrips.slow(link.address, performance.now());
       if (last.reason === 'NOT_LEADER' && route.partition !== undefined) {
         const address = String(last.fields.leader_address ?? '');
         if (address !== '' && address !== link.address) {
@@ -173,6 +181,24 @@ export class Router {
       else if (last.reason === 'INTERNAL') throw last;
       if (last.reason !== 'OVERLOADED' && method !== methods.getCluster) this.refresh();
       await sleep(Math.min(waitMs(last.retryDelayMs, attempt), Math.max(0, deadlineMs - performance.now())));
+    }
+  }
+
+  /** Such a call that is a write: the session keeps its token, or the doubt that it leaves. */
+  async write<T extends { readonly commitToken: Uint8Array }>(
+    method: Method,
+    body: Uint8Array,
+    partition: PartitionId,
+    deadlineMs: number,
+    read: (response: Uint8Array) => T,
+  ): Promise<T> {
+    try {
+      const answer = await this.call(method, body, { partition }, deadlineMs, read);
+      this.session.observe(answer.commitToken);
+      return answer;
+    } catch (error) {
+      this.session.doubt(partition);
+      throw error;
     }
   }
 
@@ -228,6 +254,7 @@ export class Router {
     for (const watched of this.#watched) {
       if (watched.endMs <= nowMs) {
         this.#watched.delete(watched);
+        this.#roundTrips.slow(watched.link.address, nowMs);
         watched.end(lateAttempt(watched.link));
       } else if (watched.lookMs <= nowMs) {
         const leader = this.#places[watched.partition]?.leader;
@@ -362,13 +389,47 @@ export class Router {
     const replicas = this.#places[partition]?.replicas ?? [];
     if (preference === undefined || preference.startsWith('primary') || replicas.length === 0)
       return this.leaderLink(partition);
+    const links = this.#candidates(partition, replicas, preference, attempt).map((each) => this.#link(each));
+    const sound = links.filter((link) => !isFailed(link));
+    if (sound.length > 0) return sound[this.#turn++ % sound.length] as Link;
+    return this.leaderLink(partition);
+  }
+
+  /** By turn, so that reads spread over them. After a failed attempt distance counts no more. */
+  #candidates(
+    partition: PartitionId,
+    replicas: readonly string[],
+    preference: ReadPreference,
+    attempt: number,
+  ): readonly string[] {
+    const nowMs = performance.now();
     const leader = this.#places[partition]?.leader;
     const others = preference === 'nearest' ? replicas : replicas.filter((each) => each !== leader);
-    const links = others.map((address) => this.#link(address)).filter((link) => !isFailed(link));
-    // `nearest` keeps to one node, so that its connection stays warm; the others spread by turn.
-    if (links.length > 0)
-      return links[(preference === 'nearest' ? attempt : this.#turn++) % links.length] as Link;
-    return this.leaderLink(partition);
+    const quick = others.filter((each) => !this.#roundTrips.isSlow(each, nowMs));
+    const candidates = quick.length > 0 ? quick : others;
+    if (preference !== 'nearest') return candidates;
+    this.#measureIfDue(nowMs);
+    return attempt === 0 ? this.#roundTrips.near(candidates) : candidates;
+  }
+
+  /** Asks every node for the map and takes the time. */
+  #measureIfDue(nowMs: number): void {
+    if (nowMs - this.#measuredAtMs < this.options.mapRefreshMs) return;
+    this.#measuredAtMs = nowMs;
+    for (const address of this.#addresses) {
+      const link = this.#link(address);
+      if (isFailed(link)) continue;
+      // The first call on a connection measures its making: not this one.
+      void attemptOn(link, methods.getCluster, none, attemptTimeoutMs, readClusterResponse).then(
+        async (first) => {
+          if (!first.ok || this.#closed) return;
+          this.#learn(first.value);
+          const startedMs = performance.now();
+          const second = await attemptOn(link, methods.getCluster, none, attemptTimeoutMs, () => true);
+          if (second.ok) this.#roundTrips.measured(address, performance.now() - startedMs);
+        },
+      );
+    }
   }
 
   #anyLink(): Link {
@@ -389,6 +450,15 @@ export class Router {
     return link;
   }
 }
+
+/** A read that failed so may succeed elsewhere at once. */
+const saysNothingOfOthers: ReadonlySet<string> = new Set([
+  'NO_QUORUM',
+  'NO_SECONDARY',
+  'NOT_LEADER',
+  'DEADLINE_EXCEEDED',
+  'SHUTTING_DOWN',
+]);
 
 export type Attempt<T> =
   | { readonly ok: true; readonly value: T; readonly forwardedTo: number }

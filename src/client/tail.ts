@@ -115,6 +115,7 @@ export class Tail implements AsyncIterable<Event> {
             failures = 0;
             wasHeard = true;
             const update = take(place, next);
+            if (update?.kind === 'caught-up') this.#router.session.observe(update.servedBy.commitToken);
             if (update !== undefined) yield update;
           }
         }

@@ -182,6 +182,10 @@ export interface ServedBy {
   readonly role: 'unspecified' | 'primary' | 'secondary' | 'learner';
   readonly partition: number;
   readonly appliedIndex: number;
+  /** How far behind the answer is at most; absent where it is not known. */
+  readonly stalenessMs?: number;
+  /** At least what the answer saw. The client's session keeps it by itself. */
+  readonly commitToken: Uint8Array;
 }
 
 /** One record of a channel's log, its checksum verified. */
@@ -316,13 +320,20 @@ export type ReadPreference =
   | 'nearest';
 
 export interface ReadOptions {
-  /** Default `linearizable`: sees every write acknowledged before the read began. */
+  /**
+   * Default `session` (the client's `readLevel`): sees this client's own writes, and never
+   * less than its earlier reads. `linearizable`: every write acknowledged before the read
+   * began. `bounded`: at most `maxStalenessMs` behind. `eventual`: what the replica has.
+   */
   readonly level?: ReadLevel;
+  /** Default: the leader for `linearizable`, else `nearest`. Reads spread over all that are near. */
   readonly preference?: ReadPreference;
-  /** What the answer must include: tokens of earlier writes. */
+  /** What the answer must include beside what the session knows: tokens of other clients' writes. */
   readonly commitTokens?: readonly Uint8Array[];
-  /** For level `bounded`. */
+  /** For level `bounded`, which needs it. */
   readonly maxStalenessMs?: number;
   /** Default 5 s. */
   readonly timeoutMs?: number;
+  /** Told who answered, once for each partition that was read. */
+  readonly onServed?: (servedBy: ServedBy) => void;
 }

@@ -190,11 +190,11 @@ const table = {
     'A queue is full; nothing was proposed.',
     'Wait for `retry_delay` and retry; send fewer requests at once.',
   ),
-  READ_LEVEL_UNAVAILABLE: r(
-    Code.unimplemented,
-    'no',
-    'This version does not serve that read level or preference yet.',
-    'Use LINEARIZABLE or EVENTUAL.',
+  NO_SECONDARY: r(
+    Code.unavailable,
+    'yes',
+    'The read asks for a secondary, and none of the partition can be reached.',
+    'Use SECONDARY_PREFERRED, or look at `hansard status` for nodes that are down.',
   ),
   NOT_IMPLEMENTED: r(
     Code.unimplemented,

@@ -40,7 +40,8 @@ export const limits = Object.freeze({
   labelBytes: 256,
   participantsPerChannel: 1_000,
   titleBytes: 1 * KiB,
-  commitTokensPerRequest: 64,
+  /** A listing of channels may carry one of each partition. */
+  commitTokensPerRequest: 512,
   /** Deadline of a call that brings none, ms. */
   defaultDeadlineMs: 5_000,
   /** gRPC's own limit; above ours, so that our error is the one that is seen. */

@@ -436,11 +436,13 @@ export class HansardNode implements NodeService {
 
   async readBarrier(partition: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {
     const replica = this.#replica(partition);
-    await replica.readBarrier(options.level, options.minIndex, options.deadlineMs);
+    const { level, minIndex, deadlineMs, maxStalenessMs } = options;
+    await replica.readBarrier(level, minIndex, deadlineMs, maxStalenessMs);
     return {
       reader: replica.store,
       appliedIndex: replica.appliedIndex,
       role: replica.isLeader ? 'primary' : replica.isLearner ? 'learner' : 'secondary',
+      stalenessMs: replica.stalenessMs,
     };
   }
 

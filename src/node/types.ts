@@ -2,6 +2,7 @@
 import type { NodeId, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
 import type { CommandAnswer } from '../conversation/types.js';
 import type { Proposal } from '../partition/proposals.js';
+import type { ReadBarrierLevel } from '../partition/reads.js';
 import type { PartitionReader } from '../store/types.js';
 import type { ChangeReplicasOptions, ChangeReplicasResult, ReplicaChange } from './change-replicas.js';
 import type { ToldFault } from './peer-codec.js';
@@ -107,15 +108,19 @@ export interface ProposeResult {
 }
 
 export interface ReadBarrierOptions {
-  readonly level: 'linearizable' | 'eventual';
+  readonly level: ReadBarrierLevel;
   readonly minIndex: number;
   readonly deadlineMs: number;
+  /** For 'bounded': how old the state may be when this is asked, by this node's monotonic clock. */
+  readonly maxStalenessMs?: number | undefined;
 }
 
 export interface ReadView {
   readonly reader: PartitionReader;
   readonly appliedIndex: number;
   readonly role: 'primary' | 'secondary' | 'learner';
+  /** How far behind the state is at most; undefined: not known. */
+  readonly stalenessMs?: number | undefined;
 }
 
 export interface ClusterView {

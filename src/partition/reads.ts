@@ -3,15 +3,29 @@
  * before it began, under a fresh counter (never the caller's), and dies with
  * the term. One round is under way at a time; what arrives meanwhile shares the
  * next.
+ *
+ * Bounded reads live on what rounds leave behind: whatever was acknowledged
+ * anywhere before a round began is at or below the index that the quorum
+ * confirmed, so once that index is applied here the state is complete as of the
+ * round's beginning, by this node's own monotonic clock. No other clock has a say.
  */
 import { HansardError } from '../common/errors.js';
 import type { Index } from '../common/ids.js';
+
+/** What must hold before the state may answer; SESSION is 'eventual' with an index. */
+export type ReadBarrierLevel = 'linearizable' | 'bounded' | 'eventual';
 
 interface WaitingRead {
   readonly minIndex: Index;
   readonly deadlineMs: number;
   readonly resolve: () => void;
   readonly reject: (error: HansardError) => void;
+}
+
+/** Complete as of `sinceMs` once `index` is applied. */
+interface Freshness {
+  readonly sinceMs: number;
+  readonly index: Index;
 }
 
 interface Round {
@@ -27,6 +41,12 @@ export class ReadQueue {
   /** Confirmed or eventual; wait for the applied index. */
   #confirmed: WaitingRead[] = [];
   #contexts: number;
+  /** All that was acknowledged before this time is applied here, on this node's monotonic clock. */
+  #freshMs = Number.NEGATIVE_INFINITY;
+  /** Confirmed and not applied yet: the round that will be the first, and the newest one. */
+  #fresher: Freshness[] = [];
+  /** A round is due though nobody waits for it: bounded reads will want a newer one soon. */
+  #renewal = false;
 
   /** Reads that wait for anything. */
   get size(): number {
@@ -39,11 +59,27 @@ export class ReadQueue {
   }
 
   get wantsRound(): boolean {
-    return this.#round === undefined && this.#next.length > 0;
+    return this.#round === undefined && (this.#next.length > 0 || this.#renewal);
   }
 
   get isWaiting(): boolean {
-    return this.#next.length > 0 || this.#round !== undefined || this.#confirmed.length > 0;
+    return this.#next.length > 0 || this.#round !== undefined || this.#confirmed.length > 0 || this.#renewal;
+  }
+
+  /** How far behind this replica's state is at most, ms; undefined: no round has told. */
+  stalenessMs(nowMs: number): number | undefined {
+    return this.#freshMs === Number.NEGATIVE_INFINITY ? undefined : Math.max(0, nowMs - this.#freshMs);
+  }
+
+  /**
+   * Is the state fresh enough for a read of that bound? Where half of the bound
+   * has passed a round is asked for ahead, so that the reads that follow need not wait.
+   */
+  isFresh(maxStalenessMs: number, nowMs: number): boolean {
+    const behindMs = nowMs - this.#freshMs;
+    if (behindMs > maxStalenessMs) return false;
+    if (behindMs * 2 > maxStalenessMs && this.#round === undefined) this.#renewal = true;
+    return true;
   }
 
   linearizable(minIndex: Index, deadlineMs: number): Promise<void> {
@@ -59,6 +95,7 @@ export class ReadQueue {
     const context = ++this.#contexts;
     this.#round = { context, startedMs: nowMs, reads: this.#next };
     this.#next = [];
+    this.#renewal = false;
     return context;
   }
 
@@ -73,6 +110,10 @@ export class ReadQueue {
   /** A quorum confirmed the round at `index`. */
   confirmed(context: number, index: Index): void {
     if (this.#round === undefined || this.#round.context !== context) return;
+    const known = { sinceMs: this.#round.startedMs, index };
+    // The first of them is applied first; of those behind it the newest says most.
+    if (this.#fresher.length < 2) this.#fresher.push(known);
+    else this.#fresher[1] = known;
     for (const read of this.#round.reads) {
       this.#confirmed.push(index > read.minIndex ? { ...read, minIndex: index } : read);
     }
@@ -81,6 +122,8 @@ export class ReadQueue {
 
   /** Answers what the applied index allows. */
   applied(index: Index): void {
+    while (this.#fresher.length > 0 && (this.#fresher[0] as Freshness).index <= index)
+      this.#freshMs = (this.#fresher.shift() as Freshness).sinceMs;
     if (this.#confirmed.length === 0) return;
     const waiting = this.#confirmed;
     this.#confirmed = [];
@@ -113,6 +156,7 @@ export class ReadQueue {
     this.#next = [];
     this.#round = undefined;
     this.#confirmed = [];
+    this.#renewal = false;
   }
 }
 

@@ -21,7 +21,7 @@ import { InstallGate, type StagedSnapshot, type StorageWork } from './install-ga
 import { ProducerGate } from './producer-gate.js';
 import { end, type Proposal, Proposals } from './proposals.js';
 import { nothingStored, RaftStorage } from './raft-storage.js';
-import { ReadQueue } from './reads.js';
+import { type ReadBarrierLevel, ReadQueue } from './reads.js';
 import type { HeldBack, RaftJudging, ReplicaHost, ReplicaSettings, TurnOutput } from './types.js';
 
 export interface ReplicaOptions {
@@ -468,8 +468,13 @@ export class Replica implements WorkSink {
     this.#host.budget.usedBytes += bytes;
   }
 
-  /** Resolves once this replica's state may answer. */
-  readBarrier(level: 'linearizable' | 'eventual', minIndex: Index, deadlineMs: number): Promise<void> {
+  /** Resolves once this replica's state may answer. `maxStalenessMs`: for 'bounded'. */
+  readBarrier(
+    level: ReadBarrierLevel,
+    minIndex: Index,
+    deadlineMs: number,
+    maxStalenessMs = 0,
+  ): Promise<void> {
     // No tick would end it.
     if (this.#stopped) return Promise.reject(new HansardError('SHUTTING_DOWN', 'the node is stopping'));
     if (!this.isInitialised || this.isMute) return Promise.reject(this.notLeader());
@@ -483,10 +488,13 @@ export class Replica implements WorkSink {
         ),
       );
     }
-    if (level === 'linearizable') {
+    const isFresh =
+      level === 'bounded' && this.#reads.isFresh(maxStalenessMs, this.#host.clock.monotonicMs());
+    // Renewed ahead of time, perhaps.
+    if (isFresh && this.#reads.wantsRound) this.#wantRound();
+    if (level === 'linearizable' || (level === 'bounded' && !isFresh)) {
       const read = this.#reads.linearizable(minIndex, deadlineMs);
-      if (this.#mayShareRound) this.#wantSharedRound();
-      else this.#host.stir(this);
+      this.#wantRound();
       return read;
     }
     if (minIndex <= this.appliedIndex) return Promise.resolve();
@@ -625,6 +633,16 @@ export class Replica implements WorkSink {
   /** Not before an entry of its own term has committed: its commit index may be behind until then (rule 10). */
   get #mayShareRound(): boolean {
     return this.isLeader && !this.#sharedFailed && this.#raft.committedInCurrentTerm;
+  }
+
+  #wantRound(): void {
+    if (this.#mayShareRound) this.#wantSharedRound();
+    else this.#host.stir(this);
+  }
+
+  /** How far behind the state is at most, ms; undefined where nothing has told. */
+  get stalenessMs(): number | undefined {
+    return this.#reads.stalenessMs(this.#host.clock.monotonicMs());
   }
 
   #wantSharedRound(): void {

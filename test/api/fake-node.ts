@@ -154,6 +154,10 @@ export class FakeNode implements NodeService {
   readonly partitionCount = 4;
   partitions = Array.from({ length: 4 }, (_, p) => new PartitionModel(p));
   isDraining = false;
+  /** What every read here meets. */
+  barrierError: HansardError | undefined;
+  /** Nodes with a replica of every partition, all connected; undefined: as two of them once were. */
+  members: readonly NodeId[] | undefined;
   /** Who leads every partition; undefined: nobody known. */
   leader: NodeId | undefined = 1;
   /** Microseconds since 1970; each reading is one later. */
@@ -244,7 +248,14 @@ export class FakeNode implements NodeService {
       toldByLeader: this.leader === this.identity.nodeId,
       isJoint: false,
       changes: 2,
-      replicas: [
+      replicas: this.members?.map((nodeId) => ({
+        replicaId: nodeId,
+        nodeId,
+        role: 'voter',
+        connected: true,
+        matchIndex: 0,
+        caughtUp: true,
+      })) ?? [
         { replicaId: 1, nodeId: 1, role: 'voter', connected: true, matchIndex: 40, caughtUp: true },
         { replicaId: 7, nodeId: 2, role: 'learner', connected: false, matchIndex: 12, caughtUp: false },
       ],
@@ -276,6 +287,7 @@ export class FakeNode implements NodeService {
 
   async readBarrier(p: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {
     this.barriers.push(options);
+    if (this.barrierError !== undefined) throw this.barrierError;
     const partition = this.partitions[p] as PartitionModel;
     if (options.minIndex > partition.index)
       throw new HansardError('DEADLINE_EXCEEDED', 'the index is not reached');

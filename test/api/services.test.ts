@@ -275,13 +275,16 @@ t.test('reads: levels and tokens', async (t) => {
     await get({ level, commit_tokens: [commit_token] });
     t.match(h.node.barriers, [{ level: expected, minIndex: 1 }], `level ${level}`);
   }
-  t.match(await refused({ level: 3 }), { reason: 'READ_LEVEL_UNAVAILABLE', code: 12 });
+  h.node.barriers.length = 0;
+  await get({ level: 3, max_staleness: { seconds: 1, nanos: 500_000_000 } });
+  t.match(h.node.barriers, [{ level: 'bounded', maxStalenessMs: 1_500 }]);
+  t.match(await refused({ level: 3 }), { reason: 'INVALID_ARGUMENT' }, 'BOUNDED needs its bound');
   t.match(await refused({ level: 99 }), { reason: 'INVALID_ARGUMENT' });
   const broken = Buffer.from(commit_token);
   broken.writeUInt8(broken.readUInt8(3) ^ 1, 3);
   t.match(await refused({ commit_tokens: [broken] }), { reason: 'INVALID_TOKEN' });
   t.match(await refused({ commit_tokens: [Buffer.alloc(0)] }), { reason: 'INVALID_TOKEN' });
-  t.match(await refused({ commit_tokens: Array(65).fill(commit_token) }), { reason: 'INVALID_TOKEN' });
+  t.match(await refused({ commit_tokens: Array(513).fill(commit_token) }), { reason: 'INVALID_TOKEN' });
   const restored = await Harness.start(new FakeNode(1, 'cluster-1', 2));
   const foreign = await Harness.start(new FakeNode(1, 'cluster-2'));
   t.teardown(() => Promise.all([restored.stop(), foreign.stop()]));

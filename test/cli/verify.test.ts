@@ -140,7 +140,8 @@ class FakeReplica implements NodeClient {
   }
 
   #servedBy() {
-    return { nodeId: 0, role: 'secondary' as const, partition: 0, appliedIndex: this.applied };
+    const commitToken = new Uint8Array(0);
+    return { nodeId: 0, role: 'secondary' as const, partition: 0, appliedIndex: this.applied, commitToken };
   }
 
   #begin(minAppliedIndex: number): void {

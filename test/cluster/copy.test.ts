@@ -64,7 +64,7 @@ function comparable(lines: readonly Line[]): unknown[] {
 }
 
 t.test('export and load', async (t) => {
-  const from = connect(`hansard://${cluster.endpoint}/from`);
+  const from = connect(`hansard://${cluster.endpoint}/from`, { readLevel: 'linearizable' });
   const participants = [{ id: 'ada', displayName: 'Ada', role: 'customer' }];
   const fields = { title: 'Späte Lieferung', class: 'support', labels: { team: 'north' }, participants };
   await from.createChannel('support/1', fields);
@@ -127,7 +127,7 @@ t.test('export and load', async (t) => {
   );
 
   await t.test('where names were used and deleted, behind what they had', async (t) => {
-    const client = connect(`hansard://${cluster.endpoint}/used`);
+    const client = connect(`hansard://${cluster.endpoint}/used`, { readLevel: 'linearizable' });
     for (const name of ['plain', 'again', 'waiting']) {
       await client.channel(name).append([{ text: 'x' }, { text: 'y' }]);
       await client.channel(name).delete();

@@ -381,7 +381,11 @@ export class ProcessCluster {
     options: ClientOptions & { readonly nodes?: readonly TestNode[]; readonly tenant?: string } = {},
   ): Client {
     const { nodes = this.nodes, tenant = '', ...rest } = options;
-    const client = connect(`hansard://${nodes.map((node) => node.clientAddress).join(',')}/${tenant}`, rest);
+    // What one client of a test wrote another one looks for.
+    const client = connect(`hansard://${nodes.map((node) => node.clientAddress).join(',')}/${tenant}`, {
+      readLevel: 'linearizable',
+      ...rest,
+    });
     this.#clients.add(client);
     return client;
   }

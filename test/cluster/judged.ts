@@ -3,8 +3,13 @@
  * checker: appends with and without an expected head, and linearizable reads of
  * a channel's end from the leader or any other replica. One operation at a time
  * each, on connections of its own; what a client believes of a channel may be old.
+ *
+ * Reads of the weaker levels are judged by what they promise: at level session a
+ * client's own writes and never less than it saw before; bounded, all that anybody
+ * was acknowledged before its bound; and whatever they show is what stands there.
  */
-import { type Channel, type Client, HansardError } from '../../src/client/index.js';
+import { performance } from 'node:perf_hooks';
+import { type Channel, type Client, HansardError, type ServedBy } from '../../src/client/index.js';
 import type { ChannelRecorder, Recording } from '../linearizability/recorder.js';
 import { sleep } from './harness.js';
 import { leavesOpen, readAll, textOf } from './workload.js';
@@ -15,11 +20,25 @@ const newestCount = 3;
 const timeoutMs = 2_500;
 const pauseMaxMs = 60;
 
+/** Of bounded reads: shorter than faults last, so that it matters. */
+const boundMs = 800;
+const weak = ['session', 'bounded', 'eventual'] as const;
+type Weak = (typeof weak)[number];
+const preferences = ['primary', 'primary-preferred', 'secondary', 'secondary-preferred', 'nearest'] as const;
+
 interface Acknowledged {
   readonly id: string;
   readonly channel: string;
   readonly seq: number;
   readonly client: string;
+}
+
+/** A page of a weaker level: what it showed must be there in the end. */
+interface Shown {
+  readonly channel: string;
+  readonly head: number;
+  readonly newest: readonly string[];
+  readonly by: string;
 }
 
 /** What all clients of a test note down together. */
@@ -31,13 +50,36 @@ export class Notes {
   reads = 0;
   unknown = 0;
   conflicts = 0;
+  /** Reads that were answered, by level, and by whom. */
+  readonly weakReads: Record<string, number> = {};
+  readonly shown: Shown[] = [];
+  /** By channel: heads that were acknowledged, and when; ascending in both. */
+  readonly heads = new Map<string, { readonly seq: number; readonly atMs: number }[]>();
+
   constructor(readonly recorder: ChannelRecorder) {}
+
+  acknowledge(id: string, channel: string, seq: number, client: string): void {
+    this.acknowledged.push({ id, channel, seq, client });
+    let heads = this.heads.get(channel);
+    if (heads === undefined) {
+      heads = [];
+      this.heads.set(channel, heads);
+    }
+    if (seq > (heads.at(-1)?.seq ?? 0)) heads.push({ seq, atMs: performance.now() });
+  }
+
+  /** The highest seq that was acknowledged by that time. */
+  headAt(channel: string, atMs: number): number {
+    return this.heads.get(channel)?.findLast((head) => head.atMs <= atMs)?.seq ?? 0;
+  }
 }
 
 export class JudgedClient {
   #stopped = false;
   #serial = 0;
   readonly #heads = new Map<string, number>();
+  /** By channel: what this client's session must not see less of. */
+  readonly #seen = new Map<string, number>();
   readonly #channels: readonly Channel[];
   readonly #done: Promise<void>;
 
@@ -60,7 +102,8 @@ export class JudgedClient {
   async #run(): Promise<void> {
     for (let n = 0; !this.#stopped; n++) {
       const channel = this.#channels[Math.floor(Math.random() * this.#channels.length)] as Channel;
-      if (n % 5 < 2) await this.#read(channel);
+      if (n % 5 === 0) await this.#read(channel);
+      else if (n % 5 === 1) await this.#readWeakly(channel, weak[Math.floor(n / 5) % weak.length] as Weak);
       else await this.#append(channel, Math.random() < 0.5);
       await sleep(1 + Math.random() * pauseMaxMs);
     }
@@ -77,7 +120,8 @@ export class JudgedClient {
       const { seq } = await channel.append({ role: 'user', text: id }, { timeoutMs, ...condition });
       recording.returned({ kind: 'appended', seq });
       this.#heads.set(channel.name, seq);
-      notes.acknowledged.push({ id, channel: channel.name, seq, client: this.name });
+      this.#saw(channel.name, seq);
+      notes.acknowledge(id, channel.name, seq, this.name);
     } catch (error) {
       this.#noteFailure(channel.name, id, error, recording);
     }
@@ -99,9 +143,12 @@ export class JudgedClient {
   async #read(channel: Channel): Promise<void> {
     const { notes } = this;
     const recording = notes.recorder.begin(this.name, { kind: 'read', channel: channel.name });
-    const preference = Math.random() < 0.5 ? ('primary' as const) : ('secondary' as const);
+    const preference = preferences[Math.floor(Math.random() * preferences.length)] ?? 'primary';
+    const level = 'linearizable' as const;
     try {
-      const page = await channel.list({ before: newestCount, preference, timeoutMs }).page();
+      const page = await channel.list({ before: newestCount, level, preference, timeoutMs }).page();
+      this.#judgeServer(preference, page.servedBy);
+      this.#saw(channel.name, page.headSeq);
       this.#noteHead(channel.name, page.headSeq, page.events.map(textOf), recording);
     } catch (error) {
       if (error instanceof HansardError && error.reason === 'CHANNEL_NOT_FOUND')
@@ -110,6 +157,47 @@ export class JudgedClient {
         notes.problems.push(`read of ${channel.name}: an error without a type: ${error}`);
       // A read that failed said nothing.
     }
+  }
+
+  async #readWeakly(channel: Channel, level: Weak): Promise<void> {
+    const { notes } = this;
+    const { name } = channel;
+    const preference = preferences[Math.floor(Math.random() * preferences.length)] ?? 'nearest';
+    const begunMs = performance.now();
+    const least =
+      level === 'session'
+        ? (this.#seen.get(name) ?? 0)
+        : level === 'bounded'
+          ? notes.headAt(name, begunMs - boundMs)
+          : 0;
+    const by = `${this.name}: ${level} read of ${name} by ${preference}`;
+    const told = (head: number, newest: readonly string[]): void => {
+      notes.weakReads[level] = (notes.weakReads[level] ?? 0) + 1;
+      notes.shown.push({ channel: name, head, newest, by });
+      if (head < least) notes.problems.push(`${by}: head ${head}, at least ${least} was to be there`);
+      if (level === 'session') this.#saw(name, head);
+    };
+    try {
+      const bound = level === 'bounded' ? { maxStalenessMs: boundMs } : {};
+      const page = await channel.list({ before: newestCount, level, preference, timeoutMs, ...bound }).page();
+      this.#judgeServer(preference, page.servedBy);
+      told(page.headSeq, page.events.map(textOf));
+    } catch (error) {
+      if (error instanceof HansardError && error.reason === 'CHANNEL_NOT_FOUND') told(0, []);
+      else if (!(error instanceof HansardError))
+        notes.problems.push(`${by}: an error without a type: ${error}`);
+    }
+  }
+
+  #judgeServer(preference: string, { nodeId, role, commitToken }: ServedBy): void {
+    const isRight =
+      preference === 'primary' ? role === 'primary' : preference !== 'secondary' || role !== 'primary';
+    if (!isRight || nodeId === 0 || commitToken.length === 0)
+      this.notes.problems.push(`${this.name}: ${preference} asked, node ${nodeId} answered as ${role}`);
+  }
+
+  #saw(channel: string, head: number): void {
+    if (head > (this.#seen.get(channel) ?? 0)) this.#seen.set(channel, head);
   }
 
   #noteHead(channel: string, head: number, newest: readonly string[], recording: Recording): void {
@@ -134,6 +222,11 @@ export async function judge(client: Client, channels: readonly string[], notes: 
       if (seq !== i + 1) found.push(`${channel}: seq ${seq} stands at place ${i + 1}`);
     });
     found.push(...faultsOf(channel, ids, notes));
+    for (const { channel: where, head, newest, by } of notes.shown) {
+      if (where !== channel) continue;
+      const there = ids.slice(head - newest.length, head);
+      if (there.join() !== newest.join()) found.push(`${by}: showed ${newest}, there is ${there}`);
+    }
     notes.recorder.learnOutcomes(channel, ids);
   }
   const verdict = notes.recorder.check();

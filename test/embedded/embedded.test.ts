@@ -50,7 +50,9 @@ t.test('three nodes: a killed leader loses nothing, an isolated one serves no st
   t.not(cluster.leaderOf('c'), isolated);
   cluster.heal();
   await cluster.ready();
-  const fresh = cluster.connect('', { node: isolated, timeoutMs: 30_000 }).channel('c');
+  const fresh = cluster
+    .connect('', { node: isolated, timeoutMs: 30_000, readLevel: 'linearizable' })
+    .channel('c');
   const words = ['one', 'two', 'three'];
   const { events } = await fresh.list({ after: 10 }).page();
   t.same(

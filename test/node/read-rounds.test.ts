@@ -123,6 +123,55 @@ t.test('where no peer can be reached the reads go the other way at once', async 
   t.same(replica.ends, ['failed', 'failed'], 'and the next round begins');
 });
 
+t.test("bounded reads of a whole cluster: by the replica's own clock, never with less", async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1, settings: { balanceMs: 1e9 } });
+  const { clock, network } = cluster;
+  const leading = await cluster.led();
+  const leader = leading.node.identity.nodeId;
+  const [follower = 0, other = 0] = [1, 2, 3].filter((id) => id !== leader);
+  const write = async (by: number, text: string): Promise<number> => {
+    const deadlineMs = clock.monotonicMs() + 5_000;
+    const written = await cluster.settled(cluster.get(by).node.propose(0, append('a', text), { deadlineMs }));
+    return written.index;
+  };
+  const read = async (node: number, maxStalenessMs: number, ms = 1_000) => {
+    const deadlineMs = clock.monotonicMs() + ms;
+    const options = { level: 'bounded', minIndex: 0, deadlineMs, maxStalenessMs } as const;
+    return cluster.settled(
+      cluster
+        .get(node)
+        .node.readBarrier(0, options)
+        .then(
+          ({ appliedIndex, stalenessMs = -1, role }) => ({ appliedIndex, stalenessMs, role }),
+          (error: HansardError) => error.reason,
+        ),
+    );
+  };
+  const first = await write(leader, 'one');
+  const fresh = await read(follower, 1_000);
+  if (typeof fresh === 'string') throw new Error(fresh);
+  t.ok(fresh.appliedIndex >= first && fresh.role === 'secondary' && fresh.stalenessMs < 1_000);
+  t.match(await read(leader, 1_000), { role: 'primary' });
+
+  // The follower hears of nobody any more: its bound is kept by its own clock, then it says so.
+  network.isolate(follower, [leader, other]);
+  const atMs = clock.monotonicMs();
+  const second = await write(leader, 'two');
+  const old = await read(follower, 1_000);
+  if (typeof old === 'string') throw new Error(old);
+  t.ok(old.appliedIndex < second, 'not the newest');
+  t.ok(old.stalenessMs <= 1_000, `${old.stalenessMs} ms behind`);
+  await clock.run(1_000 - (clock.monotonicMs() - atMs) + 1);
+  t.match(await read(follower, 1_000), /^(NO_QUORUM|DEADLINE_EXCEEDED)$/);
+  t.match(await read(follower, 60_000), { role: 'secondary' }, 'a wider bound is still met');
+  network.healAll();
+
+  // A leader that was cut off, and the follower that it has with it, know no more than they did.
+  await clock.run(3_000);
+  t.match(await read(follower, 0), { role: 'secondary' }, 'a bound of nothing is a round');
+  await cluster.stopAll();
+});
+
 t.test('linearizable reads of a whole cluster', async (t) => {
   const partitions = 12;
   const cluster = await Cluster.start({ nodes: 3, partitions, settings: { balanceMs: 1e9 } });

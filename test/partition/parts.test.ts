@@ -192,6 +192,50 @@ t.test('an append whose predecessor never comes is let go to its refusal', async
   t.same(went, ['late']);
 });
 
+t.test('what rounds tell bounded reads: complete as of the round, once its index is applied', async (t) => {
+  const reads = new ReadQueue(0);
+  t.equal(reads.stalenessMs(0), undefined);
+  t.notOk(reads.isFresh(1e9, 0), 'nothing is known: not even of the longest ago');
+  t.resolves(reads.linearizable(0, 1e9));
+  const first = reads.startRound(100);
+  t.resolves(reads.linearizable(0, 1e9));
+  reads.confirmed(first, 10);
+  reads.applied(9);
+  t.equal(reads.stalenessMs(150), undefined, 'confirmed is not applied');
+  const second = reads.startRound(200);
+  reads.confirmed(second, 20);
+  reads.applied(10);
+  t.equal(reads.stalenessMs(250), 150, 'of the first round, by its beginning');
+  t.ok(reads.isFresh(400, 250));
+  t.notOk(reads.isFresh(149, 250));
+  reads.applied(20);
+  t.equal(reads.stalenessMs(250), 50);
+
+  t.ok(reads.isFresh(200, 260));
+  t.notOk(reads.wantsRound, 'young enough');
+  t.ok(reads.isFresh(200, 310), 'older than half of the bound');
+  t.ok(reads.wantsRound && reads.isWaiting, 'renewed ahead, nobody waits');
+  const renewal = reads.startRound(310);
+  t.notOk(reads.wantsRound);
+  t.ok(reads.isFresh(200, 399));
+  reads.roundFailed(renewal);
+  t.notOk(reads.wantsRound, 'a renewal that failed is not repeated by itself');
+  t.notOk(reads.isFresh(200, 401), 'a round without an answer renews nothing');
+  // Rounds that are confirmed faster than they are applied: the first and the newest count.
+  for (const [at, index] of [
+    [500, 30],
+    [600, 40],
+    [700, 50],
+  ] as const)
+    reads.confirmed(reads.startRound(at), index);
+  reads.applied(30);
+  t.equal(reads.stalenessMs(700), 200);
+  reads.applied(49);
+  t.equal(reads.stalenessMs(700), 200);
+  reads.applied(50);
+  t.equal(reads.stalenessMs(700), 0);
+});
+
 t.test('reads that arrive during a round share the next one', async (t) => {
   const reads = new ReadQueue(0);
   const answered: string[] = [];

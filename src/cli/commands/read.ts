@@ -1,5 +1,6 @@
 /** `hansard read`: a page of a channel, one event, or all of it. */
-import type { Event, Part, ReadLevel } from '../../client/types.js';
+import type { Event, Part, ReadLevel, ReadOptions, ReadPreference, ServedBy } from '../../client/types.js';
+import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
 import { eventObject } from '../export-line.js';
 import { type Output, printable, writeAll } from '../output.js';
@@ -14,6 +15,12 @@ interface ReadCommandOptions extends ClientOptions {
   readonly messageId?: string;
   readonly all?: boolean;
   readonly level: ReadLevel;
+  readonly preference?: ReadPreference;
+  /** Seconds. */
+  readonly maxStaleness?: number;
+  /** base64 */
+  readonly token: readonly string[];
+  readonly served?: boolean;
 }
 
 export async function read({ output, options, args }: ActionContext<ReadCommandOptions>): Promise<undefined> {
@@ -22,15 +29,57 @@ export async function read({ output, options, args }: ActionContext<ReadCommandO
   try {
     const events: Event[] = [];
     let headSeq = 0;
-    for await (const page of pages(session, channel, options)) {
+    let served: ServedBy | undefined;
+    const asked = readOptions(options, (by) => {
+      served = by;
+    });
+    for await (const page of pages(session, channel, options, asked)) {
       headSeq = page.headSeq;
       if (output.isJson) events.push(...page.events);
       else await writeAll(output.stdout, page.events.map((event) => eventText(event, output)).join(''));
     }
-    output.json({ channel, head_seq: headSeq, events: events.map((event) => eventObject(channel, event)) });
+    output.json({
+      channel,
+      head_seq: headSeq,
+      events: events.map((event) => eventObject(channel, event)),
+      ...(served === undefined ? {} : { served_by: servedObject(served) }),
+    });
+    if (options.served && served !== undefined) output.line(servedText(served));
   } finally {
     await session.close();
   }
+}
+
+/** Throws INVALID_ARGUMENT. */
+function readOptions(options: ReadCommandOptions, onServed: (by: ServedBy) => void): ReadOptions {
+  const { level, preference, maxStaleness, token } = options;
+  if (level === 'bounded' && maxStaleness === undefined)
+    throw new HansardError('INVALID_ARGUMENT', '--level bounded needs --max-staleness', {
+      field: '--max-staleness',
+    });
+  return {
+    level,
+    onServed,
+    ...(preference === undefined ? {} : { preference }),
+    ...(maxStaleness === undefined ? {} : { maxStalenessMs: maxStaleness * 1_000 }),
+    ...(token.length === 0 ? {} : { commitTokens: token.map((each) => Buffer.from(each, 'base64')) }),
+  };
+}
+
+function servedObject({ nodeId, role, partition, appliedIndex, stalenessMs, commitToken }: ServedBy): object {
+  return {
+    node_id: nodeId,
+    role,
+    partition,
+    applied_index: appliedIndex,
+    ...(stalenessMs === undefined ? {} : { staleness_ms: stalenessMs }),
+    commit_token: Buffer.from(commitToken).toString('base64'),
+  };
+}
+
+function servedText({ nodeId, role, partition, appliedIndex, stalenessMs }: ServedBy): string {
+  const behind = stalenessMs === undefined ? 'staleness not known' : `at most ${stalenessMs} ms behind`;
+  return `answered by node ${nodeId} (${role} of partition ${partition}) at index ${appliedIndex}, ${behind}`;
 }
 
 interface Page {
@@ -38,9 +87,13 @@ interface Page {
   readonly headSeq: number;
 }
 
-async function* pages(session: Session, channel: string, options: ReadCommandOptions): AsyncGenerator<Page> {
+async function* pages(
+  session: Session,
+  channel: string,
+  options: ReadCommandOptions,
+  asked: ReadOptions,
+): AsyncGenerator<Page> {
   const handle = session.client.channel(channel);
-  const readOptions = { level: options.level };
   const single =
     options.seq !== undefined
       ? options.seq
@@ -48,18 +101,18 @@ async function* pages(session: Session, channel: string, options: ReadCommandOpt
         ? { messageId: options.messageId }
         : undefined;
   if (single !== undefined) {
-    const event = await handle.get(single, readOptions);
+    const event = await handle.get(single, asked);
     yield { events: [event], headSeq: event.seq };
     return;
   }
   if (options.from === undefined && !options.all) {
-    yield* lastPages(session, channel, options);
+    yield* lastPages(session, channel, options, asked);
     return;
   }
   let left = options.all ? Number.POSITIVE_INFINITY : options.limit;
   let next = options.from ?? 1;
   for (;;) {
-    const page = await pageFrom(session, channel, next, Math.min(left, 1_000), options.level);
+    const page = await pageFrom(session, channel, next, Math.min(left, 1_000), asked);
     yield page;
     left -= page.events.length;
     next += page.events.length;
@@ -72,16 +125,14 @@ async function* lastPages(
   session: Session,
   channel: string,
   options: ReadCommandOptions,
+  asked: ReadOptions,
 ): AsyncGenerator<Page> {
   const end = options.before;
-  const head =
-    end === undefined
-      ? (await session.client.channel(channel).info({ level: options.level })).headSeq
-      : end - 1;
+  const head = end === undefined ? (await session.client.channel(channel).info(asked)).headSeq : end - 1;
   let next = Math.max(1, head - options.limit + 1);
   if (head < 1) yield { events: [], headSeq: 0 };
   while (next <= head) {
-    const page = await pageFrom(session, channel, next, Math.min(head - next + 1, 1_000), options.level);
+    const page = await pageFrom(session, channel, next, Math.min(head - next + 1, 1_000), asked);
     // A name that was deleted before begins later than the place that was asked for.
     const events = page.events.filter((event) => event.seq <= head);
     yield { ...page, events };
