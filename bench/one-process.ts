@@ -5,7 +5,7 @@
  *
  *     node [--cpu-prof] dist/bench/one-process.js [in flight, default 256] [messages, default 30000] [batch, default 1 | pages]
  */
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import type { Channel } from '../src/client/index.js';
 import { testCluster } from '../src/embedded/index.js';
 import { chatTexts } from './harness/payload.js';
@@ -47,6 +47,16 @@ async function drive(call: () => Promise<void>, calls: number): Promise<void> {
   await Promise.all(Array.from({ length: inFlight }, worker));
 }
 
+/** Of all threads: how often one went to sleep. */
+function switches(): number {
+  let sum = 0;
+  for (const task of readdirSync('/proc/self/task')) {
+    const status = readFileSync(`/proc/self/task/${task}/status`, 'utf8');
+    sum += Number(/^voluntary_ctxt_switches:\s*(\d+)/m.exec(status)?.[1] ?? 0);
+  }
+  return sum;
+}
+
 function mainThreadUs(): number {
   const stat = readFileSync(`/proc/self/task/${process.pid}/stat`, 'utf8');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
@@ -62,8 +72,10 @@ if (what === 'pages')
 const call = what === 'pages' ? page : append;
 const calls = Math.ceil(messages / perCall);
 await drive(call, Math.ceil(calls / 2));
+const C0 = { ...(globalThis as any).__c };
 const before = process.cpuUsage();
 const mainBefore = mainThreadUs();
+const switchesBefore = switches();
 const startedMs = performance.now();
 await drive(call, calls);
 const seconds = (performance.now() - startedMs) / 1000;
@@ -71,7 +83,30 @@ const { user, system } = process.cpuUsage(before);
 const units = calls * perCall;
 console.log(
   `${inFlight} in flight, ${what === 'pages' ? 'pages' : `batches of ${perCall}`}: ${((user + system) / units).toFixed(1)} us of CPU each, ` +
-    `${((mainThreadUs() - mainBefore) / units).toFixed(1)} of the main thread; ${Math.round(units / seconds)}/s here`,
+    `${((mainThreadUs() - mainBefore) / units).toFixed(1)} of the main thread; ${((switches() - switchesBefore) / units).toFixed(2)} switches; ${((system) / units).toFixed(1)} us in the kernel; ${Math.round(units / seconds)}/s here`,
 );
+const C1 = (globalThis as any).__c;
+console.log(Object.keys(C1).map((k) => `${k} ${((C1[k] - C0[k]) / units).toFixed(3)}`).join('  '));
+
+if (process.env['AB'] !== undefined) {
+  const variants = JSON.parse(process.env['AB']) as Record<string, number>[];
+  const us: number[][] = variants.map(() => []);
+  const mains: number[][] = variants.map(() => []);
+  for (let round = 0; round < 12; round++) {
+    for (const [i, variant] of variants.entries()) {
+      Object.assign((globalThis as any).__p, variant);
+      await drive(call, 300);
+      const from = process.cpuUsage();
+      const mainFrom = mainThreadUs();
+      await drive(call, Math.ceil(calls / 8));
+      const { user, system } = process.cpuUsage(from);
+      us[i]?.push((user + system) / perCall / Math.ceil(calls / 8));
+      mains[i]?.push((mainThreadUs() - mainFrom) / perCall / Math.ceil(calls / 8));
+    }
+  }
+  const q = (v: number[], f: number) => [...v].sort((a, b) => a - b)[Math.floor(v.length * f)]?.toFixed(1);
+  for (const [i, variant] of variants.entries())
+    console.log(JSON.stringify(variant), 'CPU min', q(us[i]!, 0), 'q1', q(us[i]!, 0.25), 'median', q(us[i]!, 0.5), '| main min', q(mains[i]!, 0), 'q1', q(mains[i]!, 0.25), 'median', q(mains[i]!, 0.5));
+}
 await client.close();
 await cluster.close();
