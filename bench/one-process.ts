@@ -83,10 +83,14 @@ const { user, system } = process.cpuUsage(before);
 const units = calls * perCall;
 console.log(
   `${inFlight} in flight, ${what === 'pages' ? 'pages' : `batches of ${perCall}`}: ${((user + system) / units).toFixed(1)} us of CPU each, ` +
-    `${((mainThreadUs() - mainBefore) / units).toFixed(1)} of the main thread; ${((switches() - switchesBefore) / units).toFixed(2)} switches; ${((system) / units).toFixed(1)} us in the kernel; ${Math.round(units / seconds)}/s here`,
+    `${((mainThreadUs() - mainBefore) / units).toFixed(1)} of the main thread; ${((switches() - switchesBefore) / units).toFixed(2)} switches; ${(system / units).toFixed(1)} us in the kernel; ${Math.round(units / seconds)}/s here`,
 );
 const C1 = (globalThis as any).__c;
-console.log(Object.keys(C1).map((k) => `${k} ${((C1[k] - C0[k]) / units).toFixed(3)}`).join('  '));
+console.log(
+  Object.keys(C1)
+    .map((k) => `${k} ${((C1[k] - C0[k]) / units).toFixed(3)}`)
+    .join('  '),
+);
 
 if (process.env['AB'] !== undefined) {
   const variants = JSON.parse(process.env['AB']) as Record<string, number>[];
@@ -106,7 +110,21 @@ if (process.env['AB'] !== undefined) {
   }
   const q = (v: number[], f: number) => [...v].sort((a, b) => a - b)[Math.floor(v.length * f)]?.toFixed(1);
   for (const [i, variant] of variants.entries())
-    console.log(JSON.stringify(variant), 'CPU min', q(us[i]!, 0), 'q1', q(us[i]!, 0.25), 'median', q(us[i]!, 0.5), '| main min', q(mains[i]!, 0), 'q1', q(mains[i]!, 0.25), 'median', q(mains[i]!, 0.5));
+    console.log(
+      JSON.stringify(variant),
+      'CPU min',
+      q(us[i]!, 0),
+      'q1',
+      q(us[i]!, 0.25),
+      'median',
+      q(us[i]!, 0.5),
+      '| main min',
+      q(mains[i]!, 0),
+      'q1',
+      q(mains[i]!, 0.25),
+      'median',
+      q(mains[i]!, 0.5),
+    );
 }
 await client.close();
 await cluster.close();

@@ -61,7 +61,8 @@ function slowFirst(file) {
  * once on two cores try the scheduler, not Hansard.
  */
 async function runAll(files) {
-  const startsProcesses = (file) => /[/\\](bench|cluster|crash|docs|package|embedded)[/\\][^/\\]*$/.test(file);
+  const startsProcesses = (file) =>
+    /[/\\](bench|cluster|crash|docs|package|embedded)[/\\][^/\\]*$/.test(file);
   const clusters = files.filter(startsProcesses);
   const others = files.filter((file) => !startsProcesses(file));
   const lane = async (...queues) => {

@@ -151,6 +151,8 @@ export class HansardNode implements NodeService {
   #beatsDue = false;
   /** Messages left in this turn: more go along for nothing. */
   #sentInTurn = false;
+  /** Among them entries, or a commit index. */
+  #entriesLeave = false;
   #draining = false;
   #stopped = false;
   #stopping: Promise<void> | undefined;
@@ -171,6 +173,7 @@ export class HansardNode implements NodeService {
       wal,
       (replica, message) => this.#sendRaft(replica, message),
       () => this.#endOfTurn(),
+      () => this.#commitsRide(),
     );
     this.#readRounds = new ReadRounds(
       {
@@ -884,6 +887,7 @@ export class HansardNode implements NodeService {
   #transmit(replica: Replica, to: NodeId, message: Message): void {
     const bytes = encodeRaftMessage(replica.partition, message);
     this.#sentInTurn = true;
+    if (message.type === MessageType.MsgApp) this.#entriesLeave = true;
     const sent = this.#options.transport.send(to, bytes, urgent.has(message.type));
     // Dropped, so that all that would follow is refused: the core probes instead.
     if (!sent && message.type === MessageType.MsgApp) replica.reportUnreachable(message.to);
@@ -894,12 +898,20 @@ export class HansardNode implements NodeService {
     }
   }
 
+  /** With entries on their way, followers hear at the same time what has been committed meanwhile. */
+  #commitsRide(): boolean {
+    if (!this.#entriesLeave || !this.#commitNotes.hasAny) return false;
+    this.#commitNotes.tellNow();
+    return true;
+  }
+
   /** Messages leave now: the transport's own end of turn would be a turn later. */
   #endOfTurn(): void {
     const { transport } = this.#options;
     this.#heartbeats.flush(this.#beatsDue || this.#sentInTurn, this.#sendBeats);
     this.#beatsDue = false;
     this.#sentInTurn = false;
+    this.#entriesLeave = false;
     transport.flush();
   }
 

@@ -19,6 +19,8 @@ export class TurnLoop implements TurnOutput {
   readonly #wal: Wal;
   readonly #send: (replica: Replica, message: Message) => void;
   readonly #endOfTurn: () => void;
+  /** Near the end of a turn: stirs whoever may use the frames that leave; true where there is somebody. */
+  readonly #rides: () => boolean;
   #stirred: Replica[] = [];
   #scheduled = false;
   readonly #runTurn = (): void => this.#turn();
@@ -37,7 +39,9 @@ export class TurnLoop implements TurnOutput {
     wal: Wal,
     send: (replica: Replica, message: Message) => void,
     endOfTurn: () => void,
+    rides: () => boolean,
   ) {
+    this.#rides = rides;
     this.#clock = clock;
     this.#wal = wal;
     this.#send = send;
@@ -99,9 +103,21 @@ export class TurnLoop implements TurnOutput {
         break;
       }
     }
+    if (this.#rides()) this.#visitAgain();
     if (this.#writes.length > 0) this.#write();
     this.#proposed = false;
     this.#endOfTurn();
+  }
+
+  /** Replicas that have something small to say, since a frame leaves anyway; the rest of what stirred goes with them. */
+  #visitAgain(): void {
+    const stirred = this.#stirred;
+    this.#stirred = [];
+    for (let i = 0; i < stirred.length; i++) {
+      const replica = stirred[i] as Replica;
+      replica.isStirred = false;
+      replica.collect(this);
+    }
   }
 
   /** In their order, before what stirred meanwhile: nobody waits for ever. */

@@ -1,8 +1,9 @@
 /**
  * When followers hear of a commit index that nothing else has brought them.
- * Under load the next entries carry it a moment later, so that a message for it,
- * its answer and two wake-ups of a process would be for nothing. All partitions
- * of a node share one timer, and what falls due together leaves together.
+ * Under load the next entries carry it a moment later, or those of another
+ * partition take it along, so that a message for it, its answer and two wake-ups
+ * of a process would be for nothing. All partitions of a node share one timer, and
+ * what falls due together leaves together.
  */
 import type { Clock, Timer } from '../common/env.js';
 
@@ -30,6 +31,18 @@ export class CommitNotes {
   note(teller: CommitTeller): void {
     this.#young.push(teller);
     this.#arm();
+  }
+
+  get hasAny(): boolean {
+    return this.#young.length > 0 || this.#old.length > 0;
+  }
+
+  /** Something leaves for the followers anyway: all that is noted goes along. */
+  tellNow(): void {
+    const due = this.#old.length === 0 ? this.#young : this.#old.concat(this.#young);
+    this.#old = [];
+    this.#young = [];
+    for (const teller of due) teller.tellCommit();
   }
 
   stop(): void {

@@ -1,7 +1,7 @@
 /**
  * Every file operation of the log, as synchronous calls on one folder. The
- * log's worker thread runs them one after another; a test may run them where it
- * likes. What fails throws what the system said, with the call and the path.
+ * log's worker thread runs them one after another; the main thread has its own for
+ * small writes (disk-device.ts), a test runs them where it likes. What fails throws what the system said, with the call and the path.
  */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -33,6 +33,11 @@ export class SegmentFiles {
   read(segment: number, offset: number, target: Uint8Array): number {
     const fd = this.#file(segment);
     return naming(this.#pathOf(segment), () => readUpTo(fd, target, offset));
+  }
+
+  /** Another owner of this folder renames or removes it: the name will mean another file. */
+  forget(segment: number): void {
+    this.#forget(segment);
   }
 
   rename(from: number, to: number): void {

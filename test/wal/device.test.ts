@@ -3,7 +3,9 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import t from 'tap';
+import type { HansardError } from '../../src/common/errors.js';
 import { DiskWatch, openDiskDevice, startWatchdog } from '../../src/wal/index.js';
+import { QuickDisk, quickDiskDefaults } from '../../src/wal/quick-disk.js';
 import { SimClock, SimRandom } from '../sim/sim-clock.js';
 import { SimDisk } from '../sim/sim-disk.js';
 import { deviceSuite } from './device-suite.js';
@@ -20,6 +22,73 @@ t.test('the real disk', (t) =>
     };
   }),
 );
+
+/** Whatever the machine's disk is like: small writes are made by the caller's thread. */
+const alwaysQuick = {
+  ...quickDiskDefaults,
+  meanMs: Number.POSITIVE_INFINITY,
+  slowMs: Number.POSITIVE_INFINITY,
+};
+
+t.test('the real disk, quick enough to be written without its worker', (t) =>
+  deviceSuite(t, async (t) => {
+    const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'hansard-device-'));
+    t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
+    return {
+      device: openDiskDevice({ directory, quick: alwaysQuick }),
+      reopen: () => openDiskDevice({ directory, quick: alwaysQuick }),
+      settle: (promise) => promise,
+    };
+  }),
+);
+
+t.test('a name that means another file is never written through the old one', async (t) => {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'hansard-device-'));
+  t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
+  const device = openDiskDevice({ directory, quick: alwaysQuick });
+  const text = (segment: number): string =>
+    fs
+      .readFileSync(path.join(directory, `log-${String(segment).padStart(16, '0')}.seg`), 'latin1')
+      .slice(0, 3);
+  await device.create(1, 8192);
+  await device.create(2, 8192);
+  await device.write(1, 0, Buffer.from('one'));
+  await device.write(2, 0, Buffer.from('two'));
+  await device.rename(1, 3);
+  await device.write(3, 0, Buffer.from('3rd'));
+  await device.create(1, 8192);
+  await device.write(1, 0, Buffer.from('new'));
+  t.same([text(1), text(2), text(3)], ['new', 'two', '3rd']);
+  await device.remove(2);
+  const refused = await device.write(2, 0, Buffer.from('...')).then(
+    () => 'none',
+    (error: HansardError) => error.reason,
+  );
+  t.equal(refused, 'DISK_FAILED');
+  await device.create(2, 8192);
+  await device.write(2, 0, Buffer.from('2nd'));
+  t.same([text(1), text(2), text(3)], ['new', '2nd', '3rd']);
+  await device.close();
+});
+
+t.test('small writes go past the worker only while syncs are quick', (t) => {
+  const disk = new QuickDisk({ bytesMax: 100, meanMs: 1, slowMs: 10, writesAfterSlow: 3 });
+  t.notOk(disk.suits(50), 'nothing is known of it yet');
+  for (let i = 0; i < 20; i++) disk.took(50, 0.1);
+  t.ok(disk.suits(100));
+  t.notOk(disk.suits(101), 'a large one has work that the worker is worth');
+  disk.took(5_000, 90);
+  t.ok(disk.suits(50), 'a large one says nothing about small ones');
+  disk.took(50, 30);
+  for (let i = 0; i < 3; i++) {
+    t.notOk(disk.suits(50), 'it stood still: not at once again');
+    disk.took(50, 0.1);
+  }
+  t.ok(disk.suits(50));
+  for (let i = 0; i < 20; i++) disk.took(50, 2);
+  t.notOk(disk.suits(50), 'slow, all of them');
+  t.end();
+});
 
 t.test('the simulated disk', (t) =>
   deviceSuite(t, async () => {
