@@ -72,7 +72,6 @@ if (what === 'pages')
 const call = what === 'pages' ? page : append;
 const calls = Math.ceil(messages / perCall);
 await drive(call, Math.ceil(calls / 2));
-const C0 = { ...(globalThis as any).__c };
 const before = process.cpuUsage();
 const mainBefore = mainThreadUs();
 const switchesBefore = switches();
@@ -85,46 +84,5 @@ console.log(
   `${inFlight} in flight, ${what === 'pages' ? 'pages' : `batches of ${perCall}`}: ${((user + system) / units).toFixed(1)} us of CPU each, ` +
     `${((mainThreadUs() - mainBefore) / units).toFixed(1)} of the main thread; ${((switches() - switchesBefore) / units).toFixed(2)} switches; ${(system / units).toFixed(1)} us in the kernel; ${Math.round(units / seconds)}/s here`,
 );
-const C1 = (globalThis as any).__c;
-console.log(
-  Object.keys(C1)
-    .map((k) => `${k} ${((C1[k] - C0[k]) / units).toFixed(3)}`)
-    .join('  '),
-);
-
-if (process.env['AB'] !== undefined) {
-  const variants = JSON.parse(process.env['AB']) as Record<string, number>[];
-  const us: number[][] = variants.map(() => []);
-  const mains: number[][] = variants.map(() => []);
-  for (let round = 0; round < 12; round++) {
-    for (const [i, variant] of variants.entries()) {
-      Object.assign((globalThis as any).__p, variant);
-      await drive(call, 300);
-      const from = process.cpuUsage();
-      const mainFrom = mainThreadUs();
-      await drive(call, Math.ceil(calls / 8));
-      const { user, system } = process.cpuUsage(from);
-      us[i]?.push((user + system) / perCall / Math.ceil(calls / 8));
-      mains[i]?.push((mainThreadUs() - mainFrom) / perCall / Math.ceil(calls / 8));
-    }
-  }
-  const q = (v: number[], f: number) => [...v].sort((a, b) => a - b)[Math.floor(v.length * f)]?.toFixed(1);
-  for (const [i, variant] of variants.entries())
-    console.log(
-      JSON.stringify(variant),
-      'CPU min',
-      q(us[i]!, 0),
-      'q1',
-      q(us[i]!, 0.25),
-      'median',
-      q(us[i]!, 0.5),
-      '| main min',
-      q(mains[i]!, 0),
-      'q1',
-      q(mains[i]!, 0.25),
-      'median',
-      q(mains[i]!, 0.5),
-    );
-}
 await client.close();
 await cluster.close();
