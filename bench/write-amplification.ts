@@ -10,7 +10,7 @@
 import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import { openDirectory } from '../src/node/directory.js';
-import { type FillOptions, Filling, makeFolder } from './harness/filled-folder.js';
+import { Filling, type FillOptions, makeFolder } from './harness/filled-folder.js';
 import { removeFolder, temporaryFolder } from './harness/leftovers.js';
 import { count, diskBytesWritten, folderBytes, inMB, loadAverage } from './harness/proc-figures.js';
 import { ircTexts } from './harness/real-chat.js';
@@ -19,7 +19,11 @@ const options = new Command('bench write-amplification')
   .option('--messages <n>', 'of each case', '2000000')
   .option('--bytes <n>', 'of text a message', '200')
   .option('--channels <list>', '', '1000,100000')
-  .option('--payload <list>', 'chat (generated), random (incompressible), irc (from the data at HANSARD_SHARED)', 'chat,random')
+  .option(
+    '--payload <list>',
+    'chat (generated), random (incompressible), irc (from the data at HANSARD_SHARED)',
+    'chat,random',
+  )
   .option('--order <order>', 'random or sessions', 'random')
   .option('--delete <percent>', 'of the channels, at the end', '50')
   .parse()
@@ -60,7 +64,12 @@ async function measure(payload: string, channels: number): Promise<void> {
     const { dbPath } = await openDirectory(dir);
     // What a new log writes in advance is written once in a node's life: the second half counts.
     await filling.fill({ ...shape, messages: shape.messages / 2 });
-    const before = { written: diskBytesWritten('self'), log: filling.logBytes, body: filling.bodyBytes, messages: filling.messages };
+    const before = {
+      written: diskBytesWritten('self'),
+      log: filling.logBytes,
+      body: filling.bodyBytes,
+      messages: filling.messages,
+    };
     const sealed = filling.store.stats().checkpointBytes;
     const cpu = process.cpuUsage();
     await filling.fill({ ...shape, messages: shape.messages / 2, seed: 2 });
@@ -94,5 +103,7 @@ async function giveBack(filling: Filling, dbPath: string, channels: number): Pro
   await filling.sealAll();
   const seconds = (performance.now() - started) / 1000;
   await new Promise((resolve) => setTimeout(resolve, 5_000));
-  say(`  ${percent} % of the channels deleted: database ${inMB(full)} before, ${inMB(marked)} when they were marked, ${inMB(folderBytes(dbPath))} after checkpoints removed their blocks (${seconds.toFixed(1)} s)`);
+  say(
+    `  ${percent} % of the channels deleted: database ${inMB(full)} before, ${inMB(marked)} when they were marked, ${inMB(folderBytes(dbPath))} after checkpoints removed their blocks (${seconds.toFixed(1)} s)`,
+  );
 }

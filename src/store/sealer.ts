@@ -8,14 +8,15 @@ import { assert } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
 import type { ChannelId, ProducerId } from '../common/ids.js';
 import { sealChanges } from './change-rows.js';
+import type { DirtyChannel, DirtyChannels } from './dirty-channels.js';
 import { EndedChanges, removeBlocks } from './ended.js';
 import { checkpointKey, nameBytes, nameKey, partitionKey, producerKey, RowKind } from './keys.js';
-import { openChannelRow, type PartitionState, weightOfSealed } from './partition-state.js';
+import { type PartitionState, weightOfSealed } from './partition-state.js';
 import { damaged, rowWriter, sealRow } from './rows.js';
 import { EntryMaker, type RunEntry } from './run-entry.js';
 import { deleteRunRows, type SealedRuns, sealRuns } from './run-merge.js';
 import type { SealBatch } from './seal-batch.js';
-import { mergedKeys, planEvents, type SealPlan, sealEvents, unchangedBlocks } from './seal-events.js';
+import { sealEvents, unchangedBlocks } from './seal-events.js';
 import {
   channelRowVersion,
   type PartitionRecord,
@@ -26,13 +27,11 @@ import {
   writePartition,
   writeProducer,
 } from './state-codec.js';
-import { channelName, type FrozenTail, type TailChannel } from './tail.js';
+import { channelName, type FrozenTail } from './tail.js';
 import { indexAll, sealTerms, termsChanged } from './terms.js';
 
 /** Checkpoint records that are kept; a lost batch among them is noticed at open. */
 const checkpointsKept = 64;
-/** Rows of channels that are read at once. */
-const rowsAtOnce = 64;
 
 /** What `finishSeal` makes visible. */
 export interface Sealed {
@@ -45,14 +44,16 @@ export interface Sealed {
   readonly messageIdRuns: SealedRuns;
 }
 
+/** `dirty`: of `frozen`. */
 export async function sealPartition(
   state: PartitionState,
   frozen: FrozenTail,
+  dirty: DirtyChannels,
   out: SealBatch,
 ): Promise<Sealed> {
   const before = state.sealed.record;
   const indexed = before.termCount ?? (await indexAll(state, out));
-  const { results, terms, endedEvents, ended: fresh } = await sealChannels(state, frozen, out);
+  const { results, terms, endedEvents, ended: fresh } = await sealChannels(state, frozen, dirty, out);
   const ended = new EndedChanges(state.sealed.ended, fresh);
   await removeBlocks(state, ended, out);
   const producerCount = await sealProducers(state, frozen, out);
@@ -124,30 +125,21 @@ interface SealedChannels {
 async function sealChannels(
   state: PartitionState,
   frozen: FrozenTail,
+  dirty: DirtyChannels,
   out: SealBatch,
 ): Promise<SealedChannels> {
-  const dirty = [...frozen.tail.channels.values()].filter((channel) => channel.dirty);
   const all: SealedChannels = { results: [], terms: 0, endedEvents: 0, ended: [] };
   let room = state.shared.channelCache.maxBytes / 4;
   const { meta } = state.sealed.record;
   let there = meta.channelCount;
   let deleted = meta.deletedCount;
-  for (let from = 0; from < dirty.length; from += rowsAtOnce) {
-    const group = dirty.slice(from, from + rowsAtOnce);
-    const rows = await loadRows(state, group);
-    const plans = group.map((channel, i) => {
-      const before = goesOn(channel, rows[i]);
-      return { before, ...planEvents(before, channel.events, state.shared.blockBytes) };
-    });
-    const merged = await loadMerged(state, plans);
-    for (const [i, channel] of group.entries()) {
-      const before = rows[i];
-      if (before?.deleted) deleted--;
-      else if (before !== undefined) there--;
-      if (channel.deleted) deleted++;
+  for (let portion = await dirty.next(); portion.length > 0; portion = await dirty.next()) {
+    for (const one of portion) {
+      if (one.ofName?.deleted) deleted--;
+      else if (one.ofName !== undefined) there--;
+      if (one.channel.deleted) deleted++;
       else there++;
-      const plan = plans[i] as ChannelPlan;
-      const sealed = await sealChannel(state, channel, before, plan, merged[i] ?? [], all, out);
+      const sealed = await sealChannel(state, one, all, out);
       const weight = weightOfSealed(sealed);
       const keep = room >= weight;
       if (keep) room -= weight;
@@ -164,75 +156,14 @@ async function sealChannels(
   return all;
 }
 
-/** The sealed rows of some channels; undefined for new ones. */
-async function loadRows(
-  state: PartitionState,
-  channels: readonly TailChannel[],
-): Promise<(SealedChannel | undefined)[]> {
-  const rows: (SealedChannel | undefined)[] = [];
-  const wanted: number[] = [];
-  const keys: Uint8Array[] = [];
-  for (const [i, { state: channel }] of channels.entries()) {
-    const cached = state.shared.channelCache.get(state.cacheKey(channelName(channel.tenant, channel.name)));
-    rows.push(cached);
-    const name = nameBytes(channel.tenant, channel.name);
-    if (cached !== undefined || !state.sealed.names.has(name)) continue;
-    wanted.push(i);
-    keys.push(nameKey(RowKind.channel, state.place, name));
-  }
-  if (keys.length === 0) return rows;
-  const values = await state.shared.kv.getMany(keys);
-  for (const [i, value] of values.entries()) {
-    const place = wanted[i] as number;
-    const { tenant, name } = (channels[place] as TailChannel).state;
-    // Missing: a collision of hashes (then the channel is new), or damage; `sealedChannel` tells.
-    rows[place] =
-      value === undefined
-        ? await state.sealedChannel(tenant, name)
-        : openChannelRow(keys[i] as Uint8Array, value);
-  }
-  return rows;
-}
-
-interface ChannelPlan extends SealPlan {
-  /** The sealed row that is gone on with. */
-  readonly before: SealedChannel | undefined;
-}
-
-/** The sealed row of the very channel: what is sealed of another one of that name is not gone on with. */
-function goesOn(channel: TailChannel, ofName: SealedChannel | undefined): SealedChannel | undefined {
-  if (ofName === undefined || ofName.deleted || channel.deleted) return undefined;
-  return ofName.state.id === channel.state.id ? ofName : undefined;
-}
-
-/** The rows of blocks that merge, per plan. */
-async function loadMerged(
-  state: PartitionState,
-  plans: readonly ChannelPlan[],
-): Promise<(readonly (Uint8Array | undefined)[])[]> {
-  const keys = plans.map((plan) => mergedKeys(state.place, plan.before, plan));
-  const all = keys.flat();
-  if (all.length === 0) return [];
-  const rows = await state.shared.kv.getMany(all);
-  let at = 0;
-  return keys.map(({ length }) => {
-    at += length;
-    return rows.slice(at - length, at);
-  });
-}
-
 async function sealChannel(
   state: PartitionState,
-  channel: TailChannel,
-  ofName: SealedChannel | undefined,
-  plan: ChannelPlan,
-  merged: readonly (Uint8Array | undefined)[],
+  { channel, ofName, before, plan, merged }: DirtyChannel,
   all: SealedChannels,
   out: SealBatch,
 ): Promise<SealedChannel> {
   const { id, tenant, name, headSeq, baseSeq } = channel.state;
   const live = ofName?.deleted ? undefined : ofName;
-  const { before } = plan;
   if (live !== undefined && before === undefined) {
     all.ended.push(live);
     all.endedEvents += live.state.headSeq - live.state.baseSeq;

@@ -6,6 +6,7 @@ import type { PartitionId, ReplicaId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
 import type { ReplicatedSettings } from '../conversation/types.js';
+import { DirtyChannels } from './dirty-channels.js';
 import { type Generations, putGenerations, readGenerations, sweepGenerations } from './generations.js';
 import { after, asBuffer, factKey, formatKey, partitionKey, RowKind } from './keys.js';
 import { LruCache } from './lru.js';
@@ -32,6 +33,10 @@ import type {
 } from './types.js';
 
 const MiB = 1024 * 1024;
+
+/** What sealing may have of the loop's time: while tails are less than half full, and when they are full. */
+const shareWithRoom = 0.2;
+const shareWhenFull = 0.6;
 
 export const storeDefaults = Object.freeze({
   /** Clean rows, chunks and decoded blocks. */
@@ -403,16 +408,20 @@ class StoreImpl implements Store {
   /** Resolves to the one whose rows are damaged; then nothing was written. */
   async #sealFrozen(states: readonly PartitionState[]): Promise<PartitionState | undefined> {
     const batch = this.#shared.kv.batch();
-    const slicer = new Slicer(this.#shared.clock);
+    const slicer = new Slicer(this.#shared.clock, () => this.#sealingShare());
     let bytes = 0;
     let current: PartitionState | undefined;
     try {
       const sealed: Sealed[] = [];
-      for (const state of states) {
+      let ahead = dirtyOf(states[0]);
+      for (const [i, state] of states.entries()) {
         current = state;
-        assert(state.frozen !== undefined, 'every partition was frozen');
+        const dirty = ahead;
+        // Read while this one is sealed.
+        ahead = dirtyOf(states[i + 1]);
+        assert(state.frozen !== undefined && dirty !== undefined, 'every partition was frozen');
         const out = new SealBatch(batch, slicer, state.sealed.record.lastDigest);
-        sealed.push(await sealPartition(state, state.frozen, out));
+        sealed.push(await sealPartition(state, state.frozen, dirty, out));
         bytes += out.bytes;
       }
       current = undefined;
@@ -432,6 +441,12 @@ class StoreImpl implements Store {
     this.#shared.counters.checkpoints++;
     this.#shared.counters.checkpointBytes += bytes;
     return undefined;
+  }
+
+  /** Of the loop's time: little while there is room, half where applying is about to wait for it. */
+  #sealingShare(): number {
+    const overHalf = Math.max(0, Math.min(1, (2 * this.tailBytes) / this.tailLimitBytes - 1));
+    return shareWithRoom + overHalf * (shareWhenFull - shareWithRoom);
   }
 
   // ---- damage
@@ -800,6 +815,10 @@ function dropFrozen(state: PartitionState): void {
 
 export function isStoreDamage(error: unknown): error is HansardError {
   return error instanceof HansardError && error.reason === 'STORE_DAMAGED';
+}
+
+function dirtyOf(state: PartitionState | undefined): DirtyChannels | undefined {
+  return state?.frozen === undefined ? undefined : new DirtyChannels(state, state.frozen);
 }
 
 /** Something that others wait for the end of. */
