@@ -5,11 +5,13 @@ import { limits } from '../common/limits.js';
 import type { ReadView } from '../node/types.js';
 import type { CallContext, CallHooks } from './calls.js';
 import { channelNotFound, tokenBound } from './channel-tails.js';
+import type { OutCall } from './out-stream.js';
 import { planRead, type ReadOptionsMessage } from './reads.js';
 import { toNumber } from './requests.js';
 import type { Services } from './services.js';
 import { type Route, skimRoute } from './skim.js';
-import { type TailCall, TailStream } from './tail-stream.js';
+import { streamContext } from './stream-context.js';
+import { TailStream } from './tail-stream.js';
 import { shuttingDown, type Tails } from './tails.js';
 
 export const tailMethod = 'hansard.v1.EventService/TailChannel';
@@ -24,11 +26,11 @@ interface TailChannelRequest {
 }
 
 /** Handles one TailChannel call, to its end. */
-export function tailChannel(services: Services, tails: Tails, hooks: CallHooks): (call: TailCall) => void {
+export function tailChannel(services: Services, tails: Tails, hooks: CallHooks): (call: OutCall) => void {
   const decode = services.codecs.decoder<TailChannelRequest>('hansard.v1.TailChannelRequest');
   return (call) => {
     const startedMs = services.node.monotonicMs();
-    const context = contextOf(call, startedMs);
+    const context = streamContext(call, tailMethod, startedMs);
     let ended = false;
     let reserved = false;
     const onEnd = (reason: Reason | 'CANCELLED' | undefined): void => {
@@ -65,21 +67,6 @@ export function tailChannel(services: Services, tails: Tails, hooks: CallHooks):
       failing.onClose = onEnd;
       failing.fail(told);
     });
-  };
-}
-
-function contextOf(call: TailCall, nowMs: number): CallContext {
-  const deadline = call.getDeadline();
-  const leftMs = typeof deadline === 'number' ? deadline - Date.now() : Number(deadline) - Date.now();
-  const traceparent = call.metadata.get('traceparent')[0];
-  return {
-    method: tailMethod,
-    // A stream may last for ever; what it waits for at the start may not.
-    deadlineMs: nowMs + Math.min(leftMs, limits.defaultDeadlineMs),
-    origin: 'grpc',
-    traceparent: typeof traceparent === 'string' ? traceparent : '',
-    cancelled: false,
-    forwardedTo: 0,
   };
 }
 

@@ -19,8 +19,10 @@ import { channelMethods } from './channels.js';
 import { clusterMethods } from './cluster.js';
 import { tailChannel, tailMethod } from './events.js';
 import { defaultExchangeLimits, type ExchangeLimits, ExchangeLoad, ExchangeStream } from './exchange.js';
+import { fetchEvents, fetchMethod } from './fetch-events.js';
 import { grpcStatusOf } from './grpc-status.js';
 import { messageMethods } from './messages.js';
+import type { OutCall } from './out-stream.js';
 import {
   defaultReceiveWindowBytes,
   keepaliveTimeoutMs,
@@ -29,7 +31,7 @@ import {
 } from './receive-window.js';
 import { replicaMethods } from './replicas.js';
 import { Services } from './services.js';
-import type { TailCall } from './tail-stream.js';
+import { defaultSubscribeLimits, type SubscribeLimits, Subscriptions, subscribeMethod } from './subscribe.js';
 import { defaultTailLimits, type TailLimits, Tails } from './tails.js';
 
 export interface ApiOptions {
@@ -44,6 +46,7 @@ export interface ApiOptions {
   /** Streams of Exchange at once; each holds buffers of its own. */
   readonly exchangeStreams?: number;
   readonly tailLimits?: TailLimits;
+  readonly subscribeLimits?: SubscribeLimits;
   /** What a client may have on its way to us, per stream; see receive-window.ts. */
   readonly receiveWindowBytes?: number;
   /** What grpc.health.v1 says at first; default true. */
@@ -57,6 +60,8 @@ export interface Api {
   readonly callsInFlight: number;
   /** Streams of TailChannel. */
   readonly openTails: number;
+  /** Streams of Subscribe. */
+  readonly openSubscriptions: number;
   /** Shown by grpc.health.v1, whole and per service. Draining shows by itself. */
   setServing(serving: boolean): void;
   /** Refuses new calls, lets those under way end for at most `graceMs`, closes. */
@@ -84,6 +89,7 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     ...channelMethods(services),
     ...clusterMethods(services),
     ...replicaMethods(services),
+    [fetchMethod, fetchEvents(services)],
   ]);
   const calls = new Calls(
     methods,
@@ -113,9 +119,18 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     calls.errorOf(tailMethod, error),
   );
   const tail = tailChannel(services, tails, options.hooks);
+  const subscriptions = new Subscriptions(
+    services,
+    options.subscribeLimits ?? defaultSubscribeLimits,
+    (error) => calls.errorOf(subscribeMethod, error),
+  );
+  const subscribe = subscriptions.handler(options.hooks);
   server.addService(
-    { TailChannel: rawMethod(`/${tailMethod}`, false, true) },
-    { TailChannel: (call: TailCall) => tail(call) },
+    {
+      TailChannel: rawMethod(`/${tailMethod}`, false, true),
+      Subscribe: rawMethod(`/${subscribeMethod}`, false, true),
+    },
+    { TailChannel: (call: OutCall) => tail(call), Subscribe: (call: OutCall) => subscribe(call) },
   );
   const health = addHealth(server, methods);
   new ReflectionService(protos).addToServer(server);
@@ -133,7 +148,10 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
   const show = (): void => {
     health(serving && !stopping && !node.isDraining);
     // Their readers go on elsewhere while this node still hands its leaderships away.
-    if (stopping || node.isDraining) tails.close();
+    if (stopping || node.isDraining) {
+      tails.close();
+      subscriptions.close();
+    }
   };
   show();
   const drainPoll = setInterval(show, drainPollMs).unref();
@@ -144,6 +162,9 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     },
     get openTails() {
       return tails.open;
+    },
+    get openSubscriptions() {
+      return subscriptions.open;
     },
     setServing(now) {
       serving = now;

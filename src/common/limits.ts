@@ -30,6 +30,8 @@ export const limits = Object.freeze({
   replicaPageBytes: 512 * KiB,
   /** Items of one BatchGetMessages. */
   batchGetItems: 1_000,
+  /** Names in one Subscribe. */
+  subscribedChannels: 1_000,
   channelPageSizeDefault: 100,
   channelPageSizeMax: 1_000,
   /** Channels of one partition that a listing by activity, or by label and participant, may look at: 10 to 20 ms. */

@@ -453,6 +453,10 @@ export class HansardNode implements NodeService {
     return this.#replica(partition).store.watch(tenant, channel, listener);
   }
 
+  watchPartition(partition: PartitionId, listener: (tenant?: string, channel?: string) => void): () => void {
+    return this.#replica(partition).store.watchAll(listener);
+  }
+
   forward(to: NodeId, method: string, request: Uint8Array, deadlineMs: number): Promise<Uint8Array> {
     return this.#forwarding.forward(to, method, request, deadlineMs);
   }

@@ -57,6 +57,8 @@ export interface NodeService {
    * Gives what ends the watch. Throws NOT_LEADER where no replica is here.
    */
   watchChannel(partition: PartitionId, tenant: string, channel: string, listener: () => void): () => void;
+  /** The same for whatever changes in a partition; without a channel anything may have. */
+  watchPartition(partition: PartitionId, listener: (tenant?: string, channel?: string) => void): () => void;
   /**
    * Has another node handle a unary call of the API: `method` is the full name,
    * request and response are encoded. Rejects with the other node's HansardError.

@@ -27,9 +27,15 @@ export interface ChangeQuery {
   wants(tenant: string, name: string): boolean;
 }
 
+/** A change, perhaps without its first or last events. */
+export interface PlacedChange extends Readonly<Change> {
+  /** Events of its entry that come before it, those that were not wanted included. */
+  readonly at: number;
+}
+
 export interface ChangePage {
   /** In the order of applying; a channel's seqs ascend. */
-  readonly changes: readonly Change[];
+  readonly changes: readonly PlacedChange[];
   readonly next: ChangePlace;
   /** Nothing more is applied (up to `until`). */
   readonly atEnd: boolean;
@@ -87,7 +93,7 @@ export function changePageOf(
 /** Gathers a page; its place follows what was looked at. */
 class ChangeCollector {
   readonly #query: ChangeQuery;
-  readonly #changes: Change[] = [];
+  readonly #changes: PlacedChange[] = [];
   #next: ChangePlace;
   /** Events of the entry behind `next.index` that have been looked at. */
   #passed = 0;
@@ -130,7 +136,8 @@ class ChangeCollector {
       if (room <= 0) return false;
       const taken = Math.min(count - done, room);
       const firstSeq = change.firstSeq + done;
-      this.#changes.push({ ...change, firstSeq, lastSeq: firstSeq + taken - 1 });
+      const at = this.#passed + done;
+      this.#changes.push({ ...change, firstSeq, lastSeq: firstSeq + taken - 1, at });
       this.#events += taken;
       if (done + taken < count) {
         this.#next = { index: this.#next.index, events: this.#passed + done + taken };

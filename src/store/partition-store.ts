@@ -38,7 +38,7 @@ import {
 } from './scan.js';
 import { channelName, cloneChannel, cloneProducer, type TailChannel } from './tail.js';
 import type { PageRange, PartitionDigest, PartitionStore } from './types.js';
-import { Watches, type WatchListener } from './watches.js';
+import { type WatchAllListener, Watches, type WatchListener } from './watches.js';
 
 export class PartitionStoreImpl implements PartitionStore {
   /** Another one once a snapshot was installed. */
@@ -407,7 +407,7 @@ export class PartitionStoreImpl implements PartitionStore {
     return this.#watches.add(tenant, name, listener);
   }
 
-  watchAll(listener: WatchListener): () => void {
+  watchAll(listener: WatchAllListener): () => void {
     return this.#watches.addAll(listener);
   }
 

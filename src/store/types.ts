@@ -22,6 +22,7 @@ import type { FindQuery } from './find-channels.js';
 import type { ChannelQuery } from './list-channels.js';
 import type { ScanEventsQuery, ScannedChannels, ScannedEvents, ScanQuery } from './scan.js';
 import type { SnapshotPosition } from './snapshot-format.js';
+import type { WatchAllListener } from './watches.js';
 
 export interface Store {
   readonly storeId: string;
@@ -140,8 +141,8 @@ export interface PartitionStore extends ApplyState, PartitionReader {
    * to be, in the midst of applying: it may only take a note. Gives what ends it.
    */
   watch(tenant: string, name: string, listener: () => void): () => void;
-  /** The same for whatever changes in the partition. */
-  watchAll(listener: () => void): () => void;
+  /** The same for whatever changes in the partition; without a channel anything may have. */
+  watchAll(listener: WatchAllListener): () => void;
   readonly tailBytes: number;
   /** When the oldest unsealed change was applied, ms of the monotonic clock; undefined: nothing unsealed. */
   readonly dirtySinceMs: number | undefined;

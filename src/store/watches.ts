@@ -4,15 +4,17 @@
  */
 
 export type WatchListener = () => void;
+/** Without a channel: anything may have changed. */
+export type WatchAllListener = (tenant?: string, name?: string) => void;
 
 export class Watches {
   /** By name, then tenant: a key made of both would cost each applied append 100 ns. Nothing empty in it. */
   readonly #byName = new Map<string, Map<string, Set<WatchListener>>>();
 
-  readonly #ofAll = new Set<WatchListener>();
+  readonly #ofAll = new Set<WatchAllListener>();
 
   /** Whatever changes. */
-  addAll(listener: WatchListener): () => void {
+  addAll(listener: WatchAllListener): () => void {
     this.#ofAll.add(listener);
     return () => {
       this.#ofAll.delete(listener);
@@ -41,7 +43,7 @@ export class Watches {
 
   /** Once per append that was applied: 7 ns where nobody watches, one lookup where somebody does. */
   changed(tenant: string, name: string): void {
-    if (this.#ofAll.size > 0) for (const listener of this.#ofAll) listener();
+    if (this.#ofAll.size > 0) for (const listener of this.#ofAll) listener(tenant, name);
     if (this.#byName.size === 0) return;
     const listeners = this.#byName.get(name)?.get(tenant);
     if (listeners !== undefined) for (const listener of listeners) listener();

@@ -168,6 +168,8 @@ export class FakeNode implements NodeService {
   proposeError: unknown;
   readonly peers = new Map<NodeId, FakeNode>();
   readonly barriers: ReadBarrierOptions[] = [];
+  /** Partitions of which this node holds no replica. */
+  readonly notHere = new Set<PartitionId>();
   proposals = 0;
   isTwoConnected = false;
   /** What nodes can carry out, where it is not 2. */
@@ -288,6 +290,7 @@ export class FakeNode implements NodeService {
   async readBarrier(p: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {
     this.barriers.push(options);
     if (this.barrierError !== undefined) throw this.barrierError;
+    this.requireHere(p);
     const partition = this.partitions[p] as PartitionModel;
     if (options.minIndex > partition.index)
       throw new HansardError('DEADLINE_EXCEEDED', 'the index is not reached');
@@ -297,6 +300,16 @@ export class FakeNode implements NodeService {
 
   watchChannel(p: PartitionId, tenant: string, channel: string, listener: () => void): () => void {
     return (this.partitions[p] as PartitionModel).watches.add(tenant, channel, listener);
+  }
+
+  requireHere(p: PartitionId): void {
+    if (this.notHere.has(p))
+      throw new HansardError('NOT_LEADER', `no replica of ${p} here`, { partition: p });
+  }
+
+  watchPartition(p: PartitionId, listener: (tenant?: string, channel?: string) => void): () => void {
+    this.requireHere(p);
+    return (this.partitions[p] as PartitionModel).watches.addAll(listener);
   }
 
   async forward(to: NodeId, method: string, request: Uint8Array, deadlineMs: number): Promise<Uint8Array> {

@@ -1,0 +1,142 @@
+/**
+ * One caller's subscription: takes pages of its feeds in turn and sends them, as long
+ * as the caller takes what it is sent. Nothing is queued for it: where it stands are
+ * the places of its feeds, which every message carries as the resume token.
+ */
+import type { HansardError } from '../common/errors.js';
+import type { TimeUs } from '../common/ids.js';
+import { encodeSubscribeCaughtUp, encodeSubscribed, encodeSubscribeHeartbeat } from './encode-subscribe.js';
+import { writePlaces } from './feed-place.js';
+import type { FeedSource } from './feed-source.js';
+import type { OutStream } from './out-stream.js';
+import type { Services } from './services.js';
+
+export interface SubscribeStreamOptions {
+  readonly bound: string;
+  readonly fromTimeUs: TimeUs;
+  readonly maxEvents: number;
+  pageBytes(): number;
+  errorOf(error: unknown): HansardError;
+}
+
+export class SubscribeStream {
+  readonly #services: Services;
+  readonly #out: OutStream;
+  readonly #feeds: readonly FeedSource[];
+  readonly #options: SubscribeStreamOptions;
+  /** The caller knows that it is at the head, and has not fallen behind since. */
+  #isLive = false;
+  #turn = 0;
+  #wake: (() => void) | undefined;
+  #isWoken = false;
+
+  constructor(
+    services: Services,
+    out: OutStream,
+    feeds: readonly FeedSource[],
+    options: SubscribeStreamOptions,
+  ) {
+    this.#services = services;
+    this.#out = out;
+    this.#feeds = feeds;
+    this.#options = options;
+    out.onRoom = () => this.wake();
+  }
+
+  get isClosed(): boolean {
+    return this.#out.isClosed;
+  }
+
+  /** Something may be there to send, or room for it. Also called while an entry is being applied: only takes a note. */
+  wake(): void {
+    this.#isWoken = true;
+    this.#wake?.();
+  }
+
+  /** Its feeds look again: their places move on over what is not wanted, before the next heartbeat says where they are. */
+  touch(): void {
+    for (const feed of this.#feeds) feed.touch();
+    this.wake();
+  }
+
+  heartbeat(): void {
+    if (this.#out.isReady && this.#out.isDrained) this.#send(encodeSubscribeHeartbeat(this.#token()));
+  }
+
+  get lastSentMs(): number {
+    return this.#out.lastSentMs;
+  }
+
+  fail(error: unknown): void {
+    this.#out.fail(this.#options.errorOf(error));
+    this.wake();
+  }
+
+  /** Until the stream is closed. Never rejects. */
+  async run(): Promise<void> {
+    try {
+      while (!this.#out.isClosed) await this.#step();
+    } catch (error) {
+      this.#out.fail(this.#options.errorOf(error));
+    } finally {
+      for (const feed of this.#feeds) feed.end();
+    }
+  }
+
+  async #step(): Promise<void> {
+    const feed = this.#out.isReady ? this.#next() : undefined;
+    if (feed === undefined) {
+      // It does not take what there is: it has fallen behind, and will be told when it is back.
+      if (!this.#out.isReady) this.#isLive &&= this.#feeds.every((each) => !each.isDirty);
+      else if (!this.#isLive && this.#feeds.every((each) => each.atEnd && !each.isBackfilling)) {
+        this.#isLive = true;
+        this.#send(encodeSubscribeCaughtUp(this.#token(), this.#services.node.identity.nodeId));
+        return;
+      }
+      await this.#woken();
+      return;
+    }
+    const events = await feed.take({ events: this.#options.maxEvents, bytes: this.#options.pageBytes() });
+    if (events === undefined || this.#out.isClosed) return;
+    if (feed.hasMore) this.#isLive = false;
+    this.#send(encodeSubscribed(this.#token(), events));
+  }
+
+  /**
+   * In turn, so that none waits for another; of those that read what was there before
+   * the start one after the other, as the place of each under way makes the token longer.
+   */
+  #next(): FeedSource | undefined {
+    const count = this.#feeds.length;
+    const backfilling = this.#feeds.find((feed) => feed.isBackfilling);
+    for (let i = 1; i <= count; i++) {
+      const feed = this.#feeds[(this.#turn + i) % count] as FeedSource;
+      if (!feed.isDirty || (feed.isBackfilling && feed !== backfilling)) continue;
+      this.#turn = (this.#turn + i) % count;
+      return feed;
+    }
+    return undefined;
+  }
+
+  #send(bytes: Buffer): void {
+    this.#out.send(bytes, this.#options.pageBytes(), this.#services.node.monotonicMs());
+  }
+
+  #token(): string {
+    const { bound, fromTimeUs } = this.#options;
+    const places = new Map(this.#feeds.map((feed) => [feed.partition, feed.place]));
+    return this.#services.tokens.page(bound, (writer) => writePlaces(writer, { fromTimeUs, places }));
+  }
+
+  /** Resolves in a later turn than that of the wake: perhaps an entry is being applied. */
+  async #woken(): Promise<void> {
+    if (!this.#isWoken) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      this.#wake = undefined;
+    }
+    this.#isWoken = false;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}

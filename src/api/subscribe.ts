@@ -1,0 +1,228 @@
+/** hansard.v1.EventService/Subscribe: opening a subscription, and all of a node. */
+import { HansardError, type Reason } from '../common/errors.js';
+import type { PartitionId } from '../common/ids.js';
+import type { CallHooks } from './calls.js';
+import { backfillStart, type FeedFilter, type FeedPlace } from './feed.js';
+import { readPlaces, type SubscriptionPlace } from './feed-place.js';
+import {
+  budgetOf,
+  type FeedRequestMessage,
+  feedBound,
+  filterOf,
+  partitionsOf,
+  startOf,
+} from './feed-request.js';
+import { FeedSource } from './feed-source.js';
+import { type OutCall, OutStream } from './out-stream.js';
+import { planRead, type ReadOptionsMessage } from './reads.js';
+import type { Services } from './services.js';
+import { streamContext } from './stream-context.js';
+import { SubscribeStream } from './subscribe-stream.js';
+import { shuttingDown } from './tails.js';
+
+export const subscribeMethod = 'hansard.v1.EventService/Subscribe';
+
+interface SubscribeRequest extends FeedRequestMessage {
+  resume_token: string;
+  max_batch: number;
+  read: ReadOptionsMessage | null;
+}
+
+export interface SubscribeLimits {
+  /** Streams at once. */
+  readonly streams: number;
+  /** A stream on which nothing was sent for this long gets a heartbeat, ms. */
+  readonly heartbeatMs: number;
+  /** Bytes of one message's events, where few streams are open. */
+  readonly pageBytes: number;
+  /** With many streams pages are smaller, so that all of them together hold about this much at worst. */
+  readonly untakenBytes: number;
+  readonly leastPageBytes: number;
+}
+
+export const defaultSubscribeLimits: SubscribeLimits = Object.freeze({
+  streams: 1_000,
+  heartbeatMs: 5_000,
+  pageBytes: 128 * 1024,
+  untakenBytes: 48 * 1024 * 1024,
+  leastPageBytes: 16 * 1024,
+});
+
+export class Subscriptions {
+  readonly #services: Services;
+  readonly #limits: SubscribeLimits;
+  readonly #errorOf: (error: unknown) => HansardError;
+  readonly #streams = new Set<SubscribeStream>();
+  #open = 0;
+  #closed = false;
+  #sweep: NodeJS.Timeout | undefined;
+
+  constructor(services: Services, bounds: SubscribeLimits, errorOf: (error: unknown) => HansardError) {
+    this.#services = services;
+    this.#limits = bounds;
+    this.#errorOf = errorOf;
+  }
+
+  get open(): number {
+    return this.#open;
+  }
+
+  /** Ends all with SHUTTING_DOWN; their readers go on elsewhere. Takes no further ones. */
+  close(): void {
+    this.#closed = true;
+    clearInterval(this.#sweep);
+    for (const stream of this.#streams) stream.fail(shuttingDown());
+  }
+
+  /** Handles one call, to its end. */
+  handler(hooks: CallHooks): (call: OutCall) => void {
+    const { node, codecs } = this.#services;
+    const decode = codecs.decoder<SubscribeRequest>('hansard.v1.SubscribeRequest');
+    return (call) => {
+      const startedMs = node.monotonicMs();
+      const context = streamContext(call, subscribeMethod, startedMs);
+      const out = new OutStream(call, startedMs);
+      let stream: SubscribeStream | undefined;
+      let reserved = false;
+      out.onClose = (reason: Reason | 'CANCELLED' | undefined) => {
+        context.cancelled = true;
+        if (reserved) this.#open--;
+        if (stream !== undefined) this.#streams.delete(stream);
+        // It ends its feeds.
+        stream?.wake();
+        hooks.onCall?.(subscribeMethod, 'grpc', reason, node.monotonicMs() - startedMs);
+      };
+      call.on('cancelled', () => out.cancelled());
+      call.on('close', () => out.cancelled());
+      const open = async (): Promise<void> => {
+        hooks.admit?.(context);
+        const request = decode(call.request);
+        const wanted = filterOf(call.request, request);
+        this.#reserve();
+        reserved = true;
+        const bound = feedBound('Subscribe', wanted);
+        const partitions = partitionsOf(node, wanted);
+        const { fromTimeUs, places } = await this.#startOf(context.deadlineMs, request, bound, partitions);
+        if (out.isClosed) return;
+        if (this.#closed || node.isDraining) throw shuttingDown();
+        stream = this.#begin(out, request, bound, { ...wanted, fromTimeUs }, places);
+      };
+      open().catch((error: unknown) => out.fail(this.#errorOf(error)));
+    };
+  }
+
+  #begin(
+    out: OutStream,
+    request: SubscribeRequest,
+    bound: string,
+    filter: FeedFilter,
+    places: SubscriptionPlace['places'],
+  ): SubscribeStream {
+    const box: { stream?: SubscribeStream } = {};
+    const hooks = { wake: () => box.stream?.wake(), failed: (error: unknown) => box.stream?.fail(error) };
+    const feeds = [...places].map(
+      ([partition, place]) => new FeedSource(this.#services, partition, filter, place, hooks),
+    );
+    const stream = new SubscribeStream(this.#services, out, feeds, {
+      bound,
+      fromTimeUs: filter.fromTimeUs,
+      maxEvents: budgetOf(request.max_batch, 0).events,
+      pageBytes: () => this.#pageBytes,
+      errorOf: this.#errorOf,
+    });
+    box.stream = stream;
+    this.#streams.add(stream);
+    this.#sweep ??= setInterval(() => this.#sweepOnce(), this.#limits.heartbeatMs / 4).unref();
+    void stream.run();
+    return stream;
+  }
+
+  async #startOf(
+    deadlineMs: number,
+    request: SubscribeRequest,
+    bound: string,
+    partitions: readonly PartitionId[],
+  ): Promise<SubscriptionPlace> {
+    const { tokens, node } = this.#services;
+    const plan = planRead(request.read, tokens);
+    const start = startOf(request);
+    const resumed =
+      request.start === 'resume_token' ? tokens.openPage(bound, request.resume_token, readPlaces) : undefined;
+    const places = new Map<PartitionId, FeedPlace>();
+    await Promise.all(
+      partitions.map(async (partition) => {
+        const known = resumed?.places.get(partition) ?? (start.kind === 'time' ? backfillStart : undefined);
+        // Where the place is known any state will do, unless another is asked for.
+        const level = known !== undefined && request.read === null ? 'eventual' : plan.level;
+        const minIndex = plan.positions.get(partition) ?? 0;
+        try {
+          const view = await node.readBarrier(partition, { level, minIndex, deadlineMs });
+          places.set(partition, known ?? { index: view.appliedIndex, events: 0 });
+        } catch (error) {
+          const elsewhere = error instanceof HansardError && error.reason === 'NOT_LEADER';
+          if (!elsewhere) throw error;
+          places.set(partition, known ?? (await this.#headElsewhere(partition, deadlineMs)));
+        }
+      }),
+    );
+    const sorted = new Map([...places].sort((a, b) => a[0] - b[0]));
+    return {
+      fromTimeUs: resumed?.fromTimeUs ?? (start.kind === 'time' ? start.fromTimeUs : 0),
+      places: sorted,
+    };
+  }
+
+  /** Of a partition that this node holds no replica of: where its leader stands. */
+  async #headElsewhere(partition: PartitionId, deadlineMs: number): Promise<FeedPlace> {
+    const filter = {
+      tenant: 'default',
+      names: undefined,
+      prefix: '',
+      label: undefined,
+      types: undefined,
+      fromTimeUs: 0,
+    };
+    const source = new FeedSource(
+      this.#services,
+      partition,
+      filter,
+      { index: 0, events: 0 },
+      { wake() {}, failed() {} },
+    );
+    try {
+      return await source.headAtLeader(deadlineMs);
+    } finally {
+      source.end();
+    }
+  }
+
+  #reserve(): void {
+    if (this.#closed || this.#services.node.isDraining) throw shuttingDown();
+    if (this.#open >= this.#limits.streams) {
+      throw new HansardError(
+        'OVERLOADED',
+        `${this.#open} subscriptions are open on this node`,
+        { streams: this.#open },
+        { retryDelayMs: 1_000 },
+      );
+    }
+    this.#open++;
+  }
+
+  get #pageBytes(): number {
+    const { pageBytes, untakenBytes, leastPageBytes } = this.#limits;
+    return Math.max(leastPageBytes, Math.min(pageBytes, Math.floor(untakenBytes / (1.5 * this.#open))));
+  }
+
+  #sweepOnce(): void {
+    const nowMs = this.#services.node.monotonicMs();
+    for (const stream of this.#streams) {
+      const silentMs = nowMs - stream.lastSentMs;
+      if (silentMs >= this.#limits.heartbeatMs) stream.heartbeat();
+      else if (silentMs >= this.#limits.heartbeatMs / 2) stream.touch();
+    }
+    if (this.#streams.size > 0) return;
+    clearInterval(this.#sweep);
+    this.#sweep = undefined;
+  }
+}
