@@ -143,7 +143,7 @@ export class Subscriptions {
     bound: string,
     partitions: readonly PartitionId[],
   ): Promise<SubscriptionPlace> {
-    const { tokens, node } = this.#services;
+    const { tokens, reads } = this.#services;
     const plan = planRead(request.read, tokens);
     const start = startOf(request);
     const resumed =
@@ -154,9 +154,8 @@ export class Subscriptions {
         const known = resumed?.places.get(partition) ?? (start.kind === 'time' ? backfillStart : undefined);
         // Where the place is known any state will do, unless another is asked for.
         const level = known !== undefined && request.read === null ? 'eventual' : plan.level;
-        const minIndex = plan.positions.get(partition) ?? 0;
         try {
-          const view = await node.readBarrier(partition, { level, minIndex, deadlineMs });
+          const view = await reads.barrier({ deadlineMs }, partition, { ...plan, level });
           places.set(partition, known ?? { index: view.appliedIndex, events: 0 });
         } catch (error) {
           const elsewhere = error instanceof HansardError && error.reason === 'NOT_LEADER';

@@ -4,6 +4,7 @@ import { HansardError } from '../common/errors.js';
 import { decodeEventHeader } from '../conversation/event-record.js';
 import type { StoredEvent } from '../conversation/types.js';
 import { readUnit } from './block.js';
+import { readChanges } from './change-rows.js';
 import {
   asBuffer,
   firstSeqOfBlockKey,
@@ -90,6 +91,8 @@ function placeOf(key: Buffer, kind: number): Record<string, Plain> | undefined {
       return own.length === 8 ? { ...place, producer_id: numberOfKey(key) } : undefined;
     case RowKind.checkpoint:
       return own.length === 8 ? { ...place, number: numberOfKey(key) } : undefined;
+    case RowKind.change:
+      return own.length === 8 ? { ...place, to_index: numberOfKey(key) } : undefined;
     case RowKind.ended:
       return own.length === 8 ? { ...place, channel_id: numberOfKey(key) } : undefined;
     case RowKind.keyRun:
@@ -135,6 +138,18 @@ function bodyOf(kind: number, reader: ByteReader, version: number, events: boole
       return plain(readProducer(reader));
     case RowKind.checkpoint:
       return plain(readCheckpoint(reader));
+    case RowKind.change: {
+      const { changes, ...rest } = readChanges(reader);
+      return plain({
+        ...rest,
+        changes: changes.map(({ index, channel, firstSeq, lastSeq }) => ({
+          index,
+          channel: channel.name,
+          first_seq: firstSeq,
+          last_seq: lastSeq,
+        })),
+      });
+    }
     case RowKind.ended:
       return plain(readEnded(reader));
     case RowKind.term:

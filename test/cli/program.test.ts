@@ -262,7 +262,14 @@ t.test('metrics and health over HTTP', async (t) => {
       lastSyncMs: 5,
       replay: { segments: 0, batches: 0, entries: 0, bytes: 0, durationMs: 0, tornTail: false },
     }),
-    store: () => ({ tailBytes: 6, checkpoints: 0, checkpointBytes: 0, syncReads: 0, blocksRead: 0, eventsApplied: 0 }),
+    store: () => ({
+      tailBytes: 6,
+      checkpoints: 0,
+      checkpointBytes: 0,
+      syncReads: 0,
+      blocksRead: 0,
+      eventsApplied: 0,
+    }),
     peers: () => [],
   });
   for (let i = 0; i < 200; i++) metrics.observeCall(`m${i}`, 'OK', 1);
