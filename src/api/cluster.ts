@@ -26,6 +26,7 @@ export function clusterMethods(services: Services): Map<string, Handler> {
         state: each.connected ? NodeState.connected : NodeState.unreachable,
         store_id: each.storeId,
         apply_version: each.applyVersion,
+        disk_full: each.diskFull,
       })),
       pools: [
         {

@@ -124,6 +124,7 @@ function metricsOf(running: RunningNode, channelTails: () => number): Metrics {
     store: () => running.store.stats(),
     peers: () => running.transport.peers(),
     snapshots: () => running.node.snapshotStats(),
+    space: () => running.space,
     channelTails,
   });
 }

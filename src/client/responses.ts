@@ -395,6 +395,7 @@ function readNode(r: ProtoReader): NodeInfo {
     state: 'unspecified',
     storeId: '',
     applyVersion: 0,
+    diskFull: false,
   };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) node.nodeId = r.uint();
@@ -403,6 +404,7 @@ function readNode(r: ProtoReader): NodeInfo {
     else if (tag === 32) node.state = nodeStates[r.uint()] ?? 'unspecified';
     else if (tag === 42) node.storeId = r.string();
     else if (tag === 48) node.applyVersion = r.uint();
+    else if (tag === 56) node.diskFull = r.uint() !== 0;
     else r.skip();
   }
   return node;

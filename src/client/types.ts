@@ -259,6 +259,8 @@ export interface NodeInfo {
   readonly storeId: string;
   /** The newest apply version that it can carry out; 0: not told. */
   readonly applyVersion: number;
+  /** Its disk has less room than its reserve: no appends there. */
+  readonly diskFull: boolean;
 }
 export interface PartitionInfo {
   readonly pool: string;

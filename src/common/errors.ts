@@ -190,6 +190,12 @@ const table = {
     'A queue is full; nothing was proposed.',
     'Wait for `retry_delay` and retry; send fewer requests at once.',
   ),
+  DISK_FULL: r(
+    Code.resourceExhausted,
+    'yes',
+    "The disk of the partition's leader, or of a majority of its nodes, has less room than its reserve; nothing was proposed.",
+    'Make room: delete channels, or free the disk; appends go on by themselves then. Retry after `retry_delay`.',
+  ),
   NO_SECONDARY: r(
     Code.unavailable,
     'yes',

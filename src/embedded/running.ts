@@ -24,6 +24,7 @@ const smallSettings: Readonly<Partial<Record<SettingName, string>>> = Object.fre
   storeCache: '16MiB',
   entryCache: '16MiB',
   logSegment: '4MiB',
+  diskReserve: '64MiB',
   // A debugger's stop or a starved machine is no broken disk, and the watchdog would end this whole process.
   diskStall: '10m',
 });

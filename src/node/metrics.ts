@@ -7,6 +7,7 @@ import { Counter, collectDefaultMetrics, Gauge, type Histogram, Registry } from 
 import type { StoreStats } from '../store/types.js';
 import type { PeerState } from '../transport/types.js';
 import type { WalStats } from '../wal/types.js';
+import type { Space } from './disk-space.js';
 import type { ClusterView, NodeIdentity, SnapshotStats } from './types.js';
 
 /** Read at every scrape. What is not there yet (or any more) is left out. */
@@ -17,6 +18,7 @@ export interface MetricSources {
   store(): StoreStats;
   peers(): readonly PeerState[];
   snapshots?(): SnapshotStats;
+  space?(): Space;
   /** Bytes proposed and not yet committed, whole node. */
   uncommittedBytes?(): number;
   /** Streams of TailChannel that are open. */
@@ -200,7 +202,16 @@ function defineDiskGauges(registry: Registry, sources: MetricSources): void {
   store('hansard_checkpoint_bytes_total', 'Bytes sealed into LevelDB', (s) => s.checkpointBytes);
   store('hansard_sync_reads_total', 'Lookups in apply that blocked the loop', (s) => s.syncReads);
   store('hansard_blocks_read_total', 'Blocks read from LevelDB', (s) => s.blocksRead);
-  const { snapshots } = sources;
+  const { snapshots, space } = sources;
+  if (space !== undefined) {
+    const room = (name: string, help: string, value: (space: Space) => number) =>
+      gauge(name, help, [], (set) => {
+        if (Number.isFinite(space().freeBytes)) set(value(space()));
+      });
+    room('hansard_disk_free_bytes', "Room left on the disk of the node's folder", (s) => s.freeBytes);
+    room('hansard_disk_reserve_bytes', 'Less room than this, and appends are refused', (s) => s.reserveBytes);
+    room('hansard_disk_full', '1 where appends are refused for want of room', (s) => (s.isLow ? 1 : 0));
+  }
   if (snapshots === undefined) return;
   const snapshot = (name: string, help: string, value: (stats: SnapshotStats) => number) =>
     gauge(name, help, [], (set) => set(value(snapshots())));

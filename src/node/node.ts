@@ -9,7 +9,7 @@ import type { Index, NodeId, PartitionId, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Membership } from '../common/membership.js';
 import { partitionOf } from '../common/partitioning.js';
-import { supportedApplyVersion } from '../conversation/command.js';
+import { CommandKind, supportedApplyVersion } from '../conversation/command.js';
 import { CommitNotes } from '../partition/commit-notes.js';
 import { end, type Proposal } from '../partition/proposals.js';
 import { Replica } from '../partition/replica.js';
@@ -78,6 +78,9 @@ const gossipMs = 1_000;
 /** Entries that wait for the disk here; above it those of other leaders are dropped, and sent again later. */
 const walQueueBytes = 64 * 1024 * 1024;
 
+/** Looking for room takes at least as long, and leadership moves meanwhile where another node has some. */
+const diskFullRetryMs = 1_000;
+
 /** What a peer's replica may say to ours; the rest is for the core's own use, or not built yet. */
 const fromPeers: ReadonlySet<MessageType> = new Set([
   MessageType.MsgApp,
@@ -140,6 +143,8 @@ export class HansardNode implements NodeService {
   readonly #foreignLeaders = new Map<PartitionId, NodeId>();
   /** Peers that said so: they stop, or their clocks are ahead. */
   readonly #unwilling = new Set<NodeId>();
+  /** Peers whose disks have less room than their reserve. */
+  readonly #withFullDisks = new Set<NodeId>();
   /** Of connected peers: the newest apply version that they can carry out, as they told. */
   readonly #applyVersions = new Map<NodeId, number>();
   #tickTimer: Timer | undefined;
@@ -434,7 +439,36 @@ export class HansardNode implements NodeService {
         }),
       );
     }
+    if (takesRoom(proposal.command)) {
+      const full = this.#diskFull(replica);
+      if (full !== undefined) return end(proposal, full);
+    }
     replica.submit(proposal);
+  }
+
+  /** Why what takes room can't be taken in: ours is the disk that is full, or a majority's are. */
+  #diskFull(replica: Replica): HansardError | undefined {
+    const { space } = this.#options;
+    const isOurs = space?.isLow === true;
+    if (!isOurs && this.#withFullDisks.size === 0) return undefined;
+    if (!replica.isLeader) return undefined;
+    const hasRoom = (node: NodeId): boolean =>
+      node === this.identity.nodeId ? !isOurs : !this.#withFullDisks.has(node);
+    if (!isOurs && replica.hasQuorum(hasRoom)) return undefined;
+    const { partition } = replica;
+    return isOurs
+      ? new HansardError(
+          'DISK_FULL',
+          `the disk of node ${this.identity.nodeId} is almost full: ${space.freeBytes} bytes are free, ${space.reserveBytes} are its reserve`,
+          { partition, free_bytes: space.freeBytes, disk_reserve: space.reserveBytes },
+          { retryDelayMs: diskFullRetryMs },
+        )
+      : new HansardError(
+          'DISK_FULL',
+          `the disks of a majority of partition ${partition} are almost full: nodes ${[...this.#withFullDisks].join(', ')}`,
+          { partition },
+          { retryDelayMs: diskFullRetryMs },
+        );
   }
 
   async readBarrier(partition: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {
@@ -476,6 +510,7 @@ export class HansardNode implements NodeService {
         connected: nodeId === self || (peers.get(nodeId)?.connected ?? false),
         storeId: nodeId === self ? this.identity.storeId : (peers.get(nodeId)?.storeId ?? ''),
         applyVersion: nodeId === self ? this.#applyVersion : (this.#applyVersions.get(nodeId) ?? 0),
+        diskFull: nodeId === self ? this.#isDiskLow : this.#withFullDisks.has(nodeId),
       })),
       replicationFactor: this.#options.replicationFactor,
       partitionMapVersion: this.#partitionMapVersion(),
@@ -731,6 +766,10 @@ export class HansardNode implements NodeService {
     return version;
   }
 
+  get #isDiskLow(): boolean {
+    return this.#options.space?.isLow === true;
+  }
+
   get #applyVersion(): number {
     return this.#options.applyVersion ?? supportedApplyVersion;
   }
@@ -807,14 +846,22 @@ export class HansardNode implements NodeService {
         keptByAll: replica.matchedByAll(),
         places: placesToTell(replica),
       }));
-    const unwilling = this.#draining || this.#clockWatch.isAhead;
+    const diskFull = this.#isDiskLow;
+    const unwilling = this.#draining || this.#clockWatch.isAhead || diskFull;
     for (const { nodeId } of this.#options.nodes) {
       if (nodeId === this.identity.nodeId) continue;
       const { faults } = this.#ledger;
-      const gossip = { nowUs: this.nowUs(), unwilling, led, applyVersion: this.#applyVersion, faults };
+      const gossip = {
+        nowUs: this.nowUs(),
+        unwilling,
+        diskFull,
+        led,
+        applyVersion: this.#applyVersion,
+        faults,
+      };
       this.#send(nodeId, { kind: 'gossip', gossip });
     }
-    if (this.#clockWatch.isAhead) {
+    if (this.#clockWatch.isAhead || diskFull) {
       for (const replica of this.#held) if (replica.isLeader) this.#transferAway(replica);
     }
   }
@@ -852,6 +899,7 @@ export class HansardNode implements NodeService {
     this.#forwarding.linkLost(peer);
     this.#readRounds.peerDown(peer);
     this.#unwilling.delete(peer);
+    this.#withFullDisks.delete(peer);
     this.#peerFaults.delete(peer);
     // It may come back as an older build.
     this.#applyVersions.delete(peer);
@@ -990,6 +1038,8 @@ export class HansardNode implements NodeService {
       );
       return;
     }
+    // With almost nothing left the process would end at the next segment; the others go on without it, and it catches up.
+    if (this.#options.space?.isCritical === true && takesRoomHere(message)) return;
     // A disk that falls behind must not fill the memory; the leader finds out by its probes.
     if (
       message.type === MessageType.MsgApp &&
@@ -1008,6 +1058,8 @@ export class HansardNode implements NodeService {
     this.#clockWatch.heard(from, this.nowUs() - gossip.nowUs);
     if (gossip.unwilling) this.#unwilling.add(from);
     else this.#unwilling.delete(from);
+    if (gossip.diskFull) this.#withFullDisks.add(from);
+    else this.#withFullDisks.delete(from);
     this.#applyVersions.set(from, gossip.applyVersion);
     if (gossip.faults.length > 0) this.#peerFaults.set(from, gossip.faults);
     else this.#peerFaults.delete(from);
@@ -1021,6 +1073,21 @@ export class HansardNode implements NodeService {
       this.#keptByAll.set(partition, { term, index: keptByAll });
     }
   }
+}
+
+/** Appends, and what makes channels; what deletes, moves and settles works to the last. */
+function takesRoom(command: Uint8Array): boolean {
+  const kind = command[0];
+  return (
+    kind === CommandKind.append || kind === CommandKind.createChannel || kind === CommandKind.updateChannel
+  );
+}
+
+function takesRoomHere(message: Message): boolean {
+  return (
+    message.type === MessageType.MsgSnap ||
+    (message.type === MessageType.MsgApp && message.entries.length > 0)
+  );
 }
 
 /** Undefined: as it was made, which everybody knows. */

@@ -16,6 +16,7 @@ import { createTransport } from '../transport/transport.js';
 import type { StorePins, Transport } from '../transport/types.js';
 import { formatWal, openDiskDevice, openWal, startWatchdog, type Wal } from '../wal/index.js';
 import { type Identity, initDirectory, type NodeDirectory, openDirectory } from './directory.js';
+import { DiskSpace, freeBytesOf, type Space } from './disk-space.js';
 import { HansardNode, initialConfState } from './node.js';
 import { type NodeSettings, nodeDefaults } from './options.js';
 import { checkOwner } from './owner-check.js';
@@ -83,6 +84,7 @@ export interface RunningNode {
   readonly wal: Wal;
   readonly store: Store;
   readonly transport: Transport;
+  readonly space: Space;
   /** Hands leadership away, seals, releases the folder. */
   stop(): Promise<void>;
   /** Ends as after a crash: nothing is handed away or sealed; the folder is released. */
@@ -155,6 +157,14 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   opened.push(() => wal.close());
   const replay = wal.stats().replay;
   logger.info({ ...replay, megabytesPerSecond: rate(replay.bytes, replay.durationMs) }, 'log replayed');
+  const space = new DiskSpace({
+    reserveBytes: settings.diskReserve,
+    clock: realClock,
+    logger,
+    free: () => freeBytesOf([directory.logPath, directory.dbPath]),
+  });
+  if (settings.diskReserve > 0) await space.start();
+  opened.push(async () => space.stop());
   const self = identity.members.find(({ nodeId }) => nodeId === identity.nodeId);
   const nodeIdentity = {
     ...ids,
@@ -186,6 +196,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     wal,
     store,
     transport,
+    space,
     onFatal,
   });
   opened.push(() => transport.stop());
@@ -197,11 +208,14 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     wal,
     store,
     transport,
+    space,
     async stop() {
+      space.stop();
       await running.drain();
       await running.stop().finally(() => watchdog.stop());
     },
     async halt() {
+      space.stop();
       await running.stop({ seal: false }).finally(() => watchdog.stop());
     },
   };

@@ -6,6 +6,7 @@ import { type RaftJudging, replicaDefaults } from '../partition/types.js';
 import type { Store } from '../store/types.js';
 import type { Transport } from '../transport/types.js';
 import type { Wal } from '../wal/types.js';
+import type { Space } from './disk-space.js';
 import type { FaultLedger } from './fault-ledger.js';
 import type { NodeIdentity } from './types.js';
 
@@ -96,6 +97,8 @@ export interface NodeOptions {
   readonly wal: Wal;
   readonly store: Store;
   readonly transport: Transport;
+  /** Room on the disk; where undefined there is always enough. */
+  readonly space?: Space | undefined;
   /** What is known to be wrong with this node's replicas, durable; undefined: kept in memory alone (tests). */
   readonly faults?: FaultLedger | undefined;
   /** The newest apply version that this build carries out; another one than its own only in tests. */

@@ -60,6 +60,8 @@ export interface Gossip {
   readonly nowUs: TimeUs;
   /** The sender is stopping, or its clock is ahead: nobody hands it leadership. */
   readonly unwilling: boolean;
+  /** The sender's disk has less room than its reserve. */
+  readonly diskFull: boolean;
   /** Partitions that the sender leads; `keptByAll`: every member has the log up to here. */
   readonly led: readonly {
     readonly partition: PartitionId;
@@ -191,7 +193,7 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
     case 'cancel':
       return new ByteWriter(16).u8(Kind.cancel).u8(version).uvarint(message.id).finish();
     case 'gossip': {
-      const { nowUs, unwilling, led, applyVersion, faults } = message.gossip;
+      const { nowUs, unwilling, diskFull, led, applyVersion, faults } = message.gossip;
       const record = packControl([
         nowUs,
         unwilling,
@@ -202,6 +204,7 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
         ),
         applyVersion,
         faults.map(({ partition, kind, sinceUs }) => [partition, faultKinds.indexOf(kind), sinceUs]),
+        diskFull,
       ]);
       return new ByteWriter(record.length + 2).u8(Kind.gossip).u8(version).bytes(record).finish();
     }
@@ -444,12 +447,15 @@ function readBeats(reader: ByteReader): Beat[] {
 }
 
 function readGossip(reader: ByteReader): Gossip {
-  const [nowUs, unwilling, led, applyVersion, faults] = unpackControl(reader.bytes(reader.remaining));
+  const [nowUs, unwilling, led, applyVersion, faults, diskFull] = unpackControl(
+    reader.bytes(reader.remaining),
+  );
   if (typeof unwilling !== 'boolean') throw new MalformedError('neither true nor false');
   if (!Array.isArray(led)) throw new MalformedError('gossip without a list of partitions');
   return {
     nowUs: controlNumber(nowUs),
     unwilling,
+    diskFull: diskFull === true,
     led: led.map((row: unknown) => {
       if (!Array.isArray(row)) throw new MalformedError('gossip about no partition');
       const [partition, term, keptByAll, places] = row as unknown[];

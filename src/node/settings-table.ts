@@ -140,6 +140,13 @@ const table = {
     1024 * GiB,
     'Size of the log beyond which it is no longer kept for a node that is away (that one gets snapshots); at least four segments.',
   ),
+  diskReserve: bytes(
+    'memory and disk',
+    512 * MiB,
+    0,
+    1024 * GiB,
+    'Free space on the disk below which appends get DISK_FULL while deletions still work: room for segments, checkpoints and compactions under way. 0: no reserve.',
+  ),
   snapshotRate: bytes(
     'memory and disk',
     64 * MiB,

@@ -134,6 +134,8 @@ export interface ClusterView {
     storeId: string;
     /** The newest apply version that it can carry out; 0: it has not told. */
     applyVersion: number;
+    /** Its disk has less room than its reserve. */
+    diskFull: boolean;
   }[];
   readonly replicationFactor: number;
   readonly partitionMapVersion: number;

@@ -212,6 +212,7 @@ export class FakeNode implements NodeService {
       connected,
       storeId: `store-${nodeId}`,
       applyVersion: connected ? (this.applyVersions.get(nodeId) ?? 2) : 0,
+      diskFull: false,
     });
     return {
       nodes: [node(1, true), node(2, this.isTwoConnected)],

@@ -62,6 +62,7 @@ class Door extends FakeNode {
       connected: true,
       storeId: identity.storeId,
       applyVersion: 2,
+      diskFull: false,
     }));
     const replicas = nodes.map(({ nodeId }) => ({ replicaId: Number(nodeId), nodeId, learner: false }));
     return { ...view, nodes, partitions: view.partitions.map((each) => ({ ...each, replicas })) };

@@ -11,6 +11,7 @@ import { silentLogger } from '../../src/common/logger.js';
 import { openDirectory } from '../../src/node/directory.js';
 import { HansardNode } from '../../src/node/node.js';
 import { nodeDefaults } from '../../src/node/options.js';
+import { checkOwner } from '../../src/node/owner-check.js';
 import { realClock, realRandom } from '../../src/node/real-env.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
 import { openStore } from '../../src/store/store.js';
@@ -43,6 +44,7 @@ export async function checkState(dir: string, tree: Tree, promises: Promises): P
   try {
     const directory = await openDirectory(dir);
     const { identity } = directory;
+    await checkOwner(directory);
     const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
     const kv = await levelKvFactory({ writeBufferBytes: 64 * 1024, blockCacheBytes: 1024 * 1024 }).open(
       directory.dbPath,
@@ -81,6 +83,10 @@ export async function checkState(dir: string, tree: Tree, promises: Promises): P
     closers.push(() => node.stop({ seal: false }));
     await node.start();
     const isAlone = identity.members.length === 1;
+    const faults = node.faults().map(({ partition, kind }) => `partition ${partition} ${kind}`);
+    // Held back until a peer helps: as good as refused here, where there is none.
+    if (faults.length > 0)
+      return { refused: new HansardError('STORE_DAMAGED', faults.join(', ')), problems, tornTail };
     await appliedAll(node, wal, isAlone, failures);
     if (failures.length === 0) {
       for (const { store: state } of node.replicas()) await checkChannels(state, promises, problems);

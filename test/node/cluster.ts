@@ -26,6 +26,8 @@ export interface Running {
   readonly store: Store;
   readonly transport: Transport;
   readonly fatal: unknown[];
+  /** Of this node's disk; a test changes it. */
+  readonly space: { isLow: boolean; isCritical: boolean; freeBytes: number; reserveBytes: number };
 }
 
 export interface ClusterOptions {
@@ -128,6 +130,7 @@ export class Cluster {
     const storeId = storeIdOf(nodeId);
     const store = await this.openStore(nodeId);
     const fatal: unknown[] = [];
+    const space = { isLow: false, isCritical: false, freeBytes: 1e12, reserveBytes: 1e9 };
     let node: HansardNode | undefined;
     const wal = await this.settled(
       openWal({
@@ -176,11 +179,12 @@ export class Cluster {
       wal,
       store,
       transport,
+      space,
       applyVersion: options.applyVersions?.[nodeId],
       onFatal: (error) => fatal.push(error),
     });
     await this.settled(node.start());
-    const running = { node, wal, store, transport, fatal };
+    const running = { node, wal, store, transport, fatal, space };
     this.running.set(nodeId, running);
     return running;
   }

@@ -91,6 +91,7 @@ const anyMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
     gossip: fc.record({
       nowUs: n,
       unwilling: fc.boolean(),
+      diskFull: fc.boolean(),
       led: fc.array(fc.record({ partition: n, term: n, keptByAll: n })),
       applyVersion: n,
       faults: fc.array(fc.record({ partition: n, kind: fc.constantFrom(...faultKinds), sinceUs: n })),
@@ -233,11 +234,20 @@ t.test('gossip may grow: what an older build leaves out, and what a later one ad
     decodePeerMessage(Buffer.concat([Buffer.from([8, 1]), packControl(tuple)]));
   t.match(gossip(5, false, []), { gossip: { nowUs: 5, applyVersion: 1 } }, 'the first version at least');
   t.match(
-    gossip(5, true, [[1, 2, 3, [4, 9, [[8, 2]], [8], true], 'more']], 7, [[1, 1, 5, 'more']], 'and more'),
+    gossip(
+      5,
+      true,
+      [[1, 2, 3, [4, 9, [[8, 2]], [8], true], 'more']],
+      7,
+      [[1, 1, 5, 'more']],
+      true,
+      'and more',
+    ),
     {
       gossip: {
         faults: [{ partition: 1, kind: 'log-damaged', sinceUs: 5 }],
         unwilling: true,
+        diskFull: true,
         applyVersion: 7,
         led: [
           {

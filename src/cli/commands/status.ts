@@ -28,6 +28,7 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
         peer_address: n.peerAddress,
         store_id: n.storeId,
         leads: leads(n.nodeId),
+        disk_full: n.diskFull,
       })),
       pools: cluster.pools.map((p) => ({
         name: p.name,
@@ -53,7 +54,7 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
       ],
       cluster.nodes.map((n) => [
         n.nodeId,
-        n.state === 'connected' ? c.green(n.state) : c.red(n.state),
+        n.diskFull ? c.red('disk full') : n.state === 'connected' ? c.green(n.state) : c.red(n.state),
         n.clientAddress,
         n.peerAddress,
         leads(n.nodeId),
