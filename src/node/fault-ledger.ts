@@ -67,3 +67,11 @@ export class FaultLedger {
     return written;
   }
 }
+
+/** For the store: rows of which generations must not be used. */
+export function untrustedBy(ledger: FaultLedger): Map<PartitionId, number> {
+  const untrusted = new Map<PartitionId, number>();
+  for (const { partition, kind, generation } of ledger.faults)
+    if (kind === 'state-damaged') untrusted.set(partition, generation);
+  return untrusted;
+}

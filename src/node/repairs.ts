@@ -68,6 +68,8 @@ const askDeadlineMs = 5_000;
 /** A leader whose state is damaged tries for this long to hand over before it just goes, ms. */
 const handOverMs = 1_000;
 const handOverPollMs = 20;
+/** Behind that, for answers to what it had proposed, ms. */
+const answerGraceMs = 500;
 
 const noConfState = Object.freeze({
   voters: [],
@@ -197,8 +199,16 @@ export class Repairs {
     const endMs = clock.monotonicMs() + handOverMs;
     while (replica.isLeader && clock.monotonicMs() < endMs && !this.#stopped) {
       this.#context.handOver(replica);
-      await new Promise<void>((resolve) => clock.after(handOverPollMs, resolve));
+      await this.#sleep(handOverPollMs);
     }
+    // What it had proposed may be committed by the next leader: whoever waits should hear of it.
+    const graceMs = clock.monotonicMs() + answerGraceMs;
+    while (replica.owesAnswers && clock.monotonicMs() < graceMs && !this.#stopped)
+      await this.#sleep(handOverPollMs);
+  }
+
+  #sleep(ms: number): Promise<void> {
+    return new Promise((resolve) => this.#context.clock.after(ms, resolve));
   }
 
   // ---- it is over

@@ -423,6 +423,11 @@ export class Replica implements WorkSink {
     this.#host.stir(this);
   }
 
+  /** Proposals whose end this replica still has to tell. */
+  get owesAnswers(): boolean {
+    return this.#proposals.unappliedBytes > 0;
+  }
+
   /** The snapshot that was to take the place of the damaged state did not. */
   mendingFailed(): void {
     this.#isMending = false;

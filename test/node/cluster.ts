@@ -1,9 +1,11 @@
 /** A few whole nodes in one process on a simulated clock, disk, database and network, for the node's own tests. */
 
+import { decodeFaults, encodeFaults, noFaults } from '../../src/common/faults.js';
 import { xxh64 } from '../../src/common/hash.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { encodeAppend } from '../../src/conversation/command.js';
 import { EventType } from '../../src/conversation/types.js';
+import { FaultLedger, untrustedBy } from '../../src/node/fault-ledger.js';
 import type { HansardNode as Node } from '../../src/node/node.js';
 import { HansardNode } from '../../src/node/node.js';
 import { partitionsOf } from '../../src/node/open.js';
@@ -65,6 +67,7 @@ export class Cluster {
     this.#folders = this.#members.map(() => ({
       disk: new SimDisk({ clock, random: this.random.fork() }),
       database: new SimKvFactory({ clock, random: this.random.fork(), readMs: 0.2, writeMs: 1 }),
+      faults: encodeFaults(noFaults),
     }));
   }
 
@@ -118,17 +121,28 @@ export class Cluster {
     await this.settled(format());
   }
 
-  async openStore(nodeId: number): Promise<Store> {
+  /** What the node's folder says of its faults. */
+  ledger(nodeId: number): FaultLedger {
+    const folder = this.folder(nodeId);
+    return new FaultLedger(decodeFaults(folder.faults), async (bytes) => {
+      folder.faults = Buffer.from(bytes);
+    });
+  }
+
+  async openStore(nodeId: number, faults?: FaultLedger): Promise<Store> {
     const kv = await this.settled(this.folder(nodeId).database.open('db', { create: false }));
     const { clock } = this;
     const ids = { clusterId, storeId: storeIdOf(nodeId) };
-    return this.settled(openStore({ kv, ...ids, clock, logger: silentLogger }));
+    return this.settled(
+      openStore({ kv, ...ids, clock, logger: silentLogger, untrusted: faults && untrustedBy(faults) }),
+    );
   }
 
   async open(nodeId: number): Promise<Running> {
     const { clock, random, options } = this;
     const storeId = storeIdOf(nodeId);
-    const store = await this.openStore(nodeId);
+    const faults = this.ledger(nodeId);
+    const store = await this.openStore(nodeId, faults);
     const fatal: unknown[] = [];
     const space = { isLow: false, isCritical: false, freeBytes: 1e12, reserveBytes: 1e9 };
     let node: HansardNode | undefined;
@@ -180,6 +194,7 @@ export class Cluster {
       store,
       transport,
       space,
+      faults,
       applyVersion: options.applyVersions?.[nodeId],
       onFatal: (error) => fatal.push(error),
     });
