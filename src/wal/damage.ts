@@ -32,6 +32,8 @@ export interface Remains {
   readonly batch: Batch;
   /** All of it verifies. */
   readonly whole: boolean;
+  /** Where it begins in its segment; of one that is not whole, where its remains were found. */
+  readonly offset: number;
 }
 
 export interface Damage {
@@ -78,7 +80,7 @@ export function scanDirectories(
   for (let at = from; at + alignBytes <= bytes.length; at += alignBytes) {
     const batch = readFrontDirectory(bytes, at, place) ?? readEndDirectory(bytes, at + alignBytes, place);
     if (batch === undefined || found.get(batch.number)?.whole) continue;
-    found.set(batch.number, { batch, whole: readBatch(bytes, at, place) !== undefined });
+    found.set(batch.number, { batch, whole: readBatch(bytes, at, place) !== undefined, offset: at });
   }
   return found;
 }

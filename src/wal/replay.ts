@@ -132,7 +132,7 @@ class Replay {
             offset: byte,
             problem: `batch ${last.batch.number}: ${problem}`,
             expected: last.batch.number,
-            directories: new Map([[last.batch.number, { batch: last.batch, whole: false }]]),
+            directories: new Map([[last.batch.number, { batch: last.batch, whole: false, offset: byte }]]),
             laterTable: false,
           });
         }
@@ -304,7 +304,7 @@ class Replay {
 }
 
 /** Each entry of a batch against its own checksum and the directory. Undefined: all well. */
-function verifyEntries(batch: Batch, bytes: Buffer, at: number): string | undefined {
+export function verifyEntries(batch: Batch, bytes: Buffer, at: number): string | undefined {
   let from = at + batch.payloadAt;
   for (const row of batch.rows) {
     if (row.entries === undefined) continue;

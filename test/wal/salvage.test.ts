@@ -1,0 +1,207 @@
+/** What is salvaged of a damaged log is never better than the truth, and often all of it. */
+import t, { type Test } from 'tap';
+import { HansardError } from '../../src/common/errors.js';
+import { isAtLeast, type LogPlace } from '../../src/common/faults.js';
+import type { Entry } from '../../src/common/log-types.js';
+import {
+  formatWal,
+  type GroupWrite,
+  openWal,
+  type Rebuilt,
+  rebuildLog,
+  salvageLog,
+  type Wal,
+} from '../../src/wal/index.js';
+import { SimClock, SimRandom } from '../sim/sim-clock.js';
+import { SimDisk } from '../sim/sim-disk.js';
+import { contents, entry, identity, seededRandom, settleOn } from './harness.js';
+
+const segmentBytes = 96 * 1024;
+
+/** What was synced of a partition. */
+interface Truth {
+  term: number;
+  vote: number;
+  base: LogPlace;
+  entries: Entry[];
+}
+
+const lastOf = ({ base, entries }: Truth): LogPlace => {
+  const last = entries.at(-1);
+  return last === undefined ? base : { term: last.term, index: last.index };
+};
+
+class Scene {
+  readonly clock = new SimClock();
+  readonly random: SimRandom;
+  readonly disk: SimDisk;
+  readonly truth = new Map<number, Truth>();
+  readonly #pick;
+
+  constructor(readonly seed: number) {
+    this.random = new SimRandom(seed);
+    this.disk = new SimDisk({ clock: this.clock, random: this.random.fork() });
+    this.#pick = seededRandom(seed * 7919);
+  }
+
+  settle<T>(promise: Promise<T>): Promise<T> {
+    return settleOn(this.clock, promise);
+  }
+
+  open(disk: SimDisk): Promise<Wal> {
+    const onFailure = (error: Error): void => {
+      throw error;
+    };
+    const { clock } = this;
+    const options = { ...identity, device: disk.device(), segmentBytes, clock, closeAfterMs: 5, onFailure };
+    return this.settle(openWal(options));
+  }
+
+  /** A history as Raft writes it: what is replaced is replaced by a later term. */
+  async write(steps: number): Promise<void> {
+    await this.settle(formatWal(this.disk.device(), { ...identity, segmentBytes, random: this.random }));
+    let wal = await this.open(this.disk);
+    const { below } = this.#pick;
+    for (let step = 0; step < steps; step++) {
+      const partition = below(4);
+      let truth = this.truth.get(partition);
+      if (truth === undefined) {
+        truth = { term: 1, vote: 0, base: { term: 0, index: 0 }, entries: [] };
+        this.truth.set(partition, truth);
+        wal.addGroup(partition, partition + 1);
+      }
+      const kind = below(20);
+      if (kind < 2) {
+        truth.term += 1 + below(2);
+        truth.vote = below(4);
+      }
+      const last = lastOf(truth);
+      if (kind === 19 && truth.entries.length > 3) {
+        const cut = truth.entries[below(truth.entries.length - 2)] as Entry;
+        truth.base = { term: cut.term, index: cut.index };
+        truth.entries = truth.entries.filter(({ index }) => index > cut.index);
+        wal.group(partition)?.compact(cut.index, cut.term);
+      } else if (kind === 18 && below(3) === 0) {
+        truth.base = { term: truth.term, index: last.index + 5 };
+        truth.entries = [];
+        wal.group(partition)?.reset(truth.base.index, truth.base.term);
+      }
+      const end = lastOf(truth);
+      const back = end.term < truth.term ? below(4) : 0;
+      const from = Math.max(truth.base.index + 1, end.index + 1 - back);
+      const entries = Array.from({ length: below(4) }, (_, i) =>
+        entry(partition, (truth as Truth).term, from + i, Buffer.alloc(below(3000), step)),
+      );
+      if (entries.length > 0)
+        truth.entries = [...truth.entries.filter(({ index }) => index < from), ...entries];
+      const hardState = { term: truth.term, vote: truth.vote, commit: truth.base.index };
+      const write: GroupWrite = { partition, hardState, entries };
+      await this.settle(new Promise<void>((resolve) => wal.write([write], resolve)));
+      if (below(40) === 0) {
+        await this.settle(wal.close());
+        wal = await this.open(this.disk);
+      }
+    }
+    await this.settle(wal.close());
+  }
+
+  /** One of many ways to go bad. The newest segment is not lost: a log without it is a shorter log. */
+  damage(): { disk: SimDisk; what: string } {
+    const { below } = this.#pick;
+    const disk = this.disk.clone();
+    // Those in use: their headers name them.
+    const segments = disk
+      .segments()
+      .filter(({ segment }) => disk.bytes(segment).readUInt32LE(16) === segment);
+    const { segment } = segments[below(segments.length)] as { segment: number };
+    const bytes = disk.bytes(segment);
+    let used = bytes.length;
+    while (used > 4096 && bytes.subarray(used - 4096, used).every((byte) => byte === 0)) used -= 4096;
+    const kind = below(4);
+    if (kind === 0 && segment !== Math.max(...segments.map((one) => one.segment))) {
+      disk.lose(segment);
+      return { disk, what: `segment ${segment} lost` };
+    }
+    if (kind === 1) {
+      const at = below(used / 4096) * 4096;
+      bytes.fill(0, at, at + 4096);
+      return { disk, what: `zeros in ${segment} at ${at}` };
+    }
+    const flips = Array.from({ length: 1 + below(3) }, () => below(used));
+    for (const at of flips) disk.flip(segment, at);
+    return { disk, what: `flips in ${segment} at ${flips.join()}` };
+  }
+
+  /** Into a fresh log; its contents. */
+  async rebuilt(disk: SimDisk): Promise<{ groups: Rebuilt[]; wal: Wal } | undefined> {
+    const old = disk.device();
+    const salvaged = await this.settle(salvageLog(old, identity));
+    if (salvaged.isBlank) return undefined;
+    const fresh = new SimDisk({ clock: this.clock, random: this.random.fork() });
+    const { clock, random } = this;
+    const options = { ...identity, device: fresh.device(), segmentBytes, clock, random };
+    const groups = await this.settle(
+      rebuildLog(salvaged.groups, { ...options, sealed: () => undefined }),
+    );
+    return { groups, wal: await this.open(fresh) };
+  }
+}
+
+async function isTrue(scene: Scene, wal: Wal, partition: number, { entries, base }: Truth): Promise<boolean> {
+  const group = wal.group(partition);
+  if (group === undefined) return entries.length === 0;
+  // Where its log starts may be recorded later than the log knew it.
+  const found = (await scene.settle(contents(group))).filter(({ index }) => index > base.index);
+  const wanted = entries.filter(({ index }) => index >= group.firstIndex());
+  if (group.lastIndex() !== (entries.at(-1)?.index ?? base.index) || found.length !== wanted.length) return false;
+  return wanted.every(({ term, index, data }, i) => {
+    const one = found[i];
+    return one?.term === term && one.index === index && one.text === Buffer.from(data ?? []).toString();
+  });
+}
+
+t.test('a damaged log is never taken for better than it is', async (t: Test) => {
+  const tally = { opened: 0, blank: 0, whole: 0, 'log-damaged': 0, 'term-or-vote-lost': 0 };
+  for (let seed = 1; seed <= 4; seed++) {
+    const scene = new Scene(seed);
+    await scene.write(80);
+    for (let i = 0; i < 10; i++) {
+      const { disk, what } = scene.damage();
+      const label = `seed ${seed}, ${i}: ${what}`;
+      const opened = await scene.open(disk.clone()).catch((error: unknown) => {
+        if (!(error instanceof HansardError) || error.reason !== 'LOG_DAMAGED') throw error;
+      });
+      if (opened !== undefined) {
+        // Nothing that counts was hit: the groups have all that they had.
+        tally.opened++;
+        for (const [partition, truth] of scene.truth) {
+          if (!(await isTrue(scene, opened, partition, truth))) t.fail(`${label}: silent, partition ${partition}`);
+        }
+        continue;
+      }
+      const found = await scene.rebuilt(disk);
+      if (found === undefined) {
+        tally.blank++;
+        continue;
+      }
+      for (const [partition, truth] of scene.truth) {
+        const one = found.groups.find((group) => group.partition === partition);
+        if (one === undefined) continue;
+        tally[one.verdict]++;
+        if (one.verdict === 'term-or-vote-lost') continue;
+        const { term, vote } = found.wal.group(partition)?.hardState ?? { term: 0, vote: 0 };
+        if (term !== truth.term || vote !== truth.vote)
+          t.fail(`${label}: partition ${partition} has term ${term}, vote ${vote}, not ${truth.term}, ${truth.vote}`);
+        if (one.verdict === 'log-damaged') {
+          if (!isAtLeast(one.floor, lastOf(truth)))
+            t.fail(`${label}: partition ${partition}'s floor ${JSON.stringify(one.floor)} is below ${JSON.stringify(lastOf(truth))}`);
+        } else if (!(await isTrue(scene, found.wal, partition, truth))) {
+          t.fail(`${label}: partition ${partition} is not whole`);
+        }
+      }
+      await scene.settle(found.wal.close());
+    }
+  }
+  t.comment(JSON.stringify(tally));
+  for (const [name, count] of Object.entries(tally)) if (name !== 'blank') t.ok(count > 0, name);
+});
