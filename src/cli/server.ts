@@ -125,6 +125,8 @@ function metricsOf(running: RunningNode, channelTails: () => number): Metrics {
     peers: () => running.transport.peers(),
     snapshots: () => running.node.snapshotStats(),
     space: () => running.space,
+    faults: () => running.node.faults().filter(({ nodeId }) => nodeId === running.node.identity.nodeId),
+    repaired: () => running.node.repaired,
     channelTails,
   });
 }

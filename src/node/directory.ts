@@ -2,6 +2,7 @@
  * A node's folder, and the file that says whose it is:
  *
  *   dir/IDENTITY   cluster, node and store; written last by init, never changed in place
+ *   dir/FAULTS     what is wrong with its replicas (faults-file.ts); replaced as a whole
  *   dir/log/       the log's segments (wal/)
  *   dir/db/        LevelDB (store/), whose own lock keeps a second process out: open it before the log
  *
@@ -9,11 +10,13 @@
  * prove to be its own: what it promised to its peers would be gone unnoticed
  * (design rule 12). Nothing here deletes anything but its own marker.
  */
-import { access, constants, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
+import { access, constants, mkdir, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
 import type { Random } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
+import { encodeFaults, type FaultRecord, noFaults } from '../common/faults.js';
 import { clusterIdBytes, isHexId, randomHexId, storeIdBytes } from '../common/hex-ids.js';
+import { faultsName, finishMoves, readFaults, writeFaults } from './faults-file.js';
 import {
   decodeIdentity,
   encodeIdentity,
@@ -21,6 +24,7 @@ import {
   identityBytesMax,
   type Member,
 } from './identity-file.js';
+import { syncFolder, writeSynced } from './synced-files.js';
 
 export type { Identity, Member } from './identity-file.js';
 
@@ -29,6 +33,7 @@ export interface NodeDirectory {
   readonly dir: string;
   readonly logPath: string;
   readonly dbPath: string;
+  readonly faults: FaultRecord | 'unreadable';
 }
 
 export interface InitOptions extends Omit<Identity, 'storeId' | 'incarnation'> {
@@ -47,7 +52,7 @@ const identityName = 'IDENTITY';
 const markerName = 'INIT-UNDER-WAY';
 const logName = 'log';
 const dbName = 'db';
-const parts: readonly string[] = [identityName, logName, dbName];
+const parts: readonly string[] = [identityName, faultsName, logName, dbName];
 
 /** More would be another system's idea of a partition. */
 const partitionCountMax = 65_536;
@@ -81,6 +86,7 @@ export async function initDirectory(options: InitOptions): Promise<NodeDirectory
     await syncFolder(dir);
     await options.formatDb(paths.dbPath, identity);
     await options.formatLog(paths.logPath, identity);
+    await writeFaults(dir, encodeFaults({ ...noFaults, number: 1 }));
     const draft = join(dir, `${identityName}.new`);
     await writeSynced(draft, encodeIdentity(identity));
     await rename(draft, join(dir, identityName));
@@ -95,10 +101,13 @@ export async function initDirectory(options: InitOptions): Promise<NodeDirectory
 export async function openDirectory(path: string): Promise<NodeDirectory> {
   const dir = resolve(path);
   return explained(dir, async () => {
-    const names = await listOrLost(dir);
+    let names = await listOrLost(dir);
     if (!names.includes(identityName)) throw withoutIdentity(dir, names);
     await access(dir, constants.R_OK | constants.W_OK | constants.X_OK);
     const identity = decodeIdentity(await readSmall(join(dir, identityName)), join(dir, identityName));
+    const faults = await readFaults(dir);
+    // A repair that was interrupted has moved one of them aside.
+    if (faults !== 'unreadable' && (await finishMoves(dir, faults))) names = await readdir(dir);
     for (const name of [dbName, logName]) {
       if (names.includes(name)) continue;
       throw new HansardError(
@@ -112,12 +121,13 @@ export async function openDirectory(path: string): Promise<NodeDirectory> {
     }
     // Init was cut off between its last two steps: it is complete.
     if (names.includes(markerName)) await unlink(join(dir, markerName));
-    return pathsOf(dir, identity);
+    return { ...pathsOf(dir, identity), faults };
   });
 }
 
 function pathsOf(dir: string, identity: Identity): NodeDirectory {
-  return { identity, dir, logPath: join(dir, logName), dbPath: join(dir, dbName) };
+  const faults = { ...noFaults, number: 1 };
+  return { identity, dir, logPath: join(dir, logName), dbPath: join(dir, dbName), faults };
 }
 
 function refuseContent(dir: string, names: readonly string[]): void {
@@ -248,26 +258,6 @@ async function readSmall(path: string): Promise<Buffer> {
     throw new HansardError('STORE_DAMAGED', `${path} is damaged: ${size} bytes are too many`, { file: path });
   }
   return readFile(path);
-}
-
-async function writeSynced(path: string, bytes: Buffer): Promise<void> {
-  const file = await open(path, 'w');
-  try {
-    await file.writeFile(bytes);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-}
-
-/** Makes the names in it durable. */
-async function syncFolder(path: string): Promise<void> {
-  const folder = await open(path, constants.O_RDONLY);
-  try {
-    await folder.sync();
-  } finally {
-    await folder.close();
-  }
 }
 
 function codeOf(error: unknown): string | undefined {

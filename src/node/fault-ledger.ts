@@ -47,19 +47,22 @@ export class FaultLedger {
   add(faults: readonly ReplicaFault[]): Promise<void> {
     const isReplaced = (old: ReplicaFault): boolean =>
       faults.some(({ partition, kind }) => partition === old.partition && kind === old.kind);
-    return this.#change([...this.#record.faults.filter((fault) => !isReplaced(fault)), ...faults]);
+    return this.update({ faults: [...this.faults.filter((fault) => !isReplaced(fault)), ...faults] });
   }
 
   clear(partition: PartitionId, kinds: readonly FaultKind[]): Promise<void> {
     const isLeft = (fault: ReplicaFault): boolean =>
       fault.partition !== partition || !kinds.includes(fault.kind);
     if (this.#record.faults.every(isLeft)) return this.#writing;
-    return this.#change(this.#record.faults.filter(isLeft));
+    return this.update({ faults: this.faults.filter(isLeft) });
   }
 
-  #change(faults: readonly ReplicaFault[]): Promise<void> {
-    const sorted = [...faults].sort((a, b) => a.partition - b.partition || (a.kind < b.kind ? -1 : 1));
-    this.#record = { ...this.#record, number: this.#record.number + 1, faults: sorted };
+  /** Also where nothing changes: it is written anew. */
+  update(change: Partial<Omit<FaultRecord, 'number'>>): Promise<void> {
+    const number = this.#record.number + 1;
+    const record = { ...this.#record, ...change, number };
+    const faults = [...record.faults].sort((a, b) => a.partition - b.partition || (a.kind < b.kind ? -1 : 1));
+    this.#record = { ...record, faults };
     const bytes = encodeFaults(this.#record);
     // One after the other; a failed one is told to its caller, and to all after it by the end of the process.
     const written = this.#writing.then(() => this.#keep(bytes));

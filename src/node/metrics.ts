@@ -3,7 +3,9 @@
  * a scrape comes, so that nothing on a hot path pays for them; calls alone are
  * counted as they happen.
  */
+
 import { Counter, collectDefaultMetrics, Gauge, type Histogram, Registry } from 'prom-client';
+import { type FaultKind, faultKinds } from '../common/faults.js';
 import type { StoreStats } from '../store/types.js';
 import type { PeerState } from '../transport/types.js';
 import type { WalStats } from '../wal/types.js';
@@ -19,6 +21,10 @@ export interface MetricSources {
   peers(): readonly PeerState[];
   snapshots?(): SnapshotStats;
   space?(): Space;
+  /** Of this node's own replicas. */
+  faults?(): readonly { readonly kind: FaultKind }[];
+  /** Replicas that became sound again. */
+  repaired?(): number;
   /** Bytes proposed and not yet committed, whole node. */
   uncommittedBytes?(): number;
   /** Streams of TailChannel that are open. */
@@ -202,7 +208,7 @@ function defineDiskGauges(registry: Registry, sources: MetricSources): void {
   store('hansard_checkpoint_bytes_total', 'Bytes sealed into LevelDB', (s) => s.checkpointBytes);
   store('hansard_sync_reads_total', 'Lookups in apply that blocked the loop', (s) => s.syncReads);
   store('hansard_blocks_read_total', 'Blocks read from LevelDB', (s) => s.blocksRead);
-  const { snapshots, space } = sources;
+  const { snapshots, space, faults, repaired } = sources;
   if (space !== undefined) {
     const room = (name: string, help: string, value: (space: Space) => number) =>
       gauge(name, help, [], (set) => {
@@ -211,6 +217,16 @@ function defineDiskGauges(registry: Registry, sources: MetricSources): void {
     room('hansard_disk_free_bytes', "Room left on the disk of the node's folder", (s) => s.freeBytes);
     room('hansard_disk_reserve_bytes', 'Less room than this, and appends are refused', (s) => s.reserveBytes);
     room('hansard_disk_full', '1 where appends are refused for want of room', (s) => (s.isLow ? 1 : 0));
+  }
+  if (faults !== undefined) {
+    gauge('hansard_replica_faults', 'Damaged replicas of this node, by kind', ['kind'], (set) => {
+      for (const kind of faultKinds) set(faults().filter((fault) => fault.kind === kind).length, kind);
+    });
+  }
+  if (repaired !== undefined) {
+    gauge('hansard_replicas_repaired_total', 'Damaged replicas that became sound again', [], (set) =>
+      set(repaired()),
+    );
   }
   if (snapshots === undefined) return;
   const snapshot = (name: string, help: string, value: (stats: SnapshotStats) => number) =>

@@ -9,15 +9,16 @@ import type { NodeId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
 import type { ReplicatedSettings } from '../conversation/types.js';
 import { levelKvFactory } from '../store/level-kv.js';
-import { formatStore, openStore } from '../store/store.js';
+import { formatStore } from '../store/store.js';
 import type { Store } from '../store/types.js';
 import { createGrpcNetwork } from '../transport/grpc-network.js';
 import { createTransport } from '../transport/transport.js';
 import type { StorePins, Transport } from '../transport/types.js';
-import { formatWal, openDiskDevice, openWal, startWatchdog, type Wal } from '../wal/index.js';
+import { formatWal, openDiskDevice, startWatchdog, type Wal } from '../wal/index.js';
 import { type Identity, initDirectory, type NodeDirectory, openDirectory } from './directory.js';
 import { DiskSpace, freeBytesOf, type Space } from './disk-space.js';
 import { HansardNode, initialConfState } from './node.js';
+import { PartsOpener } from './open-parts.js';
 import { type NodeSettings, nodeDefaults } from './options.js';
 import { checkOwner } from './owner-check.js';
 import { placementOf } from './placement.js';
@@ -122,39 +123,22 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   checkAddresses(options, identity);
   await checkOwner(directory);
   const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
-  const kv = await levelKvFactory({
-    writeBufferBytes: settings.dbWriteBuffer,
-    blockCacheBytes: settings.dbCache,
-  }).open(directory.dbPath, { create: false });
-  const openingMs = performance.now();
-  const store = await openStore({
-    kv,
-    ...ids,
-    clock: realClock,
-    logger,
-    cacheBytes: settings.storeCache,
-    tailLimitBytes: settings.tailLimit,
-    changeRetentionMs: settings.changeRetention,
-  });
-  opened.push(() => store.close());
-  logger.info(openedFacts(store, openingMs), 'database opened');
   const watch = new SharedArrayBuffer(8);
+  const parts = new PartsOpener({
+    directory,
+    settings,
+    logger,
+    firstPartitions: partitionsOf(identity).map(({ partition }) => partition),
+    watch,
+    onFailure: (error) => (node === undefined ? onFatal(error) : node.fail(error)),
+    opened,
+  });
+  const openingMs = performance.now();
+  const whole = await parts.openStore();
+  if (whole !== undefined) logger.info(openedFacts(whole, openingMs), 'database opened');
   const watchdog = startWatchdog({ stallMs: settings.diskStall, memory: watch });
   opened.push(() => watchdog.stop());
-  const device = openDiskDevice({ directory: directory.logPath, watch });
-  opened.push(() => device.close());
-  const wal = await openWal({
-    ...logIdentity(identity),
-    device,
-    clock: realClock,
-    logger,
-    segmentBytes: settings.logSegment,
-    maxLogBytes: settings.logMax,
-    cacheBytes: settings.entryCache,
-    onFailure: (error) => (node === undefined ? onFatal(error) : node.fail(error)),
-  });
-  opened.pop();
-  opened.push(() => wal.close());
+  const { wal, store } = await parts.openLog();
   const replay = wal.stats().replay;
   logger.info({ ...replay, megabytesPerSecond: rate(replay.bytes, replay.durationMs) }, 'log replayed');
   const space = new DiskSpace({
@@ -197,6 +181,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     store,
     transport,
     space,
+    faults: parts.ledger,
     onFatal,
   });
   opened.push(() => transport.stop());

@@ -19,7 +19,8 @@ export function reportReplay(
   const goals = new Map<Replica, Index>();
   for (const replica of replicas) {
     const { commit } = replica.log.hardState;
-    if (commit <= replica.store.appliedIndex) continue;
+    const isHeldBack = replica.isStateDamaged || replica.isMute;
+    if (isHeldBack || commit <= replica.store.appliedIndex) continue;
     entries += commit - replica.store.appliedIndex;
     goals.set(replica, commit);
   }

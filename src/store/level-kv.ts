@@ -90,7 +90,9 @@ function openError(path: string, error: unknown): HansardError {
     );
   }
   const problem = cause?.message ?? (error instanceof Error ? error.message : String(error));
-  const kind = cause?.code === 'LEVEL_IO_ERROR' ? 'DISK_FAILED' : 'STORE_DAMAGED';
+  // One of its own files is gone.
+  const isMissing = problem.includes('No such file');
+  const kind = cause?.code === 'LEVEL_IO_ERROR' && !isMissing ? 'DISK_FAILED' : 'STORE_DAMAGED';
   return new HansardError(
     kind,
     `the database in ${path} does not open: ${problem}`,

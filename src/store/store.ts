@@ -56,7 +56,12 @@ export interface FormatOptions {
   readonly kv: Kv;
   readonly clusterId: string;
   readonly storeId: string;
-  readonly partitions: readonly { readonly partition: PartitionId; readonly confState: ConfState }[];
+  readonly partitions: readonly {
+    readonly partition: PartitionId;
+    readonly confState: ConfState;
+    /** Of a replica that came later, or is formatted anew in the place of a lost database. */
+    readonly replicaId?: ReplicaId;
+  }[];
   readonly settings?: Readonly<ReplicatedSettings>;
   readonly blockBytes?: number;
 }
@@ -101,7 +106,11 @@ export async function formatStore(options: FormatOptions): Promise<void> {
   const batch = kv.batch();
   const put = (key: Uint8Array, writer: ByteWriter) => batch.put(key, sealRow(key, writer));
   const blockBytes = options.blockBytes ?? storeDefaults.blockBytes;
-  const hosted = options.partitions.map(({ partition }) => ({ partition, replicaId: 0, removed: false }));
+  const hosted = options.partitions.map(({ partition, replicaId = 0 }) => ({
+    partition,
+    replicaId,
+    removed: false,
+  }));
   put(formatKey(), formatRow({ clusterId, storeId, blockBytes, hosted }));
   for (const { partition, confState } of options.partitions) {
     const record = emptyRecord(partition, 1, confState, options.settings);

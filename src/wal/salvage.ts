@@ -205,7 +205,9 @@ class Salvage {
     const first = this.#segments[0] as SegmentHeader;
     for (const row of first.table) this.#introduce(row);
     const numbers = [...this.#found.keys()].filter((number) => number >= first.firstBatch);
-    const whole = [...this.#found].filter(([, all]) => all.some((one) => one.whole)).map(([number]) => number);
+    const whole = [...this.#found]
+      .filter(([, all]) => all.some((one) => one.whole))
+      .map(([number]) => number);
     const lastWhole = Math.max(0, ...whole);
     const lastHeader = Math.max(...this.#segments.map((header) => header.firstBatch));
     let last = Math.max(lastWhole, lastHeader - 1, ...numbers);
@@ -293,7 +295,8 @@ class Salvage {
     const { index, term } = place;
     if (index <= group.baseIndex) return;
     // All that it ever had is sealed by then, whatever of it is lost.
-    if (part.broken !== '' && !part.floorUnknown && isAtLeast(place, part.floor)) return part.startsAnew(place);
+    if (part.broken !== '' && !part.floorUnknown && isAtLeast(place, part.floor))
+      return part.startsAnew(place);
     if (group.term(index) === term) group.compact(index, term);
     else if (index > group.lastIndex()) group.restart(index, term);
   }

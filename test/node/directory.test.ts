@@ -39,7 +39,7 @@ t.test('what init makes, open finds', async (t) => {
   t.match(made.identity, { nodeId: 2, incarnation: 1, partitionCount: 64, replicationFactor: 3, members });
   t.match(made.identity.storeId, /^[0-9a-f]{16}$/);
   t.same(await openDirectory(dir), made);
-  t.same(readdirSync(dir).sort(), ['IDENTITY', 'db', 'log'], 'no marker, no draft is left');
+  t.same(readdirSync(dir).sort(), ['FAULTS', 'IDENTITY', 'db', 'log'], 'no marker, no draft is left');
   t.same(readdirSync(made.dbPath), ['CURRENT']);
   const other = await initDirectory(options(join(t.testdirName, 'other')));
   t.not(other.identity.storeId, made.identity.storeId, 'each store has an id of its own');

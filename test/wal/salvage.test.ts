@@ -140,9 +140,7 @@ class Scene {
     const fresh = new SimDisk({ clock: this.clock, random: this.random.fork() });
     const { clock, random } = this;
     const options = { ...identity, device: fresh.device(), segmentBytes, clock, random };
-    const groups = await this.settle(
-      rebuildLog(salvaged.groups, { ...options, sealed: () => undefined }),
-    );
+    const groups = await this.settle(rebuildLog(salvaged.groups, { ...options, sealed: () => undefined }));
     return { groups, wal: await this.open(fresh) };
   }
 }
@@ -153,7 +151,8 @@ async function isTrue(scene: Scene, wal: Wal, partition: number, { entries, base
   // Where its log starts may be recorded later than the log knew it.
   const found = (await scene.settle(contents(group))).filter(({ index }) => index > base.index);
   const wanted = entries.filter(({ index }) => index >= group.firstIndex());
-  if (group.lastIndex() !== (entries.at(-1)?.index ?? base.index) || found.length !== wanted.length) return false;
+  if (group.lastIndex() !== (entries.at(-1)?.index ?? base.index) || found.length !== wanted.length)
+    return false;
   return wanted.every(({ term, index, data }, i) => {
     const one = found[i];
     return one?.term === term && one.index === index && one.text === Buffer.from(data ?? []).toString();
@@ -175,7 +174,8 @@ t.test('a damaged log is never taken for better than it is', async (t: Test) => 
         // Nothing that counts was hit: the groups have all that they had.
         tally.opened++;
         for (const [partition, truth] of scene.truth) {
-          if (!(await isTrue(scene, opened, partition, truth))) t.fail(`${label}: silent, partition ${partition}`);
+          if (!(await isTrue(scene, opened, partition, truth)))
+            t.fail(`${label}: silent, partition ${partition}`);
         }
         continue;
       }
@@ -191,10 +191,14 @@ t.test('a damaged log is never taken for better than it is', async (t: Test) => 
         if (one.verdict === 'term-or-vote-lost') continue;
         const { term, vote } = found.wal.group(partition)?.hardState ?? { term: 0, vote: 0 };
         if (term !== truth.term || vote !== truth.vote)
-          t.fail(`${label}: partition ${partition} has term ${term}, vote ${vote}, not ${truth.term}, ${truth.vote}`);
+          t.fail(
+            `${label}: partition ${partition} has term ${term}, vote ${vote}, not ${truth.term}, ${truth.vote}`,
+          );
         if (one.verdict === 'log-damaged') {
           if (!isAtLeast(one.floor, lastOf(truth)))
-            t.fail(`${label}: partition ${partition}'s floor ${JSON.stringify(one.floor)} is below ${JSON.stringify(lastOf(truth))}`);
+            t.fail(
+              `${label}: partition ${partition}'s floor ${JSON.stringify(one.floor)} is below ${JSON.stringify(lastOf(truth))}`,
+            );
         } else if (!(await isTrue(scene, found.wal, partition, truth))) {
           t.fail(`${label}: partition ${partition} is not whole`);
         }

@@ -1,0 +1,305 @@
+/**
+ * Store and log of a folder, opened whatever is damaged (design rule 5): a partition's
+ * state, or the whole database, is set aside, a damaged log gives way to a fresh one of
+ * what can be salvaged; the ledger knows before anything is promised. Where no other
+ * node has the data nothing is replaced: then damage refuses the start.
+ */
+import type { Kv } from '../common/env.js';
+import { HansardError } from '../common/errors.js';
+import {
+  decodeFaults,
+  type FaultKind,
+  type FaultRecord,
+  higherPlace,
+  type LogPlace,
+  noFaults,
+  noPlace,
+  type ReplicaFault,
+} from '../common/faults.js';
+import { clusterIdBytes, hexIdBytes } from '../common/hex-ids.js';
+import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
+import type { Logger } from '../common/logger.js';
+import { levelKvFactory } from '../store/level-kv.js';
+import { noConfiguration } from '../store/set-aside.js';
+import { formatStore, openStore } from '../store/store.js';
+import type { Store } from '../store/types.js';
+import { openDiskDevice, openWal, rebuildLog, salvageLog, type Wal } from '../wal/index.js';
+import type { NodeDirectory } from './directory.js';
+import { FaultLedger, untrustedBy } from './fault-ledger.js';
+import { moveDatabase, moveLog, newLogFolder, nextMove, writeFaults } from './faults-file.js';
+import { realClock, realRandom } from './real-env.js';
+import type { Settings } from './settings-table.js';
+
+export interface PartsOptions {
+  readonly directory: NodeDirectory;
+  readonly settings: Settings;
+  readonly logger: Logger;
+  /** That this node holds as the cluster was made. */
+  readonly firstPartitions: readonly PartitionId[];
+  /** A slot of the watchdog's. */
+  readonly watch: SharedArrayBuffer;
+  readonly onFailure: (error: unknown) => void;
+  /** What a start that fails has to close, newest last. */
+  readonly opened: (() => Promise<unknown>)[];
+}
+
+/** Under this name the database keeps a copy of FAULTS. */
+const factName = 'faults';
+
+export class PartsOpener {
+  readonly #options: PartsOptions;
+  #ledger: FaultLedger;
+  #store: Store | undefined;
+  /** Of the database that takes the place of one moved aside; holds its lock. */
+  #freshKv: Kv | undefined;
+
+  constructor(options: PartsOptions) {
+    this.#options = options;
+    const { faults } = options.directory;
+    this.#ledger = this.#newLedger(faults === 'unreadable' ? noFaults : faults);
+  }
+
+  get ledger(): FaultLedger {
+    return this.#ledger;
+  }
+
+  /** Other nodes have what is lost here. */
+  get #heals(): boolean {
+    return this.#options.directory.identity.replicationFactor > 1;
+  }
+
+  get #ids(): { clusterId: string; storeId: string } {
+    const { clusterId, storeId } = this.#options.directory.identity;
+    return { clusterId, storeId };
+  }
+
+  get #logIds(): { clusterId: Uint8Array; storeId: string } {
+    const { clusterId, storeId } = this.#ids;
+    return { clusterId: hexIdBytes(clusterId, clusterIdBytes), storeId };
+  }
+
+  #newLedger(record: FaultRecord): FaultLedger {
+    return new FaultLedger(record, async (bytes) => {
+      await writeFaults(this.#options.directory.dir, bytes);
+      await this.#store?.putFact(factName, bytes);
+    });
+  }
+
+  // ---- the database
+
+  /** First of all: its lock keeps a second process off the folder. Undefined: it was moved aside; `openLog` is next. */
+  async openStore(): Promise<Store | undefined> {
+    const { directory, logger } = this.#options;
+    const { dir, dbPath } = directory;
+    if (this.#ledger.record.dbMove === 0) {
+      try {
+        await this.#open(await this.#levelKv().open(dbPath, { create: false }));
+        return this.#store;
+      } catch (error) {
+        if (!this.#heals || !isReplaceable(error)) throw error;
+        logger.error({ error: error.message }, 'the database is damaged: it is moved aside');
+        const dbMove = await nextMove(dir);
+        await this.#ledger.update({ dbMove });
+        await moveDatabase(dir, dbMove);
+      }
+    }
+    this.#freshKv = await this.#levelKv().open(dbPath, { create: true });
+    this.#options.opened.push(async () => this.#freshKv?.close());
+    return undefined;
+  }
+
+  async #open(kv: Kv): Promise<void> {
+    const { settings, logger, opened } = this.#options;
+    const store = await openStore({
+      kv,
+      ...this.#ids,
+      clock: realClock,
+      logger,
+      cacheBytes: settings.storeCache,
+      tailLimitBytes: settings.tailLimit,
+      changeRetentionMs: settings.changeRetention,
+      untrusted: this.#heals ? untrustedBy(this.#ledger) : undefined,
+    });
+    this.#store = store;
+    opened.push(() => store.close());
+    await this.#compareCopies(store);
+  }
+
+  #levelKv() {
+    const { dbWriteBuffer, dbCache } = this.#options.settings;
+    return levelKvFactory({ writeBufferBytes: dbWriteBuffer, blockCacheBytes: dbCache });
+  }
+
+  /** The file FAULTS and its copy: the newer one counts. Without either nobody knows what this folder must not do. */
+  async #compareCopies(store: Store): Promise<void> {
+    const { faults: file } = this.#options.directory;
+    const copy = readCopy(store.getFact(factName));
+    const isNewer = copy !== undefined && (file === 'unreadable' || copy.number > this.#ledger.record.number);
+    if (isNewer) {
+      this.#ledger = this.#newLedger({ ...copy, logMove: 0, dbMove: 0 });
+      for (const [partition, generation] of untrustedBy(this.#ledger)) {
+        const isHeld = store.hosted().some((one) => one.partition === partition && !one.removed);
+        if (isHeld && store.generationOf(partition) <= generation)
+          store.setAside(partition, 'it was found damaged before');
+      }
+    }
+    const isLost = copy === undefined && file === 'unreadable';
+    if (isLost) {
+      const why = 'the record of faults is lost, and its copy';
+      await this.#ledger.add(this.#hosted().map((one) => fault(one, 'term-or-vote-lost', why)));
+    } else if (copy === undefined || copy.number !== this.#ledger.record.number || file === 'unreadable') {
+      await this.#ledger.update({});
+    }
+  }
+
+  #hosted(): { partition: PartitionId; replicaId: ReplicaId }[] {
+    const { nodeId } = this.#options.directory.identity;
+    const held = this.#store?.hosted().filter((one) => !one.removed);
+    if (held !== undefined)
+      return held.map(({ partition, replicaId }) => ({ partition, replicaId: idOf(replicaId, nodeId) }));
+    return this.#options.firstPartitions.map((partition) => ({ partition, replicaId: nodeId as number }));
+  }
+
+  // ---- the log
+
+  /** Behind `openStore`; brings the store too, where that was moved aside. */
+  async openLog(): Promise<{ wal: Wal; store: Store }> {
+    const wal = await this.#openWal().catch((error: unknown) => {
+      if (!this.#heals || !(error instanceof HansardError) || error.reason !== 'LOG_DAMAGED') throw error;
+      return this.#replaceLog(error);
+    });
+    if (this.#freshKv !== undefined) await this.#formatFresh(this.#freshKv, wal);
+    return { wal, store: this.#store as Store };
+  }
+
+  async #openWal(): Promise<Wal> {
+    const { directory, settings, logger, watch, onFailure, opened } = this.#options;
+    const device = openDiskDevice({ directory: directory.logPath, watch });
+    opened.push(() => device.close());
+    try {
+      const wal = await openWal({
+        ...this.#logIds,
+        device,
+        clock: realClock,
+        logger,
+        segmentBytes: settings.logSegment,
+        maxLogBytes: settings.logMax,
+        cacheBytes: settings.entryCache,
+        onFailure,
+      });
+      opened.pop();
+      opened.push(() => wal.close());
+      return wal;
+    } catch (error) {
+      opened.pop();
+      await device.close();
+      throw error;
+    }
+  }
+
+  /** A fresh log of what can be salvaged; the damaged segments stay in a folder beside it. */
+  async #replaceLog(error: HansardError): Promise<Wal> {
+    const { directory, settings, logger } = this.#options;
+    const { dir, logPath } = directory;
+    logger.error({ error: error.message }, 'the log is damaged: a fresh one takes its place');
+    const old = openDiskDevice({ directory: logPath });
+    const faults: ReplicaFault[] = [];
+    try {
+      const salvaged = await salvageLog(old, this.#logIds);
+      const rebuilt = await rebuildLog(salvaged.groups, {
+        ...this.#logIds,
+        device: openDiskDevice({ directory: await newLogFolder(dir) }),
+        random: realRandom,
+        clock: realClock,
+        segmentBytes: settings.logSegment,
+        sealed: (partition) => this.#sealed(partition),
+      });
+      for (const { verdict, why, floor, ...one } of rebuilt) {
+        logger.info({ ...one, verdict, why, floor }, 'salvaged from the damaged log');
+        if (verdict !== 'whole') faults.push(this.#logFault(one, verdict, why, floor));
+      }
+      // Of those nothing is left that could prove anything.
+      const isUnproven = salvaged.isBlank || salvaged.lost > 0;
+      for (const one of isUnproven ? this.#hosted() : []) {
+        if (!rebuilt.some(({ partition }) => partition === one.partition))
+          faults.push(fault(one, 'term-or-vote-lost', error.message));
+      }
+    } finally {
+      await old.close();
+    }
+    const logMove = await nextMove(dir);
+    await this.#ledger.add(faults);
+    await this.#ledger.update({ logMove });
+    await moveLog(dir, logMove);
+    await this.#ledger.update({ logMove: 0 });
+    return this.#openWal();
+  }
+
+  /** What was lost before and is not back yet counts on. */
+  #logFault(
+    one: { partition: PartitionId; replicaId: ReplicaId },
+    kind: 'log-damaged' | 'term-or-vote-lost',
+    why: string,
+    floor: LogPlace,
+  ): ReplicaFault {
+    const known = this.#ledger.of(one.partition, 'log-damaged');
+    const isSame = known?.replicaId === one.replicaId;
+    return { ...fault(one, kind, why), floor: isSame ? higherPlace(known.floor, floor) : floor };
+  }
+
+  #sealed(partition: PartitionId): LogPlace | undefined {
+    const store = this.#store;
+    if (store === undefined || store.setAsidePartitions().has(partition)) return undefined;
+    if (!store.hosted().some((one) => one.partition === partition && !one.removed)) return undefined;
+    const { sealedIndex: index, sealedTerm: term } = store.partition(partition);
+    return { index, term };
+  }
+
+  // ---- a database in the place of one that is lost
+
+  /** The log knows whose replicas are here; each waits for a snapshot. */
+  async #formatFresh(kv: Kv, wal: Wal): Promise<void> {
+    const { nodeId } = this.#options.directory.identity;
+    const hosted = new Map<PartitionId, ReplicaId>();
+    for (const partition of this.#options.firstPartitions) hosted.set(partition, nodeId as number);
+    for (const { partition, replicaId } of wal.groups()) hosted.set(partition, replicaId);
+    const partitions = [...hosted]
+      .sort(([a], [b]) => a - b)
+      .map(([partition, replicaId]) => ({ partition, replicaId, confState: noConfiguration }));
+    await formatStore({ kv, ...this.#ids, partitions });
+    const why = 'the database was lost';
+    const faults = partitions.map((one) => fault(one, 'state-damaged', why));
+    const others = this.#ledger.faults.filter(({ kind }) => kind !== 'state-damaged');
+    await this.#ledger.update({ dbMove: 0, faults: [...others, ...faults] });
+    this.#freshKv = undefined;
+    await this.#open(kv);
+  }
+}
+
+function fault(
+  { partition, replicaId }: { partition: PartitionId; replicaId: ReplicaId },
+  kind: FaultKind,
+  why: string,
+): ReplicaFault {
+  return { partition, replicaId, kind, sinceUs: realClock.nowUs(), why, generation: 1, floor: noPlace };
+}
+
+/** A replica that the store was formatted with has its node's id. */
+function idOf(replicaId: ReplicaId, nodeId: NodeId): ReplicaId {
+  return replicaId === 0 ? (nodeId as number) : replicaId;
+}
+
+/** Not what belongs to somebody else, nor what is in use. */
+function isReplaceable(error: unknown): error is HansardError {
+  if (!(error instanceof HansardError)) return false;
+  if (error.reason === 'STORE_DAMAGED') return true;
+  return (
+    error.reason === 'REPLICA_LOST' && error.fields.found === undefined && error.fields.path === undefined
+  );
+}
+
+function readCopy(bytes: Uint8Array | undefined): FaultRecord | undefined {
+  if (bytes === undefined) return undefined;
+  // A fact has its own checksum: what is wrong here is of another version.
+  return decodeFaults(bytes);
+}
