@@ -423,6 +423,38 @@ function addData(program: Command, on: On, env: Readonly<Record<string, string |
     )}`,
   );
 
+  const subscribe = connected(
+    program.command('subscribe').description('Events of many channels as they are committed, until Ctrl-C.'),
+  )
+    .argument('[channels...]', 'these alone; without any all of the tenant')
+    .option('--prefix <text>', 'only channels whose names begin with it')
+    .option('--label <key=value>', 'only channels with this label')
+    .option('--from-start', 'from the first event of every channel on, instead of what comes from now on')
+    .addOption(
+      new Option('--since <time>', 'from what was committed at this time on, RFC 3339').conflicts(
+        'fromStart',
+      ),
+    )
+    .addOption(
+      new Option(
+        '--resume <token>',
+        'go on where an earlier one ended, with the same channels, prefix and label',
+      ).conflicts(['fromStart', 'since']),
+    )
+    .option('-n, --limit <number>', 'end after so many', wholeNumber(1))
+    .option('--until-caught-up', 'end when everything that is there has come');
+  on(subscribe, async () => (await import('./commands/subscribe.js')).subscribe);
+  subscribe.addHelpText(
+    'after',
+    `\nNodes may die meanwhile: each event comes once, those of a channel in order. The token to go on with is told at the end, on stderr.\n${examples(
+      [
+        ['hansard subscribe', 'all that comes from now on'],
+        ['hansard subscribe --prefix support/ --from-start --json', ''],
+        ['hansard subscribe --since 2026-01-01T00:00:00Z --until-caught-up --json > new.jsonl', ''],
+      ],
+    )}`,
+  );
+
   const channels = connected(
     program.command('channels').description('The channels of a tenant, by name or newest activity first.'),
   )

@@ -308,6 +308,23 @@ const optionShapes = {
     signal: (value) => (value instanceof AbortSignal ? undefined : 'must be an AbortSignal'),
     timeoutMs: milliseconds,
   }),
+  subscribe: shape({
+    channels: listOf(text, 'names of channels'),
+    prefix: text,
+    label: object(shape({ key: text, value: text }), " such as { key: '…', value: '…' }"),
+    types: listOf(any, 'event types'),
+    fromBeginning: flag,
+    fromTime: (value) =>
+      value instanceof Date
+        ? date(value)
+        : isObject(value) && count(value.timeUs) === undefined
+          ? undefined
+          : 'must be a Date or { timeUs }',
+    resumeToken: text,
+    maxBatch: count,
+    signal: (value) => (value instanceof AbortSignal ? undefined : 'must be an AbortSignal'),
+    timeoutMs: milliseconds,
+  }),
   channels: shape({
     ...readFields,
     prefix: text,

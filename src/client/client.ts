@@ -29,6 +29,7 @@ import {
   readUpgradeResponse,
 } from './responses.js';
 import { Router } from './router.js';
+import { type SubscribeOptions, Subscription } from './subscribe.js';
 import type {
   ChangedReplicas,
   ChannelInfo,
@@ -111,6 +112,16 @@ export class Client {
       (asked) => encodeListChannels(this.tenant, options, asked),
       readListChannelsResponse,
     );
+  }
+
+  /**
+   * Events of many channels as they come, from now on or from a place.
+   * @example
+   * for await (const { channel, event } of client.subscribe({ prefix: 'support/' })) handle(channel, event);
+   */
+  subscribe(options: SubscribeOptions = {}): Subscription {
+    checkOptions('subscribe', options);
+    return new Subscription(this.#router, this.tenant, options);
   }
 
   /** Rejects CHANNEL_EXISTS. Safe to be repeated by the SDK; a second call of yours is a second creation. */

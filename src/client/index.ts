@@ -27,7 +27,15 @@ export type {
   ChannelQuery,
   NewChannel,
   ReplicaChange,
+  SubscribeFilter,
   UpgradeRequest,
 } from './requests.js';
+export type { SubscribedEvents } from './responses.js';
+export {
+  type SubscribedEvent,
+  type SubscribeOptions,
+  Subscription,
+  type SubscriptionUpdate,
+} from './subscribe.js';
 export { Tail, type TailOptions, type TailUpdate } from './tail.js';
 export type * from './types.js';

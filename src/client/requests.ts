@@ -257,6 +257,49 @@ export function encodeTail(prefix: Uint8Array, tail: TailRequest, read: ReadOpti
   return scratch.copy();
 }
 
+/** Which channels and events a subscription follows; all that are given must hold. */
+export interface SubscribeFilter {
+  /** Only these, by name, at most 1,000; they need not exist yet. */
+  readonly channels?: readonly string[];
+  /** Only names that begin with this. */
+  readonly prefix?: string;
+  /** Only channels with this label, of exactly this value. */
+  readonly label?: { readonly key: string; readonly value: string };
+  /** Only events of these types. */
+  readonly types?: readonly EventType[];
+}
+
+export interface SubscribeRequest extends SubscribeFilter {
+  /** Without it and the others: from now on. */
+  readonly fromBeginning?: boolean | undefined;
+  readonly fromTimeUs?: number | undefined;
+  readonly resumeToken?: string | undefined;
+  readonly maxBatch?: number | undefined;
+}
+
+export function encodeSubscribe(tenant: string, request: SubscribeRequest, read: ReadOptions): Buffer {
+  const { channels = [], prefix, label, types = [], resumeToken, fromTimeUs, fromBeginning } = request;
+  scratch.reset();
+  writeReadOptions(scratch, 11, read);
+  scratch.uint(10, request.maxBatch);
+  if (resumeToken !== undefined) scratch.stringAlways(9, resumeToken);
+  else if (fromTimeUs !== undefined) {
+    const mark = scratch.length;
+    writeTimestamp(scratch, fromTimeUs);
+    scratch.nested(8, mark);
+  } else scratch.bool(7, fromBeginning);
+  for (let i = types.length - 1; i >= 0; i--) scratch.uintAlways(6, eventTypeNumber(types[i]));
+  scratch.string(5, label?.value);
+  scratch.string(4, label?.key);
+  scratch.string(3, prefix);
+  for (let i = channels.length - 1; i >= 0; i--) {
+    requireChannelName(channels[i] as string);
+    scratch.string(2, channels[i]);
+  }
+  scratch.string(1, tenant);
+  return scratch.copy();
+}
+
 export function encodeGetChannel(prefix: Uint8Array, read: ReadOptions): Buffer {
   scratch.reset();
   writeReadOptions(scratch, 3, read);

@@ -185,6 +185,67 @@ function readTailEvents(r: ProtoReader): TailResponse['update'] {
   return { kind: 'events', events, channelUid };
 }
 
+/** Events of one channel, ascending. */
+export interface SubscribedEvents {
+  readonly channel: string;
+  /** Another one than before: the channel was deleted and created anew since. */
+  readonly channelUid: string;
+  /** Checksums verified. */
+  readonly events: readonly Event[];
+}
+
+export interface SubscribeResponse {
+  resumeToken: string;
+  /** Undefined: a heartbeat, or a kind that this version does not know. */
+  update:
+    | { kind: 'events'; channels: SubscribedEvents[] }
+    | { kind: 'caught-up'; nodeId: number }
+    | undefined;
+}
+
+export function readSubscribeResponse(bytes: Uint8Array): SubscribeResponse {
+  const r = ProtoReader.ofCopy(bytes);
+  const response: SubscribeResponse = { resumeToken: '', update: undefined };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) response.resumeToken = r.string();
+    else if (tag === 18) response.update = { kind: 'events', channels: r.message(readSubscribedEvents) };
+    else if (tag === 34) response.update = { kind: 'caught-up', nodeId: r.message(readNodeId) };
+    else r.skip();
+  }
+  return response;
+}
+
+function readSubscribedEvents(r: ProtoReader): SubscribedEvents[] {
+  const channels: SubscribedEvents[] = [];
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) channels.push(r.message(readChannelEvents));
+    else r.skip();
+  }
+  return channels;
+}
+
+function readChannelEvents(r: ProtoReader): SubscribedEvents {
+  const events: Event[] = [];
+  let channel = '';
+  let channelUid = '';
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) channel = r.string();
+    else if (tag === 18) channelUid = r.string();
+    else if (tag === 26) events.push(r.message(readEvent));
+    else r.skip();
+  }
+  return { channel, channelUid, events };
+}
+
+function readNodeId(r: ProtoReader): number {
+  let nodeId = 0;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) nodeId = r.uint();
+    else r.skip();
+  }
+  return nodeId;
+}
+
 function readCaughtUp(r: ProtoReader): TailResponse['update'] {
   const update = { kind: 'caught-up' as const, headSeq: 0, channelUid: '', servedBy: nobody };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {

@@ -4,16 +4,14 @@
  * received and not handed out is simply asked for again, so nothing is lost and
  * nothing comes twice.
  */
-import type { ClientReadableStream, ServiceError } from '@grpc/grpc-js';
 import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { invalid } from './check-input.js';
+import { MessageStream, pause } from './message-stream.js';
 import { encodeTail } from './requests.js';
 import { readTailResponse, type TailResponse } from './responses.js';
 import { backoffMs, closedError, type Router } from './router.js';
-import { errorFromService } from './rpc-errors.js';
 import type { Event, ReadOptions, ServedBy } from './types.js';
-import { WireError } from './wire-reader.js';
 
 export interface TailOptions extends Pick<ReadOptions, 'level' | 'preference' | 'commitTokens'> {
   /** Begins behind this event; 0: with the first one. */
@@ -56,11 +54,6 @@ export type TailUpdate =
       readonly kind: 'interrupted';
       readonly error: HansardError;
     };
-
-/** Without a message for this long (the node sends heartbeats every five seconds) a stream counts as broken, ms. */
-const silenceMs = 15_000;
-/** Messages that wait to be taken by the application; the node keeps the rest. */
-const messagesWaitingMax = 4;
 
 /**
  * Events of a channel as they come: iterate over events, or over `updates()`.
@@ -135,7 +128,7 @@ export class Tail implements AsyncIterable<Event> {
     place: Place,
     failures: number,
     last: HansardError | undefined,
-  ): Promise<MessageStream | HansardError> {
+  ): Promise<MessageStream<TailResponse> | HansardError> {
     // A node whose streams are taken leads as well as before: only this tail goes elsewhere.
     const preference = last?.reason === 'OVERLOADED' ? 'secondary' : this.#options.preference;
     const partition = this.#router.partitionOf(this.#channel) as PartitionId;
@@ -149,7 +142,7 @@ export class Tail implements AsyncIterable<Event> {
         this.#router.refresh();
       }
     };
-    if (!(stream instanceof HansardError)) return new MessageStream(stream, fail);
+    if (!(stream instanceof HansardError)) return new MessageStream(stream, readTailResponse, fail);
     fail(stream);
     return stream;
   }
@@ -213,77 +206,4 @@ function checkOrder(place: Place, events: readonly Event[], uid: string): void {
     place.lastSeq = seq;
   }
   place.uid = uid;
-}
-
-/** Messages of one stream, taken one by one; no more are read than a few ahead. */
-class MessageStream {
-  readonly #stream: ClientReadableStream<Buffer>;
-  readonly #onBroken: (error: HansardError) => void;
-  readonly #waiting: Buffer[] = [];
-  #ended: HansardError | undefined;
-  #wake: (() => void) | undefined;
-
-  constructor(stream: ClientReadableStream<Buffer>, onBroken: (error: HansardError) => void) {
-    this.#stream = stream;
-    this.#onBroken = onBroken;
-    stream.on('data', (message: Buffer) => {
-      if (this.#ended !== undefined) return;
-      this.#waiting.push(message);
-      if (this.#waiting.length >= messagesWaitingMax) stream.pause();
-      this.#wake?.();
-    });
-    stream.on('error', (error: ServiceError) => this.#end(errorFromService(error)));
-    stream.on('end', () => this.#end(new HansardError('UNREACHABLE', 'the node ended the stream')));
-  }
-
-  /** The next message, or why there is none. Throws CHECKSUM_MISMATCH. */
-  async next(): Promise<TailResponse | HansardError> {
-    if (this.#waiting.length === 0 && this.#ended === undefined) await this.#arrival();
-    const message = this.#waiting.shift();
-    if (message === undefined) return this.#ended as HansardError;
-    if (this.#waiting.length < messagesWaitingMax) this.#stream.resume();
-    try {
-      return readTailResponse(message);
-    } catch (error) {
-      if (!(error instanceof WireError)) throw error;
-      return new HansardError('UNREACHABLE', `unreadable answer: ${error.message}`, {}, { cause: error });
-    }
-  }
-
-  close(): void {
-    this.#end(closedError());
-    this.#stream.cancel();
-  }
-
-  #arrival(): Promise<void> {
-    return new Promise((resolve) => {
-      const silence = setTimeout(() => {
-        this.#end(new HansardError('UNREACHABLE', `nothing was heard for ${silenceMs} ms`));
-      }, silenceMs);
-      this.#wake = () => {
-        clearTimeout(silence);
-        this.#wake = undefined;
-        resolve();
-      };
-    });
-  }
-
-  #end(error: HansardError): void {
-    if (this.#ended !== undefined) return;
-    this.#ended = error;
-    if (error.reason !== 'CLIENT_CLOSED') this.#onBroken(error);
-    this.#wake?.();
-  }
-}
-
-function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal?.addEventListener('abort', done);
-  });
 }

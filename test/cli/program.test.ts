@@ -44,6 +44,7 @@ t.test('every command has help with examples; the whole lists the exit codes', a
     ['append'],
     ['read'],
     ['tail'],
+    ['subscribe'],
     ['channels'],
     ['channel', 'create'],
     ['channel', 'update'],

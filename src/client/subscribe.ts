@@ -1,0 +1,193 @@
+/**
+ * Following many channels: one server stream at a time, from any node, taken up again
+ * wherever it breaks from the place behind the last update that was handed out.
+ */
+import { HansardError, reasons } from '../common/errors.js';
+import { invalid } from './check-input.js';
+import type { Link } from './link.js';
+import { MessageStream, pause } from './message-stream.js';
+import { encodeSubscribe, type SubscribeFilter } from './requests.js';
+import { readSubscribeResponse, type SubscribedEvents, type SubscribeResponse } from './responses.js';
+import { backoffMs, closedError, type Router } from './router.js';
+import type { Event } from './types.js';
+
+export interface SubscribeOptions extends SubscribeFilter {
+  /** Begins with the first event of every channel. */
+  readonly fromBeginning?: boolean;
+  /** Begins with the first event of every channel that was committed at or after this time. */
+  readonly fromTime?: Date | { readonly timeUs: number };
+  /** Goes on where another subscription with the same filter ended. */
+  readonly resumeToken?: string;
+  /** Events in one update; default 500, at most 1,000. */
+  readonly maxBatch?: number;
+  /** Ends the iteration. */
+  readonly signal?: AbortSignal;
+  /** How long the first connection may take, ms; default 5,000. Later ones are tried for as long as it takes. */
+  readonly timeoutMs?: number;
+}
+
+export type SubscriptionUpdate =
+  | {
+      readonly kind: 'events';
+      readonly channels: readonly SubscribedEvents[];
+      /** Behind these events: keep it with what they led to. */
+      readonly resumeToken: string;
+    }
+  | {
+      /** All that the answering node has was handed out. */
+      readonly kind: 'caught-up';
+      readonly nodeId: number;
+      readonly resumeToken: string;
+    }
+  | {
+      /** The stream broke; it is taken up again by itself. */
+      readonly kind: 'interrupted';
+      readonly error: HansardError;
+    };
+
+export interface SubscribedEvent {
+  readonly channel: string;
+  readonly channelUid: string;
+  readonly event: Event;
+}
+
+/**
+ * Events of many channels as they come: iterate over events, or over `updates()`, which
+ * carry resume tokens. Every iteration is a stream of its own; leaving the loop ends it.
+ * @example
+ * for await (const { channel, event } of client.subscribe({ fromBeginning: true })) index(channel, event);
+ */
+export class Subscription implements AsyncIterable<SubscribedEvent> {
+  readonly #router: Router;
+  readonly #tenant: string;
+  readonly #options: SubscribeOptions;
+
+  /** Made by `client.subscribe()`. */
+  constructor(router: Router, tenant: string, options: SubscribeOptions) {
+    const { fromBeginning, fromTime, resumeToken } = options;
+    const starts = [fromBeginning || undefined, fromTime, resumeToken].filter((each) => each !== undefined);
+    if (starts.length > 1) throw invalid('fromBeginning', 'one of fromBeginning, fromTime and resumeToken');
+    this.#router = router;
+    this.#tenant = tenant;
+    this.#options = options;
+    // What can't be encoded is told here.
+    this.#request({ token: resumeToken, isFirst: true });
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<SubscribedEvent, void, void> {
+    for await (const update of this.updates()) {
+      if (update.kind !== 'events') continue;
+      for (const { channel, channelUid, events } of update.channels)
+        for (const event of events) yield { channel, channelUid, event };
+    }
+  }
+
+  /** Rejects what no retry can mend (TOKEN_TOO_OLD …), UNREACHABLE and the like before the first answer alone, CLIENT_CLOSED. */
+  async *updates(): AsyncGenerator<SubscriptionUpdate, void, void> {
+    const { signal, timeoutMs } = this.#options;
+    const deadlineMs = performance.now() + (timeoutMs ?? this.#router.options.timeoutMs);
+    const place: Place = { token: this.#options.resumeToken, isFirst: true };
+    const seen = new Map<string, number>();
+    if (signal?.aborted) return;
+    await this.#router.known(deadlineMs);
+    let failures = 0;
+    while (!signal?.aborted) {
+      const stream = await this.#open(place);
+      const close = (): void => {
+        if (!(stream instanceof HansardError)) stream.close();
+      };
+      signal?.addEventListener('abort', close);
+      let error: HansardError | undefined;
+      let wasHeard = false;
+      try {
+        while (error === undefined) {
+          const next = stream instanceof HansardError ? stream : await stream.next();
+          if (signal?.aborted) return;
+          if (next instanceof HansardError) error = next;
+          else {
+            failures = 0;
+            wasHeard = true;
+            const { update, resumeToken } = next;
+            if (update?.kind === 'events') checkOrder(seen, update.channels);
+            place.isFirst = false;
+            if (resumeToken !== '') place.token = resumeToken;
+            if (update !== undefined) yield { ...update, resumeToken };
+          }
+        }
+      } finally {
+        signal?.removeEventListener('abort', close);
+        close();
+      }
+      this.#judge(error, place, deadlineMs);
+      if (wasHeard) yield { kind: 'interrupted', error };
+      await pause(Math.max(error.retryDelayMs ?? 0, backoffMs(failures)), signal);
+      failures++;
+    }
+  }
+
+  async #open(place: Place): Promise<MessageStream<SubscribeResponse> | HansardError> {
+    const link: Link = this.#router.routed({}, 0);
+    const stream = await link.stream('hansard.v1.EventService/Subscribe', this.#request(place));
+    if (stream instanceof HansardError) {
+      this.#router.refresh();
+      return stream;
+    }
+    return new MessageStream(stream, readSubscribeResponse, (error) => {
+      if (reasons[error.reason].retry === 'yes') this.#router.refresh();
+    });
+  }
+
+  #request(place: Place): Uint8Array {
+    const { fromTime, fromBeginning, ...filter } = this.#options;
+    const fromTimeUs = fromTime instanceof Date ? fromTime.getTime() * 1_000 : fromTime?.timeUs;
+    const start = place.token !== undefined ? { resumeToken: place.token } : { fromTimeUs, fromBeginning };
+    const { channels, prefix, label, types, maxBatch } = filter;
+    const request = {
+      ...(channels === undefined ? {} : { channels }),
+      ...(prefix === undefined ? {} : { prefix }),
+      ...(label === undefined ? {} : { label }),
+      ...(types === undefined ? {} : { types }),
+      maxBatch,
+      ...start,
+    };
+    // What was committed before must be known where it counts; where the place is known any node will do.
+    return encodeSubscribe(this.#tenant, request, {
+      level: place.token === undefined ? 'linearizable' : 'eventual',
+    });
+  }
+
+  /** Throws what ends the subscription. */
+  #judge(error: HansardError, place: Place, deadlineMs: number): void {
+    if (this.#router.isClosed) throw closedError();
+    const passes = reasons[error.reason].retry === 'yes' || error.reason === 'DEADLINE_EXCEEDED';
+    if (!passes || (place.isFirst && performance.now() >= deadlineMs)) throw error;
+  }
+}
+
+interface Place {
+  token: string | undefined;
+  /** No message has come yet. */
+  isFirst: boolean;
+}
+
+/** Last seqs that are remembered, to notice a server that repeats: the oldest channels go first. */
+const seenMax = 10_000;
+
+/** Throws INTERNAL where events of a channel come twice or fall back. */
+function checkOrder(seen: Map<string, number>, channels: readonly SubscribedEvents[]): void {
+  for (const { channel, events } of channels) {
+    let last = seen.get(channel) ?? 0;
+    for (const { seq } of events) {
+      if (seq <= last) {
+        throw new HansardError('INTERNAL', `the server sent event ${seq} of ${channel} after ${last}`, {
+          seq,
+          after: last,
+        });
+      }
+      last = seq;
+    }
+    seen.delete(channel);
+    seen.set(channel, last);
+    if (seen.size > seenMax) seen.delete(seen.keys().next().value as string);
+  }
+}
