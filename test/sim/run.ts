@@ -8,6 +8,7 @@ import { ChannelRecorder } from '../linearizability/recorder.js';
 import { type ClientWorld, SimClient } from './client.js';
 import { type Mutant, SimCluster, type SimNode } from './cluster.js';
 import { contentOf } from './content.js';
+import { checkFollowing } from './follow.js';
 import { History } from './history.js';
 import { JudgedClient } from './judged.js';
 import { SimMembership } from './membership.js';
@@ -511,6 +512,14 @@ class SeedRun {
       }
       if (new Set(digests).size > 1)
         this.#cluster.violations.push(`partition ${partition}: digests differ: ${digests.join(' ')}`);
+      const sound = this.#cluster.nodes
+        .filter(({ isDamaged }) => !isDamaged)
+        .map(({ node }) => node?.replicas() ?? []);
+      const stores = members
+        .filter((one) => sound.some((ones) => ones.includes(one)))
+        .map(({ store }) => store);
+      const problems = await checkFollowing(stores, channelNames, (reading) => this.#wait(reading));
+      this.#cluster.violations.push(...problems);
     }
     for (const { channel, seq, text, client } of this.#history.acknowledged) {
       const found = texts.get(channel)?.[seq - 1];
