@@ -181,4 +181,5 @@ const countersRead = [
   ['syncs', 'hansard_log_syncs_total'],
   ['logBytes', 'hansard_log_written_bytes_total'],
   ['sealedBytes', 'hansard_checkpoint_bytes_total'],
+  ['checkpoints', 'hansard_checkpoints_total'],
 ] as const;
