@@ -22,7 +22,9 @@ const options = new Command('bench checkpoints')
   .option('--overload <n>', 'calls at once')
   .option('--nodes <n>', 'of the overloaded cluster', '1')
   .parse()
-  .opts<Record<'rounds' | 'seconds' | 'rate' | 'batches' | 'channels' | 'nodes', string> & { overload?: string }>();
+  .opts<
+    Record<'rounds' | 'seconds' | 'rate' | 'batches' | 'channels' | 'nodes', string> & { overload?: string }
+  >();
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 const seconds = Number(options.seconds);
 const channels = Number(options.channels);
@@ -58,7 +60,9 @@ async function beside(): Promise<void> {
         p99s.get(system.name)?.push(await load(system, seconds, true));
     }
     const [first, second] = systems.map(({ name }) => median(p99s.get(name) as number[])) as [number, number];
-    say(`p99 with checkpoints : without = ${(first / second).toFixed(2)} (medians ${first.toFixed(1)} and ${second.toFixed(1)} ms)`);
+    say(
+      `p99 with checkpoints : without = ${(first / second).toFixed(2)} (medians ${first.toFixed(1)} and ${second.toFixed(1)} ms)`,
+    );
   } finally {
     for (const system of systems) await system.stop();
   }
@@ -66,7 +70,11 @@ async function beside(): Promise<void> {
 
 /** Gives the p99 of the single appends, ms. */
 async function load(system: Hansard, forSeconds: number, tell: boolean): Promise<number> {
-  const latency = build({ lowestDiscernibleValue: 1, highestTrackableValue: 60_000_000, numberOfSignificantValueDigits: 3 });
+  const latency = build({
+    lowestDiscernibleValue: 1,
+    highestTrackableValue: 60_000_000,
+    numberOfSignificantValueDigits: 3,
+  });
   const before = await system.counters();
   const under: Promise<unknown>[] = [];
   const started = performance.now();
@@ -110,7 +118,9 @@ async function overload(calls: number): Promise<void> {
         const before = await system.counters();
         const rate = await closedLoop(system, 1_000);
         const { checkpoints = 0 } = await system.counters();
-        say(`${what}, second ${second + 1}: ${count(rate)} messages/s, ${checkpoints - (before.checkpoints ?? 0)} checkpoints (load average ${loadAverage()})`);
+        say(
+          `${what}, second ${second + 1}: ${count(rate)} messages/s, ${checkpoints - (before.checkpoints ?? 0)} checkpoints (load average ${loadAverage()})`,
+        );
       }
     };
     await steady('before', 6);
@@ -124,7 +134,9 @@ async function overload(calls: number): Promise<void> {
       ),
     );
     const tookMs = performance.now() - started;
-    say(`${count(calls)} appends of four at once: ${(tookMs / 1000).toFixed(1)} s, ${count((4 * calls * 1000) / tookMs)} messages/s, ${failed} failed`);
+    say(
+      `${count(calls)} appends of four at once: ${(tookMs / 1000).toFixed(1)} s, ${count((4 * calls * 1000) / tookMs)} messages/s, ${failed} failed`,
+    );
     await steady('after', 10);
   } finally {
     await system.stop();

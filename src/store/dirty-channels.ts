@@ -86,7 +86,7 @@ async function loadRows(
   const wanted: number[] = [];
   const keys: Uint8Array[] = [];
   for (const [i, { state: channel }] of channels.entries()) {
-    const cached = state.shared.channelCache.get(state.cacheKey(channelName(channel.tenant, channel.name)));
+    const cached = state.cachedChannel(channelName(channel.tenant, channel.name));
     rows.push(cached);
     const name = nameBytes(channel.tenant, channel.name);
     if (cached !== undefined || !state.sealed.names.has(name)) continue;

@@ -35,6 +35,7 @@ import type { NameSet } from './name-set.js';
 import { damaged, openRow } from './rows.js';
 import { compositeKey, type RunEntry } from './run-entry.js';
 import { chunkFor, findEntry, type Run, readChunk } from './runs.js';
+import type { Settling } from './settling.js';
 import {
   type EndedChannel,
   type PartitionRecord,
@@ -108,6 +109,8 @@ export class PartitionState {
   dirtySinceMs: number | undefined;
   /** Counts the turns in which a frozen tail was dropped. */
   seals = 0;
+  /** What the last checkpoint sealed, as far as the cache does not have it yet. */
+  settling: Settling | undefined;
   /** Settles, never rejects, when the running checkpoint ends. */
   sealing: Promise<void> | undefined;
   readonly place: Place;
@@ -158,6 +161,13 @@ export class PartitionState {
     return this.#cachePrefix + name;
   }
 
+  /** The newest sealed row, by `channelName`, where it is in memory. */
+  cachedChannel(name: string): SealedChannel | undefined {
+    const { settling } = this;
+    if (settling?.has(name)) return settling.get(name);
+    return this.shared.channelCache.get(this.cacheKey(name));
+  }
+
   /** False: surely not sealed, neither there nor deleted. */
   maySealed(tenant: string, name: string): boolean {
     return this.sealed.names.has(nameBytes(tenant, name));
@@ -165,13 +175,12 @@ export class PartitionState {
 
   /** Without reading anything; 'unknown' where that would take a read. */
   sealedChannelAtHand(tenant: string, name: string): SealedChannel | undefined | 'unknown' {
-    const cached = this.shared.channelCache.get(this.cacheKey(channelName(tenant, name)));
+    const cached = this.cachedChannel(channelName(tenant, name));
     return cached ?? (this.maySealed(tenant, name) ? 'unknown' : undefined);
   }
 
   sealedChannelSync(tenant: string, name: string): SealedChannel | undefined {
-    const cacheKey = this.cacheKey(channelName(tenant, name));
-    const cached = this.shared.channelCache.get(cacheKey);
+    const cached = this.cachedChannel(channelName(tenant, name));
     if (cached !== undefined) return cached;
     const bytes = nameBytes(tenant, name);
     if (!this.sealed.names.has(bytes)) return undefined;
@@ -184,15 +193,15 @@ export class PartitionState {
       if (named !== undefined) throw missingChannel(bytes, key);
       return undefined;
     }
-    return this.#keepChannel(cacheKey, key, row, tenant, name);
+    return this.#keepChannel(key, row, tenant, name);
   }
 
   async sealedChannel(tenant: string, name: string): Promise<SealedChannel | undefined> {
-    const cacheKey = this.cacheKey(channelName(tenant, name));
+    const cacheName = channelName(tenant, name);
     const bytes = nameBytes(tenant, name);
     const key = nameKey(RowKind.channel, this.place, bytes);
     for (;;) {
-      const cached = this.shared.channelCache.get(cacheKey);
+      const cached = this.cachedChannel(cacheName);
       if (cached !== undefined) return cached;
       if (!this.sealed.names.has(bytes)) return undefined;
       const seals = this.seals;
@@ -204,7 +213,7 @@ export class PartitionState {
       }
       // A checkpoint ended meanwhile: the row may be the one before it.
       if (seals !== this.seals) continue;
-      return row === undefined ? undefined : this.#keepChannel(cacheKey, key, row, tenant, name);
+      return row === undefined ? undefined : this.#keepChannel(key, row, tenant, name);
     }
   }
 
@@ -213,18 +222,14 @@ export class PartitionState {
     return (await this.shared.kv.get(nameKey(RowKind.channelName, this.place, name))) !== undefined;
   }
 
-  #keepChannel(
-    cacheKey: string,
-    key: Uint8Array,
-    row: Uint8Array,
-    tenant: string,
-    name: string,
-  ): SealedChannel {
+  #keepChannel(key: Uint8Array, row: Uint8Array, tenant: string, name: string): SealedChannel {
     const channel = openChannelRow(key, row);
     if (channel.state.tenant !== tenant || channel.state.name !== name) {
       throw damaged(`channel ${name}`, 'its row names another channel', key);
     }
-    this.shared.channelCache.set(cacheKey, channel, weightOfSealed(channel));
+    const cacheName = channelName(tenant, name);
+    this.settling?.forget(cacheName);
+    this.shared.channelCache.set(this.cacheKey(cacheName), channel, weightOfSealed(channel));
     return channel;
   }
 

@@ -74,7 +74,7 @@ function channelOnce(
 function channelAtHand(state: PartitionState, tenant: string, name: string): boolean {
   return (
     tailChannelByName(state, tenant, name) !== undefined ||
-    state.shared.channelCache.has(state.cacheKey(channelName(tenant, name))) ||
+    state.cachedChannel(channelName(tenant, name)) !== undefined ||
     !state.maySealed(tenant, name)
   );
 }
@@ -97,7 +97,7 @@ function withChannelId(
   if (state.sealed.keyRuns.length === 0 && state.sealed.messageIdRuns.length === 0) return;
   const id =
     tailChannelByName(state, tenant, name)?.state.id ??
-    state.shared.channelCache.get(state.cacheKey(channelName(tenant, name)))?.state.id;
+    state.cachedChannel(channelName(tenant, name))?.state.id;
   if (id !== undefined) return found(id);
   if (!state.maySealed(tenant, name)) return;
   // Chunks come in a second step: their waits are awaited inside this one.

@@ -9,6 +9,11 @@ import type { Slicer } from './slices.js';
 /** A row is begun and put within one turn, so all batches may share it. */
 const rowScratch = new ByteWriter(32 * 1024);
 
+/** What of a checkpoint's rows may stay in memory, all partitions together. */
+export interface Room {
+  bytes: number;
+}
+
 export class SealBatch {
   rowCount = 0;
   bytes = 0;
@@ -22,6 +27,7 @@ export class SealBatch {
     readonly batch: KvBatch,
     readonly slicer: Slicer,
     previousDigest: bigint,
+    readonly room: Room,
   ) {
     this.#digest = previousDigest;
   }
@@ -45,6 +51,13 @@ export class SealBatch {
     this.#checksums.u64big(checksumOfRow(row));
     if (this.#checksums.length >= 4096) this.#fold();
     return this.spent(key.length + row.length);
+  }
+
+  /** True: a row of this weight goes to the cache. */
+  keeps(weight: number): boolean {
+    if (this.room.bytes < weight) return false;
+    this.room.bytes -= weight;
+    return true;
   }
 
   del(key: Uint8Array): void {

@@ -17,6 +17,7 @@ import { EntryMaker, type RunEntry } from './run-entry.js';
 import { deleteRunRows, type SealedRuns, sealRuns } from './run-merge.js';
 import type { SealBatch } from './seal-batch.js';
 import { sealEvents, unchangedBlocks } from './seal-events.js';
+import { type SealedRows, Settling } from './settling.js';
 import {
   channelRowVersion,
   type PartitionRecord,
@@ -37,8 +38,8 @@ const checkpointsKept = 64;
 export interface Sealed {
   readonly frozen: FrozenTail;
   readonly record: PartitionRecord;
-  /** New rows for the cache; undefined: too many to hold, drop the old one. */
-  readonly channels: [string, SealedChannel | undefined][];
+  /** For the cache. */
+  readonly channels: SealedRows;
   readonly ended: EndedChanges;
   readonly keyRuns: SealedRuns;
   readonly messageIdRuns: SealedRuns;
@@ -85,11 +86,9 @@ export async function sealPartition(
 
 /** The batch is synced: drops the frozen tail and brings all that stands beside the database up to date. */
 export function finishSeal(state: PartitionState, sealed: Sealed): void {
-  const { channelCache, producerCache } = state.shared;
-  for (const [cacheKey, channel] of sealed.channels) {
-    if (channel === undefined) channelCache.delete(cacheKey);
-    else channelCache.set(cacheKey, channel, weightOfSealed(channel));
-  }
+  const { producerCache } = state.shared;
+  assert(state.settling === undefined, 'what was sealed before is in the cache');
+  state.settling = new Settling(sealed.channels);
   for (const [id, producer] of sealed.frozen.tail.producers) {
     if (!producer.dirty) continue;
     producerCache.delete(state.cacheKey(id));
@@ -128,8 +127,7 @@ async function sealChannels(
   dirty: DirtyChannels,
   out: SealBatch,
 ): Promise<SealedChannels> {
-  const all: SealedChannels = { results: [], terms: 0, endedEvents: 0, ended: [] };
-  let room = state.shared.channelCache.maxBytes / 4;
+  const all: SealedChannels = { results: new Map(), terms: 0, endedEvents: 0, ended: [] };
   const { meta } = state.sealed.record;
   let there = meta.channelCount;
   let deleted = meta.deletedCount;
@@ -140,13 +138,8 @@ async function sealChannels(
       if (one.channel.deleted) deleted++;
       else there++;
       const sealed = await sealChannel(state, one, all, out);
-      const weight = weightOfSealed(sealed);
-      const keep = room >= weight;
-      if (keep) room -= weight;
-      all.results.push([
-        state.cacheKey(channelName(sealed.state.tenant, sealed.state.name)),
-        keep ? sealed : undefined,
-      ]);
+      const { tenant, name } = sealed.state;
+      all.results.set(channelName(tenant, name), out.keeps(weightOfSealed(sealed)) ? sealed : undefined);
     }
   }
   assert(

@@ -37,6 +37,8 @@ const MiB = 1024 * 1024;
 /** What sealing may have of the loop's time: while tails are less than half full, and when they are full. */
 const shareWithRoom = 0.2;
 const shareWhenFull = 0.6;
+/** Of the cache of channels, that one checkpoint's may take: the rest is for those that are only read. */
+const keptShare = 0.75;
 
 export const storeDefaults = Object.freeze({
   /** Clean rows, chunks and decoded blocks. */
@@ -272,6 +274,8 @@ class StoreImpl implements Store {
   /** After a failed write nothing may be sealed any more: the process must end. */
   #failure: unknown;
   #writes = new Set<Promise<unknown>>();
+  /** Never rejects. */
+  #settled: Promise<void> = Promise.resolve();
   #closing = false;
   /** Of partitions that ever took in a snapshot. */
   readonly #generations = new Map<PartitionId, Generations>();
@@ -421,6 +425,9 @@ class StoreImpl implements Store {
     let bytes = 0;
     let current: PartitionState | undefined;
     try {
+      // What the checkpoint before left over for the cache.
+      await this.#settled;
+      const room = { bytes: this.#shared.channelCache.maxBytes * keptShare };
       const sealed: Sealed[] = [];
       let ahead = dirtyOf(states[0]);
       for (const [i, state] of states.entries()) {
@@ -429,7 +436,7 @@ class StoreImpl implements Store {
         // Read while this one is sealed.
         ahead = dirtyOf(states[i + 1]);
         assert(state.frozen !== undefined && dirty !== undefined, 'every partition was frozen');
-        const out = new SealBatch(batch, slicer, state.sealed.record.lastDigest);
+        const out = new SealBatch(batch, slicer, state.sealed.record.lastDigest, room);
         sealed.push(await sealPartition(state, state.frozen, dirty, out));
         bytes += out.bytes;
       }
@@ -439,6 +446,7 @@ class StoreImpl implements Store {
         finishSeal(state, sealed[i] as Sealed);
         state.sealing = undefined;
       }
+      this.#settled = this.#settled.then(() => this.#settle(states));
     } catch (error) {
       await batch.abandon().catch((second: unknown) => {
         this.#shared.logger.warn({ error: String(second) }, 'giving up a batch failed');
@@ -450,6 +458,18 @@ class StoreImpl implements Store {
     this.#shared.counters.checkpoints++;
     this.#shared.counters.checkpointBytes += bytes;
     return undefined;
+  }
+
+  /** In slices; reads meanwhile find what is on its way. */
+  async #settle(states: readonly PartitionState[]): Promise<void> {
+    const slicer = new Slicer(this.#shared.clock);
+    for (const state of states) {
+      const keyOf = (name: string) => state.cacheKey(name);
+      await state.settling?.settle(this.#shared.channelCache, keyOf, slicer, () => this.#closing);
+      // Until then the cache is not to be believed alone.
+      if (this.#closing) return;
+      state.settling = undefined;
+    }
   }
 
   /** Of the loop's time: little while there is room, half where applying is about to wait for it. */
