@@ -6,7 +6,7 @@
 import { logVerbosity, setLogVerbosity } from '@grpc/grpc-js';
 import { startApi } from '../api/server.js';
 import { defaultTailLimits } from '../api/tails.js';
-import { HansardError } from '../common/errors.js';
+import { HansardError, reasons } from '../common/errors.js';
 import type { Logger } from '../common/logger.js';
 import { type HttpServer, type Readiness, startHttp } from '../node/http.js';
 import { createMetrics, type Metrics } from '../node/metrics.js';
@@ -165,7 +165,9 @@ function fatalHandler(logger: Logger): (error: unknown) => void {
     if (ended) return;
     ended = true;
     const what = error instanceof Error ? error.message : String(error);
-    logger.error({ err: error }, `the node ends: ${what}`);
+    const cure =
+      error instanceof HansardError ? { reason: error.reason, cure: reasons[error.reason].cure } : {};
+    logger.error({ err: error, ...cure }, `the node ends: ${what}`);
     // Said by a peer, the disk is well: the status may tell what scripts know from a refused start.
     if (error instanceof HansardError && error.reason === 'REPLICA_LOST') process.exit(exitCodeOf(error));
     die();

@@ -5,7 +5,10 @@
  *
  * Operations start in the order of the calls; `write`, `rename` and `remove` also
  * end in it. `create` runs in the background, in slices, so that it never delays
- * a write noticeably. A rejected operation leaves unknown what is on the disk.
+ * a write noticeably. A rejected operation leaves unknown what is on the disk: once
+ * a `write`, `rename` or `remove` has failed, those behind it are rejected untried,
+ * also those that were asked for before anybody could know. (A removal that goes on
+ * behind a rename that failed would leave a log with a hole.)
  */
 export interface SegmentFile {
   /** From the file's name, from 1. */

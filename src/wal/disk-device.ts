@@ -7,7 +7,7 @@ import { Worker } from 'node:worker_threads';
 import { HansardError } from '../common/errors.js';
 import type { LogDevice, SegmentFile } from './device.js';
 import { QuickDisk, type QuickDiskLimits } from './quick-disk.js';
-import { SegmentFiles } from './segment-files.js';
+import { SegmentFiles, untried } from './segment-files.js';
 import { DiskWatch } from './watchdog.js';
 
 export interface WorkerData {
@@ -36,7 +36,11 @@ export interface Reply {
 interface Waiting {
   resolve(reply: Reply): void;
   reject(error: Error): void;
+  readonly changes: boolean;
 }
+
+/** After one of these has failed none of them is tried. */
+const changing: ReadonlySet<string> = new Set(['write', 'rename', 'remove']);
 
 export interface DiskDeviceOptions {
   /** The log's folder; must exist. */
@@ -145,9 +149,15 @@ class DiskDevice implements LogDevice {
 
   #ask(operation: Operation): Promise<Reply> {
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
+    const changes = changing.has(operation.op);
+    // Of a write of our own that failed the worker knows nothing.
+    if (changes && this.#files.isBroken) {
+      const { message, code } = untried();
+      return Promise.reject(diskFailed(message, code));
+    }
     return new Promise((resolve, reject) => {
       const id = this.#nextId++;
-      this.#waiting.set(id, { resolve, reject });
+      this.#waiting.set(id, { resolve, reject, changes });
       this.#worker.postMessage({ ...operation, id });
     });
   }
@@ -157,7 +167,10 @@ class DiskDevice implements LogDevice {
     if (waiting === undefined) return;
     this.#waiting.delete(reply.id);
     if (reply.error === undefined) waiting.resolve(reply);
-    else waiting.reject(diskFailed(reply.error.message, reply.error.code));
+    else {
+      if (waiting.changes) this.#files.breakOff();
+      waiting.reject(diskFailed(reply.error.message, reply.error.code));
+    }
   }
 
   #end(error: Error): void {

@@ -15,6 +15,7 @@ const namePattern = /^log-(\d{16})\.seg$/;
 export class SegmentFiles {
   readonly #directory: string;
   readonly #open = new Map<number, number>();
+  #isBroken = false;
 
   constructor(directory: string) {
     this.#directory = directory;
@@ -22,11 +23,12 @@ export class SegmentFiles {
 
   /** All of `bytes`, synced. */
   write(segment: number, offset: number, bytes: Uint8Array): void {
-    const fd = this.#file(segment);
-    const file = this.#pathOf(segment);
-    naming(file, () => {
-      writeAll(fd, bytes, offset);
-      fs.fdatasyncSync(fd);
+    this.#change(() => {
+      const fd = this.#file(segment);
+      naming(this.#pathOf(segment), () => {
+        writeAll(fd, bytes, offset);
+        fs.fdatasyncSync(fd);
+      });
     });
   }
 
@@ -41,16 +43,40 @@ export class SegmentFiles {
   }
 
   rename(from: number, to: number): void {
-    this.#forget(from);
-    this.#forget(to);
-    fs.renameSync(this.#pathOf(from), this.#pathOf(to));
-    this.#syncDirectory();
+    this.#change(() => {
+      this.#forget(from);
+      this.#forget(to);
+      fs.renameSync(this.#pathOf(from), this.#pathOf(to));
+      this.#syncDirectory();
+    });
   }
 
   remove(segment: number): void {
-    this.#forget(segment);
-    fs.unlinkSync(this.#pathOf(segment));
-    this.#syncDirectory();
+    this.#change(() => {
+      this.#forget(segment);
+      fs.unlinkSync(this.#pathOf(segment));
+      this.#syncDirectory();
+    });
+  }
+
+  /** A change has failed. */
+  get isBroken(): boolean {
+    return this.#isBroken;
+  }
+
+  /** What another owner of this folder has met: nothing is changed any more. */
+  breakOff(): void {
+    this.#isBroken = true;
+  }
+
+  #change(work: () => void): void {
+    if (this.#isBroken) throw untried();
+    try {
+      work();
+    } catch (error) {
+      this.#isBroken = true;
+      throw error;
+    }
   }
 
   /** Segment files by ascending number; what a creation left half done is removed. */
@@ -130,6 +156,13 @@ export class SegmentFiles {
       fs.closeSync(fd);
     }
   }
+}
+
+/** Why a change behind a failed one is not made. */
+export function untried(): NodeJS.ErrnoException {
+  return Object.assign(new Error('not tried: a change of the log before it has failed'), {
+    code: 'ECANCELED',
+  });
 }
 
 /** Calls on a descriptor fail without saying on which file. */

@@ -3,13 +3,18 @@
  * made before it is wanted. Files are used in ascending order and given back from
  * the oldest on; a file that is given back is renamed to serve again.
  */
-import { InvariantError } from '../common/errors.js';
+import { HansardError, InvariantError } from '../common/errors.js';
 import type { Logger } from '../common/logger.js';
 import type { LogDevice, SegmentFile } from './device.js';
 
 interface UsedSegment extends SegmentFile {
   /** Entries that some group still needs. */
   live: number;
+}
+
+/** The disk itself fails: no room is another matter. */
+function isBroken(error: unknown): boolean {
+  return error instanceof HansardError && !['ENOSPC', 'EDQUOT'].includes(String(error.fields.errno));
 }
 
 /** Files kept to serve again, beside the next one. The rest is removed. */
@@ -69,7 +74,11 @@ export class Segments {
   prepare(): void {
     if (this.#next !== undefined) return;
     this.#next = this.#make().catch((error: unknown) => {
-      // Not fatal yet: nothing acknowledged is at stake. `take` tries once more.
+      if (isBroken(error)) {
+        this.#onFailure(error);
+        return undefined;
+      }
+      // A full disk, or the end of a log that is being closed. Not fatal yet: nothing acknowledged is at stake, and there may be room by then. `take` tries once more.
       this.#logger.warn({ err: error }, 'could not prepare the next log segment');
       return undefined;
     });

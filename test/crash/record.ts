@@ -13,7 +13,7 @@ import { cleanEnv, freePorts } from '../cluster/harness.js';
 import { SimRandom } from '../sim/sim-clock.js';
 import { writeTree } from './disk-model.js';
 import { type Promises, promisesAt } from './promises.js';
-import { channels, type RecordedOptions, textOf } from './recorded-node.js';
+import { ackSign, channels, type RecordedOptions, textOf } from './recorded-node.js';
 import { Recorder } from './recorder.js';
 import { straceCommand, tracedEnv } from './strace.js';
 
@@ -36,12 +36,13 @@ export class NodeProcess {
   constructor(options: RecordedOptions, prefix: readonly string[] = []) {
     const [command = '', ...args] = [...prefix, process.execPath, script, JSON.stringify(options)];
     this.#child = spawn(command, args, {
-      stdio: ['ignore', 'pipe', 'pipe'],
+      // Its input stays open as long as we live; then it ends itself, whatever became of the tracer.
+      stdio: ['pipe', 'pipe', 'pipe'],
       env: { ...cleanEnv(), ...tracedEnv },
     });
     this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      this.acks += text.split('.').length - 1;
-      this.#output += text.replaceAll('.', '');
+      this.acks += text.split(ackSign).length - 1;
+      this.#output += text.replaceAll(ackSign, '');
       this.#pid = Number(/^up (\d+)$/m.exec(this.#output)?.[1] ?? 0);
     });
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
@@ -76,7 +77,8 @@ export class NodeProcess {
   async kill(): Promise<void> {
     if (!this.isGone) {
       if (this.#pid > 0) process.kill(this.#pid, 'SIGKILL');
-      else this.#child.kill('SIGKILL');
+      // Not up yet, and perhaps below a tracer that would leave it running.
+      else this.#child.stdin?.destroy();
     }
     await this.ended;
   }

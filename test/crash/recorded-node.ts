@@ -42,6 +42,8 @@ const KiB = 1024;
 export const segmentBytes = 64 * KiB;
 export const channels = Array.from({ length: 6 }, (_, i) => `c${i}`);
 const appenders = 4;
+/** On its output, one for each acknowledged append. */
+export const ackSign = '\u0001';
 /** Every so many appends of one appender a channel of its own comes and goes. */
 const deleteEvery = 12;
 
@@ -68,6 +70,8 @@ export function textOf(channel: string, n: number): string {
 
 async function main(options: RecordedOptions): Promise<void> {
   const mark = markWriter(options.markFile);
+  // Whoever started it is gone.
+  process.stdin.on('end', () => process.kill(process.pid, 'SIGKILL')).resume();
   const { dir, nodeId, clusterId, members } = options;
   if (options.init) {
     await initNode({
@@ -110,7 +114,7 @@ async function main(options: RecordedOptions): Promise<void> {
         const channel = channels[n % channels.length] as string;
         const { seq } = await client.channel(channel).append({ role: 'user', text: textOf(channel, n) });
         mark(`ack ${channel} ${seq} ${n}`);
-        fs.writeSync(1, '.');
+        fs.writeSync(1, ackSign);
         const round = Math.floor((n - from) / appenders);
         if (round % deleteEvery === deleteEvery - 1) await comeAndGo(`d${n}`, n);
         await sleep(2);

@@ -36,6 +36,16 @@ export function straceCommand(output: string, inject: readonly string[] = []): s
   ];
 }
 
+/** In front of a program in which one of its calls, on one of `paths`, does what `how` says (`error=EIO:when=3`). */
+export function injectCommand(call: string, how: string, paths: readonly string[]): string[] {
+  return [
+    'strace',
+    ...['-f', '--seccomp-bpf', '-qq', '-o', '/dev/null', '-e', 'signal=none'],
+    ...['-e', `trace=${call}`, '-e', `inject=${call}:${how}`],
+    ...paths.flatMap((path) => ['-P', path]),
+  ];
+}
+
 /** With this in its environment the node's calls are all seen. */
 export const tracedEnv = { UV_USE_IO_URING: '0' };
 

@@ -285,6 +285,8 @@ class SimDevice implements LogDevice {
   /** Operations wait for the one before, as in the real worker thread. */
   #queue: (() => void)[] = [];
   #busy = false;
+  /** A change has failed: as with the real one, none behind it is tried. */
+  #isBroken = false;
   #closed = false;
 
   constructor(disk: SimDisk, life: number) {
@@ -306,11 +308,12 @@ class SimDevice implements LogDevice {
       this.#steps(
         [
           () => {
+            this.#checkWhole();
             this.#disk.rename(from, to);
             settle.value();
           },
         ],
-        settle,
+        this.#breaking(settle),
       ),
     );
   }
@@ -319,11 +322,12 @@ class SimDevice implements LogDevice {
       this.#steps(
         [
           () => {
+            this.#checkWhole();
             this.#disk.remove(segment);
             settle.value();
           },
         ],
-        settle,
+        this.#breaking(settle),
       ),
     );
   }
@@ -340,7 +344,8 @@ class SimDevice implements LogDevice {
     };
     return this.#inOrder((settle) => {
       if (offset === 0) this.#disk.beginSegment();
-      this.#steps([() => write(bytes.length), () => sync(settle)], settle, (done) => {
+      const steps = [() => this.#checkWhole() ?? write(bytes.length), () => sync(settle)];
+      this.#steps(steps, this.#breaking(settle), (done) => {
         // Killed in mid-call: any part of the bytes may have reached the cache.
         if (done === 0 && this.#disk.fraction() < 0.5)
           write(Math.floor(this.#disk.fraction() * bytes.length));
@@ -362,6 +367,20 @@ class SimDevice implements LogDevice {
         settle,
       ),
     );
+  }
+
+  #checkWhole(): undefined {
+    if (this.#isBroken) throw diskFailed('not tried: a change of the log before it has failed', 'ECANCELED');
+  }
+
+  #breaking<T>(settle: Settle<T>): Settle<T> {
+    return {
+      value: settle.value,
+      error: (error) => {
+        this.#isBroken = true;
+        settle.error(error);
+      },
+    };
   }
 
   /** One promise per operation, settled by the clock's event itself: few microtasks, so that steps stay in their moment. */

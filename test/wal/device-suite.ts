@@ -72,6 +72,34 @@ export async function deviceSuite(t: Test, make: (t: Test) => Promise<DeviceUnde
     await settle(device.close());
   });
 
+  await t.test('behind a change that failed none is made, asked for before or after', async (t) => {
+    const { device, reopen, settle } = await make(t);
+    const reason = (promise: Promise<unknown>): Promise<string> =>
+      promise.then(
+        () => 'none',
+        (error: { reason?: string }) => String(error.reason),
+      );
+    const files = [
+      { segment: 1, bytes: 8192 },
+      { segment: 2, bytes: 8192 },
+    ];
+    for (const { segment, bytes } of files) await settle(device.create(segment, bytes));
+    const together = [
+      device.rename(7, 8),
+      device.remove(1),
+      device.rename(2, 9),
+      device.write(2, 0, Buffer.from('x')),
+    ];
+    for (const failed of await settle(Promise.all(together.map(reason)))) t.equal(failed, 'DISK_FAILED');
+    t.equal(await settle(reason(device.remove(2))), 'DISK_FAILED', 'also later');
+    t.same(await settle(device.list()), files);
+    await settle(device.close());
+    const next = reopen();
+    await settle(next.remove(2));
+    t.same(await settle(next.list()), files.slice(0, 1), 'the next process begins anew');
+    await settle(next.close());
+  });
+
   await t.test('a file that is not there is an error, the device lives on', async (t) => {
     const { device, settle } = await make(t);
     const reason = (promise: Promise<unknown>): Promise<string> =>

@@ -45,7 +45,7 @@ t.test('the real disk, quick enough to be written without its worker', (t) =>
 t.test('a name that means another file is never written through the old one', async (t) => {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'hansard-device-'));
   t.teardown(() => fs.rmSync(directory, { recursive: true, force: true }));
-  const device = openDiskDevice({ directory, quick: alwaysQuick });
+  let device = openDiskDevice({ directory, quick: alwaysQuick });
   const text = (segment: number): string =>
     fs
       .readFileSync(path.join(directory, `log-${String(segment).padStart(16, '0')}.seg`), 'latin1')
@@ -65,6 +65,8 @@ t.test('a name that means another file is never written through the old one', as
     (error: HansardError) => error.reason,
   );
   t.equal(refused, 'DISK_FAILED');
+  await device.close();
+  device = openDiskDevice({ directory, quick: alwaysQuick });
   await device.create(2, 8192);
   await device.write(2, 0, Buffer.from('2nd'));
   t.same([text(1), text(2), text(3)], ['new', '2nd', '3rd']);
@@ -127,7 +129,8 @@ t.test('the simulated disk loses what was not synced', async (t) => {
       device.write(1, 0, Buffer.alloc(2048, 'b')).catch(() => {}),
     );
     t.equal(disk.bytes(1).toString('latin1', 0, 2048), 'b'.repeat(2048), 'reads back clean');
-    await settleOn(clock, device.write(1, 4096, Buffer.from('c')));
+    // The next process's: the one that failed writes nothing more.
+    await settleOn(clock, disk.device().write(1, 4096, Buffer.from('c')));
     disk.losePower();
     const left = disk.bytes(1).toString('latin1', 0, 2048);
     fates.add(left === 'a'.repeat(2048) ? 'lost' : left === 'b'.repeat(2048) ? 'kept' : 'torn');

@@ -1,0 +1,151 @@
+/**
+ * Calls that fail. The process ends at once, with a last word that names what
+ * failed, and the next start finds all that was acknowledged. No call is tried
+ * again on the same file; only a segment made ahead may fail without harm.
+ */
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { freePorts } from '../cluster/harness.js';
+import { checkState } from './check.js';
+import { noPromises, promisesAt } from './promises.js';
+import { NodeProcess, scratchFolder } from './record.js';
+import { readTree } from './recorder.js';
+import { injectCommand, straceMissing } from './strace.js';
+
+interface Failure {
+  readonly what: string;
+  readonly call: string;
+  /** As strace has it. */
+  readonly how: string;
+  /** Names below the node's folder. */
+  readonly on: readonly string[];
+  /** The last word holds all of it. */
+  readonly word: readonly RegExp[];
+}
+
+const numbers = Array.from({ length: 60 }, (_, i) => i + 1);
+const padded = (n: number, digits: number): string => String(n).padStart(digits, '0');
+const segments = numbers.map((n) => `log/log-${padded(n, 16)}.seg`);
+const drafts = segments.map((name) => `${name}.new`);
+const databaseLogs = numbers.map((n) => `db/${padded(n, 6)}.log`);
+const tables = numbers.map((n) => `db/${padded(n, 6)}.ldb`);
+
+const failures: readonly Failure[] = [
+  {
+    what: 'a sync of the log',
+    call: 'fdatasync',
+    how: 'error=EIO:when=40',
+    on: segments,
+    word: [/the log's disk failed/, /EIO/, /fdatasync/, /log-\d+\.seg/],
+  },
+  {
+    what: 'a write of the log, for want of room',
+    call: 'pwrite64',
+    how: 'error=ENOSPC:when=40',
+    on: segments,
+    word: [/the log's disk failed/, /ENOSPC/, /write/, /log-\d+\.seg/],
+  },
+  {
+    what: 'a rename of a segment',
+    call: 'rename',
+    how: 'error=EIO:when=4',
+    on: segments,
+    word: [/the log's disk failed/, /EIO/, /rename/, /log-\d+\.seg/],
+  },
+  {
+    what: "a sync of the log's folder",
+    call: 'fsync',
+    how: 'error=EIO:when=4',
+    on: ['log'],
+    word: [/the log's disk failed/, /EIO/, /fsync/, /\/log/],
+  },
+  {
+    what: "a write of the database's log",
+    call: 'write',
+    how: 'error=ENOSPC:when=12',
+    on: databaseLogs,
+    word: [/a write to the database failed/, /No space left/, /\d+\.log/],
+  },
+  {
+    what: "a sync of the database's log",
+    call: 'fdatasync',
+    how: 'error=EIO:when=4',
+    on: databaseLogs,
+    word: [/a write to the database failed/, /Input\/output error/, /\d+\.log/],
+  },
+  {
+    what: 'a sync of a table that the database writes by itself',
+    call: 'fdatasync',
+    // Not those of its making.
+    how: 'error=EIO:when=1',
+    on: tables.slice(8),
+    word: [/a write to the database failed/, /Input\/output error/, /\d+\.ldb/],
+  },
+  {
+    what: "a sync of the database's folder",
+    call: 'fsync',
+    how: 'error=EIO:when=8',
+    on: ['db'],
+    word: [/a write to the database failed/, /EIO|Input\/output error/],
+  },
+  {
+    what: 'room for the next segment',
+    call: 'openat',
+    how: 'error=ENOSPC:when=3+',
+    on: drafts,
+    word: [/the log's disk failed/, /ENOSPC/, /open/, /log-\d+\.seg\.new/],
+  },
+];
+
+const patienceMs = 60_000;
+
+async function fails(t: Test, folder: string, failure: Failure, i: number): Promise<void> {
+  const dir = join(folder, `node-${i}`);
+  const markFile = join(folder, `marks-${i}`);
+  const [client, peer] = await freePorts(2);
+  const node = new NodeProcess(
+    {
+      dir,
+      markFile,
+      nodeId: 1,
+      clusterId: 'c1'.repeat(16),
+      members: [{ nodeId: 1, clientAddress: `127.0.0.1:${client}`, peerAddress: `127.0.0.1:${peer}` }],
+      partitions: 4,
+      init: true,
+      appendFrom: 0,
+    },
+    injectCommand(
+      failure.call,
+      failure.how,
+      failure.on.map((name) => join(dir, name)),
+    ),
+  );
+  try {
+    await node.until('it failed', () => node.isGone, patienceMs).catch(() => {});
+  } finally {
+    await node.kill();
+  }
+  const lastWord = node.output.trim().split('\n').at(-1) ?? '';
+  t.match(lastWord, /^fatal /, `it ends by itself: ${lastWord}`);
+  for (const part of failure.word) t.match(lastWord, part);
+  const marks = readFileSync(markFile, 'utf8')
+    .split('\n')
+    .filter((text) => text !== '');
+  const promises = promisesAt(
+    marks.map((text) => ({ at: 0, text })),
+    0,
+    noPromises(),
+  );
+  t.ok(promises.acknowledged.size > 0, 'it had acknowledged appends');
+  const verdict = await checkState(join(folder, `again-${i}`), readTree(dir), promises);
+  t.equal(verdict.refused, undefined, 'it starts again');
+  t.same(verdict.problems, [], 'with all that it had acknowledged');
+}
+
+t.test('a call that fails', { skip: straceMissing() ?? false }, async (t) => {
+  const folder = scratchFolder();
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  for (const [i, failure] of failures.entries())
+    await t.test(failure.what, (t) => fails(t, folder, failure, i));
+});
