@@ -157,7 +157,12 @@ export class Reads {
     plan: ReadPlan,
     serve: Serve,
   ): Promise<Uint8Array> {
-    return serve(await this.barrier(context, partition, plan));
+    const view = await this.barrier(context, partition, plan);
+    // Leadership may have come or gone while the barrier was waited for.
+    if (plan.preference === 'primary' && view.role !== 'primary')
+      throw this.#router.notLeader(partition, this.#node.leaderOf(partition));
+    if (plan.preference === 'secondary' && view.role === 'primary') throw noSecondary(partition);
+    return serve(view);
   }
 
   /** Another node chose this one: as a replica that it took for a secondary, or because it could not serve itself. */

@@ -154,6 +154,12 @@ const table = {
     'The token is of an earlier life of the cluster (it was restored or repaired since).',
     'Drop the token, read the state anew.',
   ),
+  CHANNEL_SEALED: r(
+    Code.failedPrecondition,
+    'no',
+    'The channel was sealed: it takes no more events.',
+    'Append to another channel; what the channel has can be read as before.',
+  ),
   CHANNEL_NOT_FOUND: r(
     Code.notFound,
     'no',

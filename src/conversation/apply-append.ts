@@ -8,10 +8,12 @@ import type { AppendCommand, AppendCondition, AppendedRecord } from './append-co
 import { checkNames, newChannel } from './apply-channel.js';
 import { copyOfDigest, Repeats } from './apply-keys.js';
 import { answerByCounter, producerExpired, rememberAnswer } from './apply-producer.js';
+import { keptOf, liveChannel } from './apply-trash.js';
 import { contentXxh64Place, saltBytes } from './event-record.js';
 import { refuse } from './refuse.js';
 import {
   type AppendAnswer,
+  type Appended,
   type ApplyState,
   type ChannelState,
   EventType,
@@ -25,11 +27,9 @@ export function applyAppend(
   command: AppendCommand,
   commitTimeUs: TimeUs,
 ): AppendAnswer {
-  const channel = state.channel(command.tenant, command.channel);
-  // A name that is taken was checked when it was taken.
-  const problem = channel === undefined ? checkNames(command.tenant, command.channel) : undefined;
+  const channel = liveChannel(state, command.tenant, command.channel);
   // What fails here can not have passed a door, so it takes no counter.
-  const malformed = problem ?? checkContents(bytes, command.records);
+  const malformed = checkForm(bytes, command, channel);
   if (malformed !== undefined) return malformed;
 
   let producer: ProducerState | undefined;
@@ -47,6 +47,42 @@ export function applyAppend(
   return kept;
 }
 
+function checkForm(
+  bytes: Buffer,
+  { tenant, channel: name, records }: AppendCommand,
+  channel: ChannelState | undefined,
+): Refused | undefined {
+  // A name that is taken was checked when it was taken.
+  const problem = channel === undefined ? checkNames(tenant, name) : undefined;
+  return problem ?? checkContents(bytes, records);
+}
+
+/** An append that meets all its checks; nothing has changed yet. */
+export interface AppendPlan {
+  readonly kind: 'plan';
+  readonly command: AppendCommand;
+  readonly channel: ChannelState | undefined;
+  readonly repeats: Repeats | undefined;
+}
+
+/** Of an append without a producer, as a part of something larger. */
+export function planAppend(state: ApplyState, bytes: Buffer, command: AppendCommand): AppendPlan | Refused {
+  const channel = liveChannel(state, command.tenant, command.channel);
+  return checkForm(bytes, command, channel) ?? check(state, bytes, command, channel);
+}
+
+/** To be called for all plans of a command, with no other change of their channels between. */
+export function storeAppend(
+  state: ApplyState,
+  bytes: Buffer,
+  { command, channel, repeats }: AppendPlan,
+  commitTimeUs: TimeUs,
+): Appended {
+  if (repeats !== undefined && channel !== undefined && repeats.count === command.records.length)
+    return repeats.answer(channel);
+  return store(state, bytes, command, channel, repeats, commitTimeUs);
+}
+
 /** The append of an unknown producer, or its producer's next one. */
 function appendNext(
   state: ApplyState,
@@ -55,18 +91,35 @@ function appendNext(
   channel: ChannelState | undefined,
   commitTimeUs: TimeUs,
 ): AppendAnswer {
+  const plan = check(state, bytes, command, channel);
+  return plan.kind === 'refused' ? plan : storeAppend(state, bytes, plan, commitTimeUs);
+}
+
+function check(
+  state: ApplyState,
+  bytes: Buffer,
+  command: AppendCommand,
+  channel: ChannelState | undefined,
+): AppendPlan | Refused {
   const { records } = command;
   const repeats = command.hasKeys ? new Repeats(state, channel, bytes, records) : undefined;
   if (repeats?.refusal !== undefined) return repeats.refusal;
   if (repeats !== undefined && channel !== undefined && repeats.count === records.length) {
-    return repeats.answer(channel);
+    return { kind: 'plan', command, channel, repeats };
   }
+  if (channel?.sealedTimeUs !== undefined) return sealed(channel);
   const refusal =
     (command.hasMessageIds ? checkMessageIds(state, channel, records, repeats) : undefined) ??
     (command.condition === undefined ? undefined : checkCondition(command.condition, channel)) ??
     checkReferences(state, command, channel, repeats);
-  if (refusal !== undefined) return refusal;
-  return store(state, bytes, command, channel, repeats, commitTimeUs);
+  return refusal ?? { kind: 'plan', command, channel, repeats };
+}
+
+function sealed({ name, sealedTimeUs = 0 }: ChannelState): Refused {
+  return refuse('CHANNEL_SEALED', 'the channel was sealed: it takes no more events', {
+    channel: name,
+    sealed_time_us: sealedTimeUs,
+  });
 }
 
 /** The first change of state is here. */
@@ -77,7 +130,7 @@ function store(
   existing: ChannelState | undefined,
   repeats: Repeats | undefined,
   commitTimeUs: TimeUs,
-): AppendAnswer {
+): Appended {
   const { records, producerId, firstCounter } = command;
   const channel = existing ?? newChannel(state, command.tenant, command.channel, commitTimeUs);
   if (existing === undefined) state.putChannel(channel);
@@ -219,8 +272,7 @@ function checkReferences(
     );
   }
   // A name that was deleted goes on behind its old head, and events before that are gone.
-  const kept =
-    channel === undefined ? state.deletedChannel(command.tenant, command.channel)?.headSeq : undefined;
+  const kept = channel === undefined ? keptOf(state, command.tenant, command.channel)?.headSeq : undefined;
   const baseSeq = channel?.baseSeq ?? kept ?? 0;
   let seq = channel?.headSeq ?? baseSeq;
   for (let i = 0; i < command.records.length; i++) {

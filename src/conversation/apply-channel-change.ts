@@ -5,7 +5,14 @@
 import type { TimeUs } from '../common/ids.js';
 import { bodyDigest, checkNames, checkTexts, requestChannelId } from './apply-channel.js';
 import { liveKey } from './apply-keys.js';
-import type { DeleteChannelCommand, ExpectedRevision, UpdateChannelCommand } from './command.js';
+import { keptOf, liveChannel, purge, purgeTimeUs, restore, trash, trashedChannel } from './apply-trash.js';
+import type {
+  DeleteChannelCommand,
+  ExpectedRevision,
+  SealChannelCommand,
+  UndeleteChannelCommand,
+  UpdateChannelCommand,
+} from './command.js';
 import { requestKey } from './names.js';
 import { refuse } from './refuse.js';
 import type {
@@ -18,7 +25,7 @@ import type {
   Refused,
 } from './types.js';
 
-type Change = UpdateChannelCommand | DeleteChannelCommand;
+type Change = UpdateChannelCommand | DeleteChannelCommand | SealChannelCommand | UndeleteChannelCommand;
 
 export function updateChannel(
   state: ApplyState,
@@ -29,7 +36,7 @@ export function updateChannel(
   const { tenant, channel: name } = command;
   const problem = checkNames(tenant, name) ?? checkTexts(command);
   if (problem !== undefined) return problem;
-  const channel = state.channel(tenant, name);
+  const channel = liveChannel(state, tenant, name);
   const digest = digestOf(bytes, command);
   const first = firstRequest(state, command, digest);
   if (first?.refused !== undefined) return first.refused;
@@ -52,28 +59,111 @@ export function deleteChannel(
   command: DeleteChannelCommand,
   commitTimeUs: TimeUs,
 ): CommandAnswer {
-  const { tenant, channel: name, expected, allowMissing } = command;
+  const { tenant, channel: name, expected, allowMissing, permanent } = command;
   const problem = checkNames(tenant, name) ?? checkTexts(command);
   if (problem !== undefined) return problem;
-  const channel = state.channel(tenant, name);
+  const channel = liveChannel(state, tenant, name);
   const digest = digestOf(bytes, command);
   const first = firstRequest(state, command, digest);
   if (first?.refused !== undefined) return first.refused;
-  const deleted = state.deletedChannel(tenant, name);
+  const deleted = keptOf(state, tenant, name);
   // Whoever has the name now: what this request was for is done.
-  if (first !== undefined) return { kind: 'deleted', headSeq: deleted?.headSeq ?? channel?.baseSeq ?? 0 };
+  if (first !== undefined) return deletedBefore(deleted?.headSeq ?? channel?.baseSeq ?? 0);
   if (channel === undefined) {
+    // Before apply version 3 there is none.
+    const trashed = permanent ? trashedChannel(state, tenant, name) : undefined;
+    if (trashed !== undefined && isExpected(trashed, expected)) {
+      keepRequest(state, command, digest, trashed.id, commitTimeUs);
+      purge(state, trashed);
+      return deletedNow(trashed, 0);
+    }
     const isRepeat = deleted !== undefined && expected !== undefined && isExpected(deleted, expected);
-    if (isRepeat || allowMissing) return { kind: 'deleted', headSeq: deleted?.headSeq ?? 0 };
+    if (isRepeat || allowMissing) return deletedBefore(deleted?.headSeq ?? 0);
     return notFound(name);
   }
   if (!isExpected(channel, expected)) return stale(channel);
   keepRequest(state, command, digest, channel.id, commitTimeUs);
-  const { headSeq } = channel;
-  state.deleteChannel(channel);
-  state.meta.channelCount--;
-  state.meta.deletedCount++;
+  if (state.meta.settings.applyVersion < 3) {
+    purge(state, channel);
+    return deletedBefore(channel.headSeq);
+  }
+  if (permanent) {
+    purge(state, channel);
+    return deletedNow(channel, 0);
+  }
+  trash(state, channel, commitTimeUs);
+  return deletedNow(channel, purgeTimeUs(commitTimeUs));
+}
+
+function deletedBefore(headSeq: number): CommandAnswer {
   return { kind: 'deleted', headSeq };
+}
+
+function deletedNow({ headSeq, baseSeq, messageCount }: ChannelState, until: TimeUs): CommandAnswer {
+  const was = { eventCount: headSeq - baseSeq, messageCount, purgeTimeUs: until };
+  return { kind: 'deleted', headSeq, was };
+}
+
+/** From here on the channel takes no more events. Its fields may be changed, and it may be deleted. */
+export function sealChannel(
+  state: ApplyState,
+  bytes: Buffer,
+  command: SealChannelCommand,
+  commitTimeUs: TimeUs,
+): CommandAnswer {
+  const { tenant, channel: name } = command;
+  const problem = checkNames(tenant, name) ?? checkTexts(command);
+  if (problem !== undefined) return problem;
+  const channel = liveChannel(state, tenant, name);
+  const digest = digestOf(bytes, command);
+  const first = firstRequest(state, command, digest);
+  if (first?.refused !== undefined) return first.refused;
+  if (channel === undefined || (first !== undefined && Number(channel.id) !== first.record.seq))
+    return notFound(name);
+  if (first === undefined) {
+    if (!isExpected(channel, command.expected)) return stale(channel);
+    if (channel.sealedTimeUs === undefined) {
+      channel.sealedTimeUs = commitTimeUs;
+      channel.updateTimeUs = commitTimeUs;
+      channel.revision++;
+      state.putChannel(channel);
+    }
+    keepRequest(state, command, digest, channel.id, commitTimeUs);
+  }
+  return { kind: 'channel', channel: { ...channel } };
+}
+
+export function undeleteChannel(
+  state: ApplyState,
+  bytes: Buffer,
+  command: UndeleteChannelCommand,
+  commitTimeUs: TimeUs,
+): CommandAnswer {
+  const { tenant, channel: name } = command;
+  const problem = checkNames(tenant, name) ?? checkTexts(command);
+  if (problem !== undefined) return problem;
+  const live = liveChannel(state, tenant, name);
+  const digest = digestOf(bytes, command);
+  const first = firstRequest(state, command, digest);
+  if (first?.refused !== undefined) return first.refused;
+  if (first !== undefined) {
+    if (Number(live?.id) !== first.record.seq) return notFound(name);
+    return { kind: 'channel', channel: { ...(live as ChannelState) } };
+  }
+  if (live !== undefined)
+    return refuse('CHANNEL_EXISTS', 'a channel of that name exists', { channel: name, uid: live.uid });
+  const channel = trashedChannel(state, tenant, name);
+  if (channel === undefined || purgeTimeUs(channel.deletedTimeUs ?? 0) <= commitTimeUs) {
+    return refuse('CHANNEL_NOT_FOUND', 'no deleted channel of that name can be brought back', {
+      channel: name,
+    });
+  }
+  if (!isExpected(channel, command.expected)) return stale(channel);
+  channel.updateTimeUs = commitTimeUs;
+  channel.revision++;
+  restore(state, channel);
+  keepRequest(state, command, digest, channel.id, commitTimeUs);
+  return { kind: 'channel', channel: { ...channel } };
 }
 
 /** Sets what the command has; where all of it is so already, the revision stays. */

@@ -5,6 +5,7 @@ import type { TimeUs } from '../common/ids.js';
 import { channelNameProblem, isTenantName } from '../common/names.js';
 import { liveKey } from './apply-keys.js';
 import { applyLimits } from './apply-limits.js';
+import { liveChannel, purge, trashedChannel } from './apply-trash.js';
 import type { CreateChannelCommand, UpdateChannelInput } from './command.js';
 import { channelUid, requestKey } from './names.js';
 import { refuse } from './refuse.js';
@@ -22,7 +23,7 @@ export function createChannel(
   const { tenant, channel: name, requestId } = command;
   const problem = checkNames(tenant, name) ?? checkTexts(command);
   if (problem !== undefined) return problem;
-  const existing = state.channel(tenant, name);
+  const existing = liveChannel(state, tenant, name);
   const digest = bodyDigest(bytes.subarray(command.bodyOffset, command.bodyEnd));
   if (requestId !== '') {
     const first = liveKey(state, requestChannelId, requestKey(tenant, requestId));
@@ -68,6 +69,9 @@ export function newChannel(
   commitTimeUs: TimeUs,
 ): ChannelState {
   const { meta } = state;
+  // Its name is used again: what was deleted can't come back any more.
+  const trashed = trashedChannel(state, tenant, name);
+  if (trashed !== undefined) purge(state, trashed);
   const id = meta.nextChannelId++;
   meta.channelCount++;
   const deleted = state.deletedChannel(tenant, name);

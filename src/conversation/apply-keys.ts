@@ -2,7 +2,7 @@
 import type { ChannelId, Seq, TimeUs } from '../common/ids.js';
 import { type AppendedRecord, keyDigestBytes } from './append-command.js';
 import { refuse } from './refuse.js';
-import type { AppendAnswer, ApplyState, ChannelState, KeyRecord, Refused } from './types.js';
+import type { Appended, ApplyState, ChannelState, KeyRecord, Refused } from './types.js';
 
 /**
  * Which events of a batch repeat, by their key, an event of the channel or an
@@ -62,7 +62,7 @@ export class Repeats {
    * The answer to a batch with repeats. `commitTimeUs`: of the events that are new;
    * without, the whole batch was there already.
    */
-  answer(channel: ChannelState, commitTimeUs?: TimeUs): AppendAnswer {
+  answer(channel: ChannelState, commitTimeUs?: TimeUs): Appended {
     const seqs = this.#seqOf.map((seq) => (seq < 0 ? (this.#seqOf[-seq - 1] as Seq) : seq));
     const dense = isDense(seqs);
     return {

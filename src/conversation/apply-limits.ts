@@ -21,6 +21,14 @@ export const applyLimits = Object.freeze({
   evictionsPerCommand: 10_000,
   /** Seqs that a producer's remembered answers name one by one (batches with repeats by key), in all. */
   rememberedSeqs: 65_536,
+  /** How long a deleted channel may be brought back, of commit time: 7 days in µs. From apply version 3 on, like all below. */
+  undeleteUs: 7 * 24 * 3_600_000_000,
+  /** Deleted channels of one partition that may be brought back; beyond, the oldest one goes. About 90 KB of its record. */
+  trashedChannels: 256,
+  /** Deleted channels whose time is up that go with one entry: each may take a read of the disk. */
+  purgesPerEntry: 16,
+  /** Channels of one atomic batch. */
+  channelsPerBatch: 100,
   /** Producers of one partition, ever. The id holds the partition above these 36 bits. */
   producersPerPartition: 2 ** 36,
 });

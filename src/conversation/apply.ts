@@ -9,9 +9,11 @@
 import { dropScratch, loadScratch } from '../common/hash-scratch.js';
 import type { TimeUs } from '../common/ids.js';
 import { applyAppend } from './apply-append.js';
+import { appendMany } from './apply-append-many.js';
 import { createChannel } from './apply-channel.js';
-import { deleteChannel, updateChannel } from './apply-channel-change.js';
+import { deleteChannel, sealChannel, undeleteChannel, updateChannel } from './apply-channel-change.js';
 import { expireProducers, openProducer } from './apply-producer.js';
+import { emptyTrash } from './apply-trash.js';
 import {
   type Command,
   CommandKind,
@@ -48,6 +50,7 @@ export function applyEntry(
   meta.lastCommitTimeUs = Math.max(decoded.leaderTimeUs, meta.lastCommitTimeUs);
   const commitTimeUs = meta.lastCommitTimeUs;
   meta.keyHorizonUs = Math.max(meta.keyHorizonUs, commitTimeUs - meta.settings.keyRetentionUs);
+  if (meta.trash !== undefined) emptyTrash(state, commitTimeUs);
   const answers: CommandAnswer[] = [];
   // For the checksums of all contents together.
   loadScratch(bytes, 0, bytes.length);
@@ -74,11 +77,20 @@ function applyCommand(
     case 'createChannel':
       return createChannel(state, bytes, command, commitTimeUs);
     case 'updateChannel':
-      if (isTooEarly(state)) return notInThisVersion(CommandKind.updateChannel);
+      if (isBefore(state, 2)) return notInThisVersion(CommandKind.updateChannel);
       return updateChannel(state, bytes, command, commitTimeUs);
     case 'deleteChannel':
-      if (isTooEarly(state)) return notInThisVersion(CommandKind.deleteChannel);
+      if (isBefore(state, 2)) return notInThisVersion(CommandKind.deleteChannel);
       return deleteChannel(state, bytes, command, commitTimeUs);
+    case 'sealChannel':
+      if (isBefore(state, 3)) return notInThisVersion(CommandKind.sealChannel);
+      return sealChannel(state, bytes, command, commitTimeUs);
+    case 'undeleteChannel':
+      if (isBefore(state, 3)) return notInThisVersion(CommandKind.undeleteChannel);
+      return undeleteChannel(state, bytes, command, commitTimeUs);
+    case 'appendMany':
+      if (isBefore(state, 3)) return notInThisVersion(CommandKind.appendMany);
+      return appendMany(state, bytes, command, commitTimeUs);
     case 'setSettings':
       return setSettings(state, command);
     case 'noop':
@@ -90,9 +102,9 @@ function applyCommand(
   }
 }
 
-/** Changing and deleting channels began with apply version 2. */
-function isTooEarly(state: ApplyState): boolean {
-  return state.meta.settings.applyVersion < 2;
+/** Changing and deleting channels began with apply version 2; sealing, bringing back, batches with 3. */
+function isBefore(state: ApplyState, version: number): boolean {
+  return state.meta.settings.applyVersion < version;
 }
 
 function notInThisVersion(command: number): CommandAnswer {

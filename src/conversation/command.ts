@@ -12,7 +12,7 @@ import type { Participant, ReplicatedSettings } from './types.js';
 
 export const entryVersion = 1;
 /** The newest apply version that this build can carry out. */
-export const supportedApplyVersion = 2;
+export const supportedApplyVersion = 3;
 /** Bytes of an entry beside its commands, for whoever packs to a size. */
 export const entryHeaderBytes = 16;
 /** Bytes of an entry per command beside the command. */
@@ -36,6 +36,7 @@ export const CommandKind = {
   releaseLease: 14,
   expireLease: 15,
   eraseContent: 16,
+  appendMany: 17,
 } as const;
 export type CommandKind = (typeof CommandKind)[keyof typeof CommandKind];
 
@@ -104,6 +105,38 @@ export interface DeleteChannelInput {
   readonly expected?: ExpectedRevision | undefined;
   /** A channel that is not there is as good as deleted. */
   readonly allowMissing: boolean;
+  /** Not to be brought back. Before apply version 3 no deletion is. */
+  readonly permanent?: boolean;
+}
+
+/** What sealing and bringing back a channel are told. */
+export interface ChannelInput {
+  readonly tenant: string;
+  readonly channel: string;
+  /** Empty: none. */
+  readonly requestId: string;
+  readonly expected?: ExpectedRevision | undefined;
+}
+
+export interface SealChannelCommand extends ChannelInput {
+  readonly kind: 'sealChannel';
+  readonly bodyOffset: number;
+  readonly bodyEnd: number;
+}
+
+export interface UndeleteChannelCommand extends ChannelInput {
+  readonly kind: 'undeleteChannel';
+  readonly bodyOffset: number;
+  readonly bodyEnd: number;
+}
+
+/** Appends to several channels, all or none. */
+export interface AppendManyCommand {
+  readonly kind: 'appendMany';
+  readonly tenant: string;
+  /** Empty: none. */
+  readonly requestId: string;
+  readonly appends: readonly AppendCommand[];
 }
 
 export interface DeleteChannelCommand extends DeleteChannelInput {
@@ -135,6 +168,9 @@ export type Command =
   | CreateChannelCommand
   | UpdateChannelCommand
   | DeleteChannelCommand
+  | SealChannelCommand
+  | UndeleteChannelCommand
+  | AppendManyCommand
   | SetSettingsCommand
   | NoopCommand
   | UnknownCommand;
@@ -216,6 +252,12 @@ export function decodeCommand(bytes: Buffer, from: number, to: number): Command 
       return ended(reader, decodeUpdateChannel(reader, to));
     case CommandKind.deleteChannel:
       return ended(reader, decodeDeleteChannel(reader, to));
+    case CommandKind.sealChannel:
+      return ended(reader, { kind: 'sealChannel', ...decodeChannelInput(reader, to) });
+    case CommandKind.undeleteChannel:
+      return ended(reader, { kind: 'undeleteChannel', ...decodeChannelInput(reader, to) });
+    case CommandKind.appendMany:
+      return decodeAppendMany(bytes, reader, to);
     case CommandKind.setSettings:
       return ended(reader, decodeSetSettings(reader));
     case CommandKind.noop:
@@ -270,7 +312,36 @@ export function encodeDeleteChannel(input: DeleteChannelInput): Uint8Array {
   const writer = new ByteWriter(128).u8(CommandKind.deleteChannel).string(input.requestId);
   writer.string(input.tenant).string(input.channel);
   writeExpected(writer, input.expected);
-  return writer.u8(input.allowMissing ? 1 : 0).finish();
+  return writer.u8((input.allowMissing ? 1 : 0) | (input.permanent ? 2 : 0)).finish();
+}
+
+export function encodeSealChannel(input: ChannelInput): Uint8Array {
+  return encodeChannelInput(CommandKind.sealChannel, input);
+}
+
+export function encodeUndeleteChannel(input: ChannelInput): Uint8Array {
+  return encodeChannelInput(CommandKind.undeleteChannel, input);
+}
+
+function encodeChannelInput(kind: CommandKind, input: ChannelInput): Uint8Array {
+  const writer = new ByteWriter(128).u8(kind).string(input.requestId);
+  writer.string(input.tenant).string(input.channel);
+  writeExpected(writer, input.expected);
+  return writer.finish();
+}
+
+/** `appends`: append commands without producers, of one tenant and of channels that differ. */
+export function encodeAppendMany(
+  tenant: string,
+  requestId: string,
+  appends: readonly Uint8Array[],
+): Uint8Array {
+  let size = 64 + Buffer.byteLength(tenant) + Buffer.byteLength(requestId);
+  for (const append of appends) size += commandPrefixBytes + append.length;
+  const writer = new ByteWriter(size).u8(CommandKind.appendMany);
+  writer.string(requestId).string(tenant).uvarint(appends.length);
+  for (const append of appends) writer.u32(append.length).bytes(append);
+  return writer.finish();
 }
 
 function writeLabels(writer: ByteWriter, given: CreateChannelInput['labels']): void {
@@ -373,17 +444,45 @@ function decodeDeleteChannel(reader: ByteReader, bodyEnd: number): DeleteChannel
   const channel = reader.string();
   const expected = readExpected(reader);
   const allowMissing = reader.u8();
-  if (allowMissing > 1) throw new MalformedError('flags that are unknown');
+  if (allowMissing > 3) throw new MalformedError('flags that are unknown');
   return {
     kind: 'deleteChannel',
     requestId,
     tenant,
     channel,
     expected,
-    allowMissing: allowMissing === 1,
+    allowMissing: (allowMissing & 1) !== 0,
+    permanent: (allowMissing & 2) !== 0,
     bodyOffset,
     bodyEnd,
   };
+}
+
+function decodeChannelInput(
+  reader: ByteReader,
+  bodyEnd: number,
+): ChannelInput & { readonly bodyOffset: number; readonly bodyEnd: number } {
+  const requestId = reader.string();
+  const bodyOffset = reader.position;
+  const tenant = reader.string();
+  const channel = reader.string();
+  return { requestId, tenant, channel, expected: readExpected(reader), bodyOffset, bodyEnd };
+}
+
+function decodeAppendMany(bytes: Buffer, reader: ByteReader, to: number): AppendManyCommand {
+  const requestId = reader.string();
+  const tenant = reader.string();
+  const count = reader.uvarint();
+  if (count === 0 || count > applyLimits.channelsPerBatch) throw new MalformedError(`a batch of ${count}`);
+  const appends: AppendCommand[] = [];
+  for (let i = 0; i < count; i++) {
+    const length = reader.u32();
+    const from = reader.position;
+    if (from + length > to) throw new MalformedError('a batch is cut short');
+    appends.push(decodeAppend(bytes, from, from + length));
+    reader.skip(length);
+  }
+  return ended(reader, { kind: 'appendMany', tenant, requestId, appends });
 }
 
 function readExpected(reader: ByteReader): ExpectedRevision | undefined {

@@ -1,7 +1,7 @@
 /** What applying an entry will look up, so that the store can have it at hand by then. */
 import type { Command } from './command.js';
 import type { DecodedEntry, MalformedCommand } from './decoded-entry.js';
-import { requestKey } from './names.js';
+import { requestItemKey, requestKey } from './names.js';
 import type { Lookups } from './types.js';
 
 /** Total: of malformed bytes it gives what can be read. */
@@ -31,6 +31,14 @@ function collect(lookups: Lookups, command: Command | MalformedCommand): void {
       }
       return;
     }
+    case 'appendMany': {
+      const { tenant, requestId, appends } = command;
+      for (const append of appends) collect(lookups, append);
+      if (requestId === '') return;
+      lookups.requestKeys.push(requestKey(tenant, requestId));
+      for (let i = 0; i < appends.length; i++) lookups.requestKeys.push(requestItemKey(tenant, requestId, i));
+      return;
+    }
     case 'openProducer':
       if (command.name !== '') lookups.producerNames.push({ tenant: command.tenant, name: command.name });
       return;
@@ -40,6 +48,8 @@ function collect(lookups: Lookups, command: Command | MalformedCommand): void {
     case 'createChannel':
     case 'updateChannel':
     case 'deleteChannel':
+    case 'sealChannel':
+    case 'undeleteChannel':
       channelOnce(lookups, command.tenant, command.channel);
       if (command.requestId !== '') lookups.requestKeys.push(requestKey(command.tenant, command.requestId));
       return;

@@ -17,6 +17,11 @@ export function partitionOfProducer(id: ProducerId): PartitionId {
   return Math.floor(id / applyLimits.producersPerPartition);
 }
 
+/** Key, under channel id 0, of what one item of a batch under that request id was answered. */
+export function requestItemKey(tenant: string, requestId: string, item: number): string {
+  return `${requestKey(tenant, requestId)}#${item}`;
+}
+
 /** Key, under channel id 0, of the request id of a command on a channel. */
 export function requestKey(tenant: string, requestId: string): string {
   return `${tenant}/${requestId}`;

@@ -79,6 +79,10 @@ export interface ChannelState {
   messageCount: number;
   /** Counts changes of the channel's own fields; the etag shows it. */
   revision: number;
+  /** Since when it takes no more events; undefined: it does. */
+  sealedTimeUs?: TimeUs | undefined;
+  /** It is deleted and may still be brought back: to all but that it is not there. */
+  deletedTimeUs?: TimeUs | undefined;
 }
 
 /** What is kept of a deleted channel: its name goes on where it ended. */
@@ -129,6 +133,12 @@ export interface ReplicatedSettings {
   producerIdleUs: number;
 }
 
+export interface TrashedChannel {
+  readonly tenant: string;
+  readonly name: string;
+  readonly deletedTimeUs: TimeUs;
+}
+
 /**
  * The partition's own numbers. Apply changes this object (commit time, counters,
  * channel count, settings); the store only keeps it. `initialMeta` gives the first.
@@ -144,6 +154,8 @@ export interface PartitionMeta {
   channelCount: number;
   /** Names of deleted channels that are not in use; their heads are kept. */
   deletedCount: number;
+  /** Deleted channels that may be brought back, the oldest first; they count as channels. Undefined: none. */
+  trash?: readonly TrashedChannel[] | undefined;
   settings: ReplicatedSettings;
 }
 
@@ -154,6 +166,7 @@ export interface PartitionMeta {
  */
 export interface ApplyState {
   readonly meta: PartitionMeta;
+  /** Also one that is deleted and may be brought back (`deletedTimeUs`). */
   channel(tenant: string, name: string): ChannelState | undefined;
   /** A new or changed channel. */
   putChannel(channel: ChannelState): void;
@@ -219,8 +232,21 @@ export type CommandAnswer =
       readonly window: number;
     }
   | { readonly kind: 'channel'; readonly channel: ChannelState }
-  /** Deleted now or before; `headSeq` is the head that is kept. */
-  | { readonly kind: 'deleted'; readonly headSeq: Seq }
+  /**
+   * Deleted now or before; `headSeq` is the head that is kept. `was`: what was deleted
+   * now (from apply version 3 on). `purgeTimeUs`: until when it may be brought back; 0: it may not.
+   */
+  | {
+      readonly kind: 'deleted';
+      readonly headSeq: Seq;
+      readonly was?: {
+        readonly eventCount: number;
+        readonly messageCount: number;
+        readonly purgeTimeUs: TimeUs;
+      };
+    }
+  /** In the order of the batch's items. */
+  | { readonly kind: 'appendedMany'; readonly appended: readonly Appended[] }
   | { readonly kind: 'done' };
 
 /** What one entry did; answers in the order of its commands. */

@@ -30,9 +30,11 @@ import {
   type PartitionRecord,
   type SealedChannel,
   writeChannelFields,
+  writeChannelTimes,
   writeConfState,
   writeMeta,
   writeProducer,
+  writeTrash,
 } from './state-codec.js';
 import { channelName, cloneChannel, cloneMeta, cloneProducer } from './tail.js';
 import { termKey, termsOf } from './terms.js';
@@ -110,6 +112,7 @@ export async function digestPartition(state: PartitionState): Promise<PartitionD
     const whole = new ByteWriter();
     writeMeta(whole, meta);
     if (meta.deletedCount > 0) whole.uvarint(meta.deletedCount);
+    if (meta.trash !== undefined) writeTrash(whole, meta.trash);
     if (membership.changes > 0) {
       writeConfState(whole, confState);
       writeMembership(whole, membership);
@@ -301,6 +304,8 @@ class EventChain {
     }
     const fields = new ByteWriter();
     writeChannelFields(fields, channel);
+    if (channel.sealedTimeUs !== undefined || channel.deletedTimeUs !== undefined)
+      writeChannelTimes(fields, channel);
     return xxh64Seeded(fields.finish(), this.#chain);
   }
 }

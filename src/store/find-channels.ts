@@ -9,7 +9,7 @@ import { HansardError } from '../common/errors.js';
 import type { TimeUs } from '../common/ids.js';
 import type { ChannelState } from '../conversation/types.js';
 import { after, asBuffer, nameBytes, nameKey, nameOfKey, RowKind } from './keys.js';
-import { fromTails, SealedChannels } from './list-channels.js';
+import { fromTails, isThere, SealedChannels } from './list-channels.js';
 import { openChannelRow, type PartitionState } from './partition-state.js';
 import { damaged } from './rows.js';
 import { channelName } from './tail.js';
@@ -131,7 +131,7 @@ async function* ofNames(
     for (let row = await sealed.peek(rowsAtOnce); row !== undefined; row = await sealed.peek(rowsAtOnce)) {
       sealed.take();
       const channel = openChannelRow(row[0], row[1]);
-      if (!channel.deleted && !inTails.has(channelName(tenant, channel.state.name))) yield channel.state;
+      if (isThere(channel) && !inTails.has(channelName(tenant, channel.state.name))) yield channel.state;
     }
   } finally {
     await sealed.close();
@@ -164,7 +164,7 @@ async function* ofTerm(
           throw damaged(`channel ${name}`, 'its row is missing', key);
         }
         const channel = openChannelRow(key, value);
-        if (!channel.deleted) yield channel.state;
+        if (isThere(channel)) yield channel.state;
       }
     }
   } finally {

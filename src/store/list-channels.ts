@@ -36,7 +36,7 @@ export async function listChannels(state: PartitionState, query: ChannelQuery): 
         order = unsealed === undefined ? -1 : Buffer.compare(nameOfKey(row[0]), unsealed.name);
       if (order < 0 && row !== undefined) {
         const channel = openChannelRow(row[0], row[1]);
-        if (!channel.deleted) found.push(channel.state);
+        if (isThere(channel)) found.push(channel.state);
       } else if (unsealed?.channel !== undefined) found.push(unsealed.channel);
       if (order <= 0) sealed.take();
       if (order >= 0) tail++;
@@ -45,6 +45,11 @@ export async function listChannels(state: PartitionState, query: ChannelQuery): 
     await sealed.close();
   }
   return found;
+}
+
+/** For readers: neither deleted for good nor so that it may come back. */
+export function isThere(channel: { readonly state: ChannelState; readonly deleted: boolean }): boolean {
+  return !channel.deleted && channel.state.deletedTimeUs === undefined;
 }
 
 type Row = [Uint8Array, Uint8Array];
@@ -133,7 +138,8 @@ export function fromTails(
       if (channel.tenant !== query.tenant || !channel.name.startsWith(query.prefix)) continue;
       if (found.has(key)) continue;
       const name = nameBytes(channel.tenant, channel.name);
-      if (Buffer.compare(name, from) >= 0) found.set(key, { name, channel: deleted ? undefined : channel });
+      const there = isThere({ state: channel, deleted }) ? channel : undefined;
+      if (Buffer.compare(name, from) >= 0) found.set(key, { name, channel: there });
     }
   }
   const rows: TailRow[] = [];

@@ -23,7 +23,7 @@ import {
 import { digestPartition } from './digest.js';
 import { type FindQuery, findChannels } from './find-channels.js';
 import { RowKind } from './keys.js';
-import { type ChannelQuery, listChannels } from './list-channels.js';
+import { type ChannelQuery, isThere, listChannels } from './list-channels.js';
 import type { PartitionState } from './partition-state.js';
 import { appendsAtHand, prefetch } from './prefetch.js';
 import { findSeqAtTime, readPage, readPageNow, tailChannelByName } from './reader.js';
@@ -307,7 +307,7 @@ export class PartitionStoreImpl implements PartitionStore {
     const state = this.#state;
     const found = tailChannelByName(state, tenant, name) ?? state.sealedChannelAtHand(tenant, name);
     if (found === 'unknown') return this.#read((now) => findChannel(now, tenant, name));
-    return Promise.resolve(found === undefined || found.deleted ? undefined : cloneChannel(found.state));
+    return Promise.resolve(found === undefined || !isThere(found) ? undefined : cloneChannel(found.state));
   }
 
   events(channel: ChannelState, range: PageRange): Promise<StoredEvent[]> {
@@ -429,11 +429,11 @@ async function findChannel(
 ): Promise<ChannelState | undefined> {
   for (;;) {
     const recent = tailChannelByName(state, tenant, name);
-    if (recent !== undefined) return recent.deleted ? undefined : cloneChannel(recent.state);
+    if (recent !== undefined) return isThere(recent) ? cloneChannel(recent.state) : undefined;
     const { seals } = state;
     const sealed = await state.sealedChannel(tenant, name);
     // Applied, even sealed, while we read: then the tails have it, or a newer row.
     if (seals !== state.seals) continue;
-    return sealed === undefined || sealed.deleted ? undefined : cloneChannel(sealed.state);
+    return sealed !== undefined && isThere(sealed) ? cloneChannel(sealed.state) : undefined;
   }
 }

@@ -11,6 +11,7 @@ import type {
   PartitionMeta,
   ProducerAnswer,
   ProducerState,
+  TrashedChannel,
 } from '../conversation/types.js';
 import type { RunKind } from './keys.js';
 import type { RowVersion } from './rows.js';
@@ -89,8 +90,10 @@ export interface CheckpointRecord {
   readonly previousDigest: bigint;
 }
 
-/** 2: with what names that were deleted need. 3: with small blocks. */
+/** 2: with what names that were deleted need. 3: with small blocks. 4: sealed, or deleted so that it may come back. */
 export function channelRowVersion(channel: SealedChannel): RowVersion {
+  const { sealedTimeUs, deletedTimeUs } = channel.state;
+  if (sealedTimeUs !== undefined || deletedTimeUs !== undefined) return 4;
   if (channel.smallBlocks.length > 0) return 3;
   return channel.deleted || channel.state.baseSeq > 0 ? 2 : 1;
 }
@@ -102,6 +105,21 @@ export function writeChannel(writer: ByteWriter, channel: SealedChannel): void {
   const version = channelRowVersion(channel);
   if (version >= 2) writer.u8(channel.deleted ? 1 : 0).uvarint(channel.state.baseSeq);
   if (version >= 3) writeSmallBlocks(writer, channel.smallBlocks);
+  if (version >= 4) writeChannelTimes(writer, channel.state);
+}
+
+/** Also what the digest sees of such a channel. 0: none. */
+export function writeChannelTimes(writer: ByteWriter, { sealedTimeUs, deletedTimeUs }: ChannelState): void {
+  writer.u64(sealedTimeUs ?? 0).u64(deletedTimeUs ?? 0);
+}
+
+function readChannelTimes(reader: ByteReader): Pick<ChannelState, 'sealedTimeUs' | 'deletedTimeUs'> {
+  const sealedTimeUs = reader.u64();
+  const deletedTimeUs = reader.u64();
+  return {
+    ...(sealedTimeUs === 0 ? {} : { sealedTimeUs }),
+    ...(deletedTimeUs === 0 ? {} : { deletedTimeUs }),
+  };
 }
 
 function writeSmallBlocks(writer: ByteWriter, blocks: readonly SmallBlock[]): void {
@@ -132,9 +150,10 @@ export function readChannel(reader: ByteReader, version: number): SealedChannel 
   const deleted = version >= 2 && reader.u8() === 1;
   const baseSeq = version >= 2 ? reader.uvarint() : 0;
   const smallBlocks = version >= 3 ? readSmallBlocks(reader) : noBlocks;
+  const times = version >= 4 ? readChannelTimes(reader) : {};
   reader.end();
   return {
-    state: { ...fields, baseSeq },
+    state: { ...fields, baseSeq, ...times },
     deleted,
     openFirstSeq,
     blockCount,
@@ -326,18 +345,22 @@ export function writePartition(writer: ByteWriter, record: PartitionRecord): voi
   const version = partitionRowVersion(record);
   if (version >= 3) writeMembership(writer, record.membership);
   if (version >= 4) writer.uvarint(record.changesFrom).uvarint(record.changesTo);
+  if (version >= 5) writeTrash(writer, record.meta.trash ?? []);
 }
 
 /**
  * Of the row that `writePartition` fills. 3: its members have changed since it was
- * formatted. 4: the change list does not begin just here.
+ * formatted. 4: the change list does not begin just here. 5: deleted channels may be
+ * brought back.
  */
 export function partitionRowVersion({
   membership,
   appliedIndex,
   changesFrom,
   changesTo,
-}: Pick<PartitionRecord, 'membership' | 'appliedIndex' | 'changesFrom' | 'changesTo'>): RowVersion {
+  meta,
+}: Pick<PartitionRecord, 'membership' | 'appliedIndex' | 'changesFrom' | 'changesTo' | 'meta'>): RowVersion {
+  if (meta.trash !== undefined) return 5;
   if (changesFrom !== appliedIndex || changesTo !== appliedIndex) return 4;
   return membership.changes > 0 ? 3 : 2;
 }
@@ -387,6 +410,7 @@ export function readPartition(reader: ByteReader, version: number): PartitionRec
   const membership = version >= 3 ? readMembership(reader) : initialMembership(record.confState);
   const changesFrom = version >= 4 ? reader.uvarint() : record.appliedIndex;
   const changesTo = version >= 4 ? reader.uvarint() : record.appliedIndex;
+  if (version >= 5) record.meta.trash = readTrash(reader);
   reader.end();
   return {
     ...record,
@@ -396,6 +420,20 @@ export function readPartition(reader: ByteReader, version: number): PartitionRec
     termCount: terms === 0 ? undefined : terms - 1,
     endedCount,
   };
+}
+
+/** Also what the digest sees, where there are any. */
+export function writeTrash(writer: ByteWriter, trash: readonly TrashedChannel[]): void {
+  writer.uvarint(trash.length);
+  for (const { tenant, name, deletedTimeUs } of trash) writer.string(tenant).string(name).u64(deletedTimeUs);
+}
+
+function readTrash(reader: ByteReader): TrashedChannel[] {
+  return list(reader, 10, () => ({
+    tenant: reader.string(),
+    name: reader.string(),
+    deletedTimeUs: reader.u64(),
+  }));
 }
 
 /** Also what the digest sees of a partition, beside the count of deleted names. */

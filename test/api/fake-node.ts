@@ -7,6 +7,7 @@ import { HansardError } from '../../src/common/errors.js';
 import type { ChannelId, NodeId, PartitionId, Seq } from '../../src/common/ids.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import { applyEntry } from '../../src/conversation/apply.js';
+import { liveChannel } from '../../src/conversation/apply-trash.js';
 import { encodeEntry } from '../../src/conversation/command.js';
 import type { ChannelState, StoredEvent } from '../../src/conversation/types.js';
 import type {
@@ -42,12 +43,13 @@ class PartitionModel extends ModelState {
   readonly watches = new Watches();
   readonly stored = new Map<ChannelId, StoredEvent[]>();
   readonly reader: PartitionReader = {
-    channelByName: async (tenant, name) => this.channel(tenant, name),
+    channelByName: async (tenant, name) => liveChannel(this, tenant, name),
     events: async (channel, range) => this.#page(channel, range),
     seqOfMessageId: async (channelId, messageId) => this.messageId(channelId, messageId),
     seqAtTime: async (channel, timeUs) => this.#seqAtTime(channel, timeUs),
     listChannels: async (query) =>
       [...this.channels.values()]
+        .filter((c) => c.deletedTimeUs === undefined)
         .filter((c) => c.tenant === query.tenant && c.name.startsWith(query.prefix))
         .sort((a, b) => compareBytewise(a.name, b.name))
         .filter((c) => query.after === undefined || compareBytewise(c.name, query.after) > 0)
@@ -60,7 +62,11 @@ class PartitionModel extends ModelState {
     changes: async (query) => changePageOf(this.changes, this.index, query),
     findChannels: async (query) => {
       const found = [...this.channels.values()].filter(
-        (c) => c.tenant === query.tenant && c.name.startsWith(query.prefix) && matches(c, query),
+        (c) =>
+          c.deletedTimeUs === undefined &&
+          c.tenant === query.tenant &&
+          c.name.startsWith(query.prefix) &&
+          matches(c, query),
       );
       if (found.length > query.scanMax) throw new HansardError('TOO_MANY_CHANNELS', 'too many');
       const { after } = query;

@@ -3,6 +3,7 @@
  * held against, and what the state machine's own tests and simulations run on.
  */
 import type { ChannelId, PartitionId, ProducerId, Seq } from '../../src/common/ids.js';
+import { liveChannel } from '../../src/conversation/apply-trash.js';
 import { initialMeta } from '../../src/conversation/settings.js';
 import type {
   ApplyState,
@@ -119,7 +120,7 @@ export class ModelState implements ApplyState {
 
   /** The contents of a channel's events, as text. */
   texts(name: string, tenant = 'default'): string[] {
-    const channel = this.channel(tenant, name);
+    const channel = liveChannel(this, tenant, name);
     if (channel === undefined) return [];
     return (this.events.get(channel.id) ?? []).map((event) =>
       Buffer.from(event.content, 'hex').subarray(16).toString(),
@@ -142,6 +143,10 @@ export class ModelState implements ApplyState {
 
   /** Throws where the state contradicts itself. */
   check(): void {
+    const trashed = [...this.channels.values()].filter(({ deletedTimeUs }) => deletedTimeUs !== undefined);
+    const inTrash = trashed.map(({ tenant, name, deletedTimeUs }) => `${tenant}/${name} ${deletedTimeUs}`);
+    const listed = (this.meta.trash ?? []).map((each) => `${each.tenant}/${each.name} ${each.deletedTimeUs}`);
+    if (inTrash.sort().join() !== listed.sort().join()) throw new Error('the trash lists other channels');
     if (this.meta.channelCount !== this.channels.size) throw new Error('the channel count is wrong');
     if (this.meta.deletedCount !== this.deleted.size) throw new Error('the count of deleted names is wrong');
     for (const name of this.deleted.keys()) {

@@ -4,13 +4,16 @@ import fc from 'fast-check';
 import t from 'tap';
 import { applyEntry } from '../../src/conversation/apply.js';
 import {
+  encodeAppendMany,
   encodeCreateChannel,
   encodeDeleteChannel,
   encodeEntry,
   encodeExpireProducers,
   encodeNoop,
   encodeOpenProducer,
+  encodeSealChannel,
   encodeSetSettings,
+  encodeUndeleteChannel,
   encodeUpdateChannel,
 } from '../../src/conversation/command.js';
 import { decodeEntry } from '../../src/conversation/decoded-entry.js';
@@ -94,6 +97,22 @@ const otherCommand = fc.oneof(
       expected: id === 0 ? undefined : { uid: channelUid(5, id), revision: 1 },
       allowMissing,
     }),
+  ),
+  fc.tuple(small, small, small).map(([channel, request, id]) => {
+    const named = {
+      tenant: 'default',
+      channel: `c${channel}`,
+      requestId: request === 0 ? '' : `r${request}`,
+      expected: id === 0 ? undefined : { uid: channelUid(5, id), revision: 1 },
+    };
+    return request % 2 === 0 ? encodeSealChannel(named) : encodeUndeleteChannel(named);
+  }),
+  fc.tuple(small, small, small).map(([channel, request, other]) =>
+    encodeAppendMany(
+      'default',
+      request === 0 ? '' : `r${request}`,
+      [channel, other].map((each) => madeAppend(`c${each}`, [madeEvent(`both ${request}`)])),
+    ),
   ),
   fc.tuple(small, small, small, small).map(([channel, request, id, title]) =>
     encodeUpdateChannel({
@@ -433,11 +452,11 @@ function byName(_key: string, value: unknown): unknown {
   );
 }
 
-for (const version of [1, 2]) {
+for (const version of [1, 2, 3]) {
   t.test(`what apply version ${version} makes of a long history stays the same in every build`, async (t) => {
     const file = goldenPath(`apply-v${version}.json`);
     const made = longHistory(version);
-    if (process.env.GOLDEN === 'write' && version > 1)
+    if (process.env.GOLDEN === 'write' && version > 2)
       writeFileSync(file, `${JSON.stringify(made, undefined, 2)}\n`);
     t.same(made, JSON.parse(readFileSync(file, 'utf8')));
   });
@@ -460,6 +479,7 @@ function longHistory(version: number): { tally: Record<string, number>; digest: 
   for (let index = 1; index <= 600; index++) {
     const commands = Array.from({ length: 1 + pick(3) }, () => {
       if (pick(5) === 0 && sent.length > 0) return sent[Math.max(0, sent.length - 1 - pick(20))]!;
+      if (version >= 3 && pick(9) === 0) return changeOfVersion3(pick);
       if (version >= 2 && pick(9) === 0) return changeOfChannel(pick);
       if (pick(12) === 0) return encodeOpenProducer('default', ['', 'a', 'b'][pick(3)]!);
       const count = 1 + pick(3);
@@ -494,6 +514,29 @@ function longHistory(version: number): { tally: Record<string, number>; digest: 
   state.check();
   const digest = sha256(Buffer.from(JSON.stringify([outcomes, state.dump()], byName))).toString('hex');
   return { tally, digest };
+}
+
+function changeOfVersion3(pick: (below: number) => number): Uint8Array {
+  const requestId = pick(2) === 0 ? '' : `v${pick(30)}`;
+  const named = { tenant: 'default', channel: `c${pick(4)}`, requestId };
+  switch (pick(5)) {
+    case 0:
+      return encodeDeleteChannel({ ...named, allowMissing: false, permanent: true });
+    case 1:
+      return encodeSealChannel({ ...named, channel: `c${2 + pick(3)}` });
+    case 2:
+      return encodeAppendMany(
+        'default',
+        requestId,
+        Array.from({ length: 1 + pick(3) }, (_, i) =>
+          madeAppend(`c${(pick(2) + i) % 5}`, [
+            madeEvent(`many ${pick(4)}`, pick(3) === 0 ? { key: `k${pick(60)}` } : {}),
+          ]),
+        ),
+      );
+    default:
+      return encodeUndeleteChannel(named);
+  }
 }
 
 function changeOfChannel(pick: (below: number) => number): Uint8Array {

@@ -72,7 +72,13 @@ t.test('from any place, with any page size, wherever checkpoints, restarts and s
       for (let c = below(5); c > 0; c--) {
         const name = `channel ${below(6)}`;
         if (below(25) === 0 && (heads.get(name) ?? 0) > 0) {
-          const named = { tenant: 'default', channel: name, requestId: '', allowMissing: true };
+          const named = {
+            tenant: 'default',
+            channel: name,
+            requestId: '',
+            allowMissing: true,
+            permanent: below(2) === 0,
+          };
           commands.push(encodeDeleteChannel(named));
           continue;
         }

@@ -9,7 +9,7 @@ import type { SimKvDisk } from '../sim/sim-kv.js';
 import { applyTo, formatted, opened, plain, rejectsWith, simDisk, whileDying } from './help.js';
 
 const deletion = (channel: string) =>
-  encodeDeleteChannel({ tenant: 'default', channel, requestId: '', allowMissing: false });
+  encodeDeleteChannel({ tenant: 'default', channel, requestId: '', allowMissing: false, permanent: true });
 const everything = { fromSeq: 1, toSeq: 1e9, maxEvents: 1e9, maxBytes: 1e12, reverse: false };
 
 function rowsOf(disk: SimKvDisk, kind: number): number {

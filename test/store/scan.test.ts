@@ -24,6 +24,7 @@ function remove(partition: PartitionStore, channel: string): void {
     requestId: '',
     expected: undefined,
     allowMissing: false,
+    permanent: true,
   });
   applyTo(partition, madeEntry([command], timeUs));
 }

@@ -4,10 +4,13 @@ import t from 'tap';
 import type { AppendInput } from '../../src/conversation/append-command.js';
 import { applyEntry } from '../../src/conversation/apply.js';
 import {
+  encodeAppendMany,
   encodeCreateChannel,
   encodeDeleteChannel,
   encodeExpireProducers,
   encodeOpenProducer,
+  encodeSealChannel,
+  encodeUndeleteChannel,
   encodeUpdateChannel,
 } from '../../src/conversation/command.js';
 import { decodeEntry } from '../../src/conversation/decoded-entry.js';
@@ -20,6 +23,11 @@ import { ModelState } from '../conversation/model-state.js';
 import { applyTo, formatted, opened, plain, rejectsWith, seededRandom, simDisk, whileDying } from './help.js';
 
 const everything = { fromSeq: 1, toSeq: Number.MAX_SAFE_INTEGER, maxEvents: 1e9, maxBytes: 1e12 };
+
+/** A field that is not there and one that is undefined say the same. */
+function defined(value: object): object {
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined));
+}
 
 /** Applies to the store and to the model; both must answer the same. */
 class Pair {
@@ -39,10 +47,18 @@ class Pair {
 
   async same(): Promise<void> {
     this.model.check();
-    assert.deepStrictEqual(this.store.meta, this.model.meta);
+    assert.deepStrictEqual(defined(this.store.meta), defined(this.model.meta));
     for (const channel of this.model.channels.values()) {
       const found = await this.store.channelByName(channel.tenant, channel.name);
-      assert.deepStrictEqual(found, channel, `fields of ${channel.name}`);
+      if (channel.deletedTimeUs !== undefined) {
+        assert.equal(found, undefined, `${channel.name} is deleted`);
+        const kept = this.store.channel(channel.tenant, channel.name);
+        assert.deepStrictEqual(
+          kept && defined(kept),
+          defined(channel),
+          `what may come back of ${channel.name}`,
+        );
+      } else assert.deepStrictEqual(found && defined(found), defined(channel), `fields of ${channel.name}`);
       const expected = this.model.events.get(channel.id) ?? [];
       for (const reverse of [false, true]) {
         const page = await this.store.events(channel, { ...everything, reverse });
@@ -97,7 +113,7 @@ class Pair {
     assert.deepStrictEqual(
       names.map((channel) => channel.name),
       [...this.model.channels.values()]
-        .filter((channel) => channel.tenant === 'default')
+        .filter((channel) => channel.tenant === 'default' && channel.deletedTimeUs === undefined)
         .map((channel) => channel.name)
         .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))),
     );
@@ -113,6 +129,7 @@ class Pair {
   ): string[] {
     const bytewise = (a: string, b: string) => Buffer.compare(Buffer.from(a), Buffer.from(b));
     return [...this.model.channels.values()]
+      .filter((c) => c.deletedTimeUs === undefined)
       .filter((c) => c.tenant === 'default' && c.name.startsWith(filter.prefix) && matches(c, filter))
       .sort(
         (a, b) => (order === 'name' ? 0 : b.activityTimeUs - a.activityTimeUs) || bytewise(a.name, b.name),
@@ -199,7 +216,21 @@ const step = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant('create' as const), channel: fc.nat(8) }) },
   {
     weight: 3,
-    arbitrary: fc.record({ do: fc.constant('delete' as const), channel: fc.nat(5), again: fc.boolean() }),
+    arbitrary: fc.record({
+      do: fc.constant('delete' as const),
+      channel: fc.nat(5),
+      again: fc.boolean(),
+      permanent: fc.boolean(),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('undelete' as const), channel: fc.nat(5) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('seal' as const), channel: fc.nat(8) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('many' as const),
+      channels: fc.uniqueArray(fc.nat(6), { minLength: 1, maxLength: 4 }),
+    }),
   },
   {
     weight: 3,
@@ -268,9 +299,26 @@ class Run {
         return;
       case 'delete': {
         const named = { tenant: 'default', channel: `channel ${what.channel} ü` };
-        const deletion = encodeDeleteChannel({ ...named, requestId: '', allowMissing: false });
+        const { permanent } = what;
+        const deletion = encodeDeleteChannel({ ...named, requestId: '', allowMissing: false, permanent });
         // Deleted and there again within one entry, too.
         pair.apply(what.again ? [deletion, madeAppend(named.channel, ['again']), deletion] : [deletion]);
+        return;
+      }
+      case 'undelete':
+      case 'seal': {
+        const named = { tenant: 'default', channel: `channel ${what.channel} ü`, requestId: '' };
+        pair.apply([what.do === 'seal' ? encodeSealChannel(named) : encodeUndeleteChannel(named)]);
+        return;
+      }
+      case 'many': {
+        const n = this.#random++;
+        const appends = what.channels.map((channel) =>
+          madeAppend(`channel ${channel} ü`, [madeEvent(`together ${n}`, { saltSeed: n })]),
+        );
+        const batch = encodeAppendMany('default', `batch ${n}`, appends);
+        pair.apply([batch]);
+        pair.apply([batch]);
         return;
       }
       case 'update':
