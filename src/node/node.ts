@@ -605,6 +605,7 @@ export class HansardNode implements NodeService {
   #openReplicas(): void {
     const { partitionCount, store, wal } = this.#options;
     for (let partition = 0; partition < partitionCount; partition++) this.#replicas.push(undefined);
+    this.#lookForLostEnd();
     for (const { partition, replicaId, removed } of store.hosted()) {
       const id = replicaId === 0 ? (this.identity.nodeId as number) : replicaId;
       const log = wal.group(partition);
@@ -613,6 +614,34 @@ export class HansardNode implements NodeService {
         // Its segments may go; before, the process had ended first.
         log.reset(log.lastIndex(), log.term(log.lastIndex()) as number);
       }
+    }
+  }
+
+  /**
+   * What is sealed was in the log. One that ends before it, or has something else there,
+   * has lost its end without a trace: then no partition's vote or acknowledgement can be relied on.
+   */
+  #lookForLostEnd(): void {
+    const { store, wal, replicationFactor } = this.#options;
+    const held = store
+      .hosted()
+      .filter(({ removed }) => !removed)
+      .map(({ partition, replicaId }) => ({
+        partition,
+        replicaId: replicaId === 0 ? (this.identity.nodeId as number) : replicaId,
+      }));
+    for (const { partition, replicaId } of held) {
+      const group = wal.group(partition);
+      const log = group === undefined || group.replicaId < replicaId ? emptyLog : group;
+      const state = store.partition(partition);
+      const heldBack = this.#repairs.heldBack(partition, replicaId);
+      if (heldBack?.state || heldBack?.mute) continue;
+      if (isInstallAheadOfLog(log, state)) continue;
+      const problem = lostEnd(partition, log, state);
+      if (problem === undefined) continue;
+      // Nobody else has it: an operator has to look.
+      if (replicationFactor === 1) throw new HansardError('LOG_DAMAGED', problem, { partition });
+      return this.#repairs.votesLost(held, problem);
     }
   }
 
@@ -625,7 +654,6 @@ export class HansardNode implements NodeService {
     let heldBack = this.#repairs.heldBack(partition, replicaId);
     if (heldBack === undefined || (!heldBack.state && !heldBack.mute)) {
       if (isInstallAheadOfLog(log, state)) log.reset(state.appliedIndex, state.appliedTerm);
-      checkStoreMeetsLog(partition, log, state);
       const gap = gapBeforeLog(log, state);
       if (gap !== undefined) {
         store.setAside(partition, gap);
@@ -1133,27 +1161,22 @@ function gapBeforeLog(
   return `the store holds up to ${store.appliedIndex}, the log begins at ${log.firstIndex()}`;
 }
 
-/** A log that lacks what is sealed has lost its end, and with it terms or votes; never absence. */
-function checkStoreMeetsLog(
+const emptyLog: Pick<GroupLog, 'firstIndex' | 'lastIndex' | 'term'> = {
+  firstIndex: () => 1,
+  lastIndex: () => 0,
+  term: (index) => (index === 0 ? 0 : 'unavailable'),
+};
+
+/** Why the log can't be the one that the state came from; undefined: it can. */
+function lostEnd(
   partition: PartitionId,
   log: Pick<GroupLog, 'firstIndex' | 'lastIndex' | 'term'>,
-  store: { appliedIndex: Index; appliedTerm: number },
-): void {
-  if (store.appliedIndex + 1 < log.firstIndex()) return;
-  if (store.appliedIndex > log.lastIndex()) {
-    throw new HansardError(
-      'LOG_DAMAGED',
-      `partition ${partition}: the store holds up to ${store.appliedIndex}, the log ends at ${log.lastIndex()}`,
-      { partition, applied_index: store.appliedIndex, last_index: log.lastIndex() },
-    );
-  }
-  // What is sealed was committed: a log with another entry in its place is not the log that it came from.
-  const term = log.term(store.appliedIndex);
-  if (term !== store.appliedTerm) {
-    throw new HansardError(
-      'LOG_DAMAGED',
-      `partition ${partition}: the store holds entry ${store.appliedIndex} of term ${store.appliedTerm}, the log says ${term}`,
-      { partition, applied_index: store.appliedIndex, applied_term: store.appliedTerm },
-    );
-  }
+  { appliedIndex, appliedTerm }: { appliedIndex: Index; appliedTerm: number },
+): string | undefined {
+  if (appliedIndex + 1 < log.firstIndex()) return undefined;
+  if (appliedIndex > log.lastIndex())
+    return `partition ${partition}: the store holds up to ${appliedIndex}, the log ends at ${log.lastIndex()}`;
+  const term = log.term(appliedIndex);
+  if (term === appliedTerm) return undefined;
+  return `partition ${partition}: the store holds entry ${appliedIndex} of term ${appliedTerm}, the log says ${term}`;
 }

@@ -4,16 +4,14 @@
  * what can be salvaged; the ledger knows before anything is promised. Where no other
  * node has the data nothing is replaced: then damage refuses the start.
  */
+import { ByteReader, ByteWriter } from '../common/bytes.js';
 import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import {
   decodeFaults,
   type FaultKind,
   type FaultRecord,
-  higherPlace,
-  type LogPlace,
   noFaults,
-  noPlace,
   type ReplicaFault,
 } from '../common/faults.js';
 import { clusterIdBytes, hexIdBytes } from '../common/hex-ids.js';
@@ -23,11 +21,12 @@ import { levelKvFactory } from '../store/level-kv.js';
 import { noConfiguration } from '../store/set-aside.js';
 import { formatStore, openStore } from '../store/store.js';
 import type { Store } from '../store/types.js';
-import { openDiskDevice, openWal, rebuildLog, salvageLog, type Wal } from '../wal/index.js';
+import { openDiskDevice, openWal, type SegmentNotes, type Wal } from '../wal/index.js';
 import type { NodeDirectory } from './directory.js';
 import { FaultLedger, untrustedBy } from './fault-ledger.js';
 import { moveDatabase, moveLog, newLogFolder, nextMove, writeFaults } from './faults-file.js';
 import { realClock, realRandom } from './real-env.js';
+import { type HostedId, newFault, replaceLog } from './replace-log.js';
 import type { Settings } from './settings-table.js';
 
 export interface PartsOptions {
@@ -45,6 +44,8 @@ export interface PartsOptions {
 
 /** Under this name the database keeps a copy of FAULTS. */
 const factName = 'faults';
+/** Which segments the log has reached. */
+const segmentsFact = 'log-segments';
 
 export class PartsOpener {
   readonly #options: PartsOptions;
@@ -152,7 +153,7 @@ export class PartsOpener {
     }
   }
 
-  #hosted(): { partition: PartitionId; replicaId: ReplicaId }[] {
+  #hosted(): HostedId[] {
     const { nodeId } = this.#options.directory.identity;
     const held = this.#store?.hosted().filter((one) => !one.removed);
     if (held !== undefined)
@@ -185,6 +186,7 @@ export class PartsOpener {
         segmentBytes: settings.logSegment,
         maxLogBytes: settings.logMax,
         cacheBytes: settings.entryCache,
+        segmentNotes: this.#segmentNotes(),
         onFailure,
       });
       opened.pop();
@@ -197,62 +199,45 @@ export class PartsOpener {
     }
   }
 
+  /** In the database: undefined where that is being replaced. */
+  #segmentNotes(): SegmentNotes | undefined {
+    const store = this.#store;
+    if (store === undefined) return undefined;
+    const bytes = store.getFact(segmentsFact);
+    const reader = bytes === undefined ? undefined : new ByteReader(bytes);
+    return {
+      noted: reader === undefined ? undefined : { current: reader.u64(), next: reader.u64() },
+      note: (current, next) =>
+        store.putFact(segmentsFact, new ByteWriter(16).u64(current).u64(next).finish()),
+    };
+  }
+
   /** A fresh log of what can be salvaged; the damaged segments stay in a folder beside it. */
   async #replaceLog(error: HansardError): Promise<Wal> {
     const { directory, settings, logger } = this.#options;
     const { dir, logPath } = directory;
     logger.error({ error: error.message }, 'the log is damaged: a fresh one takes its place');
-    const old = openDiskDevice({ directory: logPath });
-    const faults: ReplicaFault[] = [];
-    try {
-      const salvaged = await salvageLog(old, this.#logIds);
-      const rebuilt = await rebuildLog(salvaged.groups, {
-        ...this.#logIds,
-        device: openDiskDevice({ directory: await newLogFolder(dir) }),
-        random: realRandom,
-        clock: realClock,
-        segmentBytes: settings.logSegment,
-        sealed: (partition) => this.#sealed(partition),
-      });
-      for (const { verdict, why, floor, ...one } of rebuilt) {
-        logger.info({ ...one, verdict, why, floor }, 'salvaged from the damaged log');
-        if (verdict !== 'whole') faults.push(this.#logFault(one, verdict, why, floor));
-      }
-      // Of those nothing is left that could prove anything.
-      const isUnproven = salvaged.isBlank || salvaged.lost > 0;
-      for (const one of isUnproven ? this.#hosted() : []) {
-        if (!rebuilt.some(({ partition }) => partition === one.partition))
-          faults.push(fault(one, 'term-or-vote-lost', error.message));
-      }
-    } finally {
-      await old.close();
-    }
+    const faults = await replaceLog({
+      ...this.#logIds,
+      error,
+      old: openDiskDevice({ directory: logPath }),
+      fresh: openDiskDevice({ directory: await newLogFolder(dir) }),
+      segmentBytes: settings.logSegment,
+      clock: realClock,
+      random: realRandom,
+      logger,
+      ledger: this.#ledger,
+      store: this.#store,
+      hosted: this.#hosted(),
+    });
     const logMove = await nextMove(dir);
     await this.#ledger.add(faults);
     await this.#ledger.update({ logMove });
     await moveLog(dir, logMove);
     await this.#ledger.update({ logMove: 0 });
+    // Numbers begin anew.
+    await this.#segmentNotes()?.note(0, 0);
     return this.#openWal();
-  }
-
-  /** What was lost before and is not back yet counts on. */
-  #logFault(
-    one: { partition: PartitionId; replicaId: ReplicaId },
-    kind: 'log-damaged' | 'term-or-vote-lost',
-    why: string,
-    floor: LogPlace,
-  ): ReplicaFault {
-    const known = this.#ledger.of(one.partition, 'log-damaged');
-    const isSame = known?.replicaId === one.replicaId;
-    return { ...fault(one, kind, why), floor: isSame ? higherPlace(known.floor, floor) : floor };
-  }
-
-  #sealed(partition: PartitionId): LogPlace | undefined {
-    const store = this.#store;
-    if (store === undefined || store.setAsidePartitions().has(partition)) return undefined;
-    if (!store.hosted().some((one) => one.partition === partition && !one.removed)) return undefined;
-    const { sealedIndex: index, sealedTerm: term } = store.partition(partition);
-    return { index, term };
   }
 
   // ---- a database in the place of one that is lost
@@ -276,12 +261,8 @@ export class PartsOpener {
   }
 }
 
-function fault(
-  { partition, replicaId }: { partition: PartitionId; replicaId: ReplicaId },
-  kind: FaultKind,
-  why: string,
-): ReplicaFault {
-  return { partition, replicaId, kind, sinceUs: realClock.nowUs(), why, generation: 1, floor: noPlace };
+function fault(one: HostedId, kind: FaultKind, why: string): ReplicaFault {
+  return newFault(one, kind, why, realClock.nowUs());
 }
 
 /** A replica that the store was formatted with has its node's id. */

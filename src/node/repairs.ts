@@ -87,6 +87,7 @@ export class Repairs {
   readonly #replacing = new Set<PartitionId>();
   readonly #asking = new Set<string>();
   #timer: Timer | undefined;
+  #recording: Promise<void> = Promise.resolve();
   #next = 0;
   #stopped = false;
   /** Replicas that became sound again in this life. */
@@ -119,6 +120,7 @@ export class Repairs {
    */
   async start(): Promise<void> {
     const { ledger, store } = this.#context;
+    await this.#recording;
     for (const { partition, replicaId, kind, generation } of ledger.faults) {
       const replica = this.#context.replica(partition);
       const isGone = replica === undefined || (replica.replicaId > replicaId && kind !== 'term-or-vote-lost');
@@ -175,6 +177,20 @@ export class Repairs {
       this.#marking.delete(partition);
       if (!this.#stopped) logger.info({ partition }, 'the damaged state is set aside');
     }
+  }
+
+  /**
+   * At open: the log has lost its end unnoticed, and nobody knows what was promised there.
+   * In force at once; on record when `start` has resolved.
+   */
+  votesLost(replicas: readonly { partition: PartitionId; replicaId: ReplicaId }[], why: string): void {
+    const sinceUs = this.#context.clock.nowUs();
+    const kind = 'term-or-vote-lost';
+    const faults = replicas.map(
+      (one) => ({ ...one, kind, sinceUs, why, generation: 0, floor: noPlace }) as const,
+    );
+    this.#recording = this.#context.ledger.add(faults);
+    this.#recording.catch(() => undefined);
   }
 
   /** Somebody else holds the data: only then this replica may stop answering. */

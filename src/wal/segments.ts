@@ -25,6 +25,7 @@ export class Segments {
   readonly #segmentBytes: number;
   readonly #logger: Logger;
   readonly #onFailure: (error: unknown) => void;
+  readonly #onMade: (segment: number) => Promise<void>;
   readonly #used: UsedSegment[] = [];
   readonly #byNumber = new Map<number, UsedSegment>();
   #recent: UsedSegment | undefined;
@@ -32,7 +33,15 @@ export class Segments {
   #highest = 0;
   #next: Promise<SegmentFile | undefined> | undefined;
 
-  constructor(device: LogDevice, segmentBytes: number, logger: Logger, onFailure: (error: unknown) => void) {
+  /** `onMade`: a file is there, and nothing of it is used before this has resolved. */
+  constructor(
+    device: LogDevice,
+    segmentBytes: number,
+    logger: Logger,
+    onFailure: (error: unknown) => void,
+    onMade: (segment: number) => Promise<void>,
+  ) {
+    this.#onMade = onMade;
     this.#onFailure = onFailure;
     this.#device = device;
     this.#segmentBytes = segmentBytes;
@@ -97,6 +106,7 @@ export class Segments {
     const spare = this.#spares.pop();
     if (spare === undefined) await this.#device.create(segment, this.#segmentBytes);
     else await this.#device.rename(spare.segment, segment);
+    await this.#onMade(segment);
     return file;
   }
 

@@ -72,6 +72,17 @@ export interface GroupLog {
   readonly cachedBytes: number;
 }
 
+/**
+ * What is kept outside the log of which segments it has reached: a newest segment that
+ * is gone, with all that was promised in it, would otherwise look like a shorter log.
+ */
+export interface SegmentNotes {
+  /** `current` holds synced batches; `next` was made behind it (0: none). Undefined: nothing is known. */
+  readonly noted: { readonly current: number; readonly next: number } | undefined;
+  /** Synced when it resolves. */
+  note(current: number, next: number): Promise<void>;
+}
+
 export interface WalStats {
   batches: number;
   syncs: number;

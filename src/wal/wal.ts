@@ -4,7 +4,7 @@
  */
 
 import type { Clock } from '../common/env.js';
-import { assert, InvariantError } from '../common/errors.js';
+import { assert, HansardError, InvariantError } from '../common/errors.js';
 import type { PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { Entry } from '../common/log-types.js';
 import { type Logger, silentLogger } from '../common/logger.js';
@@ -22,7 +22,7 @@ import { Group, type GroupSpace } from './group-log.js';
 import { type LogIdentity, type Replayed, replay } from './replay.js';
 import { alignBytes, alignUp, encodeHeader, headerBytes, segmentSeed } from './segment-header.js';
 import { Segments } from './segments.js';
-import type { GroupLog, GroupWrite, ReplayReport, Wal, WalStats } from './types.js';
+import type { GroupLog, GroupWrite, ReplayReport, SegmentNotes, Wal, WalStats } from './types.js';
 import { closingItem, type Flight, type Item, newItem, WriteQueue } from './write-queue.js';
 
 const MiB = 1024 * 1024;
@@ -51,6 +51,7 @@ export interface WalOptions extends LogIdentity {
   readonly maxLogBytes?: number | undefined;
   readonly closeAfterMs?: number | undefined;
   readonly logger?: Logger | undefined;
+  readonly segmentNotes?: SegmentNotes | undefined;
   /** For the closing batch's delay. */
   readonly clock: Pick<Clock, 'after' | 'monotonicMs'>;
 }
@@ -117,7 +118,13 @@ class Log implements Wal, GroupSpace {
     this.#maxLogBytes = options.maxLogBytes ?? walDefaults.maxLogBytes;
     this.#closeAfterMs = options.closeAfterMs ?? walDefaults.closeAfterMs;
     const logger = options.logger ?? silentLogger;
-    this.#segments = new Segments(this.#device, this.#segmentBytes, logger, (error) => this.#fail(error));
+    this.#segments = new Segments(
+      this.#device,
+      this.#segmentBytes,
+      logger,
+      (error) => this.#fail(error),
+      async (segment) => options.segmentNotes?.note(this.#current.segment, segment),
+    );
   }
 
   static async open(options: WalOptions): Promise<Log> {
@@ -133,10 +140,28 @@ class Log implements Wal, GroupSpace {
     this.#groups = found.groups;
     this.#salt = found.salt;
     this.#report = { ...found.report, durationMs: 0 };
+    this.#current = { segment: found.last.segment, bytes: 0 };
+    await this.#checkNotes(found);
     for (const file of found.unused) this.#segments.addSpare(file);
     await this.#rewriteLast(found);
     for (const group of this.#groups.values()) group.endReplay();
     this.#segments.prepare();
+  }
+
+  /** From here on files that hold nothing may be renamed or go: they are not noted any more. */
+  async #checkNotes({ last: { segment: newest }, unused }: Replayed): Promise<void> {
+    const { segmentNotes } = this.#options;
+    const { current, next } = segmentNotes?.noted ?? { current: 0, next: 0 };
+    const isNextThere = next === 0 || newest >= next || unused.some((file) => file.segment === next);
+    if (newest < current || !isNextThere) {
+      const gone = newest < current ? current : next;
+      throw new HansardError(
+        'LOG_DAMAGED',
+        `the log ends in segment ${newest}, but had reached segment ${gone}: its newest segments are gone`,
+        { segment: gone, offset: 0, kind: 'term-or-vote-lost', partitions: 'all', end_lost: true },
+      );
+    }
+    await segmentNotes?.note(newest, 0);
   }
 
   /**

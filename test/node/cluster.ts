@@ -1,5 +1,6 @@
 /** A few whole nodes in one process on a simulated clock, disk, database and network, for the node's own tests. */
 
+import { HansardError } from '../../src/common/errors.js';
 import { decodeFaults, encodeFaults, noFaults } from '../../src/common/faults.js';
 import { xxh64 } from '../../src/common/hash.js';
 import { silentLogger } from '../../src/common/logger.js';
@@ -10,6 +11,7 @@ import type { HansardNode as Node } from '../../src/node/node.js';
 import { HansardNode } from '../../src/node/node.js';
 import { partitionsOf } from '../../src/node/open.js';
 import { type NodeSettings, nodeDefaults } from '../../src/node/options.js';
+import { replaceLog } from '../../src/node/replace-log.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import type { Store } from '../../src/store/types.js';
 import { createTransport } from '../../src/transport/transport.js';
@@ -146,7 +148,7 @@ export class Cluster {
     const fatal: unknown[] = [];
     const space = { isLow: false, isCritical: false, freeBytes: 1e12, reserveBytes: 1e9 };
     let node: HansardNode | undefined;
-    const wal = await this.settled(
+    const openLog = (): Promise<Wal> =>
       openWal({
         device: this.folder(nodeId).disk.device(),
         clusterId: new Uint8Array(16).fill(0xc1),
@@ -156,6 +158,29 @@ export class Cluster {
         cacheBytes: options.cacheBytes,
         maxLogBytes: options.maxLogBytes,
         onFailure: (error) => (node === undefined ? fatal.push(error) : node.fail(error)),
+      });
+    const wal = await this.settled(
+      openLog().catch(async (error: unknown) => {
+        if (!(error instanceof HansardError) || error.reason !== 'LOG_DAMAGED') throw error;
+        const folder = this.folder(nodeId);
+        const fresh = new SimDisk({ clock, random: random.fork() });
+        const found = await replaceLog({
+          clusterId: new Uint8Array(16).fill(0xc1),
+          storeId,
+          error,
+          old: folder.disk.device(),
+          fresh: fresh.device(),
+          segmentBytes: 1024 * 1024,
+          clock,
+          random,
+          logger: silentLogger,
+          ledger: faults,
+          store,
+          hosted: store.hosted().map(({ partition }) => ({ partition, replicaId: nodeId })),
+        });
+        await faults.add(found);
+        folder.disk = fresh;
+        return openLog();
       }),
     );
     const identity = {

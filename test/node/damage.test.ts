@@ -25,7 +25,8 @@ async function appendAll(cluster: Cluster, from: number, to: number, partition =
 /** All nodes have the same state of the partition, and nobody has failed. */
 async function sameEverywhere(t: Test, cluster: Cluster, partition = 0): Promise<void> {
   const nodes = [...cluster.running.values()];
-  const applied = () => nodes.map(({ node }) => node.replicas()[partition]?.appliedIndex ?? 0);
+  const applied = () =>
+    nodes.map(({ node }) => node.replicas().find((one) => one.partition === partition)?.appliedIndex ?? 0);
   const isSame = await cluster.clock.until(() => new Set(applied()).size === 1 && applied()[0] !== 0, 20_000);
   t.ok(isSame, `applied: ${applied()}`);
   const digests = [];
@@ -126,3 +127,129 @@ for (const leads of [true, false]) {
     await cluster.stopAll();
   });
 }
+
+/** Where the used part of the node's newest segment ends. */
+function newestSegment(cluster: Cluster, nodeId: number): { bytes: Buffer; used: number } {
+  const { disk } = cluster.folder(nodeId);
+  let newest: { bytes: Buffer; used: number } = { bytes: Buffer.alloc(0), used: 0 };
+  for (const { segment } of disk.segments()) {
+    const bytes = disk.bytes(segment);
+    if (bytes.readUInt32LE(16) !== segment) continue;
+    let used = bytes.length;
+    while (used > 4096 && bytes.subarray(used - 4096, used).every((byte) => byte === 0)) used -= 4096;
+    newest = { bytes, used };
+  }
+  return newest;
+}
+
+for (const kind of ['log-damaged', 'term-or-vote-lost'] as const) {
+  t.test(`${kind}: it does no harm, and is made sound by the others`, async (t) => {
+    const partitions = 2;
+    const cluster = await Cluster.start({
+      nodes: 3,
+      partitions,
+      settings: { checkpointAgeMs: 100_000_000, balanceMs: 100_000_000 },
+    });
+    for (const partition of [0, 1]) {
+      await appendAll(cluster, 1, 20, partition);
+      await cluster.clock.until(() => false, 500);
+    }
+    await cluster.stop(2, { seal: false });
+    const { bytes } = newestSegment(cluster, 2);
+    if (kind === 'log-damaged') {
+      // One entry's bytes: the directories are there still.
+      const at = bytes.indexOf('text 12', 0);
+      t.ok(at > 0);
+      bytes[at + 5] = 0x40;
+    } else {
+      // A batch of partition 1's with both its directories: what was voted there of 0, nothing tells again.
+      const at = Math.floor(bytes.lastIndexOf('text 12') / 4096) * 4096;
+      bytes.fill(0, at, at + 4096);
+    }
+    await cluster.open(2);
+    const { node } = cluster.get(2);
+    const found = faultsOf(cluster, 2);
+    t.ok(
+      found.some((fault) => fault.kind === kind),
+      JSON.stringify(found),
+    );
+    for (const { partition } of found) {
+      const replica = node.replicas().find((one) => one.partition === partition);
+      replica?.campaign();
+      t.notOk(replica?.isLeader);
+    }
+    t.ok(await cluster.clock.until(() => faultsOf(cluster, 2).length === 0, 60_000), 'it is sound by itself');
+    for (const partition of [0, 1]) await appendAll(cluster, 21, 30, partition);
+    // A majority with the one that was damaged.
+    await cluster.stop(1);
+    for (const partition of [0, 1]) await appendAll(cluster, 31, 35, partition);
+    await cluster.open(1);
+    for (let partition = 0; partition < partitions; partition++) await sameEverywhere(t, cluster, partition);
+    const ids = node.replicas().map(({ partition, replicaId }) => [partition, replicaId]);
+    if (kind === 'log-damaged')
+      t.strictSame(
+        ids,
+        [
+          [0, 2],
+          [1, 2],
+        ],
+        'under its old id',
+      );
+    else
+      t.ok(
+        ids.some(([, replicaId]) => (replicaId ?? 0) > 3),
+        'under a new id',
+      );
+    await cluster.stopAll();
+  });
+}
+
+t.test('a replica that lost acknowledged entries votes for nobody who lacks them', async (t) => {
+  const cluster = await Cluster.start({
+    nodes: 3,
+    partitions: 1,
+    settings: { checkpointAgeMs: 100_000_000, balanceMs: 100_000_000 },
+  });
+  await appendAll(cluster, 1, 10);
+  const leader = (await cluster.led()).node.identity.nodeId;
+  const [harmed, away] = [1, 2, 3].filter((id) => id !== leader) as [number, number];
+  await cluster.stop(away, { seal: false });
+  await appendAll(cluster, 11, 20);
+  await cluster.clock.until(() => false, 500);
+  // The entries from 11 on are on two disks: now one of them is damaged and the other is away.
+  await cluster.stop(leader, { seal: false });
+  await cluster.stop(harmed, { seal: false });
+  const { bytes } = newestSegment(cluster, harmed);
+  bytes[bytes.indexOf('text 12') + 5] = 0x40;
+  await cluster.open(harmed);
+  t.match(faultsOf(cluster, harmed), [{ kind: 'log-damaged' }]);
+  await cluster.open(away);
+  await cluster.clock.until(() => false, 15_000);
+  t.equal(cluster.leaderOf(0), undefined, 'nobody is elected');
+  await cluster.open(leader);
+  t.equal((await cluster.led()).node.identity.nodeId, leader, 'but who has all of it');
+  t.ok(await cluster.clock.until(() => faultsOf(cluster, harmed).length === 0, 30_000));
+  await appendAll(cluster, 21, 25);
+  await sameEverywhere(t, cluster);
+  const { store } = cluster.get(away);
+  const channel = await cluster.settled(store.partition(0).channelByName('default', 'channel 0'));
+  t.equal(channel?.headSeq, 8, 'nothing is lost: 3, 6 … 24');
+  await cluster.stopAll();
+});
+
+t.test('a log that ends before what is sealed has lost votes without a trace', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 2, settings: { checkpointAgeMs: 500 } });
+  for (const partition of [0, 1]) await appendAll(cluster, 1, 10, partition);
+  await cluster.stop(2);
+  const old = cluster.folder(2).disk.clone();
+  await cluster.open(2);
+  for (const partition of [0, 1]) await appendAll(cluster, 11, 30, partition);
+  await cluster.clock.until(() => false, 3_000);
+  await cluster.stop(2);
+  cluster.folder(2).disk = old;
+  await cluster.open(2);
+  t.match(faultsOf(cluster, 2), [{ kind: 'term-or-vote-lost' }, { kind: 'term-or-vote-lost' }]);
+  t.ok(await cluster.clock.until(() => faultsOf(cluster, 2).length === 0, 60_000), 'it is sound by itself');
+  for (const partition of [0, 1]) await sameEverywhere(t, cluster, partition);
+  await cluster.stopAll();
+});

@@ -210,3 +210,52 @@ t.test('a damaged log is never taken for better than it is', async (t: Test) => 
   for (const verdict of ['whole', 'log-damaged', 'term-or-vote-lost'] as const)
     t.ok(tally[verdict] > 0, verdict);
 });
+
+t.test('newest segments that are gone are missed, by what was noted of them', async (t: Test) => {
+  const scene = new Scene(77);
+  let noted: { current: number; next: number } | undefined;
+  const open = (disk: SimDisk): Promise<Wal> => {
+    const onFailure = (error: Error): void => {
+      throw error;
+    };
+    const { clock } = scene;
+    const segmentNotes = {
+      noted,
+      note: async (current: number, next: number) => {
+        noted = { current, next };
+      },
+    };
+    const options = { ...identity, device: disk.device(), segmentBytes, clock, closeAfterMs: 5, onFailure };
+    return scene.settle(openWal({ ...options, segmentNotes }));
+  };
+  await scene.settle(formatWal(scene.disk.device(), { ...identity, segmentBytes, random: scene.random }));
+  let lost = 0;
+  for (let life = 0, index = 1; life < 12; life++) {
+    const wal = await open(scene.disk);
+    const group = wal.group(0) ?? wal.addGroup(0, 1);
+    for (let i = 0; i < 5; i++, index++) {
+      const entries = [entry(0, 1, index, 'x'.repeat(20_000))];
+      await scene.settle(new Promise<void>((resolve) => wal.write([{ partition: 0, entries }], resolve)));
+      if (index % 7 === 0) group.compact(index - 3, 1);
+    }
+    // Killed: the next segment may be there already, or not.
+    if (life % 2 === 0) await scene.settle(wal.close());
+    else scene.disk.crash();
+    const used = scene.disk
+      .segments()
+      .filter(({ segment }) => scene.disk.bytes(segment).readUInt32LE(16) === segment);
+    const newest = Math.max(...used.map(({ segment }) => segment));
+    const cut = scene.disk.clone();
+    cut.lose(newest);
+    const before = noted;
+    await open(cut).then(
+      () => t.fail(`life ${life}: segment ${newest} is gone, and nobody missed it`),
+      (error: unknown) => {
+        t.match(error, { reason: 'LOG_DAMAGED' });
+        lost++;
+      },
+    );
+    t.same(noted, before, 'and what is noted stays');
+  }
+  t.equal(lost, 12);
+});
