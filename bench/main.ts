@@ -10,6 +10,7 @@ import { ProfiledNodes } from './harness/profiled.js';
 import { bestLines, compareTable, costTable, footer, machine, type Report, table } from './harness/report.js';
 import { type Measured, measureRounds } from './harness/rounds.js';
 import { type Sample, sample, warmUp } from './harness/sample.js';
+import { isWithin, smoke, smokeTable } from './harness/smoke.js';
 import { ratiosOf, ratiosToBest, summariesOf } from './harness/stats.js';
 import { Absent, Interrupted, orInterrupted, pause, type System } from './harness/system.js';
 import { names, type Workload, workloadsOf } from './harness/workloads.js';
@@ -45,7 +46,11 @@ const number =
 
 const program = new Command('bench')
   .description('Measures Hansard: three nodes as processes on this machine, one client.')
-  .argument('[what]', '`run`, or `compare` with the systems found on this machine', 'run')
+  .argument(
+    '[what]',
+    '`run`, `compare` with the systems found on this machine, or `smoke`: counts that do not depend on the machine, each in its band',
+    'run',
+  )
   .option(
     '--workload <names>',
     `comma-separated: names, beginnings of names, names with other numbers, "standard" (the default), "further", "import"; there are ${[...names(), 'import'].join(', ')}`,
@@ -67,7 +72,8 @@ const program = new Command('bench')
   .option('--against <main.js>', "compare: with the nodes of another build's dist/src/cli/main.js")
   .option('--profile <dir>', 'run: CPU profiles and loop delay of the nodes, per workload')
   .action(async (what: string, options: Options) => {
-    if (what !== 'run' && what !== 'compare') throw new Error(`${what}: run or compare`);
+    if (what === 'smoke') return showSmoke(options);
+    if (what !== 'run' && what !== 'compare') throw new Error(`${what}: run, compare or smoke`);
     await measure(what, options);
   });
 
@@ -76,6 +82,18 @@ function say(text: string): void {
 }
 
 const signal = untilSignal((name) => say(`${name}: ending; once more to end at once`));
+
+/** A count outside of its band fails the command: a path has changed. */
+async function showSmoke({ json }: Options): Promise<void> {
+  const counts = await smoke(say);
+  if (counts.some((count) => !isWithin(count))) process.exitCode = 1;
+  const text =
+    json === undefined || json === false
+      ? smokeTable(counts)
+      : JSON.stringify(counts.map((count) => ({ ...count, ok: isWithin(count) })));
+  if (typeof json === 'string') writeFileSync(json, `${text}\n`);
+  else process.stdout.write(`${text}\n`);
+}
 
 interface Run {
   readonly subject: Hansard;

@@ -53,6 +53,8 @@ const overloadedRetryMs = 1_000;
 /** What the streams of a node hold together. */
 export class ExchangeLoad {
   requestBytes = 0;
+  /** gRPC messages since the start, both ways; each costs more than what it holds. */
+  messages = 0;
 }
 
 const exchangeName = 'hansard.v1.ExchangeService/Exchange';
@@ -132,6 +134,7 @@ export class ExchangeStream {
         new HansardError('OVERLOADED', 'the streams of this node hold too many bytes', held, retry),
       );
     }
+    this.#load.messages++;
     this.#requestBytes += message.length;
     this.#load.requestBytes += message.length;
     this.#inboxes.push({ reader: new WireReader(message), bytes: message.length, open: 0, read: false });
@@ -232,6 +235,7 @@ export class ExchangeStream {
       const batch = count === this.#answers.length ? this.#answers : this.#answers.slice(0, count);
       this.#answers = count === this.#answers.length ? [] : this.#answers.slice(count);
       this.#answerBytes -= bytes;
+      this.#load.messages++;
       try {
         this.#full = !this.#stream.write(encodeAnswers(batch));
       } catch (error) {

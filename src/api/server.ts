@@ -62,6 +62,8 @@ export interface Api {
   readonly openTails: number;
   /** Streams of Subscribe. */
   readonly openSubscriptions: number;
+  /** gRPC messages of Exchange since the start, both ways. */
+  readonly exchangeMessages: number;
   /** Shown by grpc.health.v1, whole and per service. Draining shows by itself. */
   setServing(serving: boolean): void;
   /** Refuses new calls, lets those under way end for at most `graceMs`, closes. */
@@ -114,7 +116,8 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     'grpc.keepalive_permit_without_calls': 1,
   });
   addUnary(server, [...methods.keys()], calls);
-  const streams = addExchange(server, calls, options);
+  const load = new ExchangeLoad();
+  const streams = addExchange(server, calls, options, load);
   const tails = new Tails(services, options.tailLimits ?? defaultTailLimits, (error) =>
     calls.errorOf(tailMethod, error),
   );
@@ -165,6 +168,9 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     },
     get openSubscriptions() {
       return subscriptions.open;
+    },
+    get exchangeMessages() {
+      return load.messages;
     },
     setServing(now) {
       serving = now;
@@ -236,10 +242,14 @@ function unary(name: string, calls: Calls): handleUnaryCall<Buffer, Buffer> {
   };
 }
 
-function addExchange(server: Server, calls: Calls, options: ApiOptions): Set<ExchangeStream> {
+function addExchange(
+  server: Server,
+  calls: Calls,
+  options: ApiOptions,
+  load: ExchangeLoad,
+): Set<ExchangeStream> {
   const streams = new Set<ExchangeStream>();
   const most = options.exchangeStreams ?? exchangeStreamsDefault;
-  const load = new ExchangeLoad();
   const exchange = (stream: ServerDuplexStream<Buffer, Buffer>): void => {
     if (streams.size >= most || calls.closed) {
       const error = calls.closed

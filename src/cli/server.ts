@@ -4,7 +4,7 @@
  * door; then what is in memory is sealed and the folder released.
  */
 import { logVerbosity, setLogVerbosity } from '@grpc/grpc-js';
-import { startApi } from '../api/server.js';
+import { type Api, startApi } from '../api/server.js';
 import { defaultTailLimits } from '../api/tails.js';
 import { HansardError, reasons } from '../common/errors.js';
 import type { Logger } from '../common/logger.js';
@@ -36,8 +36,8 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
     onFatal,
   });
   let http: HttpServer | undefined;
-  let api: Awaited<ReturnType<typeof startApi>> | undefined;
-  const metrics = metricsOf(running, () => api?.openTails ?? 0);
+  let api: Api | undefined;
+  const metrics = metricsOf(running, () => api);
   try {
     api = await startApi(running.node, {
       address: settings.clientAddress,
@@ -116,7 +116,7 @@ function openHttp(
   );
 }
 
-function metricsOf(running: RunningNode, channelTails: () => number): Metrics {
+function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
   return createMetrics({
     identity: () => running.node.identity,
     cluster: () => running.node.cluster(),
@@ -127,7 +127,8 @@ function metricsOf(running: RunningNode, channelTails: () => number): Metrics {
     space: () => running.space,
     faults: () => running.node.faults().filter(({ nodeId }) => nodeId === running.node.identity.nodeId),
     repaired: () => running.node.repaired,
-    channelTails,
+    channelTails: () => api()?.openTails ?? 0,
+    exchangeMessages: () => api()?.exchangeMessages ?? 0,
   });
 }
 

@@ -29,6 +29,8 @@ export interface MetricSources {
   uncommittedBytes?(): number;
   /** Streams of TailChannel that are open. */
   channelTails?(): number;
+  /** gRPC messages of Exchange since the start, both ways. */
+  exchangeMessages?(): number;
 }
 
 export interface Metrics {
@@ -173,6 +175,10 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
     gauge('hansard_channel_tails', 'Streams of TailChannel that are open', [], (set) =>
       set(sources.channelTails?.() ?? 0),
     );
+  if (sources.exchangeMessages !== undefined)
+    gauge('hansard_exchange_messages_total', 'gRPC messages of Exchange, both ways', [], (set) =>
+      set(sources.exchangeMessages?.() ?? 0),
+    );
   const perPeer = (name: string, help: string, value: (peer: PeerState) => number) =>
     gauge(name, help, ['peer'], (set) => {
       for (const peer of sources.peers()) set(value(peer), String(peer.nodeId));
@@ -182,6 +188,7 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   );
   perPeer('hansard_peer_queued_bytes', 'Waiting to be sent to the peer', (p) => p.queuedBytes);
   perPeer('hansard_peer_sent_bytes_total', 'Sent to the peer since start', (p) => p.sentBytes);
+  perPeer('hansard_peer_sent_frames_total', 'gRPC messages sent to the peer since start', (p) => p.sentFrames);
   perPeer('hansard_peer_received_bytes_total', 'Received from the peer since start', (p) => p.receivedBytes);
   perPeer(
     'hansard_peer_dropped_messages_total',

@@ -106,6 +106,7 @@ export class PeerLink {
       connected: this.#connected,
       queuedBytes: this.#out.queuedBytes,
       sentBytes: this.#out.sentBytes,
+      sentFrames: this.#out.sentFrames,
       receivedBytes: this.#in.receivedBytes,
       droppedMessages: this.#out.droppedMessages,
       storeId: this.host.storeIdOf(this.peer.nodeId),

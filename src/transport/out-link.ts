@@ -22,6 +22,7 @@ export class OutLink {
   readonly #queue: SendQueue;
   #attached: Attached | undefined;
   sentBytes = 0;
+  sentFrames = 0;
   droppedMessages = 0;
 
   constructor(
@@ -102,6 +103,7 @@ export class OutLink {
       const frame = encodeFrame(attached.fence, attached.sequence, messages, bytes);
       attached.sequence = nextSequence(attached.sequence);
       this.sentBytes += frame.length;
+      this.sentFrames++;
       attached.full = !attached.stream.write(frame);
     }
   }
