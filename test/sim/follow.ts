@@ -3,7 +3,7 @@
  * replica, gets every event of every channel that is there once and in order; and
  * all replicas list the same changes, wherever their checkpoints, snapshots and crashes fell.
  */
-import { backfillStart, type FeedFilter, pullFeed } from '../../src/api/feed.js';
+import { backfillStart, type FeedFilter, type FeedPlace, pullFeed } from '../../src/api/feed.js';
 import type { ChangePlace } from '../../src/store/changes.js';
 import type { PartitionStore } from '../../src/store/types.js';
 
@@ -26,18 +26,24 @@ export async function checkFollowing(
   const problems: string[] = [];
   const [first] = stores;
   if (first === undefined) return problems;
-  const got = await followed(stores, wait, problems);
-  for (const name of channels) {
-    const channel = await wait(first.channelByName('default', name));
-    if (channel === undefined) continue;
-    const seqs = got.get(name) ?? [];
-    const wanted = channel.headSeq - channel.baseSeq;
-    const isWhole = seqs.length === wanted && seqs.every((seq, i) => seq === channel.baseSeq + 1 + i);
-    if (!isWhole) problems.push(`following ${name}: ${seqs.length} of ${wanted} events, or not in order`);
-  }
-  const lists = new Map<string, number>();
   let from = 0;
   for (const store of stores) from = Math.max(from, await firstIndex(store, wait));
+  // By what there is now, and by the list of changes alone.
+  for (const start of [backfillStart, { index: from, events: 0 }]) {
+    const got = await followed(stores, start, wait, problems);
+    for (const name of channels) {
+      const channel = await wait(first.channelByName('default', name));
+      if (channel === undefined) continue;
+      const seqs = got.get(name) ?? [];
+      const all = channel.headSeq - channel.baseSeq;
+      // A list that begins later has the last ones.
+      const wanted = start === backfillStart || from === 0 ? all : seqs.length;
+      const isWhole =
+        seqs.length === wanted && seqs.every((seq, i) => seq === channel.headSeq - wanted + 1 + i);
+      if (!isWhole) problems.push(`following ${name}: ${seqs.length} of ${wanted} events, or not in order`);
+    }
+  }
+  const lists = new Map<string, number>();
   for (const store of stores) {
     const list = await changesOf(store, from, wait);
     lists.set(list, (lists.get(list) ?? 0) + 1);
@@ -49,11 +55,12 @@ export async function checkFollowing(
 /** Of each channel what came, page by page from one replica after the other. */
 async function followed(
   stores: readonly PartitionStore[],
+  start: FeedPlace,
   wait: <T>(promise: Promise<T>) => Promise<T>,
   problems: string[],
 ): Promise<Map<string, number[]>> {
   const got = new Map<string, number[]>();
-  let place = backfillStart;
+  let place = start;
   for (let step = 0; step < stepsMax; step++) {
     const store = stores[step % stores.length] as PartitionStore;
     const budget = { events: 1 + ((step * 7) % 60), bytes: 200 + ((step * 131) % 9_000) };
