@@ -128,6 +128,7 @@ function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
     faults: () => running.node.faults().filter(({ nodeId }) => nodeId === running.node.identity.nodeId),
     repaired: () => running.node.repaired,
     channelTails: () => api()?.openTails ?? 0,
+    subscriptions: () => api()?.openSubscriptions ?? 0,
     exchangeMessages: () => api()?.exchangeMessages ?? 0,
   });
 }

@@ -31,6 +31,8 @@ export interface MetricSources {
   channelTails?(): number;
   /** gRPC messages of Exchange since the start, both ways. */
   exchangeMessages?(): number;
+  /** Streams of Subscribe that are open. */
+  subscriptions?(): number;
 }
 
 export interface Metrics {
@@ -178,6 +180,10 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   if (sources.exchangeMessages !== undefined)
     gauge('hansard_exchange_messages_total', 'gRPC messages of Exchange, both ways', [], (set) =>
       set(sources.exchangeMessages?.() ?? 0),
+    );
+  if (sources.subscriptions !== undefined)
+    gauge('hansard_subscriptions', 'Streams of Subscribe that are open', [], (set) =>
+      set(sources.subscriptions?.() ?? 0),
     );
   const perPeer = (name: string, help: string, value: (peer: PeerState) => number) =>
     gauge(name, help, ['peer'], (set) => {

@@ -1,5 +1,5 @@
 /**
- * Every code block of README.md, docs/quickstart.md and docs/concepts.md runs,
+ * Every code block of README.md, docs/quickstart.md, docs/concepts.md and docs/guide runs,
  * against three real nodes: sh, ts and python. Blocks that need what is not
  * installed here are skipped by name; only grpcurl has a stand-in.
  */
@@ -12,7 +12,7 @@ import t, { type Test } from 'tap';
 import { connect, type TestCluster, testCluster } from '../../src/index.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
-const pages = ['README.md', 'docs/quickstart.md', 'docs/concepts.md'];
+const pages = ['README.md', 'docs/quickstart.md', 'docs/concepts.md', 'docs/guide/subscribe.md'];
 /** Kinds that are no programs. */
 const shownOnly = new Set(['text', 'mermaid', 'json', 'toml']);
 const blockTimeoutMs = 120_000;
