@@ -10,6 +10,7 @@ import { encodeEvents } from './encode.js';
 import { weightOf } from './list-channels.js';
 import { invalidArgument, takeChannelName, takePrefix, takeTenant } from './names.js';
 import { toNumber } from './requests.js';
+import { scrubNode } from './scrub.js';
 import type { Services } from './services.js';
 
 export function replicaMethods(services: Services): Map<string, Handler> {
@@ -17,6 +18,7 @@ export function replicaMethods(services: Services): Map<string, Handler> {
     ['hansard.v1.ReplicaService/ListReplicaChannels', listReplicaChannels(services)],
     ['hansard.v1.ReplicaService/ReadReplicaEvents', readReplicaEvents(services)],
     ['hansard.v1.ReplicaService/DigestReplica', digestReplica(services)],
+    ['hansard.v1.ReplicaService/ScrubNode', scrubNode(services)],
   ]);
 }
 

@@ -65,6 +65,7 @@ function buildProgram(env: Readonly<Record<string, string | undefined>>, runner:
   addPartition(program, on, env);
   addData(program, on, env);
   addVerify(program, on, env);
+  addScrub(program, on, env);
   addInspect(program, on, env);
   program.addHelpText(
     'after',
@@ -507,6 +508,35 @@ function addVerify(program: Command, on: On, env: Readonly<Record<string, string
         ['hansard verify', 'everything, on every node'],
         ['hansard verify --channel support/42', ''],
         ['hansard verify --tenant acme --rate 20 --json', 'gently; one JSON document'],
+      ],
+    )}`,
+  );
+}
+
+function addScrub(program: Command, on: On, env: Readonly<Record<string, string | undefined>>): void {
+  const scrub = program
+    .command('scrub')
+    .description('Have the nodes read all that they hold now: log, database, rows; and compare replicas.')
+    .addOption(
+      new Option('--endpoint <host:port[,…]>', 'nodes to connect to (HANSARD_ENDPOINT)').default(
+        env.HANSARD_ENDPOINT || '127.0.0.1:4650',
+      ),
+    )
+    .option('--status', 'begin nothing: tell what the scrubbers do and have found')
+    .option('--node <number>', 'this node alone', wholeNumber(1))
+    .option(
+      '--rate <MiB>',
+      "read at most so much a second on each node, instead of the node's scrub_rate",
+      positive,
+    )
+    .option('--timeout <seconds>', 'deadline of each call', seconds, 5);
+  on(scrub, async () => (await import('./commands/scrub.js')).scrub);
+  scrub.addHelpText(
+    'after',
+    `\nClients may go on writing; interrupting the command does not stop the nodes. Exit code 0: all was read and is\nsound; 1: damage was found (the nodes mend it by themselves), or a node gave no answer.\n${examples(
+      [
+        ['hansard scrub', 'all nodes'],
+        ['hansard scrub --status', 'when they last did so by themselves'],
       ],
     )}`,
   );

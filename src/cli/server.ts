@@ -130,6 +130,7 @@ function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
     channelTails: () => api()?.openTails ?? 0,
     subscriptions: () => api()?.openSubscriptions ?? 0,
     exchangeMessages: () => api()?.exchangeMessages ?? 0,
+    scrub: () => running.node.scrubber.status(),
   });
 }
 

@@ -46,6 +46,34 @@ export interface ReplicaEvents {
   readonly bytes: number;
 }
 
+/** What a node's scrubber does and has found. */
+export interface NodeScrub {
+  readonly nodeId: number;
+  readonly state: 'unspecified' | 'off' | 'waiting' | 'working';
+  readonly pass: NodeScrubPass | undefined;
+  readonly lastEndedUs: number;
+  readonly bytes: number;
+  readonly findings: number;
+  readonly newest: readonly {
+    readonly kind: string;
+    readonly partition: number | undefined;
+    readonly problem: string;
+    readonly atUs: number;
+  }[];
+}
+
+export interface NodeScrubPass {
+  readonly startedUs: number;
+  /** 0 while it goes on. */
+  readonly endedUs: number;
+  readonly step: number;
+  readonly steps: number;
+  readonly bytes: number;
+  readonly findings: number;
+  readonly compared: number;
+  readonly notCompared: number;
+}
+
 export interface ReplicaChannelsQuery {
   readonly minAppliedIndex: number;
   /** Empty: all tenants. */
@@ -104,6 +132,14 @@ export class ReplicaClient {
     scratch.reset();
     begin(partition, minAppliedIndex);
     return this.#call(methods.replicaDigest, timeoutMs, readDigest);
+  }
+
+  /** `start`: begins a pass; `bytesPerSecond` 0: the node's own rate. */
+  scrub(start: boolean, bytesPerSecond: number, timeoutMs: number): Promise<NodeScrub> {
+    scratch.reset();
+    scratch.uint(2, bytesPerSecond);
+    scratch.uint(1, start ? 1 : 0);
+    return this.#call(methods.scrubNode, timeoutMs, readScrub);
   }
 
   /** Encodes what is in `scratch`; once, to this node. */
@@ -198,4 +234,62 @@ function readDigest(bytes: Uint8Array): { digest: string; servedBy: ServedBy } {
     else r.skip();
   }
   return { digest, servedBy };
+}
+
+const scrubStates = ['unspecified', 'off', 'waiting', 'working'] as const;
+
+function readScrub(bytes: Uint8Array): NodeScrub {
+  const r = new ProtoReader(bytes);
+  const scrub = { nodeId: 0, lastEndedUs: 0, bytes: 0, findings: 0 };
+  let state: NodeScrub['state'] = 'unspecified';
+  let pass: NodeScrubPass | undefined;
+  const newest: NodeScrub['newest'][number][] = [];
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) scrub.nodeId = r.uint();
+    else if (tag === 16) state = scrubStates[r.uint()] ?? 'unspecified';
+    else if (tag === 26) pass = r.message(readScrubPass);
+    else if (tag === 32) scrub.lastEndedUs = r.uint();
+    else if (tag === 40) scrub.bytes = r.uint();
+    else if (tag === 48) scrub.findings = r.uint();
+    else if (tag === 58) newest.push(r.message(readScrubFinding));
+    else r.skip();
+  }
+  return { ...scrub, state, pass, newest };
+}
+
+function readScrubPass(r: ProtoReader): NodeScrubPass {
+  const numbers = new Array<number>(9).fill(0);
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    // All fields are varints, numbered from 1.
+    if ((tag & 7) === 0 && tag >> 3 < numbers.length) numbers[tag >> 3] = r.uint();
+    else r.skip();
+  }
+  const at = (field: number): number => numbers[field] as number;
+  return {
+    startedUs: at(1),
+    endedUs: at(2),
+    step: at(3),
+    steps: at(4),
+    bytes: at(5),
+    findings: at(6),
+    compared: at(7),
+    notCompared: at(8),
+  };
+}
+
+function readScrubFinding(r: ProtoReader): NodeScrub['newest'][number] {
+  let kind = '';
+  let partition = 0;
+  let hasPartition = false;
+  let problem = '';
+  let atUs = 0;
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) kind = r.string();
+    else if (tag === 16) partition = r.uint();
+    else if (tag === 26) problem = r.string();
+    else if (tag === 32) atUs = r.uint();
+    else if (tag === 40) hasPartition = r.bool();
+    else r.skip();
+  }
+  return { kind, partition: hasPartition ? partition : undefined, problem, atUs };
 }

@@ -26,6 +26,7 @@ export const methods = {
   replicaChannels: 'hansard.v1.ReplicaService/ListReplicaChannels',
   replicaEvents: 'hansard.v1.ReplicaService/ReadReplicaEvents',
   replicaDigest: 'hansard.v1.ReplicaService/DigestReplica',
+  scrubNode: 'hansard.v1.ReplicaService/ScrubNode',
 } as const;
 export type Method = (typeof methods)[keyof typeof methods];
 

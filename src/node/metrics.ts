@@ -10,6 +10,7 @@ import type { StoreStats } from '../store/types.js';
 import type { PeerState } from '../transport/types.js';
 import type { WalStats } from '../wal/types.js';
 import type { Space } from './disk-space.js';
+import type { ScrubStatus } from './scrubber.js';
 import type { ClusterView, NodeIdentity, SnapshotStats } from './types.js';
 
 /** Read at every scrape. What is not there yet (or any more) is left out. */
@@ -25,6 +26,7 @@ export interface MetricSources {
   faults?(): readonly { readonly kind: FaultKind }[];
   /** Replicas that became sound again. */
   repaired?(): number;
+  scrub?(): ScrubStatus;
   /** Bytes proposed and not yet committed, whole node. */
   uncommittedBytes?(): number;
   /** Streams of TailChannel that are open. */
@@ -245,6 +247,7 @@ function defineDiskGauges(registry: Registry, sources: MetricSources): void {
       set(repaired()),
     );
   }
+  defineScrubGauges(gauge, sources);
   if (snapshots === undefined) return;
   const snapshot = (name: string, help: string, value: (stats: SnapshotStats) => number) =>
     gauge(name, help, [], (set) => set(value(snapshots())));
@@ -254,6 +257,21 @@ function defineDiskGauges(registry: Registry, sources: MetricSources): void {
   snapshot('hansard_snapshots_received_total', 'Snapshots taken in', (s) => s.received);
   snapshot('hansard_snapshot_sent_bytes_total', 'Bytes of snapshots sent', (s) => s.sentBytes);
   snapshot('hansard_snapshot_received_bytes_total', 'Bytes of snapshots taken in', (s) => s.receivedBytes);
+}
+
+function defineScrubGauges(gauge: ReturnType<typeof gaugeMaker>, { scrub }: MetricSources): void {
+  if (scrub === undefined) return;
+  gauge('hansard_scrub_last_end_seconds', 'When the last pass of the scrubber ended, since 1970', [], (set) =>
+    set(scrub().lastEndedUs / 1e6),
+  );
+  gauge('hansard_scrub_progress', 'How much of the pass is done, 0 to 1', [], (set) => {
+    const { pass } = scrub();
+    set(pass === undefined ? 0 : pass.step / pass.steps);
+  });
+  gauge('hansard_scrub_read_bytes_total', 'Read by the scrubber', [], (set) => set(scrub().bytes));
+  gauge('hansard_scrub_findings_total', 'Damage that the scrubber found, by kind', ['kind'], (set) => {
+    for (const [kind, count] of Object.entries(scrub().findingsByKind)) set(count, kind);
+  });
 }
 
 /** A gauge that asks when it is scraped; labels that are no longer set disappear. */

@@ -54,6 +54,8 @@ import { placementOf, rankMembers } from './placement.js';
 import { ReadRounds } from './read-rounds.js';
 import { repairReplicaMethod } from './repair-codec.js';
 import { Repairs } from './repairs.js';
+import { createScrubber } from './scrub-wiring.js';
+import type { Scrubber } from './scrubber.js';
 import { SnapshotReceiver } from './snapshot-receiver.js';
 import { SnapshotSender } from './snapshot-sender.js';
 import { reportReplay } from './start-report.js';
@@ -133,6 +135,7 @@ export class HansardNode implements NodeService {
   readonly #replicaChanges: ReplicaChanges;
   readonly #ledger: FaultLedger;
   readonly #repairs: Repairs;
+  readonly #scrubber: Scrubber;
   /** Of peers' replicas, as they told. */
   readonly #peerFaults = new Map<NodeId, readonly ToldFault[]>();
   #host: ReplicaHost | undefined;
@@ -298,6 +301,19 @@ export class HansardNode implements NodeService {
       fatal,
     });
     this.#forwarding.serve(repairReplicaMethod, (from, request) => this.#repairs.handle(from, request));
+    this.#scrubber = createScrubber({
+      options,
+      forwarding: this.#forwarding,
+      replica: (partition) => this.#replicas[partition],
+      replicas: () => this.#held,
+      isConnected: (node) => this.#isConnected(node),
+      submit: (partition, proposal) => this.submit(partition, proposal),
+      markDamaged: (partition, why) => {
+        if (this.#repairs.canBeMended(partition)) this.markDamaged(partition, why).catch(fatal);
+      },
+      wantCheckpoint: (partition) => this.#checkpoints.want(partition),
+      fatal,
+    });
     store.onDamage((partition, error) => {
       if (!this.#repairs.canBeMended(partition)) return false;
       this.markDamaged(partition, error.message).catch(fatal);
@@ -321,6 +337,7 @@ export class HansardNode implements NodeService {
     this.#scheduleGossip();
     this.#checkpoints.start();
     this.#elections.start();
+    this.#scrubber.start();
     this.#stirAll();
   }
 
@@ -357,10 +374,12 @@ export class HansardNode implements NodeService {
     this.#snapshotSender.stop();
     this.#snapshotReceiver.stop();
     this.#repairs.stop();
+    const scrubberEnd = this.#scrubber.stop();
     for (const replica of this.#held) replica.stop();
     this.#stopped = true;
     const { store, wal, transport } = this.#options;
     try {
+      await scrubberEnd;
       await this.#checkpoints.stop();
       await this.#members.stop();
       await transport.stop();
@@ -593,6 +612,10 @@ export class HansardNode implements NodeService {
   /** Damaged replicas of this node that became sound again, in this life. */
   get repaired(): number {
     return this.#repairs.repaired;
+  }
+
+  get scrubber(): Scrubber {
+    return this.#scrubber;
   }
 
   /** Replicas of this node, for metrics, tests and the simulator's checks. */

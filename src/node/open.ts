@@ -23,6 +23,7 @@ import { type NodeSettings, nodeDefaults } from './options.js';
 import { checkOwner } from './owner-check.js';
 import { placementOf } from './placement.js';
 import { realClock, realRandom } from './real-env.js';
+import { scrubFilesOf } from './scrub-files.js';
 import type { Settings } from './settings-table.js';
 
 export interface InitNodeOptions {
@@ -182,6 +183,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     transport,
     space,
     faults: parts.ledger,
+    scrubFiles: scrubFilesOf(directory),
     onFatal,
   });
   opened.push(() => transport.stop());
@@ -265,6 +267,8 @@ function nodeSettings(settings: Settings): NodeSettings {
     logBytes: settings.logMax,
     snapshotBytesPerSecond: settings.snapshotRate,
     drainMs: settings.drainTimeout,
+    scrubPeriodMs: settings.scrubPeriod,
+    scrubBytesPerSecond: settings.scrubRate,
   };
 }
 

@@ -8,6 +8,7 @@ import type { Transport } from '../transport/types.js';
 import type { Wal } from '../wal/types.js';
 import type { Space } from './disk-space.js';
 import type { FaultLedger } from './fault-ledger.js';
+import type { ScrubFiles } from './scrub-files.js';
 import type { NodeIdentity } from './types.js';
 
 export interface NodeSettings {
@@ -52,6 +53,10 @@ export interface NodeSettings {
   producerHoldMs: number;
   /** Leadership is handed over within this time when the node stops. */
   drainMs: number;
+  /** Everything is read and compared once in this time; 0: only when asked. */
+  scrubPeriodMs: number;
+  /** While the scrubber reads; between its steps it waits. */
+  scrubBytesPerSecond: number;
 }
 
 export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
@@ -77,6 +82,8 @@ export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
   balanceMs: 2_000,
   producerHoldMs: replicaDefaults.producerHoldMs,
   drainMs: 2_000,
+  scrubPeriodMs: 7 * 24 * 3600_000,
+  scrubBytesPerSecond: 16 * 1024 * 1024,
 });
 
 export interface MemberAddress {
@@ -101,6 +108,8 @@ export interface NodeOptions {
   readonly space?: Space | undefined;
   /** What is known to be wrong with this node's replicas, durable; undefined: kept in memory alone (tests). */
   readonly faults?: FaultLedger | undefined;
+  /** What the scrubber may read beside log and store; a simulated node has no files. */
+  readonly scrubFiles?: ScrubFiles | undefined;
   /** The newest apply version that this build carries out; another one than its own only in tests. */
   readonly applyVersion?: number | undefined;
   /** For tests: how the cores of a partition differ from what a node runs. */

@@ -147,6 +147,14 @@ const table = {
     1024 * GiB,
     'Free space on the disk below which appends get DISK_FULL while deletions still work: room for segments, checkpoints and compactions under way. 0: no reserve.',
   ),
+  scrubPeriod: duration(
+    'memory and disk',
+    7 * 24 * 60 * minute,
+    0,
+    365 * 24 * 60 * minute,
+    'In this time the scrubber reads log and database once and compares replicas, a little at a time; 0: only on `hansard scrub`.',
+  ),
+  scrubRate: bytes('memory and disk', 16 * MiB, 1 * MiB, 16 * GiB, 'A second, while the scrubber reads.'),
   snapshotRate: bytes(
     'memory and disk',
     64 * MiB,

@@ -6,6 +6,7 @@ import type { ReadBarrierLevel } from '../partition/reads.js';
 import type { PartitionReader } from '../store/types.js';
 import type { ChangeReplicasOptions, ChangeReplicasResult, ReplicaChange } from './change-replicas.js';
 import type { ToldFault } from './peer-codec.js';
+import type { Scrubber } from './scrubber.js';
 
 export interface NodeService {
   readonly identity: NodeIdentity;
@@ -19,6 +20,7 @@ export interface NodeService {
   leaderOf(partition: PartitionId): NodeId | undefined;
   addressOf(node: NodeId): string | undefined;
   readonly isDraining: boolean;
+  readonly scrubber: Pick<Scrubber, 'status' | 'scrubNow'>;
   /**
    * Changes members of a partition that this node leads, and waits until that is in
    * force. Asking again for what is done already is fine. Rejects NOT_LEADER,

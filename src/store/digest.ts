@@ -5,7 +5,7 @@
  * the hashes do not depend on order, so nothing must be sorted or held.
  */
 import { ByteWriter } from '../common/bytes.js';
-import type { KvIterator } from '../common/env.js';
+import type { KvIterator, KvSnapshot } from '../common/env.js';
 import { xxh64, xxh64Seeded } from '../common/hash.js';
 import type { ChannelId } from '../common/ids.js';
 import { writeMembership } from '../common/membership.js';
@@ -53,16 +53,19 @@ class HashSum {
   }
 }
 
-export async function digestPartition(state: PartitionState): Promise<PartitionDigest> {
+export async function digestPartition(
+  state: PartitionState,
+  slicer = new Slicer(state.shared.clock),
+): Promise<PartitionDigest> {
   // With a frozen tail on its way, LevelDB could be before or after it.
   while (state.sealing !== undefined) await state.sealing;
-  // One turn: copies of the tail, and an iterator for each kind of row.
+  // One turn: copies of the tail, and a view of all rows.
   const { active, appliedIndex } = state;
-  const { kv } = state.shared;
+  const view = state.shared.kv.snapshot();
   const iterators = new Map<number, KvIterator>();
   const kinds = [RowKind.channel, RowKind.term, RowKind.producer, RowKind.keyRun, RowKind.messageIdRun];
   for (const kind of kinds) {
-    iterators.set(kind, kv.iterator(kindRange(kind, state.place)));
+    iterators.set(kind, view.iterator(kindRange(kind, state.place)));
   }
   const rows = (kind: number) => iterators.get(kind) as KvIterator;
   const channels = new Map(
@@ -82,12 +85,11 @@ export async function digestPartition(state: PartitionState): Promise<PartitionD
   const meta = cloneMeta(state.meta);
   const { confState, membership } = state;
   const runs = { [RowKind.keyRun]: state.sealed.keyRuns, [RowKind.messageIdRun]: state.sealed.messageIdRuns };
-  const slicer = new Slicer(state.shared.clock);
   try {
     // Entries of deleted channels stay in runs for a while, here longer, there shorter. Ids count
     // up from 1, so where all that were given out are there, no channel was ever deleted.
     const there = meta.nextChannelId - 1 === meta.channelCount ? undefined : new Set<ChannelId>([0]);
-    const channelRows = { channels: rows(RowKind.channel), terms: rows(RowKind.term) };
+    const channelRows = { channels: rows(RowKind.channel), terms: rows(RowKind.term), view };
     const channelSum = await digestChannels(state, channelRows, channels, there, slicer);
     const isThere = (entry: RunEntry) => there?.has(readU64BE(entry.bytes, entry.keyAt)) ?? true;
     const producerSum = await digestProducers(rows(RowKind.producer), producers, slicer);
@@ -121,6 +123,7 @@ export async function digestPartition(state: PartitionState): Promise<PartitionD
     return { appliedIndex, digest: xxh64(whole.finish()).toString(16).padStart(16, '0') };
   } finally {
     await Promise.all([...iterators.values()].map((iterator) => iterator.close()));
+    await view.close();
   }
 }
 
@@ -130,7 +133,7 @@ function hashOfEntry(entry: RunEntry): bigint {
 
 async function digestChannels(
   state: PartitionState,
-  iterators: { readonly channels: KvIterator; readonly terms: KvIterator },
+  iterators: { readonly channels: KvIterator; readonly terms: KvIterator; readonly view: KvSnapshot },
   tail: ReadonlyMap<string, TailCopy>,
   there: Set<ChannelId> | undefined,
   slicer: Slicer,
@@ -160,7 +163,7 @@ async function digestChannels(
         continue;
       }
       const hash = new EventChain(sealed.state.baseSeq);
-      await chainBlocks(state, sealed, hash, slicer);
+      await chainBlocks(state, iterators.view, sealed, hash, slicer);
       hash.addAll(openEvents(sealed));
       if (recent !== undefined) hash.addAll(recent.events);
       sum.add(hash.finish(now.state));
@@ -233,12 +236,13 @@ async function checkTerms(
 
 async function chainBlocks(
   state: PartitionState,
+  view: KvSnapshot,
   { state: { id: channelId, baseSeq }, openFirstSeq: endSeq }: SealedChannel,
   hash: EventChain,
   slicer: Slicer,
 ): Promise<void> {
   if (endSeq <= baseSeq + 1) return;
-  const iterator = state.shared.kv.iterator({
+  const iterator = view.iterator({
     gte: blockKey(state.place, channelId, 1),
     lt: blockKey(state.place, channelId, endSeq),
   });

@@ -94,6 +94,40 @@ function readFragment(
   return { type, offset, end, data: bytes.subarray(offset + headerBytes, end) };
 }
 
+/** Pieces of a file that is verified beside LevelDB's writing to it; whole blocks. */
+const pieceBytes = 32 * blockBytes;
+
+/**
+ * Verifies the first `size` bytes of a log's file, as they were when it was asked how
+ * long it is. Gives the first place that is damaged; the end of what is being written
+ * is none.
+ */
+export async function checkLogFile(
+  size: number,
+  read: (from: number, to: number) => Promise<Buffer>,
+  took: (bytes: number) => Promise<void>,
+): Promise<{ offset: number; problem: string } | undefined> {
+  for (let from = 0; from < size; from += pieceBytes) {
+    const piece = await read(from, Math.min(from + pieceBytes, size));
+    let at = 0;
+    while (at < piece.length) {
+      const blockEnd = Math.min((Math.floor(at / blockBytes) + 1) * blockBytes, piece.length);
+      const fragment = blockEnd - at < headerBytes ? 'zeros' : readFragment(piece, at, blockEnd);
+      if (typeof fragment !== 'string') {
+        at = fragment.end;
+        continue;
+      }
+      if (fragment !== 'zeros') {
+        const isEnd = fragment === 'cut' && from + blockEnd === size;
+        return isEnd ? undefined : { offset: from + at, problem: problems[fragment] };
+      }
+      at = blockEnd;
+    }
+    await took(piece.length);
+  }
+  return undefined;
+}
+
 export interface LevelChange {
   readonly key: Buffer;
   /** Undefined: deleted. */

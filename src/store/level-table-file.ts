@@ -102,24 +102,64 @@ function besideRows(bytes: Buffer): Handle[] {
   return [...handlesIn(bytes, meta), meta, index];
 }
 
-/** The rows of the first block, read piece by piece from a file of `size` bytes. Throws MalformedError. */
-export async function readFirstRows(
+/** Damage in a table's file; keys without LevelDB's own bytes. */
+export interface TableDamage {
+  readonly offset: number;
+  readonly problem: string;
+  /** Rows that are lost lie behind `after`, up to and with `upTo`; absent: any of the table's. */
+  readonly rows?: { readonly after: Buffer | undefined; readonly upTo: Buffer };
+}
+
+export type ReadRange = (from: number, to: number) => Promise<Buffer>;
+
+/** Verifies a file of `size` bytes piece by piece; `took` is told of each, and may wait. */
+export async function checkTableFile(
   size: number,
-  read: (from: number, to: number) => Promise<Buffer>,
-): Promise<readonly TableRow[]> {
+  read: ReadRange,
+  took: (bytes: number) => Promise<void>,
+): Promise<TableDamage[]> {
+  const found: TableDamage[] = [];
+  const block = async (handle: Handle): Promise<Buffer> => {
+    const bytes = await read(handle.offset, handle.offset + handle.size + trailerBytes);
+    await took(bytes.length);
+    return verifyBlock(bytes, { offset: 0, size: handle.size });
+  };
+  const note = async (offset: number, rows: TableDamage['rows'], work: () => Promise<unknown>) => {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof MalformedError)) throw error;
+      found.push({ offset, problem: error.message, ...(rows === undefined ? {} : { rows }) });
+    }
+  };
+  await note(size - footerBytes, undefined, async () => {
+    if (size < footerBytes) throw new MalformedError(`a table of ${size} bytes`);
+    const { meta, index } = footerOf(await read(size - footerBytes, size), size);
+    await note(meta.offset, undefined, async () => {
+      for (const [, handle] of placesIn(await block(meta), size)) {
+        await note(handle.offset, undefined, () => block(handle));
+      }
+    });
+    let after: Buffer | undefined;
+    for (const [key, handle] of placesIn(await block(index), size)) {
+      const upTo = key.subarray(0, Math.max(0, key.length - 8));
+      await note(handle.offset, { after, upTo }, () => block(handle));
+      after = upTo;
+    }
+  });
+  return found;
+}
+
+/** The rows of the first block, read piece by piece from a file of `size` bytes. Throws MalformedError. */
+export async function readFirstRows(size: number, read: ReadRange): Promise<readonly TableRow[]> {
   if (size < footerBytes) throw new MalformedError(`a table of ${size} bytes`);
   const { index } = footerOf(await read(size - footerBytes, size), size);
-  const [first] = handlesIn(
-    await read(index.offset, index.offset + index.size + trailerBytes),
-    {
-      offset: 0,
-      size: index.size,
-    },
-    size,
-  );
-  if (first === undefined) return [];
-  const block = await read(first.offset, first.offset + first.size + trailerBytes);
-  return readRows(verifyBlock(block, { offset: 0, size: first.size }));
+  const block = async (handle: Handle): Promise<Buffer> => {
+    const bytes = await read(handle.offset, handle.offset + handle.size + trailerBytes);
+    return verifyBlock(bytes, { offset: 0, size: handle.size });
+  };
+  const [first] = placesIn(await block(index), size);
+  return first === undefined ? [] : readRows(await block(first[1]));
 }
 
 function blockAt(bytes: Buffer, handle: Handle): TableItem {
@@ -167,16 +207,20 @@ function readIndex(bytes: Buffer): Handle[] {
   return handlesIn(bytes, readFooter(bytes).index);
 }
 
-/** A block whose values are places of other blocks. */
-function handlesIn(bytes: Buffer, block: Handle, fileBytes = bytes.length): Handle[] {
-  return rawRows(verifyBlock(bytes, block)).map(([, value]) => {
+function handlesIn(bytes: Buffer, block: Handle): Handle[] {
+  return placesIn(verifyBlock(bytes, block), bytes.length).map(([, handle]) => handle);
+}
+
+/** Of a block whose values are places of other blocks. */
+function placesIn(block: Buffer, fileBytes: number): [Buffer, Handle][] {
+  return rawRows(block).map(([key, value]) => {
     const reader = new ByteReader(value);
     const handle = { offset: reader.uvarint(), size: reader.uvarint() };
     reader.end();
     if (handle.offset + handle.size + trailerBytes > fileBytes) {
       throw new MalformedError('the index points behind the file');
     }
-    return handle;
+    return [key, handle];
   });
 }
 

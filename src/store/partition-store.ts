@@ -24,6 +24,7 @@ import { digestPartition } from './digest.js';
 import { type FindQuery, findChannels } from './find-channels.js';
 import { RowKind } from './keys.js';
 import { type ChannelQuery, isThere, listChannels } from './list-channels.js';
+import type { Pace } from './pace.js';
 import type { PartitionState } from './partition-state.js';
 import { appendsAtHand, prefetch } from './prefetch.js';
 import { findSeqAtTime, readPage, readPageNow, tailChannelByName } from './reader.js';
@@ -36,9 +37,19 @@ import {
   scanChannels,
   scanEvents,
 } from './scan.js';
+import { type RowDamage, sweepRows } from './sweep.js';
 import { channelName, cloneChannel, cloneProducer, type TailChannel } from './tail.js';
 import type { PageRange, PartitionDigest, PartitionStore } from './types.js';
 import { type WatchAllListener, Watches, type WatchListener } from './watches.js';
+
+interface DigestDue {
+  readonly index: Index;
+  readonly pace: Pace;
+  /** What was there when it was asked for. */
+  readonly state: PartitionState;
+  resolve(digest: PartitionDigest | undefined): void;
+  reject(error: unknown): void;
+}
 
 export class PartitionStoreImpl implements PartitionStore {
   /** Another one once a snapshot was installed. */
@@ -53,6 +64,8 @@ export class PartitionStoreImpl implements PartitionStore {
   #isSetAside: boolean;
   /** False: nobody takes care of it. */
   readonly #onDamage: (error: HansardError) => boolean;
+  /** Who waits for the state at an index to come. */
+  #digestDue: DigestDue | undefined;
 
   constructor(
     state: PartitionState,
@@ -77,6 +90,7 @@ export class PartitionStoreImpl implements PartitionStore {
     this.#inEntry = false;
     this.#last = undefined;
     this.#isSetAside = true;
+    this.#endDigest();
     this.#state = state;
     this.#watches.allChanged();
   }
@@ -85,6 +99,7 @@ export class PartitionStoreImpl implements PartitionStore {
   replaceState(state: PartitionState): void {
     assert(!this.#inEntry, 'a snapshot comes between two entries');
     this.#isSetAside = false;
+    this.#endDigest();
     this.#state = state;
     this.#watches.allChanged();
   }
@@ -93,8 +108,14 @@ export class PartitionStoreImpl implements PartitionStore {
   drop(): void {
     assert(!this.#inEntry, 'a replica goes between two entries');
     this.#isDropped = true;
+    this.#endDigest();
     this.#state.active.drop();
     this.#watches.allChanged();
+  }
+
+  #endDigest(): void {
+    this.#digestDue?.resolve(undefined);
+    this.#digestDue = undefined;
   }
 
   get partition(): PartitionId {
@@ -165,6 +186,7 @@ export class PartitionStoreImpl implements PartitionStore {
     state.appliedIndex = index;
     state.appliedTerm = term;
     state.dirtySinceMs ??= state.shared.clock.monotonicMs();
+    if (this.#digestDue !== undefined) this.#takeDigest(this.#digestDue);
   }
 
   prefetch(entry: DecodedEntry): Promise<void> | undefined {
@@ -395,8 +417,38 @@ export class PartitionStoreImpl implements PartitionStore {
   }
 
   digestAt(): Promise<PartitionDigest> {
-    // A channel that is deleted meanwhile looks like damage to it: the caller judges.
-    return this.#read(digestPartition, false);
+    // The caller judges.
+    return this.#read((state) => digestPartition(state), false);
+  }
+
+  digestWhen(index: Index, pace: Pace): Promise<PartitionDigest | undefined> {
+    this.#digestDue?.resolve(undefined);
+    this.#digestDue = undefined;
+    if (this.#isElsewhere) return Promise.resolve(undefined);
+    return new Promise((resolve, reject) => {
+      const due = { index, pace, state: this.#state, resolve, reject };
+      this.#digestDue = due;
+      this.#takeDigest(due);
+    });
+  }
+
+  /** Between two entries: where the state stands at the index it is taken in this very turn. */
+  #takeDigest(due: DigestDue): void {
+    const state = this.#state;
+    if (state === due.state && state.appliedIndex < due.index) return;
+    this.#digestDue = undefined;
+    // While a checkpoint runs nobody knows on which side of it the rows are.
+    if (state !== due.state || state.appliedIndex > due.index || state.sealing !== undefined)
+      return due.resolve(undefined);
+    const isCurrent = (): boolean => state === this.#state && !this.#isElsewhere;
+    digestPartition(state, due.pace).then(
+      (digest) => due.resolve(isCurrent() ? digest : undefined),
+      (error: unknown) => (isCurrent() ? due.reject(error) : due.resolve(undefined)),
+    );
+  }
+
+  sweepRows(pace: Pace, found: (damage: RowDamage) => void): Promise<number> {
+    return this.#read((state) => sweepRows(state, pace, found));
   }
 
   async digest(): Promise<string> {

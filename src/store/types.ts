@@ -20,8 +20,10 @@ import type { ApplyState, ChannelState, StoredEvent } from '../conversation/type
 import type { ChangePage, ChangeQuery, ChannelsAt } from './changes.js';
 import type { FindQuery } from './find-channels.js';
 import type { ChannelQuery } from './list-channels.js';
+import type { Pace } from './pace.js';
 import type { ScanEventsQuery, ScannedChannels, ScannedEvents, ScanQuery } from './scan.js';
 import type { SnapshotPosition } from './snapshot-format.js';
+import type { RowDamage } from './sweep.js';
 import type { WatchAllListener } from './watches.js';
 
 export interface Store {
@@ -155,6 +157,14 @@ export interface PartitionStore extends ApplyState, PartitionReader {
   checkpoint(): Promise<void>;
   /** `digestAt`, where nobody asks for the index (tests). */
   digest(): Promise<string>;
+  /**
+   * The digest of the state at exactly `index`, taken when that entry is applied, or now
+   * where it is the last one; writes go on. Undefined: it had been passed, a checkpoint ran
+   * just then, another call took this one's place, or the state is gone.
+   */
+  digestWhen(index: Index, pace: Pace): Promise<PartitionDigest | undefined>;
+  /** Reads and verifies every row that counts (sweep.ts). */
+  sweepRows(pace: Pace, found: (damage: RowDamage) => void): Promise<number>;
 }
 
 export interface SnapshotExport {
@@ -234,7 +244,7 @@ export interface PartitionReader {
   scanEvents(query: ScanEventsQuery): Promise<ScannedEvents>;
   /**
    * Digest of the whole logical state, the same on every replica at that index. Reads
-   * everything. Rejects STORE_DAMAGED, also where a channel is deleted meanwhile.
+   * everything. Rejects STORE_DAMAGED.
    */
   digestAt(): Promise<PartitionDigest>;
 }

@@ -58,6 +58,11 @@ export class Segments {
     return sum;
   }
 
+  /** Of those with batches, oldest first. */
+  numbers(): number[] {
+    return this.#used.map(({ segment }) => segment);
+  }
+
   /** A segment with batches in it, newer than the ones before. */
   addUsed(file: SegmentFile): void {
     const used = { ...file, live: 0 };

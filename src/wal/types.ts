@@ -39,6 +39,8 @@ export interface Wal {
    */
   holdingBack(): PartitionId[];
   stats(): WalStats;
+  /** Which segments count, and up to where they are synced: for whoever reads the files beside the log. */
+  extent(): LogExtent;
   /** Waits for what was queued, writes the closing batch, releases the files. */
   close(): Promise<void>;
 }
@@ -81,6 +83,13 @@ export interface SegmentNotes {
   readonly noted: { readonly current: number; readonly next: number } | undefined;
   /** Synced when it resolves. */
   note(current: number, next: number): Promise<void>;
+}
+
+export interface LogExtent {
+  /** Those that hold batches, oldest first. */
+  readonly segments: readonly number[];
+  /** All batches below this one are synced. */
+  readonly nextBatch: number;
 }
 
 export interface WalStats {

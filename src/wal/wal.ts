@@ -22,7 +22,7 @@ import { Group, type GroupSpace } from './group-log.js';
 import { type LogIdentity, type Replayed, replay } from './replay.js';
 import { alignBytes, alignUp, encodeHeader, headerBytes, segmentSeed } from './segment-header.js';
 import { Segments } from './segments.js';
-import type { GroupLog, GroupWrite, ReplayReport, SegmentNotes, Wal, WalStats } from './types.js';
+import type { GroupLog, GroupWrite, LogExtent, ReplayReport, SegmentNotes, Wal, WalStats } from './types.js';
 import { closingItem, type Flight, type Item, newItem, WriteQueue } from './write-queue.js';
 
 const MiB = 1024 * 1024;
@@ -285,6 +285,10 @@ class Log implements Wal, GroupSpace {
       cachedBytes: this.#cachedBytes,
       replay: this.#report,
     };
+  }
+
+  extent(): LogExtent {
+    return { segments: this.#segments.numbers(), nextBatch: this.#number };
   }
 
   async close(): Promise<void> {

@@ -27,6 +27,7 @@ const methods: [string, object][] = [
   ['ReplicaService/ListReplicaChannels', { partition: 1, tenant: 'default', prefix: 'c', page_size: 3 }],
   ['ReplicaService/ReadReplicaEvents', { partition: 1, channel: 'c', channel_uid: 'u', from_seq: 1 }],
   ['ReplicaService/DigestReplica', { partition: 1 }],
+  ['ReplicaService/ScrubNode', { start: false }],
 ];
 
 /** A length-delimited field. */

@@ -15,6 +15,7 @@ import type {
   ChangeReplicasResult,
   ReplicaChange,
 } from '../../src/node/change-replicas.js';
+import type { ScrubStatus } from '../../src/node/scrubber.js';
 import type {
   ClusterView,
   NodeService,
@@ -156,6 +157,17 @@ class PartitionModel extends ModelState {
 }
 
 export class FakeNode implements NodeService {
+  readonly scrubber = {
+    status: (): ScrubStatus => ({
+      state: 'off',
+      pass: undefined,
+      lastEndedUs: 0,
+      bytes: 0,
+      findingsByKind: { identity: 0, log: 0, database: 0, row: 0, digest: 0 },
+      findings: [],
+    }),
+    scrubNow: (): void => {},
+  };
   readonly identity: NodeService['identity'];
   readonly partitionCount = 4;
   partitions = Array.from({ length: 4 }, (_, p) => new PartitionModel(p));

@@ -1,0 +1,231 @@
+/**
+ * The scrubber in nodes with real files: silent beside writers, comparing every
+ * partition at one index; and what was damaged under a running or a stopped node
+ * it finds, and the nodes mend.
+ */
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import t from 'tap';
+import { runCommand } from '../../src/cli/program.js';
+import { xxh64 } from '../../src/common/hash.js';
+import { partitionOf } from '../../src/common/partitioning.js';
+import type { StoredEvent } from '../../src/conversation/types.js';
+import { inspectSegment } from '../../src/inspect/segment.js';
+import type { ScrubStatus } from '../../src/node/scrubber.js';
+import { readUnit, writeUnit } from '../../src/store/block.js';
+import { kindRange, RowKind } from '../../src/store/keys.js';
+import { databasePath, levelKvFactory } from '../../src/store/level-kv.js';
+import { openRow, rowWriter, sealRow } from '../../src/store/rows.js';
+import { LocalCluster, type LocalNode, until } from '../support/local-cluster.js';
+
+t.setTimeout(240_000);
+
+const partitions = 4;
+const saltBytes = 16;
+
+class Sink extends Writable {
+  text = '';
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.text += chunk.toString();
+    done();
+  }
+}
+
+async function hansard(cluster: LocalCluster, ...argv: string[]) {
+  const endpoint = cluster.nodes.map((node) => node.clientAddress).join(',');
+  const [stdout, stderr] = [new Sink(), new Sink()];
+  const code = await runCommand([...argv, '--endpoint', endpoint], { stdout, stderr, env: {} });
+  return { code, out: stdout.text, err: stderr.text };
+}
+
+/** A whole pass of one node. */
+async function pass(node: LocalNode): Promise<ScrubStatus> {
+  const scrubber = node.door?.running.node.scrubber;
+  if (scrubber === undefined) throw new Error(`node ${node.id} is down`);
+  scrubber.scrubNow(0);
+  return await until('the pass has ended', () => {
+    const status = scrubber.status();
+    return status.state !== 'working' && status;
+  });
+}
+
+/** Changes a byte in the middle of a file that a node has open. */
+function flip(path: string, at: number): void {
+  const file = openSync(path, 'r+');
+  const byte = Buffer.alloc(1);
+  readSync(file, byte, 0, 1, at);
+  byte[0] = (byte[0] as number) ^ 0x20;
+  writeSync(file, byte, 0, 1, at);
+  closeSync(file);
+}
+
+/** Another word in the first event of the partition's first block, with every checksum made anew. */
+async function forge(node: LocalNode, channel: string): Promise<number> {
+  const partition = partitionOf('default', channel, partitions);
+  const kv = await levelKvFactory().open(databasePath(node.dir), { create: false });
+  try {
+    for (let generation = 1; generation < 10; generation++) {
+      const iterator = kv.iterator(kindRange(RowKind.block, { partition, generation }));
+      const [row] = await iterator.next(1);
+      await iterator.close();
+      if (row === undefined) continue;
+      const batch = kv.batch();
+      batch.put(row[0], forged(row[0], row[1]));
+      await batch.write();
+      return partition;
+    }
+    throw new Error(`partition ${partition} has no block on node ${node.id}`);
+  } finally {
+    await kv.close();
+  }
+}
+
+function forged(key: Uint8Array, row: Uint8Array): Buffer {
+  const events = openRow(key, row, 'a block', (reader) => readUnit(reader));
+  const changed = events.map((event, i): StoredEvent => {
+    if (i !== 0) return event;
+    const { contentBytes, contentOffset, contentLength } = event;
+    const content = Buffer.from(contentBytes.subarray(contentOffset, contentOffset + contentLength));
+    content.write('X', content.length - 1);
+    const header = Buffer.from(
+      event.bytes.subarray(event.headerOffset, event.headerOffset + event.headerLength),
+    );
+    header.writeBigUInt64LE(xxh64(content.subarray(saltBytes)), 10);
+    createHash('sha256').update(content).digest().copy(header, 18);
+    return { ...event, bytes: header, headerOffset: 0, contentBytes: content, contentOffset: 0 };
+  });
+  const writer = rowWriter(row.length);
+  writeUnit(writer, changed, true);
+  return sealRow(key, writer);
+}
+
+t.test('what is damaged is found beside writers, and becomes sound', async (t) => {
+  const settings = { checkpointAge: '1s' };
+  const cluster = await LocalCluster.format({ partitions, settings, segmentBytes: 1024 * 1024 });
+  t.teardown(() => cluster.end());
+  await cluster.startAll();
+  const client = cluster.connect();
+  const texts = Array.from({ length: 100 }, (_, i) => ({
+    role: 'user' as const,
+    text: `line ${i} of words W`,
+  }));
+  for (let round = 0; round < 6; round++)
+    for (const name of ['a', 'b', 'c', 'd']) await client.channel(name).append(texts);
+  let isWriting = true;
+  let written = 0;
+  const writer = (async () => {
+    while (isWriting) {
+      const { seq } = await client.channel('written').append({ role: 'user', text: `${written}` });
+      written++;
+      if (seq !== written) t.fail(`append ${written} has seq ${seq}`);
+    }
+  })();
+  const faults = (node: LocalNode) =>
+    node.door?.running.node.faults().filter(({ nodeId }) => nodeId === node.id) ?? [];
+  const sound = (node: LocalNode) =>
+    until(`node ${node.id} is sound`, () => faults(node).length === 0 && node.door !== undefined);
+
+  await t.test('a healthy cluster: all of it read, every partition compared, nothing found', async (t) => {
+    const all = await until('rows are sealed', async () => {
+      const each = await Promise.all(cluster.nodes.map(pass));
+      return each.every((status) => (status.pass?.bytes ?? 0) > 20_000) && each;
+    });
+    t.same(
+      all.flatMap(({ findings }) => findings),
+      [],
+    );
+    const sum = (of: (status: ScrubStatus) => number | undefined) =>
+      all.reduce((total, status) => total + (of(status) ?? 0), 0);
+    t.equal(
+      sum((status) => status.pass?.compared),
+      partitions,
+      'also the one that is written to',
+    );
+    t.equal(
+      sum((status) => status.pass?.notCompared),
+      0,
+    );
+    for (const status of all) t.equal(status.pass?.step, 2 + partitions);
+    const told = await hansard(cluster, 'scrub', '--json');
+    t.equal(told.code, 0, told.out + told.err);
+    t.match(JSON.parse(told.out), { nodes: [{ node: 1, finding_count: 0 }, { node: 2 }, { node: 3 }] });
+    t.match((await hansard(cluster, 'scrub', '--status')).out, /NODE +SCRUBBER/);
+  });
+
+  const three = cluster.node(3);
+  await t.test('a replica that holds something else, with right checksums', async (t) => {
+    await cluster.stop(three);
+    const partition = await forge(three, 'a');
+    await cluster.start(three);
+    await cluster.ready();
+    const found = await until('it is found', async () => {
+      const all = await Promise.all(cluster.nodes.map(pass));
+      return all.flatMap(({ findings }) => findings).find(({ kind }) => kind === 'digest');
+    });
+    t.match(found, { partition, problem: /node 3 has digest .* a majority has/ });
+    await until('it was mended', () => (three.door?.running.node.repaired ?? 0) > 0);
+    await sound(three);
+    t.equal((await hansard(cluster, 'verify')).code, 0, 'and so says verify');
+  });
+
+  await t.test('a byte of a table under a running node', async (t) => {
+    await cluster.stop(three);
+    await cluster.start(three);
+    await cluster.ready();
+    const db = databasePath(three.dir);
+    const table = readdirSync(db)
+      .filter((name) => name.endsWith('.ldb'))
+      .sort()
+      .at(-1) as string;
+    flip(join(db, table), 2_000);
+    const { findings } = await pass(three);
+    t.match(
+      findings.find(({ kind }) => kind === 'database'),
+      { problem: `${table}, byte` },
+    );
+    await until('it was mended', () => (three.door?.running.node.repaired ?? 0) > 0);
+    await sound(three);
+    t.equal((await hansard(cluster, 'verify')).code, 0);
+    t.equal(three.failure, undefined, 'the node lives on');
+    const { code, out } = await hansard(cluster, 'scrub', '--status');
+    t.equal(code, 1, 'the status shows it');
+    t.match(out, table);
+  });
+
+  await t.test('a byte of the log under a running node', async (t) => {
+    const log = join(three.dir, 'log');
+    const held = three.door?.running.wal.extent().segments[0] as number;
+    const path = join(log, `log-${String(held).padStart(16, '0')}.seg`);
+    const batches = [...inspectSegment(readFileSync(path), held, { full: false })].filter(
+      ({ what }) => what === 'batch',
+    );
+    t.ok(batches.length > 1);
+    flip(path, (batches[0]?.offset ?? 0) + 30);
+    const { findings } = await pass(three);
+    const found = findings.find(({ kind }) => kind === 'log');
+    // The segment may have been given up meanwhile: then nothing was lost.
+    if (three.door?.running.wal.extent().segments.includes(held))
+      t.match(found, { problem: `segment ${held}, byte ${batches[0]?.offset}` });
+  });
+
+  isWriting = false;
+  await writer;
+  t.ok(written > 100);
+  t.equal((await client.channel('written').info()).headSeq, written, 'the writer lost nothing');
+});
+
+t.test('a pass goes on where it was after a restart, and waits between its steps', async (t) => {
+  const cluster = await LocalCluster.format({ nodes: 1, partitions });
+  t.teardown(() => cluster.end());
+  const node = cluster.node(1);
+  await cluster.startAll();
+  t.match(node.door?.running.node.scrubber.status(), { state: 'waiting', pass: undefined, lastEndedUs: 0 });
+  const { pass: ended } = await pass(node);
+  t.match(ended, { compared: partitions, findings: 0 }, 'alone it has nobody to differ from');
+  await cluster.stop(node);
+  await cluster.start(node);
+  await cluster.ready();
+  t.equal(node.door?.running.node.scrubber.status().lastEndedUs, ended?.endedUs);
+});
