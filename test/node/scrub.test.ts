@@ -124,8 +124,12 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
   })();
   const faults = (node: LocalNode) =>
     node.door?.running.node.faults().filter(({ nodeId }) => nodeId === node.id) ?? [];
+  /** Each replica is at work again: between the end of its fault and that there is a moment. */
   const sound = (node: LocalNode) =>
-    until(`node ${node.id} is sound`, () => faults(node).length === 0 && node.door !== undefined);
+    until(`node ${node.id} is sound`, () => {
+      const held = node.door?.running.node.replicas() ?? [];
+      return faults(node).length === 0 && held.length === partitions;
+    });
 
   await t.test('a healthy cluster: all of it read, every partition compared, nothing found', async (t) => {
     const all = await until('rows are sealed', async () => {
@@ -187,7 +191,8 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     );
     await until('it was mended', () => (three.door?.running.node.repaired ?? 0) > 0);
     await sound(three);
-    t.equal((await hansard(cluster, 'verify')).code, 0);
+    const verified = await hansard(cluster, 'verify');
+    t.equal(verified.code, 0, verified.out + three.errors.join('; '));
     t.equal(three.failure, undefined, 'the node lives on');
     const { code, out } = await hansard(cluster, 'scrub', '--status');
     t.equal(code, 1, 'the status shows it');
