@@ -29,6 +29,7 @@ export function channelMessage(channel: ChannelState, partition: PartitionId): o
     partition,
     activity_time: toTimestamp(channel.activityTimeUs),
     first_seq: channel.baseSeq + 1,
+    seal_time: channel.sealedTimeUs === undefined ? null : toTimestamp(channel.sealedTimeUs),
   };
 }
 

@@ -1,14 +1,25 @@
 /** hansard.v1.ChannelService. */
+
+import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
 import { Wire, WireReader } from '../common/wire.js';
-import { encodeCreateChannel, encodeDeleteChannel, encodeUpdateChannel } from '../conversation/command.js';
+import {
+  type ChannelInput,
+  encodeCreateChannel,
+  encodeDeleteChannel,
+  encodeSealChannel,
+  encodeUndeleteChannel,
+  encodeUpdateChannel,
+} from '../conversation/command.js';
+import type { ChannelState } from '../conversation/types.js';
 import type { Handler } from './calls.js';
 import { channelMessage, expectedBy, twoTexts } from './channel-message.js';
 import { servedMessage } from './encode.js';
 import { listChannels } from './list-channels.js';
 import { takeIdText } from './messages.js';
 import { invalidArgument, takeChannelName, takeTenant } from './names.js';
-import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
+import { channelNotFound, channelOf, planRead, type ReadOptionsMessage } from './reads.js';
+import { toTimestamp } from './requests.js';
 import type { Services } from './services.js';
 import { type Route, skimRoute } from './skim.js';
 import { proposeFor } from './writes.js';
@@ -20,6 +31,8 @@ export function channelMethods(services: Services): Map<string, Handler> {
     ['hansard.v1.ChannelService/CreateChannel', createChannel(services)],
     ['hansard.v1.ChannelService/UpdateChannel', updateChannel(services)],
     ['hansard.v1.ChannelService/DeleteChannel', deleteChannel(services)],
+    ['hansard.v1.ChannelService/UndeleteChannel', changeState(services, 'Undelete', encodeUndeleteChannel)],
+    ['hansard.v1.ChannelService/SealChannel', changeState(services, 'Seal', encodeSealChannel)],
   ]);
 }
 
@@ -144,25 +157,86 @@ interface DeleteChannelRequest {
   etag: string;
   allow_missing: boolean;
   request_id: string;
+  validate_only: boolean;
+  permanent: boolean;
 }
 
-function deleteChannel({ node, codecs, router, tokens }: Services): Handler {
+function deleteChannel(services: Services): Handler {
+  const { node, codecs, router, tokens, reads } = services;
   const decode = codecs.decoder<DeleteChannelRequest>('hansard.v1.DeleteChannelRequest');
   const encode = codecs.encoder('hansard.v1.DeleteChannelResponse');
   return (context, request) => {
     const route = skimRoute(request);
-    const { etag, allow_missing, request_id } = decode(request);
-    const command = encodeDeleteChannel({
-      tenant: route.tenant,
-      channel: route.channel,
-      requestId: takeIdText(request_id, 'request_id'),
-      expected: expectedBy(etag, 'etag'),
-      allowMissing: allow_missing,
-    });
+    const { etag, allow_missing, request_id, validate_only, permanent } = decode(request);
+    const expected = expectedBy(etag, 'etag');
+    const requestId = takeIdText(request_id, 'request_id');
     const partition = node.partitionOf(route.tenant, route.channel);
+    if (validate_only) {
+      const plan = { ...planRead(null, tokens), preference: 'primary' as const };
+      return reads.at(context, partition, plan, request, async (view) => {
+        const channel = await view.reader.channelByName(route.tenant, route.channel);
+        if (channel === undefined && allow_missing) return encode({});
+        if (channel === undefined) throw channelNotFound(route);
+        if (
+          expected !== undefined &&
+          (channel.uid !== expected.uid || channel.revision !== expected.revision)
+        )
+          throw staleEtag(channel);
+        const { headSeq, baseSeq, messageCount } = channel;
+        return encode({ head_seq: headSeq, event_count: headSeq - baseSeq, message_count: messageCount });
+      });
+    }
     return router.atLeader(context, partition, request, async () => {
+      const command = encodeDeleteChannel({
+        tenant: route.tenant,
+        channel: route.channel,
+        requestId,
+        expected,
+        allowMissing: allow_missing,
+        // Before that no deletion is anything else, and the flag is not known.
+        permanent: permanent && node.partitionDetail(partition).applyVersion >= 3,
+      });
       const { answer, index } = await proposeFor(node, partition, command, context.deadlineMs, 'deleted');
-      return encode({ head_seq: answer.headSeq, commit_token: tokens.commit(partition, index) });
+      const { headSeq, was } = answer;
+      return encode({
+        head_seq: headSeq,
+        commit_token: tokens.commit(partition, index),
+        event_count: was?.eventCount ?? 0,
+        message_count: was?.messageCount ?? 0,
+        purge_time: was === undefined || was.purgeTimeUs === 0 ? null : toTimestamp(was.purgeTimeUs),
+      });
+    });
+  };
+}
+
+function staleEtag({ uid, revision }: ChannelState): HansardError {
+  return new HansardError('CONDITION_FAILED', 'the channel has changed since the etag was made', {
+    condition: 'etag',
+    uid,
+    revision,
+  });
+}
+
+/** SealChannel and UndeleteChannel: a channel, an etag, a request id. */
+function changeState(
+  { node, codecs, router, tokens }: Services,
+  name: 'Seal' | 'Undelete',
+  encodeCommand: (input: ChannelInput) => Uint8Array,
+): Handler {
+  const decode = codecs.decoder<{ etag: string; request_id: string }>(`hansard.v1.${name}ChannelRequest`);
+  const encode = codecs.encoder(`hansard.v1.${name}ChannelResponse`);
+  return (context, request) => {
+    const { tenant, channel } = skimRoute(request);
+    const { etag, request_id } = decode(request);
+    const requestId = takeIdText(request_id, 'request_id');
+    const command = encodeCommand({ tenant, channel, requestId, expected: expectedBy(etag, 'etag') });
+    const partition = node.partitionOf(tenant, channel);
+    return router.atLeader(context, partition, request, async () => {
+      const { answer, index } = await proposeFor(node, partition, command, context.deadlineMs, 'channel');
+      return encode({
+        channel: channelMessage(answer.channel, partition),
+        commit_token: tokens.commit(partition, index),
+      });
     });
   };
 }

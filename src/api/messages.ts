@@ -5,6 +5,7 @@ import { encodeOpenProducer } from '../conversation/command.js';
 import type { ChannelState, StoredEvent } from '../conversation/types.js';
 import type { ReadView } from '../node/types.js';
 import { appendMessages } from './append.js';
+import { appendBatch } from './append-batch.js';
 import { batchGetMessages } from './batch-get.js';
 import type { Handler } from './calls.js';
 import { encodeGetMessage } from './encode.js';
@@ -19,6 +20,7 @@ import { proposeFor } from './writes.js';
 export function messageMethods(services: Services): Map<string, Handler> {
   return new Map<string, Handler>([
     ['hansard.v1.MessageService/AppendMessages', appendMessages(services)],
+    ['hansard.v1.MessageService/AppendBatch', appendBatch(services)],
     ['hansard.v1.MessageService/GetMessage', getMessage(services)],
     ['hansard.v1.MessageService/BatchGetMessages', batchGetMessages(services)],
     ['hansard.v1.MessageService/ListMessages', listMessages(services)],

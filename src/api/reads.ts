@@ -328,8 +328,12 @@ function noSecondary(partition: PartitionId): HansardError {
 export async function channelOf(view: ReadView, route: Route): Promise<ChannelState> {
   const channel = await view.reader.channelByName(route.tenant, route.channel);
   if (channel !== undefined) return channel;
-  throw new HansardError('CHANNEL_NOT_FOUND', `tenant ${route.tenant} has no channel ${route.channel}`, {
-    tenant: route.tenant,
-    channel: route.channel,
+  throw channelNotFound(route);
+}
+
+export function channelNotFound({ tenant, channel }: Route): HansardError {
+  return new HansardError('CHANNEL_NOT_FOUND', `tenant ${tenant} has no channel ${channel}`, {
+    tenant,
+    channel,
   });
 }

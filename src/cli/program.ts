@@ -588,7 +588,9 @@ function addInspect(program: Command, on: On, env: Readonly<Record<string, strin
 }
 
 function addChannel(program: Command, on: On, connected: (command: Command) => Command): void {
-  const channel = program.command('channel').description('Make, change or delete one channel.');
+  const channel = program
+    .command('channel')
+    .description('Make, change, seal or delete one channel, or bring it back.');
   const listed = (value: string, all: string[]): string[] => [...all, value];
   const withFields = (command: Command): Command =>
     connected(command)
@@ -620,12 +622,32 @@ function addChannel(program: Command, on: On, connected: (command: Command) => C
   const remove = connected(channel.command('delete').description('Delete a channel with all its events.'))
     .argument('<channel>')
     .option('--etag <etag>', 'only if the channel still has it')
-    .option('--allow-missing', 'no error where there is none');
+    .option('--allow-missing', 'no error where there is none')
+    .option('--permanent', 'not to be brought back')
+    .option('--dry-run', 'delete nothing: tell what would be deleted');
   on(remove, async () => (await import('./commands/channel.js')).remove);
   remove.addHelpText(
     'after',
-    examples([['hansard channel delete support/42', 'its events are gone for good']]),
+    examples([
+      ['hansard channel delete support/42 --dry-run', 'how much it is'],
+      ['hansard channel delete support/42', '`channel undelete` brings it back for seven days'],
+      ['hansard channel delete support/42 --permanent', 'its events are gone for good'],
+    ]),
   );
+  const undelete = connected(
+    channel.command('undelete').description('Bring a deleted channel back as it was.'),
+  )
+    .argument('<channel>')
+    .option('--etag <etag>', 'only if it had this one');
+  on(undelete, async () => (await import('./commands/channel.js')).undelete);
+  undelete.addHelpText('after', examples([['hansard channel undelete support/42', '']]));
+  const seal = connected(
+    channel.command('seal').description('Let a channel take no more messages, for ever.'),
+  )
+    .argument('<channel>')
+    .option('--etag <etag>', 'only if the channel still has it');
+  on(seal, async () => (await import('./commands/channel.js')).seal);
+  seal.addHelpText('after', examples([['hansard channel seal support/42', '']]));
 }
 
 function addTransfer(program: Command, on: On, connected: (command: Command) => Command): void {

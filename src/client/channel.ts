@@ -11,6 +11,7 @@ import {
   type ChannelChanges,
   encodeAppend,
   encodeBatchGet,
+  encodeChannelState,
   encodeDeleteChannel,
   encodeGet,
   encodeGetChannel,
@@ -25,6 +26,7 @@ import {
 } from './requests.js';
 import {
   type AppendResponse,
+  type DeletedChannel,
   readBatchGetResponse,
   readChannelResponse,
   readDeleteChannelResponse,
@@ -90,6 +92,16 @@ export interface DeleteOptions {
   readonly etag?: string;
   /** A channel that is not there is no error. */
   readonly allowMissing?: boolean;
+  /** Not to be brought back. */
+  readonly permanent?: boolean;
+  /** Deletes nothing: tells what would be deleted. */
+  readonly dryRun?: boolean;
+  readonly timeoutMs?: number;
+}
+
+export interface StateOptions {
+  /** What the channel must still have, or had when it was deleted. */
+  readonly etag?: string;
   readonly timeoutMs?: number;
 }
 
@@ -280,16 +292,36 @@ export class Channel {
   }
 
   /**
-   * Deletes the channel with all its events. Its head is kept: what is appended later
-   * goes on behind it, in a channel with another uid. Rejects CHANNEL_NOT_FOUND unless
-   * `allowMissing`, CONDITION_FAILED where `etag` is not the channel's any more.
+   * Deletes the channel with all its events; for seven days `undelete()` brings it back.
+   * Its head is kept: what is appended later goes on behind it, in a channel with another
+   * uid. Rejects CHANNEL_NOT_FOUND unless `allowMissing`, CONDITION_FAILED where `etag` is
+   * not the channel's any more.
    */
-  async delete(
-    options: DeleteOptions = {},
-  ): Promise<{ readonly headSeq: number; readonly commitToken: Uint8Array }> {
+  async delete(options: DeleteOptions = {}): Promise<DeletedChannel> {
     checkOptions('deleteChannel', options);
     const request = encodeDeleteChannel(this.#prefix, options, crypto.randomUUID());
     return this.#write(methods.deleteChannel, request, options.timeoutMs, readDeleteChannelResponse);
+  }
+
+  /**
+   * Brings the deleted channel back as it was. Rejects CHANNEL_NOT_FOUND where none can be
+   * brought back, CHANNEL_EXISTS where the name is in use again.
+   */
+  undelete(options: StateOptions = {}): Promise<ChannelInfo> {
+    return this.#changeState(methods.undeleteChannel, options);
+  }
+
+  /** From here on the channel takes no more events: appends reject CHANNEL_SEALED. */
+  seal(options: StateOptions = {}): Promise<ChannelInfo> {
+    return this.#changeState(methods.sealChannel, options);
+  }
+
+  async #changeState(method: Method, options: StateOptions): Promise<ChannelInfo> {
+    checkOptions('channelState', options);
+    const request = encodeChannelState(this.#prefix, options, crypto.randomUUID());
+    const { channel } = await this.#write(method, request, options.timeoutMs, readChannelResponse);
+    if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
+    return channel;
   }
 
   /** The channel's own fields. Rejects CHANNEL_NOT_FOUND. */
@@ -351,7 +383,10 @@ function isList(messages: NewMessage | readonly NewMessage[]): messages is reado
 }
 
 function appendResult(append: Append, response: AppendResponse): AppendResult {
-  const { checksums } = append.encoded;
+  return resultOf(append.encoded.checksums, response);
+}
+
+export function resultOf(checksums: readonly bigint[], response: AppendResponse): AppendResult {
   return {
     seq: response.seqs[0] ?? 0,
     seqs: response.seqs,

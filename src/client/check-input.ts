@@ -336,7 +336,15 @@ const optionShapes = {
   }),
   createChannel: shape({ ...channelFields, timeoutMs: milliseconds }),
   changes: shape({ ...channelFields, etag: text }),
-  deleteChannel: shape({ etag: text, allowMissing: flag, timeoutMs: milliseconds }),
+  deleteChannel: shape({
+    etag: text,
+    allowMissing: flag,
+    permanent: flag,
+    dryRun: flag,
+    timeoutMs: milliseconds,
+  }),
+  channelState: shape({ etag: text, timeoutMs: milliseconds }),
+  batchItem: shape({ channel: text, messages: any, condition }),
   call: shape({ timeoutMs: milliseconds }),
 } as const;
 

@@ -2,18 +2,22 @@
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
-import { Channel } from './channel.js';
+import { type AppendResult, Channel, resultOf } from './channel.js';
 import { checkOptions, invalid } from './check-input.js';
 import { Budget } from './lane.js';
 import { type ClientOptions, checkedOptions, parseTarget } from './options.js';
 import { LaneSet, NamedProducer } from './producers.js';
 import { read } from './reads.js';
 import {
+  type AppendCondition,
   type ChannelQuery,
+  encodeAppend,
+  encodeAppendBatch,
   encodeChangeReplicas,
   encodeCreateChannel,
   encodeGetPartition,
   encodeListChannels,
+  encodeTarget,
   encodeUpgrade,
   methods,
   type NewChannel,
@@ -22,6 +26,7 @@ import {
   type UpgradeRequest,
 } from './requests.js';
 import {
+  readAppendBatchResponse,
   readChangeReplicasResponse,
   readChannelResponse,
   readListChannelsResponse,
@@ -34,6 +39,7 @@ import type {
   ChangedReplicas,
   ChannelInfo,
   ClusterInfo,
+  NewMessage,
   PartitionDetail,
   ReadOptions,
   ServedBy,
@@ -60,6 +66,13 @@ export interface ChannelPage {
   readonly nextPageToken: string;
   /** Of each partition that was asked. */
   readonly servedBy: readonly ServedBy[];
+}
+
+/** One append of a batch. */
+export interface BatchItem {
+  readonly channel: string;
+  readonly messages: NewMessage | readonly NewMessage[];
+  readonly condition?: AppendCondition;
 }
 
 export interface CreateChannelOptions extends NewChannel {
@@ -141,6 +154,48 @@ export class Client {
     );
     if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
     return channel;
+  }
+
+  /**
+   * Appends to several channels of one partition (names with the same `{tag}` are), all or
+   * none: whoever sees one of them sees all. Rejects as `append` does; `fields.item` says
+   * whose fault it was. Takes no part in the order of `append` calls that are under way.
+   * @example
+   * await client.appendBatch([
+   *   { channel: '{user-42}/a', messages: { text: 'moved' }, condition: { mustExist: true } },
+   *   { channel: '{user-42}/b', messages: { text: 'here now' } },
+   * ]);
+   */
+  async appendBatch(
+    items: readonly BatchItem[],
+    options: { readonly timeoutMs?: number } = {},
+  ): Promise<AppendResult[]> {
+    if (!Array.isArray(items) || items.length === 0) throw invalid('items', 'must be an array of appends');
+    checkOptions('call', options);
+    const encoded = items.map((item) => {
+      checkOptions('batchItem', item);
+      requireChannelName(item.channel);
+      const list = Array.isArray(item.messages) ? item.messages : [item.messages];
+      return encodeAppend(encodeTarget(this.tenant, item.channel), list as NewMessage[], item.condition);
+    });
+    const request = encodeAppendBatch(this.tenant, encoded, crypto.randomUUID());
+    if (request.length > limits.frameBytes)
+      throw new HansardError('FRAME_TOO_LARGE', `the batch has more than ${limits.frameBytes} bytes`, {
+        limit: limits.frameBytes,
+      });
+    const deadlineMs = this.#deadline(options.timeoutMs);
+    await this.#router.known(deadlineMs);
+    const partition = this.#router.partitionOf((items[0] as BatchItem).channel) as PartitionId;
+    const { results } = await this.#router.write(
+      methods.appendBatch,
+      request,
+      partition,
+      deadlineMs,
+      readAppendBatchResponse,
+    );
+    if (results.length !== items.length)
+      throw new HansardError('INTERNAL', 'the server answered for another batch');
+    return results.map((each, i) => resultOf(encoded[i]?.checksums ?? [], each));
   }
 
   /**

@@ -8,8 +8,10 @@ export {
   Listing,
   type ListOptions,
   type Page,
+  type StateOptions,
 } from './channel.js';
 export {
+  type BatchItem,
   type ChannelPage,
   type Client,
   type CreateChannelOptions,
@@ -30,7 +32,7 @@ export type {
   SubscribeFilter,
   UpgradeRequest,
 } from './requests.js';
-export type { SubscribedEvents } from './responses.js';
+export type { DeletedChannel, SubscribedEvents } from './responses.js';
 export {
   type SubscribedEvent,
   type SubscribeOptions,

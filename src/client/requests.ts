@@ -10,6 +10,7 @@ import { BackWriter, requireWellFormed } from './wire.js';
 
 export const methods = {
   append: 'hansard.v1.MessageService/AppendMessages',
+  appendBatch: 'hansard.v1.MessageService/AppendBatch',
   get: 'hansard.v1.MessageService/GetMessage',
   batchGet: 'hansard.v1.MessageService/BatchGetMessages',
   list: 'hansard.v1.MessageService/ListMessages',
@@ -19,6 +20,8 @@ export const methods = {
   createChannel: 'hansard.v1.ChannelService/CreateChannel',
   updateChannel: 'hansard.v1.ChannelService/UpdateChannel',
   deleteChannel: 'hansard.v1.ChannelService/DeleteChannel',
+  undeleteChannel: 'hansard.v1.ChannelService/UndeleteChannel',
+  sealChannel: 'hansard.v1.ChannelService/SealChannel',
   getCluster: 'hansard.v1.ClusterService/GetCluster',
   upgradeCluster: 'hansard.v1.ClusterService/UpgradeCluster',
   getPartition: 'hansard.v1.ClusterService/GetPartition',
@@ -438,12 +441,51 @@ export function encodeUpdateChannel(
   return w.copy();
 }
 
-export function encodeDeleteChannel(
+/** SealChannel and UndeleteChannel. */
+export function encodeChannelState(
   prefix: Uint8Array,
-  options: { readonly etag?: string; readonly allowMissing?: boolean },
+  options: { readonly etag?: string },
   requestId: string,
 ): Buffer {
   scratch.reset();
+  id(scratch, 4, requestId, 'request_id');
+  scratch.string(3, options.etag);
+  scratch.raw(prefix);
+  return scratch.copy();
+}
+
+/** Items as AppendMessagesRequests without producers. */
+export function encodeAppendBatch(
+  tenant: string,
+  items: readonly { readonly prefix: Uint8Array; readonly body: Uint8Array }[],
+  requestId: string,
+): Buffer {
+  scratch.reset();
+  id(scratch, 3, requestId, 'request_id');
+  for (let i = items.length - 1; i >= 0; i--) {
+    const { prefix, body } = items[i] as (typeof items)[number];
+    const mark = scratch.length;
+    scratch.raw(body);
+    scratch.raw(prefix);
+    scratch.nested(2, mark);
+  }
+  scratch.string(1, tenant);
+  return scratch.copy();
+}
+
+export function encodeDeleteChannel(
+  prefix: Uint8Array,
+  options: {
+    readonly etag?: string;
+    readonly allowMissing?: boolean;
+    readonly permanent?: boolean;
+    readonly dryRun?: boolean;
+  },
+  requestId: string,
+): Buffer {
+  scratch.reset();
+  scratch.bool(7, options.permanent);
+  scratch.bool(6, options.dryRun);
   id(scratch, 5, requestId, 'request_id');
   scratch.bool(4, options.allowMissing);
   scratch.string(3, options.etag);

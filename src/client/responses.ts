@@ -114,11 +114,45 @@ function readBatchGetResult(r: ProtoReader): { event: Event | undefined; absence
   return result;
 }
 
-export function readDeleteChannelResponse(bytes: Uint8Array): { headSeq: number; commitToken: Uint8Array } {
+export interface DeletedChannel {
+  /** The head that is kept for the name. */
+  readonly headSeq: number;
+  readonly commitToken: Uint8Array;
+  /** How many events were deleted, or would be; 0 in the answer to a repeat. */
+  readonly eventCount: number;
+  readonly messageCount: number;
+  /** Until then `undelete()` brings it back, µs since 1970; 0: nothing does. */
+  readonly purgeTimeUs: number;
+}
+
+export function readDeleteChannelResponse(bytes: Uint8Array): DeletedChannel {
   const r = new ProtoReader(bytes);
-  const response: { headSeq: number; commitToken: Uint8Array } = { headSeq: 0, commitToken: none };
+  const response: Writable<DeletedChannel> = {
+    headSeq: 0,
+    commitToken: none,
+    eventCount: 0,
+    messageCount: 0,
+    purgeTimeUs: 0,
+  };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) response.headSeq = r.uint();
+    else if (tag === 18) response.commitToken = r.bytes();
+    else if (tag === 24) response.eventCount = r.uint();
+    else if (tag === 32) response.messageCount = r.uint();
+    else if (tag === 42) response.purgeTimeUs = r.message(readTimestamp);
+    else r.skip();
+  }
+  return response;
+}
+
+export function readAppendBatchResponse(bytes: Uint8Array): {
+  results: AppendResponse[];
+  commitToken: Uint8Array;
+} {
+  const r = new ProtoReader(bytes);
+  const response = { results: [] as AppendResponse[], commitToken: none };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) response.results.push(readAppendResponse(r.view()));
     else if (tag === 18) response.commitToken = r.bytes();
     else r.skip();
   }
@@ -322,6 +356,7 @@ export function readChannel(r: ProtoReader): ChannelInfo {
     messageCount: 0,
     etag: '',
     partition: 0,
+    sealTimeUs: 0,
   };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 10) channel.tenant = r.string();
@@ -343,6 +378,7 @@ export function readChannel(r: ProtoReader): ChannelInfo {
     else if (tag === 112) channel.partition = r.uint();
     else if (tag === 122) channel.activityTimeUs = r.message(readTimestamp);
     else if (tag === 128) channel.firstSeq = r.uint();
+    else if (tag === 138) channel.sealTimeUs = r.message(readTimestamp);
     else r.skip();
   }
   return channel;

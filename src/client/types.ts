@@ -239,6 +239,8 @@ export interface ChannelInfo {
   readonly messageCount: number;
   readonly etag: string;
   readonly partition: number;
+  /** Since when it takes no more events, µs since 1970; 0: it does. */
+  readonly sealTimeUs: number;
 }
 
 export interface ClusterInfo {

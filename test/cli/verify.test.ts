@@ -72,6 +72,7 @@ function channel(name: string, texts: readonly string[], uid = `uid of ${name}`)
     messageCount: events.length,
     etag: `"${uid}-1"`,
     partition: 0,
+    sealTimeUs: 0,
   };
   return { info, deleted: false, damage: '', events, damages: [] };
 }

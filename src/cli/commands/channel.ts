@@ -1,9 +1,10 @@
-/** `hansard channel create`, `update`, `delete`. */
+/** `hansard channel create`, `update`, `delete`, `undelete`, `seal`. */
 import type { ChannelInfo, Participant } from '../../client/types.js';
 import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
 import { count, type Output } from '../output.js';
 import { type ClientOptions, openSession } from '../session.js';
+import { formatTime } from '../times.js';
 import { channelJson, labelOf } from './channels.js';
 
 export interface FieldOptions extends ClientOptions {
@@ -24,6 +25,12 @@ interface UpdateOptions extends FieldOptions {
 interface DeleteOptions extends ClientOptions {
   readonly etag?: string;
   readonly allowMissing?: boolean;
+  readonly permanent?: boolean;
+  readonly dryRun?: boolean;
+}
+
+interface StateOptions extends ClientOptions {
+  readonly etag?: string;
 }
 
 export async function create({ output, options, args }: ActionContext<FieldOptions>): Promise<undefined> {
@@ -73,15 +80,58 @@ export async function remove({ output, options, args }: ActionContext<DeleteOpti
   const session = await openSession(options);
   try {
     const name = args[0] ?? '';
-    const { headSeq } = await session.client.channel(name).delete({
-      allowMissing: options.allowMissing ?? false,
-      ...(options.etag === undefined ? {} : { etag: options.etag }),
+    const { permanent = false, dryRun = false, allowMissing = false, etag } = options;
+    const deleted = await session.client.channel(name).delete({
+      allowMissing,
+      permanent,
+      dryRun,
+      ...(etag === undefined ? {} : { etag }),
     });
-    output.json({ channel: name, deleted: true, head_seq: headSeq });
-    output.line(`${name}: deleted; what is appended to the name later begins at event ${count(headSeq + 1)}`);
+    const { headSeq, eventCount, messageCount, purgeTimeUs } = deleted;
+    output.json({
+      channel: name,
+      deleted: !dryRun,
+      head_seq: headSeq,
+      event_count: eventCount,
+      message_count: messageCount,
+      ...(purgeTimeUs === 0 ? {} : { purge_time: formatTime(purgeTimeUs) }),
+    });
+    const what = `${count(eventCount)} events, of them ${count(messageCount)} messages`;
+    if (dryRun) output.line(`${name}: would be deleted: ${what}`);
+    else {
+      const back =
+        purgeTimeUs === 0
+          ? ''
+          : `; \`hansard channel undelete\` brings it back until ${formatTime(purgeTimeUs)}`;
+      output.line(
+        `${name}: deleted, ${what}${back}; what is appended to the name begins at event ${count(headSeq + 1)}`,
+      );
+    }
   } finally {
     await session.close();
   }
+}
+
+export async function undelete({ output, options, args }: ActionContext<StateOptions>): Promise<undefined> {
+  const session = await openSession(options);
+  try {
+    tell(output, await session.client.channel(args[0] ?? '').undelete(stateOf(options)), 'is back');
+  } finally {
+    await session.close();
+  }
+}
+
+export async function seal({ output, options, args }: ActionContext<StateOptions>): Promise<undefined> {
+  const session = await openSession(options);
+  try {
+    tell(output, await session.client.channel(args[0] ?? '').seal(stateOf(options)), 'sealed');
+  } finally {
+    await session.close();
+  }
+}
+
+function stateOf({ etag }: StateOptions): { etag?: string } {
+  return etag === undefined ? {} : { etag };
 }
 
 function tell(output: Output, channel: ChannelInfo, what: string): void {
