@@ -1,6 +1,6 @@
 /** hansard.v1.ClusterService: what this node knows, answered at once. */
 import type { Handler } from './calls.js';
-import { changeReplicas, defaultPool, getPartition, partitionMessage } from './partition.js';
+import { changeReplicas, defaultPool, faultMessage, getPartition, partitionMessage } from './partition.js';
 import type { Services } from './services.js';
 import { upgradeCluster } from './upgrade.js';
 
@@ -37,6 +37,7 @@ export function clusterMethods(services: Services): Map<string, Handler> {
       ],
       partition_map_version: view.partitionMapVersion,
       partitions: view.partitions.map(partitionMessage),
+      faults: node.faults().map(faultMessage),
     });
   };
   return new Map([

@@ -1,10 +1,11 @@
 /** ClusterService.GetPartition and ChangeReplicas: a partition's members, by its leader. */
+import { faultKinds } from '../common/faults.js';
 import type { PartitionId } from '../common/ids.js';
 import type { ReplicaChange } from '../node/change-replicas.js';
-import type { PartitionView, ReplicaRole } from '../node/types.js';
+import type { NodeFault, PartitionView, ReplicaRole } from '../node/types.js';
 import type { Handler } from './calls.js';
 import { invalidArgument } from './names.js';
-import { toNumber } from './requests.js';
+import { toNumber, toTimestamp } from './requests.js';
 import type { Services } from './services.js';
 
 /** Today's only pool (design, "Words"). */
@@ -44,6 +45,10 @@ export function getPartition({ node, codecs, router }: Services): Handler {
         told_by_leader: detail.toldByLeader,
         joint: detail.isJoint,
         changes: detail.changes,
+        faults: node
+          .faults()
+          .filter((fault) => fault.partition === partition)
+          .map(faultMessage),
       });
     };
     // Whoever looks at a partition without a leader wants to know what there is.
@@ -105,6 +110,17 @@ function changeOf(change: ChangeRequest['changes'][number], place: number): Repl
 
 function requirePartition(partition: PartitionId, count: number): void {
   if (partition >= count) throw invalidArgument('partition', `partitions are 0 to ${count - 1}`);
+}
+
+/** hansard.v1.ReplicaFault. */
+export function faultMessage({ partition, nodeId, kind, sinceUs, why }: NodeFault): object {
+  return {
+    partition,
+    node_id: nodeId,
+    kind: faultKinds.indexOf(kind) + 1,
+    since_time: toTimestamp(sinceUs),
+    reason: why ?? '',
+  };
 }
 
 /** hansard.v1.Partition. */

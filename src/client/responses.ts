@@ -11,6 +11,7 @@ import type {
   Participant,
   PartitionDetail,
   PartitionInfo,
+  ReplicaFaultInfo,
   ServedBy,
   UpgradedCluster,
 } from './types.js';
@@ -458,6 +459,7 @@ export function readClusterResponse(bytes: Uint8Array): ClusterInfo {
   const nodes: NodeInfo[] = [];
   const pools: ClusterInfo['pools'][number][] = [];
   const partitions: PartitionInfo[] = [];
+  const faults: ReplicaFaultInfo[] = [];
   const cluster: Writable<ClusterInfo> = {
     clusterId: '',
     incarnation: 0,
@@ -467,6 +469,7 @@ export function readClusterResponse(bytes: Uint8Array): ClusterInfo {
     pools,
     partitionMapVersion: 0,
     partitions,
+    faults,
   };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 10) cluster.clusterId = r.string();
@@ -477,9 +480,31 @@ export function readClusterResponse(bytes: Uint8Array): ClusterInfo {
     else if (tag === 50) pools.push(r.message(readPool));
     else if (tag === 56) cluster.partitionMapVersion = r.uint();
     else if (tag === 66) partitions.push(r.message(readPartition));
+    else if (tag === 74) faults.push(r.message(readFault));
     else r.skip();
   }
   return cluster;
+}
+
+const faultKinds = ['unspecified', 'state-damaged', 'log-damaged', 'term-or-vote-lost'] as const;
+
+function readFault(r: ProtoReader): ReplicaFaultInfo {
+  const fault: Writable<ReplicaFaultInfo> = {
+    partition: 0,
+    nodeId: 0,
+    kind: 'unspecified',
+    sinceTimeUs: 0,
+    reason: '',
+  };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) fault.partition = r.uint();
+    else if (tag === 16) fault.nodeId = r.uint();
+    else if (tag === 24) fault.kind = faultKinds[r.uint()] ?? 'unspecified';
+    else if (tag === 34) fault.sinceTimeUs = r.message(readTimestamp);
+    else if (tag === 42) fault.reason = r.string();
+    else r.skip();
+  }
+  return fault;
 }
 
 const nodeStates = ['unspecified', 'connected', 'unreachable'] as const;

@@ -252,6 +252,16 @@ export interface ClusterInfo {
   readonly pools: readonly { name: string; partitionCount: number; replicationFactor: number }[];
   readonly partitionMapVersion: number;
   readonly partitions: readonly PartitionInfo[];
+  /** Damaged replicas, by partition; they become sound by themselves. */
+  readonly faults: readonly ReplicaFaultInfo[];
+}
+export interface ReplicaFaultInfo {
+  readonly partition: number;
+  readonly nodeId: number;
+  readonly kind: 'unspecified' | 'state-damaged' | 'log-damaged' | 'term-or-vote-lost';
+  readonly sinceTimeUs: number;
+  /** Empty where another node than the answering one has it. */
+  readonly reason: string;
 }
 export interface NodeInfo {
   readonly nodeId: number;

@@ -59,17 +59,16 @@ export interface FaultRecord {
 
 export const noFaults: FaultRecord = Object.freeze({ number: 0, faults: [], logMove: 0, dbMove: 0 });
 
-const magic = Buffer.from('HANSARDF');
 export const faultRecordVersion = 1;
 /** Of `why`: a sentence; more of it is in the log. */
 const whyBytesMax = 500;
 /** Three kinds for each of 65,536 partitions would be 100 MB: what is sane is far below. */
 export const faultRecordBytesMax = 64 * 1024 * 1024;
 
-/** docs/format.md, "FAULTS". */
+/** The record within FAULTS, and its copy in the database (docs/format.md, "FAULTS"). */
 export function encodeFaults({ number, faults, logMove, dbMove }: FaultRecord): Buffer {
   const writer = new ByteWriter(64 + 100 * faults.length);
-  writer.bytes(magic).u16(faultRecordVersion).u64(number).uvarint(logMove).uvarint(dbMove);
+  writer.u16(faultRecordVersion).u64(number).uvarint(logMove).uvarint(dbMove);
   writer.uvarint(faults.length);
   for (const fault of faults) {
     const why = Buffer.from(fault.why).subarray(0, whyBytesMax);
@@ -86,12 +85,11 @@ export function encodeFaults({ number, faults, logMove, dbMove }: FaultRecord): 
 /** Throws MalformedError where it is damaged, `TooNew` of its version where that is unknown. */
 export function decodeFaults(bytes: Uint8Array): FaultRecord {
   const end = bytes.length - 8;
-  if (end < magic.length || !magic.equals(bytes.subarray(0, magic.length)))
-    throw new MalformedError('it does not begin as it should');
+  if (end < 2) throw new MalformedError('it is cut short');
   // In every version the last eight bytes cover all before.
   if (new ByteReader(bytes, end).u64big() !== xxh64(bytes.subarray(0, end)))
     throw new MalformedError('its checksum does not match');
-  const reader = new ByteReader(bytes, magic.length, end);
+  const reader = new ByteReader(bytes, 0, end);
   const version = reader.u16();
   if (version !== faultRecordVersion) throw new FaultsTooNew(version);
   const number = reader.u64();

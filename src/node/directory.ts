@@ -86,7 +86,7 @@ export async function initDirectory(options: InitOptions): Promise<NodeDirectory
     await syncFolder(dir);
     await options.formatDb(paths.dbPath, identity);
     await options.formatLog(paths.logPath, identity);
-    await writeFaults(dir, encodeFaults({ ...noFaults, number: 1 }));
+    await writeFaults(dir, identity, encodeFaults({ ...noFaults, number: 1 }));
     const draft = join(dir, `${identityName}.new`);
     await writeSynced(draft, encodeIdentity(identity));
     await rename(draft, join(dir, identityName));
@@ -105,7 +105,7 @@ export async function openDirectory(path: string): Promise<NodeDirectory> {
     if (!names.includes(identityName)) throw withoutIdentity(dir, names);
     await access(dir, constants.R_OK | constants.W_OK | constants.X_OK);
     const identity = decodeIdentity(await readSmall(join(dir, identityName)), join(dir, identityName));
-    const faults = await readFaults(dir);
+    const faults = await readFaults(dir, identity);
     // A repair that was interrupted has moved one of them aside.
     if (faults !== 'unreadable' && (await finishMoves(dir, faults))) names = await readdir(dir);
     for (const name of [dbName, logName]) {

@@ -10,20 +10,33 @@
  */
 import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { MalformedError } from '../common/bytes.js';
+import { ByteReader, ByteWriter, MalformedError } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
 import { decodeFaults, type FaultRecord, FaultsTooNew, faultRecordBytesMax } from '../common/faults.js';
+import { xxh64 } from '../common/hash.js';
+import { clusterIdBytes, hexIdBytes, storeIdBytes } from '../common/hex-ids.js';
+import type { Identity } from './identity-file.js';
 import { syncFolder, writeSynced } from './synced-files.js';
 
 export const faultsName = 'FAULTS';
 const newLog = 'log.new';
 
-/** 'unreadable': missing or damaged; the copy in the database may tell. Throws FORMAT_TOO_NEW. */
-export async function readFaults(dir: string): Promise<FaultRecord | 'unreadable'> {
+/** Whose a folder is. */
+type Owner = Pick<Identity, 'clusterId' | 'storeId'>;
+
+const magic = Buffer.from('HANSARDF');
+const version = 1;
+const headBytes = magic.length + 2 + clusterIdBytes + storeIdBytes;
+
+/**
+ * 'unreadable': missing or damaged; the copy in the database may tell. Throws
+ * FORMAT_TOO_NEW, and REPLICA_LOST where it is another folder's.
+ */
+export async function readFaults(dir: string, owner: Owner): Promise<FaultRecord | 'unreadable'> {
   const path = join(dir, faultsName);
   try {
     if ((await stat(path)).size > faultRecordBytesMax) return 'unreadable';
-    return decodeFaults(await readFile(path));
+    return decodeFile(await readFile(path), path, owner);
   } catch (error) {
     if (error instanceof FaultsTooNew) {
       throw new HansardError('FORMAT_TOO_NEW', `${path} has ${error.message}`, { file: path });
@@ -34,10 +47,34 @@ export async function readFaults(dir: string): Promise<FaultRecord | 'unreadable
   }
 }
 
+function decodeFile(bytes: Buffer, path: string, owner: Owner): FaultRecord {
+  const end = bytes.length - 8;
+  if (end < headBytes || !magic.equals(bytes.subarray(0, magic.length)))
+    throw new MalformedError('it does not begin as it should');
+  // In every version the last eight bytes cover all before.
+  if (new ByteReader(bytes, end).u64big() !== xxh64(bytes.subarray(0, end)))
+    throw new MalformedError('its checksum does not match');
+  const reader = new ByteReader(bytes, magic.length, end);
+  const found = reader.u16();
+  if (found !== version) throw new FaultsTooNew(found);
+  const clusterId = reader.bytes(clusterIdBytes).toString('hex');
+  const storeId = reader.bytes(storeIdBytes).toString('hex');
+  if (clusterId !== owner.clusterId || storeId !== owner.storeId) {
+    throw new HansardError('REPLICA_LOST', `${path} belongs to store ${storeId}, not to ${owner.storeId}`, {
+      found: storeId,
+      expected: owner.storeId,
+    });
+  }
+  return decodeFaults(bytes.subarray(headBytes, end));
+}
+
 /** In the place of the old one, or not at all. */
-export async function writeFaults(dir: string, bytes: Uint8Array): Promise<void> {
+export async function writeFaults(dir: string, owner: Owner, record: Uint8Array): Promise<void> {
+  const writer = new ByteWriter(headBytes + record.length + 8).bytes(magic).u16(version);
+  writer.bytes(hexIdBytes(owner.clusterId, clusterIdBytes)).bytes(hexIdBytes(owner.storeId, storeIdBytes));
+  writer.bytes(record);
   const draft = join(dir, `${faultsName}.new`);
-  await writeSynced(draft, Buffer.from(bytes));
+  await writeSynced(draft, writer.u64big(xxh64(writer.view())).finish());
   await rename(draft, join(dir, faultsName));
   await syncFolder(dir);
 }

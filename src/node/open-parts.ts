@@ -81,7 +81,8 @@ export class PartsOpener {
 
   #newLedger(record: FaultRecord): FaultLedger {
     return new FaultLedger(record, async (bytes) => {
-      await writeFaults(this.#options.directory.dir, bytes);
+      const { dir, identity } = this.#options.directory;
+      await writeFaults(dir, identity, bytes);
       await this.#store?.putFact(factName, bytes);
     });
   }

@@ -16,6 +16,8 @@ export interface NodeService {
   partitionOf(tenant: string, channel: string): PartitionId;
   readonly partitionCount: number;
   cluster(): ClusterView;
+  /** Damaged replicas: this node's, and the others' as they told. */
+  faults(): readonly NodeFault[];
   /** Who leads, as this node knows it; undefined: nobody known. */
   leaderOf(partition: PartitionId): NodeId | undefined;
   addressOf(node: NodeId): string | undefined;

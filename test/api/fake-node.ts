@@ -18,6 +18,7 @@ import type {
 import type { ScrubStatus } from '../../src/node/scrubber.js';
 import type {
   ClusterView,
+  NodeFault,
   NodeService,
   PartitionDetail,
   PartitionView,
@@ -220,6 +221,10 @@ export class FakeNode implements NodeService {
   }
   addressOf(node: NodeId): string | undefined {
     return `127.0.0.1:${7000 + node}`;
+  }
+
+  faults(): readonly NodeFault[] {
+    return [];
   }
 
   cluster(): ClusterView {

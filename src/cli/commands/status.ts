@@ -35,6 +35,13 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
         partition_count: p.partitionCount,
         replication_factor: p.replicationFactor,
       })),
+      faults: cluster.faults.map((f) => ({
+        partition: f.partition,
+        node: f.nodeId,
+        kind: f.kind,
+        since: new Date(f.sinceTimeUs / 1000).toISOString(),
+        reason: f.reason,
+      })),
       ...(options.partitions ? { partitions: cluster.partitions.map(partitionJson) } : {}),
     });
     const c = output.colors;
@@ -79,6 +86,27 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
           p.replicas.map((r) => (r.learner ? `${r.nodeId} (learner)` : r.nodeId)).join(' '),
         ]),
       );
+    if (cluster.faults.length > 0) {
+      output.line(c.red(`${cluster.faults.length} replicas are damaged:`));
+      output.table(
+        [
+          { title: 'PARTITION', align: 'right' },
+          { title: 'NODE', align: 'right' },
+          { title: 'DAMAGED' },
+          { title: 'SINCE' },
+          { title: 'WHAT WAS FOUND' },
+        ],
+        cluster.faults
+          .slice(0, faultsShown)
+          .map((f) => [
+            f.partition,
+            f.nodeId,
+            faultNames[f.kind],
+            new Date(f.sinceTimeUs / 1000).toISOString(),
+            f.reason,
+          ]),
+      );
+    }
     if (leaderless > 0)
       output.line(c.red(`${leaderless} of ${cluster.partitions.length} partitions have no leader`));
     return leaderless > 0 ? ExitCode.unreachable : ExitCode.ok;
@@ -86,6 +114,16 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
     await session.close();
   }
 }
+
+/** More of them fill no screen; --json has all. */
+const faultsShown = 50;
+
+const faultNames = Object.freeze({
+  unspecified: 'unknown',
+  'state-damaged': 'state (fetches it anew)',
+  'log-damaged': 'log (catches up)',
+  'term-or-vote-lost': 'votes (is being replaced)',
+});
 
 type Cluster = Awaited<ReturnType<Awaited<ReturnType<typeof openSession>>['client']['cluster']>>;
 

@@ -1,0 +1,53 @@
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t from 'tap';
+import { encodeFaults, type FaultRecord, noFaults } from '../../src/common/faults.js';
+import { readFaults, writeFaults } from '../../src/node/faults-file.js';
+
+const owner = { clusterId: 'c1'.repeat(16), storeId: '0123456789abcdef' };
+const record: FaultRecord = {
+  number: 7,
+  logMove: 2,
+  dbMove: 0,
+  faults: [
+    {
+      partition: 3,
+      replicaId: 12,
+      kind: 'log-damaged',
+      sinceUs: 1_700_000_000_000_000,
+      why: 'batch 9 of the log is lost: ünd mehr',
+      generation: 4,
+      floor: { term: 5, index: Number.MAX_SAFE_INTEGER },
+    },
+  ],
+};
+
+t.test('FAULTS comes back as it was written, or is said to be unreadable', async (t) => {
+  const dir = t.testdir();
+  t.equal(await readFaults(dir, owner), 'unreadable', 'missing');
+  await writeFaults(dir, owner, encodeFaults(record));
+  t.strictSame(await readFaults(dir, owner), record);
+  const path = join(dir, 'FAULTS');
+  const whole = readFileSync(path);
+  t.equal(
+    whole.toString('hex', 0, 34),
+    '48414e53415244460100c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c10123456789abcdef',
+    'whose it is',
+  );
+  for (let at = 0; at < whole.length; at++) {
+    const flipped = Buffer.from(whole);
+    flipped[at] = (flipped[at] as number) ^ 1;
+    writeFileSync(path, flipped);
+    if ((await readFaults(dir, owner)) !== 'unreadable') t.fail(`a flipped bit in byte ${at} is not seen`);
+    writeFileSync(path, whole.subarray(0, at));
+    if ((await readFaults(dir, owner)) !== 'unreadable') t.fail(`cut at ${at} is not seen`);
+  }
+  writeFileSync(path, whole);
+  const foreign = await readFaults(dir, { ...owner, storeId: 'ffff456789abcdef' }).catch(
+    (error: unknown) => error,
+  );
+  t.match(foreign, { reason: 'REPLICA_LOST' });
+  await writeFaults(dir, owner, encodeFaults(noFaults));
+  t.strictSame(await readFaults(dir, owner), noFaults);
+  rmSync(path);
+});
