@@ -43,8 +43,17 @@ const { values } = parseArgs({
     'in-flight': { type: 'string', default: '256' },
     json: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
   },
 });
+if (values.help) {
+  console.log(`node dist/bench/failover.js [--rounds 20] [--partitions 16] [--faults ${faultNames.join(',')}] [--json] [--trace]
+node dist/bench/failover.js --quiet-minutes 30 [--in-flight 256]
+
+The first measures, per kind of fault, the time until somebody accepts a write again; --trace prints what the other
+nodes logged in rounds above the target. The second counts elections under full load while nothing is broken.`);
+  process.exit(0);
+}
 const rounds = Number(values.rounds);
 const partitionCount = Number(values.partitions);
 const quietMinutes = Number(values['quiet-minutes']);
