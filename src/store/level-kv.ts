@@ -221,11 +221,12 @@ class LevelIterator implements KvIterator {
   }
 }
 
-/** LevelDB can't decode what it reads, or a table is gone. */
+/** LevelDB can't decode what it reads, or a table is gone, or ends before the place that is read. */
 function isCorruption(error: unknown): boolean {
   const { code, message } = error as { code?: unknown; message?: unknown };
-  return code === 'LEVEL_CORRUPTION' || /Corruption: |No such file or directory/.test(String(message));
+  return code === 'LEVEL_CORRUPTION' || corruptionText.test(String(message));
 }
+const corruptionText = /Corruption: |No such file or directory|\.(ldb|sst): Invalid argument/;
 
 function readFailed(error: unknown): never {
   if (!isCorruption(error)) throw error;
