@@ -21,6 +21,7 @@ import { tailChannel, tailMethod } from './events.js';
 import { defaultExchangeLimits, type ExchangeLimits, ExchangeLoad, ExchangeStream } from './exchange.js';
 import { fetchEvents, fetchMethod } from './fetch-events.js';
 import { grpcStatusOf } from './grpc-status.js';
+import { inboxMethods } from './inbox.js';
 import { messageMethods } from './messages.js';
 import type { OutCall } from './out-stream.js';
 import {
@@ -91,6 +92,7 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     ...channelMethods(services),
     ...clusterMethods(services),
     ...replicaMethods(services),
+    ...inboxMethods(services),
     [fetchMethod, fetchEvents(services)],
   ]);
   const calls = new Calls(

@@ -32,6 +32,8 @@ export const limits = Object.freeze({
   batchGetItems: 1_000,
   /** Names in one Subscribe. */
   subscribedChannels: 1_000,
+  /** Channels of one GetInbox. */
+  inboxChannels: 200,
   channelPageSizeDefault: 100,
   channelPageSizeMax: 1_000,
   /** Channels of one partition that a listing by activity, or by label and participant, may look at: 10 to 20 ms. */

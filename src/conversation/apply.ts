@@ -12,6 +12,7 @@ import { applyAppend } from './apply-append.js';
 import { appendMany } from './apply-append-many.js';
 import { createChannel } from './apply-channel.js';
 import { deleteChannel, sealChannel, undeleteChannel, updateChannel } from './apply-channel-change.js';
+import { moveCursor } from './apply-cursor.js';
 import { expireProducers, openProducer } from './apply-producer.js';
 import { emptyTrash } from './apply-trash.js';
 import {
@@ -91,6 +92,9 @@ function applyCommand(
     case 'appendMany':
       if (isBefore(state, 3)) return notInThisVersion(CommandKind.appendMany);
       return appendMany(state, bytes, command, commitTimeUs);
+    case 'moveCursor':
+      if (isBefore(state, 3)) return notInThisVersion(CommandKind.moveCursor);
+      return moveCursor(state, command, commitTimeUs);
     case 'setSettings':
       return setSettings(state, command);
     case 'noop':

@@ -37,6 +37,7 @@ export const CommandKind = {
   expireLease: 15,
   eraseContent: 16,
   appendMany: 17,
+  moveCursor: 20,
 } as const;
 export type CommandKind = (typeof CommandKind)[keyof typeof CommandKind];
 
@@ -145,6 +146,19 @@ export interface DeleteChannelCommand extends DeleteChannelInput {
   readonly bodyEnd: number;
 }
 
+export interface MoveCursorInput {
+  readonly tenant: string;
+  readonly channel: string;
+  readonly reader: string;
+  readonly seq: number;
+  /** Otherwise it only goes forward. */
+  readonly mayGoBack: boolean;
+}
+
+export interface MoveCursorCommand extends MoveCursorInput {
+  readonly kind: 'moveCursor';
+}
+
 /** Fields left out stay as they are. */
 export interface SetSettingsCommand {
   readonly kind: 'setSettings';
@@ -171,6 +185,7 @@ export type Command =
   | SealChannelCommand
   | UndeleteChannelCommand
   | AppendManyCommand
+  | MoveCursorCommand
   | SetSettingsCommand
   | NoopCommand
   | UnknownCommand;
@@ -258,6 +273,8 @@ export function decodeCommand(bytes: Buffer, from: number, to: number): Command 
       return ended(reader, { kind: 'undeleteChannel', ...decodeChannelInput(reader, to) });
     case CommandKind.appendMany:
       return decodeAppendMany(bytes, reader, to);
+    case CommandKind.moveCursor:
+      return ended(reader, decodeMoveCursor(reader));
     case CommandKind.setSettings:
       return ended(reader, decodeSetSettings(reader));
     case CommandKind.noop:
@@ -342,6 +359,14 @@ export function encodeAppendMany(
   writer.string(requestId).string(tenant).uvarint(appends.length);
   for (const append of appends) writer.u32(append.length).bytes(append);
   return writer.finish();
+}
+
+export function encodeMoveCursor({ tenant, channel, reader, seq, mayGoBack }: MoveCursorInput): Uint8Array {
+  const writer = new ByteWriter(128).u8(CommandKind.moveCursor).string(tenant).string(channel).string(reader);
+  return writer
+    .uvarint(seq)
+    .u8(mayGoBack ? 1 : 0)
+    .finish();
 }
 
 function writeLabels(writer: ByteWriter, given: CreateChannelInput['labels']): void {
@@ -456,6 +481,19 @@ function decodeDeleteChannel(reader: ByteReader, bodyEnd: number): DeleteChannel
     bodyOffset,
     bodyEnd,
   };
+}
+
+function decodeMoveCursor(reader: ByteReader): MoveCursorCommand {
+  const command = {
+    kind: 'moveCursor' as const,
+    tenant: reader.string(),
+    channel: reader.string(),
+    reader: reader.string(),
+    seq: reader.uvarint(),
+  };
+  const mayGoBack = reader.u8();
+  if (mayGoBack > 1) throw new MalformedError('flags that are unknown');
+  return { ...command, mayGoBack: mayGoBack === 1 };
 }
 
 function decodeChannelInput(

@@ -13,6 +13,7 @@ export function lookupsOf(entry: DecodedEntry): Lookups {
     keys: [],
     messageIds: [],
     requestKeys: [],
+    cursors: [],
   };
   for (const command of entry.commands) collect(lookups, command);
   return lookups;
@@ -37,6 +38,12 @@ function collect(lookups: Lookups, command: Command | MalformedCommand): void {
       if (requestId === '') return;
       lookups.requestKeys.push(requestKey(tenant, requestId));
       for (let i = 0; i < appends.length; i++) lookups.requestKeys.push(requestItemKey(tenant, requestId, i));
+      return;
+    }
+    case 'moveCursor': {
+      const { tenant, channel: name, reader } = command;
+      channelOnce(lookups, tenant, name);
+      lookups.cursors.push({ tenant, name, reader });
       return;
     }
     case 'openProducer':

@@ -133,6 +133,18 @@ export interface ReplicatedSettings {
   producerIdleUs: number;
 }
 
+/** How far a reader has got in a channel; belongs to the channel's name. */
+export interface ReadCursor {
+  readonly tenant: string;
+  readonly channel: string;
+  /** The application's own id of who reads. */
+  readonly reader: string;
+  /** The last event that was read; 0: none. */
+  readonly seq: Seq;
+  /** Commit time of the move. */
+  readonly timeUs: TimeUs;
+}
+
 export interface TrashedChannel {
   readonly tenant: string;
   readonly name: string;
@@ -156,6 +168,8 @@ export interface PartitionMeta {
   deletedCount: number;
   /** Deleted channels that may be brought back, the oldest first; they count as channels. Undefined: none. */
   trash?: readonly TrashedChannel[] | undefined;
+  /** Read cursors. Undefined: none. */
+  cursorCount?: number | undefined;
   settings: ReplicatedSettings;
 }
 
@@ -196,6 +210,8 @@ export interface ApplyState {
   putKey(channelId: ChannelId, key: string, record: KeyRecord): void;
   messageId(channelId: ChannelId, messageId: string): Seq | undefined;
   putMessageId(channelId: ChannelId, messageId: string, seq: Seq): void;
+  cursor(tenant: string, channel: string, reader: string): ReadCursor | undefined;
+  putCursor(cursor: ReadCursor): void;
 }
 
 export interface Appended {
@@ -245,6 +261,7 @@ export type CommandAnswer =
         readonly purgeTimeUs: TimeUs;
       };
     }
+  | { readonly kind: 'cursor'; readonly cursor: ReadCursor; readonly headSeq: Seq }
   /** In the order of the batch's items. */
   | { readonly kind: 'appendedMany'; readonly appended: readonly Appended[] }
   | { readonly kind: 'done' };
@@ -271,6 +288,7 @@ export interface Lookups {
   messageIds: { tenant: string; name: string; messageId: string }[];
   /** Keys under channel id 0: request ids of commands on channels. */
   requestKeys: string[];
+  cursors: { tenant: string; name: string; reader: string }[];
 }
 
 export interface AppliedEntry {

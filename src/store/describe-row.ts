@@ -5,6 +5,7 @@ import { decodeEventHeader } from '../conversation/event-record.js';
 import type { StoredEvent } from '../conversation/types.js';
 import { readUnit } from './block.js';
 import { readChanges } from './change-rows.js';
+import { readCursor } from './cursors.js';
 import {
   asBuffer,
   firstSeqOfBlockKey,
@@ -91,6 +92,10 @@ function placeOf(key: Buffer, kind: number): Record<string, Plain> | undefined {
       return own.length === 8 ? { ...place, producer_id: numberOfKey(key) } : undefined;
     case RowKind.checkpoint:
       return own.length === 8 ? { ...place, number: numberOfKey(key) } : undefined;
+    case RowKind.cursor: {
+      const [tenant = '', channel = '', ...reader] = own.toString('utf8').split('\0');
+      return { ...place, tenant, channel, reader: reader.join('\0') };
+    }
     case RowKind.change:
       return own.length === 8 ? { ...place, to_index: numberOfKey(key) } : undefined;
     case RowKind.ended:
@@ -150,6 +155,8 @@ function bodyOf(kind: number, reader: ByteReader, version: number, events: boole
         })),
       });
     }
+    case RowKind.cursor:
+      return plain(readCursor(reader));
     case RowKind.ended:
       return plain(readEnded(reader));
     case RowKind.term:

@@ -11,6 +11,7 @@ import type { ChannelId } from '../common/ids.js';
 import { writeMembership } from '../common/membership.js';
 import type { ChannelState, ProducerState, StoredEvent } from '../conversation/types.js';
 import { readUnit } from './block.js';
+import { digestCursors } from './cursors.js';
 import {
   blockKey,
   firstSeqOfBlockKey,
@@ -63,7 +64,14 @@ export async function digestPartition(
   const { active, appliedIndex } = state;
   const view = state.shared.kv.snapshot();
   const iterators = new Map<number, KvIterator>();
-  const kinds = [RowKind.channel, RowKind.term, RowKind.producer, RowKind.keyRun, RowKind.messageIdRun];
+  const kinds = [
+    RowKind.channel,
+    RowKind.term,
+    RowKind.producer,
+    RowKind.keyRun,
+    RowKind.messageIdRun,
+    RowKind.cursor,
+  ];
   for (const kind of kinds) {
     iterators.set(kind, view.iterator(kindRange(kind, state.place)));
   }
@@ -82,6 +90,7 @@ export async function digestPartition(
   );
   const keys = [...active.keys].map(([id, map]) => [id, [...map]] as const);
   const messageIds = [...active.messageIds].map(([id, map]) => [id, [...map]] as const);
+  const cursors = new Map(active.cursors);
   const meta = cloneMeta(state.meta);
   const { confState, membership } = state;
   const runs = { [RowKind.keyRun]: state.sealed.keyRuns, [RowKind.messageIdRun]: state.sealed.messageIdRuns };
@@ -118,6 +127,15 @@ export async function digestPartition(
     if (membership.changes > 0) {
       writeConfState(whole, confState);
       writeMembership(whole, membership);
+    }
+    if (meta.cursorCount !== undefined) {
+      const { sum, count } = await digestCursors(cursors, rows(RowKind.cursor));
+      if (count !== meta.cursorCount)
+        throw damaged(
+          `partition ${meta.partition}`,
+          `${count} of ${meta.cursorCount} read cursors are there`,
+        );
+      whole.u64big(sum).uvarint(count);
     }
     for (const { sum, count } of [channelSum, producerSum, keySum, idSum]) whole.u64big(sum).uvarint(count);
     return { appliedIndex, digest: xxh64(whole.finish()).toString(16).padStart(16, '0') };

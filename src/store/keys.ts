@@ -28,6 +28,8 @@ export const RowKind = {
   term: 0x28,
   /** Which entries brought which events (change-rows.ts). */
   change: 0x29,
+  /** Read cursors: tenant \0 channel \0 reader. */
+  cursor: 0x2a,
 } as const;
 export type RowKind = (typeof RowKind)[keyof typeof RowKind];
 
@@ -78,6 +80,7 @@ export const generationKinds: readonly RowKind[] = Object.freeze([
   RowKind.ended,
   RowKind.term,
   RowKind.change,
+  RowKind.cursor,
 ]);
 
 /** What a key says beside kind, partition and generation: the same in every generation. */

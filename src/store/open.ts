@@ -8,6 +8,7 @@ import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import { xxh32, xxh32Seeded } from '../common/hash.js';
 import type { ChannelId, Index, PartitionId, ProducerId } from '../common/ids.js';
+import { readCursor } from './cursors.js';
 import {
   checkpointKey,
   kindRange,
@@ -52,6 +53,8 @@ export async function loadSealed(kv: Kv, record: PartitionRecord, storeId: strin
   const idBytes = Buffer.from(storeId);
   const names = new NameSet(xxh32(idBytes), xxh32Seeded(idBytes, 0x9e3779b9));
   await loadNames(kv, place, record, names);
+  const cursors = new NameSet(xxh32Seeded(idBytes, 0x85ebca6b), xxh32Seeded(idBytes, 0xc2b2ae35));
+  await loadCursors(kv, place, record, cursors);
   const ended = await loadEnded(kv, place, record);
   const producers = new Set<ProducerId>();
   const producerNames = new Map<string, ProducerId>();
@@ -63,7 +66,7 @@ export async function loadSealed(kv: Kv, record: PartitionRecord, storeId: strin
     if (info.kind === RowKind.keyRun) keyRuns.push(run);
     else messageIdRuns.push(run);
   }
-  return { record, names, ended, producers, producerNames, keyRuns, messageIdRuns };
+  return { record, names, cursors, ended, producers, producerNames, keyRuns, messageIdRuns };
 }
 
 async function readPartitionRecord(kv: Kv, partition: PartitionId): Promise<PartitionRecord> {
@@ -126,6 +129,19 @@ async function loadNames(kv: Kv, place: Place, record: PartitionRecord, names: N
   const expected = record.meta.channelCount + record.meta.deletedCount;
   if (count !== expected) {
     throw damaged(`partition ${place.partition}`, `it has ${count} of ${expected} channels`);
+  }
+}
+
+async function loadCursors(kv: Kv, place: Place, record: PartitionRecord, cursors: NameSet): Promise<void> {
+  const expected = record.meta.cursorCount ?? 0;
+  let count = 0;
+  await eachRow(kv, RowKind.cursor, place, (key, row) => {
+    openRow(key, row, 'a cursor row', readCursor);
+    cursors.add(nameOfKey(key));
+    count++;
+  });
+  if (count !== expected) {
+    throw damaged(`partition ${place.partition}`, `it has ${count} of ${expected} read cursors`);
   }
 }
 

@@ -16,7 +16,13 @@ import type { ChannelId, Index, ProducerId, Seq, TimeUs } from '../common/ids.js
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
 import type { Membership } from '../common/membership.js';
-import type { KeyRecord, PartitionMeta, ProducerState, StoredEvent } from '../conversation/types.js';
+import type {
+  KeyRecord,
+  PartitionMeta,
+  ProducerState,
+  ReadCursor,
+  StoredEvent,
+} from '../conversation/types.js';
 import { readUnit } from './block.js';
 import type { ChangeRow } from './change-rows.js';
 import { hashForFilter } from './filter.js';
@@ -66,6 +72,7 @@ export interface StoreShared {
   readonly chunkCache: LruCache<RunEntry[]>;
   /** Blocks by their first seq; by their last seq, the first one. */
   readonly blockCache: LruCache<CachedBlock | Seq>;
+  readonly cursorCache: LruCache<ReadCursor>;
   readonly counters: StoreCounters;
   readonly tails: TailSum;
 }
@@ -88,6 +95,8 @@ export interface StoreCounters {
 export interface SealedIndex {
   record: PartitionRecord;
   readonly names: NameSet;
+  /** By `cursorName`. */
+  readonly cursors: NameSet;
   readonly producers: Set<ProducerId>;
   /** Deleted channels of which rows are left. */
   readonly ended: Map<ChannelId, EndedChannel>;

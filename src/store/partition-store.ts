@@ -11,6 +11,7 @@ import type {
   KeyRecord,
   PartitionMeta,
   ProducerState,
+  ReadCursor,
   StoredEvent,
 } from '../conversation/types.js';
 import {
@@ -20,6 +21,7 @@ import {
   listChannelsAt,
   readChangePage,
 } from './changes.js';
+import { type CursorQuery, cursorName, cursorSync, listCursors, loadCursor } from './cursors.js';
 import { digestPartition } from './digest.js';
 import { type FindQuery, findChannels } from './find-channels.js';
 import { RowKind } from './keys.js';
@@ -322,7 +324,23 @@ export class PartitionStoreImpl implements PartitionStore {
     this.#state.active.addMessageId(channelId, messageId, seq);
   }
 
+  cursor(tenant: string, channel: string, reader: string): ReadCursor | undefined {
+    return cursorSync(this.#state, tenant, channel, reader);
+  }
+
+  putCursor(cursor: ReadCursor): void {
+    this.#state.active.addCursor(cursorName(cursor.tenant, cursor.channel, cursor.reader), cursor);
+  }
+
   // ---- PartitionReader
+
+  readCursor(tenant: string, channel: string, reader: string): Promise<ReadCursor | undefined> {
+    return this.#read((state) => loadCursor(state, tenant, channel, reader));
+  }
+
+  listCursors(query: CursorQuery): Promise<ReadCursor[]> {
+    return this.#read((state) => listCursors(state, query));
+  }
 
   channelByName(tenant: string, name: string): Promise<ChannelState | undefined> {
     if (this.#isElsewhere) return Promise.reject(this.#gone());

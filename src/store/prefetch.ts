@@ -1,6 +1,7 @@
 /** Brings to the caches what applying an entry will look up, so that apply need not block the loop. */
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import type { Lookups } from '../conversation/types.js';
+import { cursorAtHand, loadCursor } from './cursors.js';
 import { RowKind, type RunKind } from './keys.js';
 import type { PartitionState } from './partition-state.js';
 import { tailChannelByName } from './reader.js';
@@ -39,6 +40,10 @@ export function prefetch(state: PartitionState, lookups: Lookups): Promise<void>
   for (const { tenant, name } of lookups.producerNames) {
     const id = state.sealed.producerNames.get(channelName(tenant, name));
     if (id !== undefined) fetchProducer(state, id, waits);
+  }
+  for (const { tenant, name, reader } of lookups.cursors) {
+    if (cursorAtHand(state, tenant, name, reader) === 'unknown')
+      waits.push(loadCursor(state, tenant, name, reader));
   }
   for (const text of lookups.requestKeys) fetchChunks(state, RowKind.keyRun, 0, text, waits);
   for (const { tenant, name, key } of lookups.keys) {

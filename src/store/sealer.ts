@@ -8,6 +8,7 @@ import { assert } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
 import type { ChannelId, ProducerId } from '../common/ids.js';
 import { sealChanges } from './change-rows.js';
+import { cursorsSealed, sealCursors } from './cursors.js';
 import type { DirtyChannel, DirtyChannels } from './dirty-channels.js';
 import { EndedChanges, removeBlocks } from './ended.js';
 import { checkpointKey, nameBytes, nameKey, partitionKey, producerKey, RowKind } from './keys.js';
@@ -68,6 +69,7 @@ export async function sealPartition(
   const keyRuns = await seal(RowKind.keyRun, await keyEntries(frozen, out));
   const messageIdRuns = await seal(RowKind.messageIdRun, await messageIdEntries(frozen, out));
   await ended.seal(state.place, messageIdRuns.runs, before.nextRun, out);
+  await sealCursors(state, frozen, out);
   const changes = await sealChanges(state, frozen, out);
   let eventCount = before.eventCount - endedEvents;
   for (const channel of frozen.tail.channels.values()) eventCount += channel.events.length;
@@ -99,6 +101,7 @@ export function finishSeal(state: PartitionState, sealed: Sealed): void {
     if (id === undefined) state.sealed.producerNames.delete(name);
     else state.sealed.producerNames.set(name, id);
   }
+  cursorsSealed(state, sealed.frozen);
   sealed.ended.settle();
   state.sealed.keyRuns = sealed.keyRuns.runs;
   state.sealed.messageIdRuns = sealed.messageIdRuns.runs;

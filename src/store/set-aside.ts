@@ -60,6 +60,7 @@ export function standIn(shared: StoreShared, partition: PartitionId, generation:
   const sealed = {
     record,
     names: new NameSet(0, 0),
+    cursors: new NameSet(0, 0),
     ended: new Map(),
     producers: new Set<number>(),
     producerNames: new Map<string, number>(),

@@ -346,12 +346,13 @@ export function writePartition(writer: ByteWriter, record: PartitionRecord): voi
   if (version >= 3) writeMembership(writer, record.membership);
   if (version >= 4) writer.uvarint(record.changesFrom).uvarint(record.changesTo);
   if (version >= 5) writeTrash(writer, record.meta.trash ?? []);
+  if (version >= 6) writer.uvarint(record.meta.cursorCount ?? 0);
 }
 
 /**
  * Of the row that `writePartition` fills. 3: its members have changed since it was
  * formatted. 4: the change list does not begin just here. 5: deleted channels may be
- * brought back.
+ * brought back. 6: there are read cursors.
  */
 export function partitionRowVersion({
   membership,
@@ -360,6 +361,7 @@ export function partitionRowVersion({
   changesTo,
   meta,
 }: Pick<PartitionRecord, 'membership' | 'appliedIndex' | 'changesFrom' | 'changesTo' | 'meta'>): RowVersion {
+  if (meta.cursorCount !== undefined) return 6;
   if (meta.trash !== undefined) return 5;
   if (changesFrom !== appliedIndex || changesTo !== appliedIndex) return 4;
   return membership.changes > 0 ? 3 : 2;
@@ -410,7 +412,9 @@ export function readPartition(reader: ByteReader, version: number): PartitionRec
   const membership = version >= 3 ? readMembership(reader) : initialMembership(record.confState);
   const changesFrom = version >= 4 ? reader.uvarint() : record.appliedIndex;
   const changesTo = version >= 4 ? reader.uvarint() : record.appliedIndex;
-  if (version >= 5) record.meta.trash = readTrash(reader);
+  const trash = version >= 5 ? readTrash(reader) : [];
+  if (trash.length > 0) record.meta.trash = trash;
+  if (version >= 6) record.meta.cursorCount = reader.uvarint();
   reader.end();
   return {
     ...record,

@@ -153,6 +153,7 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       logger,
       blockBytes: format.blockBytes,
       changeRetentionUs: 1_000 * (options.changeRetentionMs ?? storeDefaults.changeRetentionMs),
+      cursorCache: new LruCache(cacheBytes * 0.05),
       channelCache: new LruCache(cacheBytes * 0.4),
       producerCache: new LruCache(cacheBytes * 0.1),
       chunkCache: new LruCache(cacheBytes * 0.2),

@@ -12,6 +12,7 @@ import type {
   KeyRecord,
   PartitionMeta,
   ProducerState,
+  ReadCursor,
   StoredEvent,
 } from '../conversation/types.js';
 import { deletedState } from './state-codec.js';
@@ -25,6 +26,7 @@ const objectBytes = {
   key: 220,
   messageId: 120,
   change: 72,
+  cursor: 260,
 } as const;
 
 export interface TailChannel {
@@ -71,6 +73,8 @@ export class Tail {
   readonly producerNames = new Map<string, ProducerId | undefined>();
   readonly keys = new Map<ChannelId, Map<string, KeyRecord>>();
   readonly messageIds = new Map<ChannelId, Map<string, Seq>>();
+  /** By `cursorName`. */
+  readonly cursors = new Map<string, ReadCursor>();
   /** In the order of applying. Those of channels that were deleted since stay: places count events. */
   readonly changes: Change[] = [];
   keyCount = 0;
@@ -165,6 +169,11 @@ export class Tail {
     keys.set(key, record);
     this.keyCount++;
     this.#count(key.length + objectBytes.key);
+  }
+
+  addCursor(name: string, cursor: ReadCursor): void {
+    if (!this.cursors.has(name)) this.#count(2 * name.length + objectBytes.cursor);
+    this.cursors.set(name, cursor);
   }
 
   addMessageId(channelId: ChannelId, messageId: string, seq: Seq): void {

@@ -16,8 +16,9 @@ import type {
 import type { ConfState } from '../common/log-types.js';
 import type { Membership } from '../common/membership.js';
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
-import type { ApplyState, ChannelState, StoredEvent } from '../conversation/types.js';
+import type { ApplyState, ChannelState, ReadCursor, StoredEvent } from '../conversation/types.js';
 import type { ChangePage, ChangeQuery, ChannelsAt } from './changes.js';
+import type { CursorQuery } from './cursors.js';
 import type { FindQuery } from './find-channels.js';
 import type { ChannelQuery } from './list-channels.js';
 import type { Pace } from './pace.js';
@@ -237,6 +238,10 @@ export interface PartitionReader {
   channelsAt(query: ChannelQuery): Promise<ChannelsAt>;
   /** What changed behind a place; rejects TOKEN_TOO_OLD where the change list no longer reaches back so far. */
   changes(query: ChangeQuery): Promise<ChangePage>;
+  /** How far a reader has got in the channel of that name; undefined: it has none. */
+  readCursor(tenant: string, channel: string, reader: string): Promise<ReadCursor | undefined>;
+  /** All of a channel, by reader. */
+  listCursors(query: CursorQuery): Promise<ReadCursor[]>;
   /** By label, participant or activity; rejects TOO_MANY_CHANNELS. */
   findChannels(query: FindQuery): Promise<ChannelState[]>;
   /** For verification (scan.ts): the database itself, damage told instead of thrown. */

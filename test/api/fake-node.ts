@@ -62,6 +62,17 @@ class PartitionModel extends ModelState {
       return { appliedIndex, channels: channels.map((channel) => ({ ...channel })) };
     },
     changes: async (query) => changePageOf(this.changes, this.index, query),
+    readCursor: async (tenant, channel, reader) => this.cursor(tenant, channel, reader),
+    listCursors: async ({ tenant, channel, after, limit }) =>
+      [...this.cursors.values()]
+        .filter(
+          (c) =>
+            c.tenant === tenant &&
+            c.channel === channel &&
+            (after === '' || compareBytewise(c.reader, after) > 0),
+        )
+        .sort((a, b) => compareBytewise(a.reader, b.reader))
+        .slice(0, limit),
     findChannels: async (query) => {
       const found = [...this.channels.values()].filter(
         (c) =>

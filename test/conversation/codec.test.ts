@@ -155,6 +155,7 @@ t.test('every command reads back as it was written, alone and in an entry', asyn
     keys: [],
     messageIds: [],
     requestKeys: ['acme/r1'],
+    cursors: [],
   });
 });
 

@@ -12,6 +12,7 @@ import type {
   KeyRecord,
   PartitionMeta,
   ProducerState,
+  ReadCursor,
   ReplicatedSettings,
   StoredEvent,
 } from '../../src/conversation/types.js';
@@ -35,6 +36,7 @@ export class ModelState implements ApplyState {
   readonly producerNames = new Map<string, ProducerId>();
   readonly keys = new Map<string, KeyRecord>();
   readonly messageIds = new Map<string, Seq>();
+  readonly cursors = new Map<string, ReadCursor>();
 
   constructor(partition: PartitionId = 0, settings: Partial<ReplicatedSettings> = {}) {
     this.meta = initialMeta(partition);
@@ -114,6 +116,14 @@ export class ModelState implements ApplyState {
     return this.messageIds.get(`${channelId}/${messageId}`);
   }
 
+  cursor(tenant: string, channel: string, reader: string): ReadCursor | undefined {
+    return this.cursors.get(`${tenant}/${channel}\0${reader}`);
+  }
+
+  putCursor(cursor: ReadCursor): void {
+    this.cursors.set(`${cursor.tenant}/${cursor.channel}\0${cursor.reader}`, cursor);
+  }
+
   putMessageId(channelId: ChannelId, messageId: string, seq: Seq): void {
     this.messageIds.set(`${channelId}/${messageId}`, seq);
   }
@@ -138,6 +148,7 @@ export class ModelState implements ApplyState {
       producerNames: [...this.producerNames],
       keys: [...this.keys],
       messageIds: [...this.messageIds],
+      ...(this.cursors.size === 0 ? {} : { cursors: [...this.cursors] }),
     });
   }
 

@@ -9,6 +9,7 @@ import {
   encodeDeleteChannel,
   encodeEntry,
   encodeExpireProducers,
+  encodeMoveCursor,
   encodeNoop,
   encodeOpenProducer,
   encodeSealChannel,
@@ -124,6 +125,11 @@ const otherCommand = fc.oneof(
       ...(request === 1 ? { labels: [['a', `${title}`]] } : {}),
     }),
   ),
+  fc
+    .tuple(small, small, small, fc.boolean())
+    .map(([channel, reader, seq, mayGoBack]) =>
+      encodeMoveCursor({ tenant: 'default', channel: `c${channel}`, reader: `r${reader}`, seq, mayGoBack }),
+    ),
   fc.integer({ min: 0, max: 4 }).map((producerWindow) => encodeSetSettings({ producerWindow })),
   fc.constant(encodeNoop()),
   fc.uint8Array({ maxLength: 40 }),
