@@ -31,6 +31,7 @@ import {
 } from './change-replicas.js';
 import { Checkpoints } from './checkpoints.js';
 import { ClockWatch } from './clock-watch.js';
+import { DiskStall } from './disk-stall.js';
 import { Elections } from './elections.js';
 import { FaultLedger } from './fault-ledger.js';
 import { type ForwardHandler, Forwarding } from './forwarding.js';
@@ -129,6 +130,7 @@ export class HansardNode implements NodeService {
   readonly #elections: Elections;
   readonly #checkpoints: Checkpoints;
   readonly #clockWatch: ClockWatch;
+  readonly #stall: DiskStall;
   readonly #snapshotSender: SnapshotSender;
   readonly #snapshotReceiver: SnapshotReceiver;
   readonly #members: Members;
@@ -239,6 +241,7 @@ export class HansardNode implements NodeService {
       transport: options.transport,
       random: (n) => Math.floor((options.random.u32() / 0x1_0000_0000) * n),
     });
+    this.#stall = new DiskStall(wal, settings.diskSlowMs, logger);
     this.#clockWatch = new ClockWatch(this.identity.nodeId, options.nodes.length);
     this.#members = new Members({
       nodeId: this.identity.nodeId,
@@ -871,6 +874,8 @@ export class HansardNode implements NodeService {
     this.#lastTickMs = due > settings.maxTicksPerTurn ? now : this.#lastTickMs + due * settings.tickMs;
     const ticks = Math.min(due, settings.maxTicksPerTurn);
     this.#readRounds.tick(now);
+    // At once, and again until all are gone.
+    if (this.#stall.look(now)) this.#gossip();
     for (let i = 0; i < ticks; i++) {
       this.#ticks++;
       if (this.#ticks % this.#heartbeatTicks === 0) this.#beatsDue = true;
@@ -898,7 +903,8 @@ export class HansardNode implements NodeService {
         places: placesToTell(replica),
       }));
     const diskFull = this.#isDiskLow;
-    const unwilling = this.#draining || this.#clockWatch.isAhead || diskFull;
+    const mayNotLead = this.#clockWatch.isAhead || diskFull || this.#stall.isStanding;
+    const unwilling = this.#draining || mayNotLead;
     for (const { nodeId } of this.#options.nodes) {
       if (nodeId === this.identity.nodeId) continue;
       const { faults } = this.#ledger;
@@ -912,7 +918,7 @@ export class HansardNode implements NodeService {
       };
       this.#send(nodeId, { kind: 'gossip', gossip });
     }
-    if (this.#clockWatch.isAhead || diskFull) {
+    if (mayNotLead) {
       for (const replica of this.#held) if (replica.isLeader) this.#transferAway(replica);
     }
   }

@@ -17,6 +17,8 @@ export interface NodeSettings {
   /** Silence of a leader before an election; a multiple of the tick, at least ten heartbeats would be 2 s: five are enough on a LAN. */
   electionTimeoutMs: number;
   heartbeatMs: number;
+  /** A write of the log that takes this long: leaderships go to other nodes. */
+  diskSlowMs: number;
   /** Ticks made up for after a stall; more would elect in panic. */
   maxTicksPerTurn: number;
   /** One entry's payload. */
@@ -63,6 +65,7 @@ export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
   tickMs: 50,
   electionTimeoutMs: 1_000,
   heartbeatMs: 100,
+  diskSlowMs: 1_500,
   maxTicksPerTurn: 3,
   entryBytes: replicaDefaults.entryBytes,
   uncommittedBytesPerPartition: replicaDefaults.uncommittedBytes,

@@ -199,6 +199,13 @@ const table = {
     64 * MiB,
     'What a client may have on its way here, per stream: it caps an upload at about half of it per round trip, and one that is not read may hold as much. Clients on slow lines must be able to send it within 20 s.',
   ),
+  diskSlow: duration(
+    'process',
+    1.5 * second,
+    250,
+    10 * minute,
+    'A write of the log that takes this long: the node hands its leaderships to others, so that appends wait for a disk that stands still for 3 s at most.',
+  ),
   diskStall: duration(
     'process',
     30 * second,

@@ -215,6 +215,10 @@ class Log implements Wal, GroupSpace {
     return this.#pendingBytes;
   }
 
+  get writing(): number {
+    return this.#flight === undefined ? 0 : this.#number;
+  }
+
   write(writes: readonly GroupWrite[], onDurable: () => void): void {
     if (this.#failed !== undefined) return;
     assert(!this.#closing, 'the log is open');
