@@ -7,15 +7,13 @@
  * The last `--unsealed` messages are in the log alone: the node replays them.
  * A folder that is kept is opened again with --dir, without being filled.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { connect } from '../src/client/index.js';
 import { openDirectory } from '../src/node/directory.js';
-import { channelName, Filling, type FillOptions, makeFolder } from './harness/filled-folder.js';
+import { channelName, Filling, type FillOptions, makeFolders } from './harness/filled-folder.js';
 import { removeFolder, temporaryFolder } from './harness/leftovers.js';
+import { NodeProcess } from './harness/node-process.js';
 import { randomOf } from './harness/payload.js';
 import {
   count,
@@ -33,6 +31,9 @@ interface Options {
   readonly bytes: string;
   readonly order: 'sessions' | 'random';
   readonly unsealed: string;
+  readonly batch: string;
+  readonly recovery?: boolean;
+  readonly fillOnly?: boolean;
   readonly dir?: string;
   readonly keep?: boolean;
 }
@@ -41,7 +42,6 @@ const say = (text: string): void => void process.stdout.write(`${text}\n`);
 /** Pages and appends that the opened node is asked for before it is measured a second time. */
 const touches = 20_000;
 const inFlight = 16;
-const readyWithinMs = 120_000;
 
 const options = new Command('bench footprint')
   .option('--channels <n>', '', '1000000')
@@ -49,8 +49,11 @@ const options = new Command('bench footprint')
   .option('--bytes <n>', 'of text a message', '200')
   .option('--order <order>', 'sessions or random', 'sessions')
   .option('--unsealed <n>', 'messages that only the log has when the node starts', '0')
+  .option('--batch <n>', 'messages of an append', '1')
+  .option('--recovery', 'nothing but the start: 1,000 channels, and as much unsealed as the tails may hold')
   .option('--dir <folder>', 'filled where it is empty or absent; else opened as it is')
   .option('--keep', 'leaves the folder')
+  .option('--fill-only', 'with --dir: to open it later')
   .parse()
   .opts<Options>();
 const channels = Number(options.channels);
@@ -59,7 +62,7 @@ const isKept = options.keep === true || options.dir !== undefined;
 
 try {
   if (options.dir === undefined || !existsSync(options.dir)) await fillFolder();
-  await measureNode();
+  if (!options.fillOnly) await measureNode();
 } finally {
   if (!isKept) removeFolder(dir);
 }
@@ -74,11 +77,12 @@ async function fillFolder(): Promise<void> {
     messages: messages - unsealed,
     messageBytes: Number(options.bytes),
     order: options.order,
+    batch: Number(options.batch),
     payload: 'chat',
     logged: false,
     onProgress: progress,
   };
-  await makeFolder(dir);
+  await makeFolders([dir]);
   const filling = await Filling.open(shape);
   const started = performance.now();
   const cpu = process.cpuUsage();
@@ -95,7 +99,7 @@ async function fillFolder(): Promise<void> {
   say(
     `the filling process: RssAnon at most ${inMiB(statusBytes('self', 'RssAnon'))} now, RSS ${inMiB(statusBytes('self', 'VmHWM'))} at its highest`,
   );
-  if (unsealed > 0) await filling.fill({ ...shape, messages: unsealed, logged: true, seed: 2 });
+  if (unsealed > 0) await filling.fill({ ...shape, messages: unsealed, logged: true, unsealed: true, seed: 2 });
   await filling.close();
 }
 
@@ -109,19 +113,19 @@ async function measureNode(): Promise<void> {
     `on disk: ${inMB(folderBytes(`${dir}`))} (database ${inMB(folderBytes((await openDirectory(dir)).dbPath))})`,
   );
   const started = performance.now();
-  const { node, lines } = startNode();
+  const node = new NodeProcess(dir);
   try {
-    const ready = await lines('ready');
+    const ready = await node.line('ready');
     const readyMs = performance.now() - started;
-    const opened = await lines('database opened');
+    const opened = await node.line('database opened');
     say(
       `database of ${count(Number(opened.channels))} channels opened in ${(Number(opened.durationMs) / 1000).toFixed(2)} s`,
     );
-    const read = await lines('log replayed');
+    const read = await node.line('log replayed');
     say(
       `log verified: ${inMB(Number(read.bytes))}, ${count(Number(read.entries))} entries in ${Number(read.durationMs).toFixed(0)} ms: ${read.megabytesPerSecond} MB/s`,
     );
-    const applied = await lines('log applied');
+    const applied = await node.line('log applied');
     say(
       `log applied: ${count(Number(applied.entries))} entries, ${count(Number(applied.events))} messages in ${applied.durationMs} ms: ${count(Number(applied.eventsPerSecond))}/s`,
     );
@@ -129,18 +133,15 @@ async function measureNode(): Promise<void> {
       `from its start to a leader of each of ${ready.partitions} partitions: ${(readyMs / 1000).toFixed(2)} s (load average ${loadAverage()})`,
     );
     tellMemory(node, 'after the start');
+    if (options.recovery) return;
     await touch();
     tellMemory(node, `after ${count(touches)} appends and latest pages in channels at random`);
   } finally {
-    node.kill('SIGTERM');
-    await new Promise((resolve) =>
-      node.exitCode === null ? node.once('exit', resolve) : resolve(undefined),
-    );
+    await node.stop();
   }
 }
 
-function tellMemory({ pid }: ChildProcess, when: string): void {
-  if (pid === undefined) return;
+function tellMemory({ pid }: NodeProcess, when: string): void {
   const [anonymous, all, highest] = ['RssAnon', 'VmRSS', 'VmHWM'].map((name) => statusBytes(pid, name)) as [
     number,
     number,
@@ -149,43 +150,6 @@ function tellMemory({ pid }: ChildProcess, when: string): void {
   say(
     `${when}: RssAnon ${inMiB(anonymous)}, RSS ${inMiB(all)} (highest ${inMiB(highest)}); LevelDB maps its tables`,
   );
-}
-
-/** The real thing, as `hansard start`; its log lines by their text. */
-function startNode() {
-  const script = fileURLToPath(new URL('../src/cli/main.js', import.meta.url));
-  const node = spawn(
-    process.execPath,
-    [script, 'start', '--dir', dir, '--http-address', 'off', '--log-format', 'json'],
-    {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    },
-  );
-  const seen = new Map<string, Record<string, unknown>>();
-  const waiting = new Map<string, (line: Record<string, unknown>) => void>();
-  const take = (text: string): void => {
-    let line: Record<string, unknown>;
-    try {
-      line = JSON.parse(text) as Record<string, unknown>;
-    } catch {
-      process.stderr.write(`${text}\n`);
-      return;
-    }
-    const name = String(line.msg);
-    seen.set(name, line);
-    waiting.get(name)?.(line);
-  };
-  for (const stream of [node.stdout, node.stderr]) createInterface(stream).on('line', take);
-  const lines = (name: string): Promise<Record<string, unknown>> => {
-    const known = seen.get(name);
-    if (known !== undefined) return Promise.resolve(known);
-    return new Promise((resolve, reject) => {
-      waiting.set(name, resolve);
-      node.once('exit', (code) => reject(new Error(`the node ended with ${code} before it said "${name}"`)));
-      setTimeout(() => reject(new Error(`the node did not say "${name}"`)), readyWithinMs).unref();
-    });
-  };
-  return { node, lines };
 }
 
 async function touch(): Promise<void> {

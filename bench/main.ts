@@ -48,7 +48,7 @@ const program = new Command('bench')
   .description('Measures Hansard: three nodes as processes on this machine, one client.')
   .argument(
     '[what]',
-    '`run`, `compare` with the systems found on this machine, or `smoke`: counts that do not depend on the machine, each in its band',
+    '`run`, `compare` with the systems found on this machine, `smoke`: counts that do not depend on the machine, each in its band; or one of footprint, recovery, write-amplification, checkpoints, bring-up, which tell their own options with --help',
     'run',
   )
   .option(
@@ -323,6 +323,14 @@ function text(what: 'run' | 'compare', report: Report): string[] {
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/** Measurements of one thing, each a program of its own with its own options. */
+const programs = ['footprint', 'recovery', 'write-amplification', 'checkpoints', 'bring-up'];
+const [, , named = ''] = process.argv;
+if (programs.includes(named)) {
+  process.argv.splice(2, 1);
+  await import(`./${named}.js`);
 }
 
 try {

@@ -10,7 +10,7 @@
 import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import { openDirectory } from '../src/node/directory.js';
-import { Filling, type FillOptions, makeFolder } from './harness/filled-folder.js';
+import { Filling, type FillOptions, makeFolders } from './harness/filled-folder.js';
 import { removeFolder, temporaryFolder } from './harness/leftovers.js';
 import { count, diskBytesWritten, folderBytes, inMB, loadAverage } from './harness/proc-figures.js';
 import { ircTexts } from './harness/real-chat.js';
@@ -59,7 +59,7 @@ async function measure(payload: string, channels: number): Promise<void> {
     logged: true,
   };
   try {
-    await makeFolder(dir);
+    await makeFolders([dir]);
     const filling = await Filling.open(shape);
     const { dbPath } = await openDirectory(dir);
     // What a new log writes in advance is written once in a node's life: the second half counts.

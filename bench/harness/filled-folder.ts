@@ -48,27 +48,38 @@ export interface FillOptions {
   /** `random`: every message in any channel; `sessions`: some thousand channels at a time, each talked in until it has its share. */
   readonly order: 'random' | 'sessions';
   readonly payload: 'chat' | 'random' | readonly string[];
+  /** Messages of an append; 1 where absent. */
+  readonly batch?: number;
   /** Entries go through the log as well. Else the log begins behind them. */
   readonly logged: boolean;
+  /** Nothing is sealed meanwhile: the tails must have room. */
+  readonly unsealed?: boolean;
   readonly seed?: number;
   readonly onProgress?: (messages: number) => void;
 }
 
 export const channelName = (n: number): string => `conversation/${n}`;
 
-/** A folder for one node, empty. */
-export async function makeFolder(dir: string): Promise<{ clientAddress: string }> {
-  const port = await freePorts(2);
-  const clientAddress = `127.0.0.1:${port}`;
-  await initNode({
-    dir,
-    clusterId: randomHexId(realRandom, clusterIdBytes),
-    nodeId: 1,
-    partitionCount: fillPartitions,
-    replicationFactor: 1,
-    members: [{ nodeId: 1, clientAddress, peerAddress: `127.0.0.1:${port + 1}` }],
-  });
-  return { clientAddress };
+/** Empty folders, one for each node of a cluster. */
+export async function makeFolders(dirs: readonly string[]): Promise<void> {
+  const port = await freePorts(2 * dirs.length);
+  const clusterId = randomHexId(realRandom, clusterIdBytes);
+  const members = dirs.map((_, i) => ({
+    nodeId: i + 1,
+    clientAddress: `127.0.0.1:${port + 2 * i}`,
+    peerAddress: `127.0.0.1:${port + 2 * i + 1}`,
+  }));
+  for (const [i, dir] of dirs.entries()) {
+    const replicationFactor = members.length;
+    await initNode({
+      dir,
+      clusterId,
+      nodeId: i + 1,
+      partitionCount: fillPartitions,
+      replicationFactor,
+      members,
+    });
+  }
 }
 
 /** Log and store of a folder, without a node around them. */
@@ -79,6 +90,7 @@ export class Filling {
   readonly #wal: Wal;
   readonly #closeDevice: () => Promise<void>;
   readonly #events: NewEvent[];
+  readonly #appendsPerEntry: number;
   readonly #random: () => number;
   #timeUs = 1_700_000_000_000_000;
   #sealing: Promise<void> | undefined;
@@ -90,6 +102,7 @@ export class Filling {
     this.#wal = wal;
     this.#closeDevice = closeDevice;
     this.#random = randomOf(options.seed ?? 1);
+    this.#appendsPerEntry = Math.max(1, Math.floor(appendsPerEntry / (options.batch ?? 1)));
     this.#events = contents(options).map(eventOf);
   }
 
@@ -110,7 +123,7 @@ export class Filling {
       },
     });
     for (const { partition, sealedIndex, sealedTerm } of store.partitions()) {
-      const log = wal.group(partition) ?? wal.addGroup(partition, 1);
+      const log = wal.group(partition) ?? wal.addGroup(partition, identity.nodeId as number);
       if (log.lastIndex() < sealedIndex) log.reset(sealedIndex, sealedTerm);
     }
     return new Filling(store, wal, () => device.close(), options);
@@ -120,13 +133,15 @@ export class Filling {
   async fill(options: FillOptions): Promise<void> {
     const { onProgress } = options;
     const pick = picker(options, this.#random);
-    const turn = fillPartitions * appendsPerEntry;
+    const { batch = 1 } = options;
+    const turn = fillPartitions * Math.max(appendsPerEntry, batch);
     // The log goes on where the state is; what is not in it has to be sealed.
     if (options.logged) await this.#joinLog();
     for (let n = 0; n < options.messages; ) {
-      for (const end = Math.min(n + turn, options.messages); n < end; n++) this.#append(channelName(pick()));
+      for (const end = Math.min(n + turn, options.messages); n < end; n += batch)
+        this.#append(channelName(pick()), batch);
       await this.#commit(options.logged);
-      await this.#checkpointWhereDue(nodeDefaults.checkpointBytes);
+      if (!options.unsealed) await this.#checkpointWhereDue(nodeDefaults.checkpointBytes);
       onProgress?.(this.messages);
     }
     await this.#flush(options.logged);
@@ -182,21 +197,24 @@ export class Filling {
     return this.#waiting[partitionOf('default', channel, fillPartitions)] as Uint8Array[];
   }
 
-  #append(channel: string): void {
-    const event = this.#events[Math.floor(this.#random() * this.#events.length)] as NewEvent;
-    this.#waitingFor(channel).push(encodeAppend({ tenant: 'default', channel, events: [event] }));
-    this.messages++;
-    this.bodyBytes += event.content.length;
+  #append(channel: string, batch: number): void {
+    const events = Array.from(
+      { length: batch },
+      () => this.#events[Math.floor(this.#random() * this.#events.length)] as NewEvent,
+    );
+    this.#waitingFor(channel).push(encodeAppend({ tenant: 'default', channel, events }));
+    this.messages += batch;
+    for (const { content } of events) this.bodyBytes += content.length;
   }
 
   /** One entry of each partition that has a full one, and a fsync for all. */
-  async #commit(logged: boolean, least = appendsPerEntry): Promise<void> {
+  async #commit(logged: boolean, least = this.#appendsPerEntry): Promise<void> {
     const made: { partition: number; entries: Entry[] }[] = [];
     for (const [partition, waiting] of this.#waiting.entries()) {
       let { appliedIndex } = this.store.partition(partition);
       const entries: Entry[] = [];
       while (waiting.length >= Math.max(1, least)) {
-        const commands = waiting.splice(0, appendsPerEntry);
+        const commands = waiting.splice(0, this.#appendsPerEntry);
         const data = Buffer.from(encodeEntry(commands, ++this.#timeUs, supportedApplyVersion));
         const entry = {
           term: 1,
@@ -260,6 +278,7 @@ export class Filling {
   /** All that was applied counts as committed, on disk too. */
   async #tellCommit(): Promise<void> {
     await this.#joinLog();
+    // Every folder of a cluster is filled alike, so all voted for the same one.
     const writes = this.store.partitions().map(({ partition, appliedIndex }) => ({
       partition,
       hardState: { term: 1, vote: 1, commit: appliedIndex },

@@ -113,6 +113,7 @@ export interface ReplayReport {
   batches: number;
   entries: number;
   bytes: number;
+  /** Of reading and verifying; before the last batch is written anew. */
   durationMs: number;
   /** A torn last batch was cut (normal after a crash). */
   tornTail: boolean;

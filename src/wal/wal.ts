@@ -129,17 +129,16 @@ class Log implements Wal, GroupSpace {
 
   static async open(options: WalOptions): Promise<Log> {
     const log = new Log(options);
-    const startMs = options.clock.monotonicMs();
     await log.#load();
-    log.#report = { ...log.#report, durationMs: options.clock.monotonicMs() - startMs };
     return log;
   }
 
   async #load(): Promise<void> {
+    const startMs = this.#options.clock.monotonicMs();
     const found = await replay(this.#device, this.#options, this, (file) => this.#segments.addUsed(file));
     this.#groups = found.groups;
     this.#salt = found.salt;
-    this.#report = { ...found.report, durationMs: 0 };
+    this.#report = { ...found.report, durationMs: this.#options.clock.monotonicMs() - startMs };
     this.#current = { segment: found.last.segment, bytes: 0 };
     await this.#checkNotes(found);
     for (const file of found.unused) this.#segments.addSpare(file);
