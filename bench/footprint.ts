@@ -99,7 +99,8 @@ async function fillFolder(): Promise<void> {
   say(
     `the filling process: RssAnon at most ${inMiB(statusBytes('self', 'RssAnon'))} now, RSS ${inMiB(statusBytes('self', 'VmHWM'))} at its highest`,
   );
-  if (unsealed > 0) await filling.fill({ ...shape, messages: unsealed, logged: true, unsealed: true, seed: 2 });
+  if (unsealed > 0)
+    await filling.fill({ ...shape, messages: unsealed, logged: true, unsealed: true, seed: 2 });
   await filling.close();
 }
 

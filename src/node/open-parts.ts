@@ -15,7 +15,7 @@ import {
   type ReplicaFault,
 } from '../common/faults.js';
 import { clusterIdBytes, hexIdBytes } from '../common/hex-ids.js';
-import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
+import type { Index, NodeId, PartitionId, ReplicaId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
 import { levelKvFactory } from '../store/level-kv.js';
 import { noConfiguration } from '../store/set-aside.js';
@@ -188,6 +188,7 @@ export class PartsOpener {
         maxLogBytes: settings.logMax,
         cacheBytes: settings.entryCache,
         segmentNotes: this.#segmentNotes(),
+        sealed: sealedIn(this.#store),
         onFailure,
       });
       opened.pop();
@@ -284,4 +285,11 @@ function readCopy(bytes: Uint8Array | undefined): FaultRecord | undefined {
   if (bytes === undefined) return undefined;
   // A fact has its own checksum: what is wrong here is of another version.
   return decodeFaults(bytes);
+}
+
+/** Undefined where the database is moved aside. */
+function sealedIn(store: Store | undefined): ((partition: PartitionId) => Index) | undefined {
+  if (store === undefined) return undefined;
+  const sealed = new Map(store.partitions().map(({ partition, sealedIndex }) => [partition, sealedIndex]));
+  return (partition) => sealed.get(partition) ?? Number.POSITIVE_INFINITY;
 }

@@ -2,6 +2,7 @@
 
 import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { EntryType } from '../common/log-types.js';
+import { entryMemory } from '../common/slab.js';
 import { type Batch, type BatchRow, entryHeaderBytes } from './batch.js';
 import { Group, type GroupSpace } from './group-log.js';
 import type { TableRow } from './segment-header.js';
@@ -16,14 +17,19 @@ interface Gap {
   to: Index;
 }
 
+/** Whether the bytes of an entry should stay in memory: it will be applied as soon as the log is open. */
+export type Keeps = (partition: PartitionId, index: Index, bytes: number) => boolean;
+
 export class ReplayState {
   readonly groups = new Map<PartitionId, Group>();
   readonly #gaps = new Map<PartitionId, Gap>();
   readonly #space: GroupSpace;
+  readonly #keeps: Keeps;
   entries = 0;
 
-  constructor(space: GroupSpace) {
+  constructor(space: GroupSpace, keeps: Keeps) {
     this.#space = space;
+    this.#keeps = keeps;
   }
 
   /** The first segment's table. */
@@ -144,7 +150,9 @@ export class ReplayState {
         bytes.readUInt32LE(at),
         segment,
         offset + at,
-        undefined,
+        size > 0 && this.#keeps(row.partition, first + i, size)
+          ? copyOf(bytes, at + entryHeaderBytes, size)
+          : undefined,
       );
       at += entryHeaderBytes + size;
     }
@@ -188,4 +196,11 @@ export class ReplayState {
     this.groups.set(partition, group);
     return group;
   }
+}
+
+/** The read buffer is used again for the next segment. */
+function copyOf(bytes: Buffer, from: number, size: number): Buffer {
+  const copy = entryMemory.take(size);
+  bytes.copy(copy, 0, from, from + size);
+  return copy;
 }

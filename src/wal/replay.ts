@@ -10,7 +10,7 @@ import { type Batch, entryHeaderBytes, readBatch } from './batch.js';
 import { damaged, type Remains, scanDirectories } from './damage.js';
 import type { LogDevice, SegmentFile } from './device.js';
 import type { Group, GroupSpace } from './group-log.js';
-import { ReplayState } from './replay-state.js';
+import { type Keeps, ReplayState } from './replay-state.js';
 import { decodeHeader, type SegmentHeader, segmentSeed } from './segment-header.js';
 import type { ReplayReport } from './types.js';
 
@@ -49,12 +49,13 @@ export async function replay(
   identity: LogIdentity,
   space: GroupSpace,
   onUsed: (file: SegmentFile) => void,
+  keeps: Keeps,
 ): Promise<Replayed> {
   const files = await device.list();
   if (files.length === 0) {
     throw new HansardError('REPLICA_LOST', 'the log has no segment; a new log is formatted explicitly');
   }
-  return new Replay(device, identity, space, files, onUsed).run();
+  return new Replay(device, identity, space, files, onUsed, keeps).run();
 }
 
 /** Enough for any table: 15,000 groups. */
@@ -80,8 +81,9 @@ class Replay {
     readonly files: readonly SegmentFile[],
     /** Called before a segment's batches are applied. */
     readonly onUsed: (file: SegmentFile) => void,
+    keeps: Keeps,
   ) {
-    this.#state = new ReplayState(space);
+    this.#state = new ReplayState(space, keeps);
   }
 
   async run(): Promise<Replayed> {

@@ -5,7 +5,7 @@
 
 import type { Clock } from '../common/env.js';
 import { assert, HansardError, InvariantError } from '../common/errors.js';
-import type { PartitionId, ReplicaId, Term } from '../common/ids.js';
+import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { Entry } from '../common/log-types.js';
 import { type Logger, silentLogger } from '../common/logger.js';
 import {
@@ -48,6 +48,8 @@ export interface WalOptions extends LogIdentity {
   readonly segmentBytes?: number | undefined;
   readonly maxBatchBytes?: number | undefined;
   readonly cacheBytes?: number | undefined;
+  /** What the store has of a partition: later entries stay in memory after the start, as many as the cache may hold. */
+  readonly sealed?: ((partition: PartitionId) => Index) | undefined;
   readonly maxLogBytes?: number | undefined;
   readonly closeAfterMs?: number | undefined;
   readonly logger?: Logger | undefined;
@@ -135,7 +137,16 @@ class Log implements Wal, GroupSpace {
 
   async #load(): Promise<void> {
     const startMs = this.#options.clock.monotonicMs();
-    const found = await replay(this.#device, this.#options, this, (file) => this.#segments.addUsed(file));
+    const { sealed } = this.#options;
+    const found = await replay(
+      this.#device,
+      this.#options,
+      this,
+      (file) => this.#segments.addUsed(file),
+      // To read them again one by one costs more than all the verifying.
+      (partition, index, bytes) =>
+        sealed !== undefined && index > sealed(partition) && this.#cachedBytes + bytes <= this.#cacheBytes,
+    );
     this.#groups = found.groups;
     this.#salt = found.salt;
     this.#report = { ...found.report, durationMs: this.#options.clock.monotonicMs() - startMs };
