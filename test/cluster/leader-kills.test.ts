@@ -1,0 +1,50 @@
+/**
+ * The leader is killed with hundreds of appends in flight on one channel, again and
+ * again: each append is there once, in the order of the calls, none is refused, and
+ * none that was acknowledged is missing or elsewhere.
+ *
+ * `npm run leaderkills` does 50 rounds; HANSARD_ROUNDS says how many.
+ */
+import t from 'tap';
+import { differingCopies } from './direct.js';
+import { ProcessCluster, sleep, until } from './harness.js';
+import { faults, readAll, Writer } from './workload.js';
+
+const rounds = Number(process.env.HANSARD_ROUNDS ?? 2);
+t.setTimeout(120_000 + rounds * 60_000);
+
+const inFlight = 400;
+/** Longer than any failover: no outcome stays open. */
+const timeoutMs = 120_000;
+
+t.test(`${rounds} leaders killed, ${inFlight} appends in flight`, async (t) => {
+  const cluster = await ProcessCluster.start(t, { partitions: 2 });
+  const client = cluster.connect({ window: inFlight });
+  const writer = new Writer(client, 'one channel', { inFlight, timeoutMs, pauseMs: 5 });
+  let killedInFlight = 0;
+  for (let round = 1; round <= rounds; round++) {
+    const before = writer.acknowledged;
+    await until('appends go on', () => writer.acknowledged > before + 2 * inFlight, 120_000);
+    const leader = await cluster.leaderOf(writer.name);
+    // Not always at the same point of a batch.
+    await sleep(Math.random() * 20);
+    const open = writer.sent.length - writer.acknowledged;
+    await leader.kill();
+    killedInFlight += open;
+    const atKill = writer.acknowledged;
+    await until('appends go on elsewhere', () => writer.acknowledged > atKill + inFlight, 120_000);
+    cluster.startNode(leader);
+    await cluster.ready();
+    if (open < inFlight / 4) t.fail(`round ${round}: only ${open} were in flight`);
+    if (round % 10 === 0 || round === rounds) t.pass(`${round} rounds`);
+  }
+  await writer.stop();
+  const events = await readAll(client, writer.name);
+  t.same(faults(writer, events), [], 'dense, in order, each once, where it was acknowledged');
+  t.same(writer.errors, [], 'none failed');
+  t.equal(events.length, writer.sent.length, 'as many as were sent');
+  t.same(await differingCopies(cluster.nodes, writer.name, events.length), [], 'all copies are equal');
+  t.comment(
+    `${events.length} appends, ${Math.round(killedInFlight / rounds)} in flight at a kill, slowest ${writer.slowestMs.toFixed(0)} ms`,
+  );
+});
