@@ -41,6 +41,20 @@ t.test('members change all the time', async (t) => {
   t.ok(changes > 30, `${changes} changes of members`);
 });
 
+t.test('reads of the weaker levels, and batches over two channels', async (t) => {
+  const sum = { session: 0, bounded: 0, batches: 0 };
+  for (let seed = 72; seed <= 74; seed++) {
+    const result = await runSeed({ seed, reads: true });
+    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --reads`);
+    for (const { session, bounded, batches } of result.weakReads) {
+      sum.session += session;
+      sum.bounded += bounded;
+      sum.batches += batches;
+    }
+  }
+  t.ok(sum.session > 200 && sum.bounded > 200 && sum.batches > 50, JSON.stringify(sum));
+});
+
 t.test('the same seed gives the same history, byte for byte', async (t) => {
   const [first, second] = [
     await runSeed({ seed: 7, faultMs: 3_000 }),

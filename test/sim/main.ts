@@ -9,8 +9,8 @@ import { runSeed, type SimResult } from './run.js';
 import { traceSeed } from './trace/run.js';
 import { followTrace } from './trace/spec.js';
 
-const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--json]
-       npm run sim -- --seed N [--snapshots] [--membership]
+const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--reads] [--json]
+       npm run sim -- --seed N [--snapshots] [--membership] [--reads]
        npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5]
 
 Whole clusters on a simulated clock, disk and network. The same seed gives the same history.
@@ -19,6 +19,7 @@ Whole clusters on a simulated clock, disk and network. The same seed gives the s
 --seed N         one seed; where it fails, its history is printed
 --snapshots      logs so small that nodes need snapshots all the time
 --membership     five nodes, three replicas of each partition, and members that change all the time
+--reads          clients of the levels session and bounded, and of batches, beside the others
 --json           one JSON object a seed
 --trace FILE     writes one group's history as etcd raft's TLA+ trace specification reads it
 
@@ -34,6 +35,7 @@ const { values } = parseArgs({
     step: { type: 'string', default: '1' },
     snapshots: { type: 'boolean', default: false },
     membership: { type: 'boolean', default: false },
+    reads: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     trace: { type: 'string' },
     'trace-lines': { type: 'string', default: '2000' },
@@ -42,7 +44,11 @@ const { values } = parseArgs({
   },
 });
 
-const modes = [...(values.snapshots ? ['--snapshots'] : []), ...(values.membership ? ['--membership'] : [])];
+const modes = [
+  ...(values.snapshots ? ['--snapshots'] : []),
+  ...(values.membership ? ['--membership'] : []),
+  ...(values.reads ? ['--reads'] : []),
+];
 
 interface Line extends Omit<SimResult, 'trace'> {
   readonly seconds: number;
@@ -84,6 +90,7 @@ async function oneSeed(seed: number): Promise<{ line: Line; trace: readonly stri
     seed,
     ...(values.snapshots ? { smallLogs: true } : {}),
     ...(values.membership ? { membership: true } : {}),
+    ...(values.reads ? { reads: true } : {}),
   });
   return { line: { ...result, seconds: (performance.now() - started) / 1_000 }, trace };
 }

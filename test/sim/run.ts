@@ -13,6 +13,8 @@ import { History } from './history.js';
 import { JudgedClient } from './judged.js';
 import { SimMembership } from './membership.js';
 import { SimReader } from './reader.js';
+import type { SimRandom } from './sim-clock.js';
+import { SimWeakReader } from './weak-reader.js';
 
 export interface SimResult {
   readonly seed: number;
@@ -23,6 +25,8 @@ export interface SimResult {
   readonly snapshots: number;
   /** Changes of members that took effect, by what they were. */
   readonly memberChanges: Readonly<Record<string, number>>;
+  /** Of each client of the weaker levels: answers that it had, and its batches. */
+  readonly weakReads: readonly { session: number; bounded: number; batches: number }[];
   readonly simulatedMs: number;
   readonly trace: readonly string[];
   /** Two runs of a seed must agree on it. */
@@ -42,6 +46,8 @@ export interface SimOptions {
   readonly smallLogs?: boolean;
   /** Five nodes of which each partition has three, and members that change all the time. */
   readonly membership?: boolean;
+  /** Clients of the weaker read levels and of batches beside the others. */
+  readonly reads?: boolean;
 }
 
 /** Those whose every operation is judged by the linearizability checker. */
@@ -91,12 +97,15 @@ class SeedRun {
   readonly #faultsAsked: readonly FaultKind[] | undefined;
   #crashes = 0;
   readonly #membership: SimMembership | undefined;
+  readonly #weakReaders: SimWeakReader[] = [];
+  readonly #reads: boolean;
   readonly #seed: number;
   /** Whose synced data may be damaged: a minority of every partition's replicas. */
   readonly #damageable: SimNode;
 
   constructor(options: SimOptions) {
     this.#seed = options.seed;
+    this.#reads = options.reads ?? false;
     this.#faultMs = options.faultMs ?? 10_000;
     this.#faultsAsked = options.faults;
     this.#cluster = new SimCluster({
@@ -116,11 +125,13 @@ class SeedRun {
     for (const node of nodes) node.start();
     await clock.run(3_000);
     const clients = [...this.#startClients(), ...this.#startReaders(), ...this.#startJudged()];
+    if (this.#reads) this.#startWeakReaders();
+    const all = [...clients, ...this.#weakReaders];
     await this.#faults();
     // A broken promise ends the run: what follows from it would only hide it.
     if (violations.length > 0) return this.#result();
     await this.#heal();
-    const stopping = Promise.all(clients.map((one) => one.stop()));
+    const stopping = Promise.all(all.map((one) => one.stop()));
     let stopped = false;
     stopping.then(
       () => {
@@ -145,6 +156,7 @@ class SeedRun {
       crashes: this.#crashes,
       snapshots: this.#cluster.nodes.reduce((sum, node) => sum + node.snapshots, 0),
       memberChanges: Object.fromEntries(this.#membership?.outcomes ?? []),
+      weakReads: this.#weakReaders.map(({ counts }) => ({ ...counts })),
       simulatedMs: clock.monotonicMs(),
       trace: this.#history.trace,
       fingerprint: `${this.#history.lines}/${this.#history.acknowledged.length}/${clock.monotonicMs()}`,
@@ -202,6 +214,19 @@ class SeedRun {
     // A deleted channel has no head to compare; its texts are looked at in the end.
     const names = channelNames.filter((name) => name !== 'gone');
     return [new SimReader(names, world), new SimReader(names, world)];
+  }
+
+  /** With randomness of their own: whatever else happens stays as it is without them, as far as it can. */
+  #startWeakReaders(): void {
+    const { nodes, violations } = this.#cluster;
+    const world = {
+      ...this.#clientWorld(),
+      violations,
+      anyNode: (random: SimRandom) => nodes[random.below(nodes.length)]?.node,
+    };
+    const names = channelNames.filter((name) => name !== 'gone');
+    for (const i of [1, 2])
+      this.#weakReaders.push(new SimWeakReader(`weak-${i}`, names, world, this.#seed * 1_000 + i));
   }
 
   /** Faults of the kinds that this seed draws; never more than a minority down for ever. */
@@ -520,6 +545,12 @@ class SeedRun {
         .map(({ store }) => store);
       const problems = await checkFollowing(stores, channelNames, (reading) => this.#wait(reading));
       this.#cluster.violations.push(...problems);
+    }
+    for (const reader of this.#weakReaders) {
+      for (const { node, isDamaged } of this.#cluster.nodes) {
+        if (node === undefined || isDamaged || this.#membership !== undefined) continue;
+        this.#cluster.violations.push(...(await this.#wait(reader.check(node))));
+      }
     }
     for (const { channel, seq, text, client } of this.#history.acknowledged) {
       const found = texts.get(channel)?.[seq - 1];
