@@ -5,7 +5,7 @@
  */
 import type { Clock, Random } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
-import type { LogPlace } from '../common/faults.js';
+import { higherPlace, isAtLeast, type LogPlace } from '../common/faults.js';
 import type { PartitionId, ReplicaId } from '../common/ids.js';
 import type { LogDevice } from './device.js';
 import { formatWal } from './format-wal.js';
@@ -63,21 +63,32 @@ export async function rebuildLog(
 }
 
 async function rebuild(wal: Wal, salvaged: SalvagedGroup, sealed: LogPlace | undefined): Promise<Rebuilt> {
-  const { group, floor } = salvaged;
+  const { group } = salvaged;
   const { partition, replicaId, hardState } = group;
-  let { verdict, why } = salvaged;
+  let { verdict, floor, why } = salvaged;
   const log = wal.addGroup(partition, replicaId);
   let from = { index: group.baseIndex, term: group.baseTerm };
   let to = group.lastIndex();
   if (sealed !== undefined && sealed.index >= from.index) {
     const isThere = sealed.index <= to && group.term(sealed.index) === sealed.term;
-    // What is sealed was in the log: one that ends before it has lost its end, unnoticed until now.
-    if (!isThere && verdict === 'whole') {
+    // What is sealed was in the log: one that never came as far has lost its end, unnoticed until now.
+    const isKnown = isThere || (verdict === 'log-damaged' && isAtLeast(floor, sealed));
+    if (!isKnown) {
       verdict = 'term-or-vote-lost';
       why = `the store holds up to ${sealed.index}, the log ends at ${to}`;
     }
     from = sealed;
     if (!isThere) to = sealed.index;
+  } else if (from.index > salvaged.sealed.index && (from.index > group.commit || from.term === 0)) {
+    // Whoever reads a log takes what it begins behind for committed. Entries that are lost, and of which
+    // nothing says that, must not be what it begins behind: others may stand in their place by now.
+    floor = higherPlace(floor, { index: to, term: group.term(to) as number });
+    if (verdict === 'whole') {
+      verdict = 'log-damaged';
+      why = `entries up to ${from.index} are lost`;
+    }
+    from = salvaged.sealed;
+    to = from.index;
   }
   if (from.index > 0) log.reset(from.index, from.term);
   const { term, vote } = hardState;

@@ -17,6 +17,7 @@ import type { LogDevice } from './device.js';
 import { Group, type GroupSpace } from './group-log.js';
 import { type LogIdentity, verifyEntries } from './replay.js';
 import { decodeHeader, type SegmentHeader, segmentSeed, type TableRow } from './segment-header.js';
+import { lostSegment, type SegmentNotes } from './types.js';
 
 export type SalvageVerdict = 'whole' | 'log-damaged' | 'term-or-vote-lost';
 
@@ -28,6 +29,8 @@ export interface SalvagedGroup {
   readonly floor: LogPlace;
   /** What broke it; empty where it is whole. */
   readonly why: string;
+  /** Sealed once, so committed: a log may begin behind it, whatever is missing behind. */
+  readonly sealed: LogPlace;
 }
 
 export interface Salvaged {
@@ -37,6 +40,8 @@ export interface Salvaged {
   readonly lost: number;
   /** No segment says anything: whose log it was is all that is known. */
   readonly isBlank: boolean;
+  /** Which of the newest segments is gone, by what was noted of them; with it went what nobody can tell. */
+  readonly endLost: string;
 }
 
 /** A batch as it was found; where it is whole its entries are verified. */
@@ -58,7 +63,11 @@ interface FoundEntry {
   readonly offset: number;
 }
 
-export async function salvageLog(device: LogDevice, identity: LogIdentity): Promise<Salvaged> {
+export async function salvageLog(
+  device: LogDevice,
+  identity: LogIdentity,
+  noted?: SegmentNotes['noted'],
+): Promise<Salvaged> {
   const headers = new Map<number, SegmentHeader>();
   const found = new Map<number, Found[]>();
   const files = await device.list();
@@ -76,7 +85,11 @@ export async function salvageLog(device: LogDevice, identity: LogIdentity): Prom
     heads.push({ segment: file.segment, length: decoded.length });
   }
   const salt = [...headers.values()][0]?.salt;
-  if (salt === undefined) return { groups: [], batches: 0, lost: 0, isBlank: true };
+  const isThere = (segment: number): boolean => files.some((file) => file.segment === segment);
+  if (salt === undefined) {
+    return { groups: [], batches: 0, lost: 0, isBlank: true, endLost: lostSegment(noted, 0, isThere) };
+  }
+  let newest = Math.max(...headers.keys());
   for (const file of files) {
     const bytes = await read(file.segment, file.bytes);
     const place = { segment: file.segment, seed: segmentSeed(salt, file.segment) };
@@ -85,12 +98,13 @@ export async function salvageLog(device: LogDevice, identity: LogIdentity): Prom
       const whole = remains.whole && verifyEntries(remains.batch, bytes, remains.offset) === undefined;
       const entries = whole ? entriesOf(remains.batch, bytes, remains.offset) : [];
       const one = { batch: remains.batch, segment: file.segment, offset: remains.offset, whole, entries };
+      newest = Math.max(newest, file.segment);
       const others = found.get(number);
       if (others === undefined) found.set(number, [one]);
       else others.push(one);
     }
   }
-  return new Salvage(device, headers, found).run();
+  return { ...new Salvage(device, headers, found).run(), endLost: lostSegment(noted, newest, isThere) };
 }
 
 function isOurs(header: SegmentHeader, { clusterId, storeId }: LogIdentity): boolean {
@@ -132,6 +146,8 @@ class Part {
    * the state's damage: what was promised of votes and places is known.
    */
   gapTo = 0;
+  /** The furthest start of its log that any record tells. */
+  sealed: LogPlace = noPlace;
 
   constructor(readonly group: Group) {}
 
@@ -147,10 +163,15 @@ class Part {
 
   /** All that is lost was before this, or void. */
   startsAnew(place: LogPlace): void {
+    this.startsBehind(place);
     this.group.restart(place.index, place.term);
     this.gapTo = 0;
     this.broken = '';
     this.endedAt(place);
+  }
+
+  startsBehind({ index, term }: LogPlace): void {
+    if (index > this.sealed.index) this.sealed = { index, term };
   }
 
   lostSomething(why: string): void {
@@ -164,12 +185,12 @@ class Part {
   }
 
   result(): SalvagedGroup {
-    const { group, broken: why } = this;
-    if (!this.votesKnown) return { group, verdict: 'term-or-vote-lost', floor: noPlace, why };
-    if (why === '') return { group, verdict: 'whole', floor: noPlace, why };
+    const { group, broken: why, sealed } = this;
+    if (!this.votesKnown) return { group, verdict: 'term-or-vote-lost', floor: noPlace, why, sealed };
+    if (why === '') return { group, verdict: 'whole', floor: noPlace, why, sealed };
     // Without a term above its own nothing was acknowledged: an unknown place is one of that term, at most.
     const floor = this.floorUnknown ? { term: group.hardState.term, index: unknownIndex } : this.floor;
-    return { group, verdict: 'log-damaged', floor, why };
+    return { group, verdict: 'log-damaged', floor, why, sealed };
   }
 }
 
@@ -201,7 +222,7 @@ class Salvage {
     };
   }
 
-  run(): Salvaged {
+  run(): Omit<Salvaged, 'endLost'> {
     const first = this.#segments[0] as SegmentHeader;
     for (const row of first.table) this.#introduce(row);
     const numbers = [...this.#found.keys()].filter((number) => number >= first.firstBatch);
@@ -293,6 +314,7 @@ class Salvage {
   #start(part: Part, place: LogPlace): void {
     const { group } = part;
     const { index, term } = place;
+    part.startsBehind(place);
     if (index <= group.baseIndex) return;
     // All that it ever had is sealed by then, whatever of it is lost.
     if (part.broken !== '' && !part.floorUnknown && isAtLeast(place, part.floor))
@@ -313,7 +335,7 @@ class Salvage {
       const { group } = part;
       group.setHardState(row.term, row.vote);
       part.votesKnown = true;
-      if (row.baseIndex > group.baseIndex) this.#start(part, { index: row.baseIndex, term: row.baseTerm });
+      this.#start(part, { index: row.baseIndex, term: row.baseTerm });
       part.endedAt({ term: row.lastTerm, index: row.lastIndex });
       if (row.lastIndex === group.lastIndex() && row.lastTerm === part.lastTerm) part.broken = '';
       else part.break(`entries up to ${row.lastIndex} are lost`);
@@ -324,7 +346,7 @@ class Salvage {
   #introduce(row: TableRow): void {
     const part = this.#newPart(row.partition, row.replicaId);
     part.group.setHardState(row.term, row.vote);
-    part.group.restart(row.baseIndex, row.baseTerm);
+    part.startsAnew({ index: row.baseIndex, term: row.baseTerm });
     part.endedAt({ term: row.lastTerm, index: row.lastIndex });
     if (row.lastIndex > row.baseIndex) {
       part.gapTo = row.lastIndex;

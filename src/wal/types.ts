@@ -94,6 +94,19 @@ export interface LogExtent {
   readonly nextBatch: number;
 }
 
+/** Which of the segments that were noted is gone; empty: none. `newest`: the last with batches in it. */
+export function lostSegment(
+  noted: SegmentNotes['noted'],
+  newest: number,
+  isThere: (segment: number) => boolean,
+): string {
+  const { current, next } = noted ?? { current: 0, next: 0 };
+  const isNextThere = next === 0 || newest >= next || isThere(next);
+  if (newest >= current && isNextThere) return '';
+  const gone = newest < current ? current : next;
+  return `the log ends in segment ${newest}, but had reached segment ${gone}: its newest segments are gone`;
+}
+
 export interface WalStats {
   batches: number;
   syncs: number;

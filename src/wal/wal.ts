@@ -22,7 +22,16 @@ import { Group, type GroupSpace } from './group-log.js';
 import { type LogIdentity, type Replayed, replay } from './replay.js';
 import { alignBytes, alignUp, encodeHeader, headerBytes, segmentSeed } from './segment-header.js';
 import { Segments } from './segments.js';
-import type { GroupLog, GroupWrite, LogExtent, ReplayReport, SegmentNotes, Wal, WalStats } from './types.js';
+import {
+  type GroupLog,
+  type GroupWrite,
+  type LogExtent,
+  lostSegment,
+  type ReplayReport,
+  type SegmentNotes,
+  type Wal,
+  type WalStats,
+} from './types.js';
 import { closingItem, type Flight, type Item, newItem, WriteQueue } from './write-queue.js';
 
 const MiB = 1024 * 1024;
@@ -161,15 +170,12 @@ class Log implements Wal, GroupSpace {
   /** From here on files that hold nothing may be renamed or go: they are not noted any more. */
   async #checkNotes({ last: { segment: newest }, unused }: Replayed): Promise<void> {
     const { segmentNotes } = this.#options;
-    const { current, next } = segmentNotes?.noted ?? { current: 0, next: 0 };
-    const isNextThere = next === 0 || newest >= next || unused.some((file) => file.segment === next);
-    if (newest < current || !isNextThere) {
-      const gone = newest < current ? current : next;
-      throw new HansardError(
-        'LOG_DAMAGED',
-        `the log ends in segment ${newest}, but had reached segment ${gone}: its newest segments are gone`,
-        { segment: gone, offset: 0, kind: 'term-or-vote-lost', partitions: 'all', end_lost: true },
-      );
+    const problem = lostSegment(segmentNotes?.noted, newest, (segment) =>
+      unused.some((file) => file.segment === segment),
+    );
+    if (problem !== '') {
+      const fields = { segment: newest, offset: 0, kind: 'term-or-vote-lost', partitions: 'all' };
+      throw new HansardError('LOG_DAMAGED', problem, fields);
     }
     await segmentNotes?.note(newest, 0);
   }

@@ -133,14 +133,17 @@ class Scene {
   }
 
   /** Into a fresh log; its contents. */
-  async rebuilt(disk: SimDisk): Promise<{ groups: Rebuilt[]; wal: Wal } | undefined> {
+  async rebuilt(
+    disk: SimDisk,
+    { sealed }: { sealed?: LogPlace | undefined } = {},
+  ): Promise<{ groups: Rebuilt[]; wal: Wal } | undefined> {
     const old = disk.device();
     const salvaged = await this.settle(salvageLog(old, identity));
     if (salvaged.isBlank) return undefined;
     const fresh = new SimDisk({ clock: this.clock, random: this.random.fork() });
     const { clock, random } = this;
     const options = { ...identity, device: fresh.device(), segmentBytes, clock, random };
-    const groups = await this.settle(rebuildLog(salvaged.groups, { ...options, sealed: () => undefined }));
+    const groups = await this.settle(rebuildLog(salvaged.groups, { ...options, sealed: () => sealed }));
     return { groups, wal: await this.open(fresh) };
   }
 }
@@ -189,7 +192,12 @@ t.test('a damaged log is never taken for better than it is', async (t: Test) => 
         if (one === undefined) continue;
         tally[one.verdict]++;
         if (one.verdict === 'term-or-vote-lost') continue;
-        const { term, vote } = found.wal.group(partition)?.hardState ?? { term: 0, vote: 0 };
+        const log = found.wal.group(partition);
+        if (log !== undefined && log.firstIndex() - 1 > truth.base.index)
+          t.fail(
+            `${label}: partition ${partition} begins behind ${log.firstIndex() - 1}: committed was ${truth.base.index}`,
+          );
+        const { term, vote } = log?.hardState ?? { term: 0, vote: 0 };
         if (term !== truth.term || vote !== truth.vote)
           t.fail(
             `${label}: partition ${partition} has term ${term}, vote ${vote}, not ${truth.term}, ${truth.vote}`,
@@ -258,4 +266,65 @@ t.test('newest segments that are gone are missed, by what was noted of them', as
     t.same(noted, before, 'and what is noted stays');
   }
   t.equal(lost, 12);
+});
+
+/** Entries 1 to 8 of term 1 in one segment, 9 and 10 in the next; `commit` is told with the last. */
+async function acrossTwoSegments(scene: Scene, commit: number): Promise<{ first: number; second: number }> {
+  await scene.settle(formatWal(scene.disk.device(), { ...identity, segmentBytes, random: scene.random }));
+  const wal = await scene.open(scene.disk);
+  wal.addGroup(0, 1);
+  for (let index = 1; index <= 10; index++) {
+    const hardState = { term: 1, vote: 1, commit: index === 10 ? commit : 0 };
+    const write = { partition: 0, hardState, entries: [entry(0, 1, index, Buffer.alloc(9_000, index))] };
+    await scene.settle(new Promise<void>((resolve) => wal.write([write], resolve)));
+  }
+  await scene.settle(wal.close());
+  const used = scene.disk
+    .segments()
+    .map(({ segment }) => segment)
+    .filter((segment) => scene.disk.bytes(segment).readUInt32LE(16) === segment);
+  return { first: used[0] as number, second: used.at(-1) as number };
+}
+
+t.test('a log does not begin behind entries that may never have been committed', async (t: Test) => {
+  for (const { commit, sealed, verdict, firstIndex } of [
+    { commit: 0, sealed: undefined, verdict: 'log-damaged', firstIndex: 1 },
+    { commit: 10, sealed: undefined, verdict: 'whole', firstIndex: 8 },
+    { commit: 0, sealed: { term: 1, index: 8 }, verdict: 'whole', firstIndex: 9 },
+  ]) {
+    const scene = new Scene(5);
+    const { first, second } = await acrossTwoSegments(scene, commit);
+    t.ok(first < second);
+    scene.disk.lose(first);
+    const found = await scene.rebuilt(scene.disk, { sealed });
+    t.match(found?.groups, [{ partition: 0, verdict }], `commit ${commit}`);
+    t.equal(found?.wal.group(0)?.firstIndex(), firstIndex);
+    if (verdict === 'log-damaged') t.same(found?.groups[0]?.floor, { term: 1, index: 10 });
+  }
+});
+
+t.test('a damaged log that never came as far as what is sealed has lost votes, too', async (t: Test) => {
+  const scene = new Scene(5);
+  const { second } = await acrossTwoSegments(scene, 10);
+  const bytes = scene.disk.bytes(second);
+  bytes[bytes.indexOf(Buffer.alloc(100, 9)) + 50] = 0xff;
+  for (const [index, verdict] of [
+    [10, 'log-damaged'],
+    [11, 'term-or-vote-lost'],
+  ] as const) {
+    const found = await scene.rebuilt(scene.disk, { sealed: { term: 1, index } });
+    t.match(found?.groups, [{ verdict }], `sealed up to ${index}`);
+  }
+});
+
+t.test('a newest segment that is gone is missed also where the log is damaged before it', async (t: Test) => {
+  const scene = new Scene(5);
+  const { first, second } = await acrossTwoSegments(scene, 10);
+  const noted = { current: second, next: second + 1 };
+  const whole = await scene.settle(salvageLog(scene.disk.device(), identity, { current: second, next: 0 }));
+  t.equal(whole.endLost, '');
+  scene.disk.lose(second);
+  scene.disk.flip(first, 5_000);
+  const salvaged = await scene.settle(salvageLog(scene.disk.device(), identity, noted));
+  t.match(salvaged.endLost, /newest segments are gone/);
 });
