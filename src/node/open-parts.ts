@@ -64,6 +64,11 @@ export class PartsOpener {
     return this.#ledger;
   }
 
+  /** FAULTS is, and its copy may be gone with the database. */
+  get #isRecordLost(): boolean {
+    return this.#options.directory.faults === 'unreadable';
+  }
+
   /** Other nodes have what is lost here. */
   get #heals(): boolean {
     return this.#options.directory.identity.replicationFactor > 1;
@@ -101,7 +106,8 @@ export class PartsOpener {
         if (!this.#heals || !isReplaceable(error)) throw error;
         logger.error({ error: error.message }, 'the database is damaged: it is moved aside');
         const dbMove = await nextMove(dir);
-        await this.#ledger.update({ dbMove });
+        // A record that is lost stays unreadable until it says what follows from that: it would seem to know of no fault.
+        if (!this.#isRecordLost) await this.#ledger.update({ dbMove });
         await moveDatabase(dir, dbMove);
       }
     }
@@ -166,6 +172,8 @@ export class PartsOpener {
 
   /** Behind `openStore`; brings the store too, where that was moved aside. */
   async openLog(): Promise<{ wal: Wal; store: Store }> {
+    // Begun by an earlier start, ended by `openDirectory`.
+    if (this.#ledger.record.logMove > 0) await this.#logMoved();
     const wal = await this.#openWal().catch((error: unknown) => {
       if (!this.#heals || !(error instanceof HansardError) || error.reason !== 'LOG_DAMAGED') throw error;
       return this.#replaceLog(error);
@@ -231,15 +239,21 @@ export class PartsOpener {
       ledger: this.#ledger,
       store: this.#store,
       hosted: this.#hosted(),
+      noted: this.#segmentNotes()?.noted,
+      isRecordLost: this.#store === undefined && this.#isRecordLost,
     });
     const logMove = await nextMove(dir);
     await this.#ledger.add(faults);
     await this.#ledger.update({ logMove });
     await moveLog(dir, logMove);
-    await this.#ledger.update({ logMove: 0 });
-    // Numbers begin anew.
-    await this.#segmentNotes()?.note(0, 0);
+    await this.#logMoved();
     return this.#openWal();
+  }
+
+  /** Its numbers begin anew: what was noted of the old one's is forgotten before its move is. */
+  async #logMoved(): Promise<void> {
+    await this.#segmentNotes()?.note(0, 0);
+    await this.#ledger.update({ logMove: 0 });
   }
 
   // ---- a database in the place of one that is lost
@@ -256,7 +270,13 @@ export class PartsOpener {
     await formatStore({ kv, ...this.#ids, partitions });
     const why = 'the database was lost';
     const faults = partitions.map((one) => fault(one, 'state-damaged', why));
-    const others = this.#ledger.faults.filter(({ kind }) => kind !== 'state-damaged');
+    if (this.#isRecordLost) {
+      const lost = 'the record of faults is lost, and the database with its copy';
+      faults.push(...partitions.map((one) => fault(one, 'term-or-vote-lost', lost)));
+    }
+    const isKept = ({ kind, partition }: ReplicaFault): boolean =>
+      !faults.some((one) => one.kind === kind && one.partition === partition) && kind !== 'state-damaged';
+    const others = this.#ledger.faults.filter(isKept);
     await this.#ledger.update({ dbMove: 0, faults: [...others, ...faults] });
     this.#freshKv = undefined;
     await this.#open(kv);

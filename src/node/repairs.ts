@@ -123,7 +123,8 @@ export class Repairs {
     await this.#recording;
     for (const { partition, replicaId, kind, generation } of ledger.faults) {
       const replica = this.#context.replica(partition);
-      const isGone = replica === undefined || (replica.replicaId > replicaId && kind !== 'term-or-vote-lost');
+      // One that lost its vote goes before its successor comes: until that has a vote, it is asked for.
+      const isGone = kind !== 'term-or-vote-lost' && (replica === undefined || replica.replicaId > replicaId);
       const isMended = kind === 'state-damaged' && store.generationOf(partition) > generation;
       if (isGone || isMended) await ledger.clear(partition, [kind]);
     }

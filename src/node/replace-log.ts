@@ -5,7 +5,7 @@ import { type FaultKind, higherPlace, type LogPlace, noPlace, type ReplicaFault 
 import type { PartitionId, ReplicaId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
 import type { Store } from '../store/types.js';
-import { type LogDevice, rebuildLog, salvageLog } from '../wal/index.js';
+import { type LogDevice, rebuildLog, type SegmentNotes, salvageLog } from '../wal/index.js';
 import type { FaultLedger } from './fault-ledger.js';
 
 export interface ReplaceLogOptions {
@@ -26,6 +26,10 @@ export interface ReplaceLogOptions {
   readonly store: Store | undefined;
   /** Replicas that are here, whatever the log says. */
   readonly hosted: readonly HostedId[];
+  /** Which segments it had reached. */
+  readonly noted?: SegmentNotes['noted'];
+  /** Nobody knows any more what its replicas must not do. */
+  readonly isRecordLost?: boolean;
 }
 
 export interface HostedId {
@@ -39,7 +43,7 @@ export async function replaceLog(options: ReplaceLogOptions): Promise<ReplicaFau
   const nowUs = clock.nowUs();
   const faults: ReplicaFault[] = [];
   try {
-    const salvaged = await salvageLog(old, { clusterId, storeId });
+    const salvaged = await salvageLog(old, { clusterId, storeId }, options.noted);
     const rebuilt = await rebuildLog(salvaged.groups, {
       clusterId,
       storeId,
@@ -49,11 +53,11 @@ export async function replaceLog(options: ReplaceLogOptions): Promise<ReplicaFau
       segmentBytes: options.segmentBytes,
       sealed: (partition) => sealedPlace(options.store, partition),
     });
-    // What is gone with its end nobody can tell.
-    const isEndLost = error.fields.end_lost === true;
+    // What is gone with its end nobody can tell, whatever else is damaged before it.
+    const lost = options.isRecordLost ? 'the record of faults is lost' : salvaged.endLost;
     for (const { partition, replicaId, entries, ...found } of rebuilt) {
-      const verdict = isEndLost ? 'term-or-vote-lost' : found.verdict;
-      const why = isEndLost ? error.message : found.why;
+      const verdict = lost === '' ? found.verdict : 'term-or-vote-lost';
+      const why = lost === '' ? found.why : lost;
       logger.info({ partition, replicaId, entries, verdict, why }, 'salvaged from the damaged log');
       if (verdict === 'whole') continue;
       // What was lost before and is not back yet counts on.
@@ -61,10 +65,10 @@ export async function replaceLog(options: ReplaceLogOptions): Promise<ReplicaFau
       const floor = known?.replicaId === replicaId ? higherPlace(known.floor, found.floor) : found.floor;
       faults.push({ ...newFault({ partition, replicaId }, verdict, why, nowUs), floor });
     }
-    // Of those nothing is left that could prove anything.
-    const isUnproven = isEndLost || salvaged.isBlank || salvaged.lost > 0;
+    // Of those nothing is left that could prove anything; what stands there may be of an earlier replica.
+    const isUnproven = lost !== '' || salvaged.isBlank || salvaged.lost > 0;
     for (const one of isUnproven ? options.hosted : []) {
-      if (!rebuilt.some(({ partition }) => partition === one.partition))
+      if (!rebuilt.some((known) => known.partition === one.partition && known.replicaId >= one.replicaId))
         faults.push(newFault(one, 'term-or-vote-lost', error.message, nowUs));
     }
     return faults;

@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap';
 import { HansardError } from '../../src/common/errors.js';
+import { noPlace } from '../../src/common/faults.js';
 import { RowKind } from '../../src/store/keys.js';
 import { append, Cluster } from './cluster.js';
 
@@ -253,3 +254,36 @@ t.test('a log that ends before what is sealed has lost votes without a trace', a
   for (const partition of [0, 1]) await sameEverywhere(t, cluster, partition);
   await cluster.stopAll();
 });
+
+t.test(
+  'the process ends between the going of a replica that lost its vote and the coming of another',
+  async (t) => {
+    const cluster = await Cluster.start({ nodes: 3, partitions: 1, settings: { checkpointAgeMs: 500 } });
+    await appendAll(cluster, 1, 10);
+    await cluster.clock.until(() => false, 3_000);
+    await cluster.stop(2);
+    const why = 'for the test';
+    const kind = 'term-or-vote-lost';
+    const fault = {
+      partition: 0,
+      replicaId: 2,
+      kind,
+      sinceUs: 0,
+      why,
+      generation: 0,
+      floor: noPlace,
+    } as const;
+    await cluster.ledger(2).add([fault]);
+    await cluster.open(2);
+    const { node } = cluster.get(2);
+    t.ok(await cluster.clock.until(() => node.replicas().length === 0, 20_000), 'it is removed');
+    await cluster.stop(2);
+    await cluster.open(2);
+    t.ok(await cluster.clock.until(() => faultsOf(cluster, 2).length === 0, 60_000));
+    t.match(cluster.get(2).node.replicas(), [{ partition: 0, isLearner: false }], 'another has come');
+    t.ok((cluster.get(2).node.replicas()[0]?.replicaId ?? 0) > 3);
+    await appendAll(cluster, 11, 20);
+    await sameEverywhere(t, cluster);
+    await cluster.stopAll();
+  },
+);

@@ -1,0 +1,168 @@
+/** Real folders that are damaged twice over, or whose repair is interrupted: nothing that was promised is forgotten. */
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import t, { type Test } from 'tap';
+import { ByteWriter } from '../../src/common/bytes.js';
+import { HansardError } from '../../src/common/errors.js';
+import type { ReplicaFault } from '../../src/common/faults.js';
+import { silentLogger } from '../../src/common/logger.js';
+import { openDirectory } from '../../src/node/directory.js';
+import { FaultLedger } from '../../src/node/fault-ledger.js';
+import { initNode } from '../../src/node/open.js';
+import { PartsOpener } from '../../src/node/open-parts.js';
+import { realClock, realRandom } from '../../src/node/real-env.js';
+import { newFault, replaceLog } from '../../src/node/replace-log.js';
+import { resolveSettings } from '../../src/node/settings.js';
+import { formatWal, openDiskDevice, openWal } from '../../src/wal/index.js';
+import { entry, identity, write } from '../wal/harness.js';
+
+const segmentBytes = 4 * 1024 * 1024;
+const partitions = [0, 1];
+
+async function init(t: Test): Promise<string> {
+  const dir = join(t.testdir(), 'node');
+  const members = [1, 2, 3].map((nodeId) => ({
+    nodeId,
+    peerAddress: `127.0.0.1:${4000 + nodeId}`,
+    clientAddress: `127.0.0.1:${5000 + nodeId}`,
+  }));
+  const counts = { partitionCount: partitions.length, replicationFactor: 3 };
+  await initNode({ dir, clusterId: 'c1'.repeat(16), nodeId: 1, members, segmentBytes, ...counts });
+  return dir;
+}
+
+/** As a start does; `storeOnly`: it ends there. */
+async function opened<T>(
+  dir: string,
+  use: (parts: PartsOpener, found: Awaited<ReturnType<PartsOpener['openLog']>>) => Promise<T>,
+  storeOnly = false,
+): Promise<T | undefined> {
+  const { settings } = await resolveSettings({ flags: { logSegment: '4MiB', logMax: '64MiB' } });
+  const closing: (() => Promise<unknown>)[] = [];
+  const parts = new PartsOpener({
+    directory: await openDirectory(dir),
+    settings,
+    logger: silentLogger,
+    firstPartitions: partitions,
+    watch: new SharedArrayBuffer(8),
+    onFailure: (error) => t.fail(String(error)),
+    opened: closing,
+  });
+  try {
+    await parts.openStore();
+    return storeOnly ? undefined : await use(parts, await parts.openLog());
+  } finally {
+    for (const close of closing.reverse()) await close();
+  }
+}
+
+const kindsOf = (faults: readonly ReplicaFault[], partition: number): string[] =>
+  faults.filter((fault) => fault.partition === partition).map(({ kind }) => kind);
+
+const segmentsOf = (dir: string): string[] =>
+  readdirSync(join(dir, 'log'))
+    .filter((name) => readFileSync(join(dir, 'log', name)).readUInt32LE(16) === Number(name.slice(4, 20)))
+    .map((name) => join(dir, 'log', name));
+
+t.test(
+  'the record of faults and the database with its copy are lost, and the start is interrupted',
+  async (t) => {
+    const dir = await init(t);
+    await opened(dir, async ({ ledger }, { wal }) => {
+      for (const partition of partitions) {
+        wal.addGroup(partition, 1);
+        await write(wal, { partition, hardState: { term: 3, vote: 1, commit: 0 }, entries: [] });
+      }
+      await ledger.add([newFault({ partition: 1, replicaId: 1 }, 'term-or-vote-lost', 'it was', 0)]);
+    });
+    rmSync(join(dir, 'FAULTS'));
+    rmSync(join(dir, 'db', 'CURRENT'));
+    await opened(dir, async () => undefined, true);
+    const faults = await opened(dir, async ({ ledger }) => ledger.faults);
+    for (const partition of partitions)
+      t.ok(
+        kindsOf(faults ?? [], partition).includes('term-or-vote-lost'),
+        `partition ${partition} votes no more`,
+      );
+    const again = await opened(dir, async ({ ledger }) => ledger.faults);
+    t.same(again, faults, 'and so it stays');
+  },
+);
+
+t.test('a fresh log is in its place, and the process ends before that is written down', async (t) => {
+  const dir = await init(t);
+  const noted = new ByteWriter(16).u64(50).u64(51).finish();
+  await opened(dir, async ({ ledger }, { store }) => {
+    // What a start finds that ended right behind the move: the old log's notes, and a move under way.
+    await ledger.update({ logMove: 1 });
+    await store.putFact('log-segments', noted);
+  });
+  const record = await opened(dir, async ({ ledger }) => ledger.record);
+  t.same(record?.faults, [], 'the fresh log is not taken for one that has lost its end');
+  t.equal(record?.logMove, 0, 'the move is over: another one begins anew');
+});
+
+t.test('a segment is damaged, and the newest one is gone', async (t) => {
+  const dir = await init(t);
+  await opened(dir, async (_, { wal }) => {
+    wal.addGroup(0, 1);
+    wal.addGroup(1, 1);
+    for (let index = 1; index <= 12; index++) {
+      const hardState = { term: index, vote: 1, commit: 0 };
+      const entries = [entry(0, index, index, Buffer.alloc(900_000, index))];
+      await write(wal, { partition: 0, hardState, entries }, { partition: 1, hardState, entries: [] });
+    }
+  });
+  const used = segmentsOf(dir);
+  t.ok(used.length > 2);
+  const [first = '', newest = ''] = [used.at(-2), used.at(-1)];
+  const bytes = readFileSync(first);
+  bytes[20_000] = (bytes[20_000] as number) ^ 1;
+  writeFileSync(first, bytes);
+  rmSync(newest);
+  const faults = await opened(dir, async ({ ledger }) => ledger.faults);
+  for (const partition of partitions)
+    t.same(kindsOf(faults ?? [], partition), ['term-or-vote-lost'], `partition ${partition}`);
+});
+
+t.test(
+  'a replica whose coming is lost with a part of the log is not taken for the one before it',
+  async (t) => {
+    const dir = t.testdir({ log: {}, fresh: {} });
+    const device = openDiskDevice({ directory: join(dir, 'log') });
+    await formatWal(device, { ...identity, random: realRandom, segmentBytes });
+    const onFailure = (error: Error): void => {
+      t.fail(error.message);
+    };
+    const wal = await openWal({ ...identity, device, clock: realClock, segmentBytes, onFailure });
+    wal.addGroup(0, 1);
+    await write(wal, { partition: 0, hardState: { term: 2, vote: 1, commit: 0 }, entries: [] });
+    wal.addGroup(0, 7);
+    const entries = [entry(0, 3, 1, 'its coming')];
+    await write(wal, { partition: 0, hardState: { term: 3, vote: 7, commit: 0 }, entries });
+    await write(wal, { partition: 0, hardState: { term: 4, vote: 7, commit: 0 }, entries: [] });
+    await wal.close();
+    const [path = ''] = segmentsOf(dir).slice(-1);
+    const bytes = readFileSync(path);
+    const at = Math.floor(bytes.indexOf('its coming') / 4096) * 4096;
+    bytes.fill(0, at, at + 4096);
+    writeFileSync(path, bytes);
+    const faults = await replaceLog({
+      ...identity,
+      error: new HansardError('LOG_DAMAGED', 'for the test'),
+      old: openDiskDevice({ directory: join(dir, 'log') }),
+      fresh: openDiskDevice({ directory: join(dir, 'fresh') }),
+      segmentBytes,
+      clock: realClock,
+      random: realRandom,
+      logger: silentLogger,
+      ledger: FaultLedger.inMemory(),
+      store: undefined,
+      hosted: [{ partition: 0, replicaId: 7 }],
+    });
+    t.ok(
+      faults.some(({ kind, replicaId }) => kind === 'term-or-vote-lost' && replicaId === 7),
+      JSON.stringify(faults),
+    );
+  },
+);
