@@ -10,6 +10,7 @@ import type { ChannelState, ReadCursor, StoredEvent } from '../conversation/type
 import type { ReadView } from '../node/types.js';
 import type { CallContext, Handler } from './calls.js';
 import { channelMessage, twoTexts } from './channel-message.js';
+import { servedMessage } from './encode.js';
 import { encodeInboxEntry, entriesOf, joinEntries } from './encode-inbox.js';
 import { takeIdText } from './messages.js';
 import { invalidArgument, invalidName, takeTenant } from './names.js';
@@ -95,7 +96,7 @@ function listReadCursors(services: Services): Handler {
         cursors: cursors.map(cursorMessage),
         next_page_token: more ? tokens.page(bound, (writer) => writer.string(last.reader)) : '',
         head_seq: channel.headSeq,
-        served_by: servedMessage(services, partition, view),
+        served_by: servedMessage(services.served(partition, view)),
       });
     });
   };
@@ -157,7 +158,7 @@ function getInbox(services: Services): Handler {
     }
 
     async function entryOf(partition: PartitionId, view: ReadView, name: string): Promise<Uint8Array> {
-      const served = servedMessage(services, partition, view);
+      const served = servedMessage(services.served(partition, view));
       const channel = await view.reader.channelByName(tenant, name);
       if (channel === undefined) return encodeInboxEntry(codecs, { name, served });
       const cursor = await view.reader.readCursor(tenant, name, reader);
@@ -241,11 +242,4 @@ async function lastMessage(view: ReadView, channel: ChannelState): Promise<Store
   return lastMessageSeq === 0
     ? undefined
     : (await eventsOf(view, channel, lastMessageSeq, lastMessageSeq))[0];
-}
-
-const roleNumber = { primary: 1, secondary: 2, learner: 3 } as const;
-
-function servedMessage(services: Services, partition: PartitionId, view: ReadView): object {
-  const { nodeId, role, appliedIndex } = services.served(partition, view);
-  return { node_id: nodeId, role: roleNumber[role], partition, applied_index: appliedIndex };
 }

@@ -475,6 +475,23 @@ function addData(program: Command, on: On, env: Readonly<Record<string, string |
       ['hansard channels --all --json', ''],
     ]),
   );
+  const inbox = connected(
+    program
+      .command('inbox')
+      .description('Channels as one reader sees them: what is unread, the last message.'),
+  )
+    .argument('<reader>', "the application's own id of who reads")
+    .argument('[channels...]', 'these; without any those that it takes part in, newest activity first')
+    .option('-n, --limit <number>', 'how many, where none are named', wholeNumber(1, 200), 50)
+    .option('--unread', 'only channels with something unread');
+  on(inbox, async () => (await import('./commands/inbox.js')).inbox);
+  inbox.addHelpText(
+    'after',
+    examples([
+      ['hansard inbox anna', 'her latest conversations'],
+      ['hansard inbox anna support/42 support/43 --json', ''],
+    ]),
+  );
   addChannel(program, on, connected);
   addTransfer(program, on, connected);
 }
@@ -619,6 +636,15 @@ function addChannel(program: Command, on: On, connected: (command: Command) => C
       ['hansard channel update support/42 --participant anna=Anna:customer', ''],
     ]),
   );
+  const marked = connected(
+    channel.command('mark-read').description('Note how far a reader has got in a channel.'),
+  )
+    .argument('<channel>')
+    .argument('<reader>', "the application's own id of who reads")
+    .option('--seq <seq>', 'the last event that was read; without it all that is there', wholeNumber(0))
+    .option('--allow-back', 'it may go back: marks as unread');
+  on(marked, async () => (await import('./commands/inbox.js')).markRead);
+  marked.addHelpText('after', examples([['hansard channel mark-read support/42 anna --seq 17', '']]));
   const remove = connected(channel.command('delete').description('Delete a channel with all its events.'))
     .argument('<channel>')
     .option('--etag <etag>', 'only if the channel still has it')

@@ -3,6 +3,14 @@ import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import { checkMessage, checkOptions, checkRef, invalid } from './check-input.js';
+import {
+  type CursorPage,
+  encodeListCursors,
+  encodeMoveCursor,
+  type MovedCursor,
+  readCursorPage,
+  readMovedCursor,
+} from './inbox.js';
 import { Append } from './lane.js';
 import type { LaneSet } from './producers.js';
 import { read, type Served } from './reads.js';
@@ -85,6 +93,19 @@ export interface Page {
   readonly headSeq: number;
   readonly servedBy: ServedBy;
   readonly channelUid: string;
+}
+
+export interface MarkReadOptions {
+  /** It may go back: something is marked as unread. */
+  readonly allowBack?: boolean;
+  readonly timeoutMs?: number;
+}
+
+export interface ListCursorsOptions extends ReadOptions {
+  /** Default 100, at most 1,000. */
+  readonly pageSize?: number;
+  /** From an earlier page. */
+  readonly pageToken?: string;
 }
 
 export interface DeleteOptions {
@@ -322,6 +343,29 @@ export class Channel {
     const { channel } = await this.#write(method, request, options.timeoutMs, readChannelResponse);
     if (channel === undefined) throw new HansardError('INTERNAL', 'the server answered without a channel');
     return channel;
+  }
+
+  /**
+   * Notes that the reader has read up to `seq`; it only goes forward, unless `allowBack`. Rejects
+   * CHANNEL_NOT_FOUND, INVALID_ARGUMENT where there is no such event yet.
+   * @example
+   * await channel.markRead('ann', event.seq);
+   */
+  async markRead(reader: string, seq: number, options: MarkReadOptions = {}): Promise<MovedCursor> {
+    checkOptions('markRead', options);
+    const request = encodeMoveCursor(this.#prefix, reader, seq, options.allowBack === true);
+    return this.#write(methods.moveReadCursor, request, options.timeoutMs, readMovedCursor);
+  }
+
+  /** How far its readers have got, a page of them, by reader. Rejects CHANNEL_NOT_FOUND. */
+  async readCursors(options: ListCursorsOptions = {}): Promise<CursorPage> {
+    checkOptions('readCursors', options);
+    return this.#read(
+      methods.listReadCursors,
+      options,
+      (asked) => encodeListCursors(this.#prefix, options, asked),
+      readCursorPage,
+    );
   }
 
   /** The channel's own fields. Rejects CHANNEL_NOT_FOUND. */

@@ -308,6 +308,9 @@ const optionShapes = {
     signal: (value) => (value instanceof AbortSignal ? undefined : 'must be an AbortSignal'),
     timeoutMs: milliseconds,
   }),
+  markRead: shape({ allowBack: flag, timeoutMs: milliseconds }),
+  readCursors: shape({ ...readFields, pageSize: count, pageToken: text }),
+  inbox: shape({ ...readFields, withoutLastMessage: flag }),
   subscribe: shape({
     channels: listOf(text, 'names of channels'),
     prefix: text,

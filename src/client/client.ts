@@ -4,6 +4,7 @@ import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import { type AppendResult, Channel, resultOf } from './channel.js';
 import { checkOptions, invalid } from './check-input.js';
+import { encodeInbox, type InboxEntry, readInboxResponse } from './inbox.js';
 import { Budget } from './lane.js';
 import { type ClientOptions, checkedOptions, parseTarget } from './options.js';
 import { LaneSet, NamedProducer } from './producers.js';
@@ -75,6 +76,10 @@ export interface BatchItem {
   readonly condition?: AppendCondition;
 }
 
+export interface InboxOptions extends ReadOptions {
+  readonly withoutLastMessage?: boolean;
+}
+
 export interface CreateChannelOptions extends NewChannel {
   readonly timeoutMs?: number;
 }
@@ -125,6 +130,29 @@ export class Client {
       (asked) => encodeListChannels(this.tenant, options, asked),
       readListChannelsResponse,
     );
+  }
+
+  /**
+   * Up to 200 channels as a reader sees them, in the order of the names: what is unread, the last message.
+   * @example
+   * const chats = await client.channelPage({ participant: 'ann', orderBy: 'activity', pageSize: 50 });
+   * const inbox = await client.inbox('ann', chats.channels.map(({ name }) => name));
+   */
+  async inbox(
+    reader: string,
+    channels: readonly string[],
+    options: InboxOptions = {},
+  ): Promise<readonly InboxEntry[]> {
+    checkOptions('inbox', options);
+    const { entries } = await read(
+      this.#router,
+      methods.getInbox,
+      undefined,
+      options,
+      (asked) => encodeInbox(this.tenant, reader, channels, options.withoutLastMessage === true, asked),
+      readInboxResponse,
+    );
+    return entries;
   }
 
   /**

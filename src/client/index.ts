@@ -5,8 +5,10 @@ export {
   type AppendResult,
   type Channel,
   type DeleteOptions,
+  type ListCursorsOptions,
   Listing,
   type ListOptions,
+  type MarkReadOptions,
   type Page,
   type StateOptions,
 } from './channel.js';
@@ -16,10 +18,12 @@ export {
   type Client,
   type CreateChannelOptions,
   connect,
+  type InboxOptions,
   type ListChannelsOptions,
 } from './client.js';
 export { fromUIMessage, fromUIMessages, toUIMessage, type UIMessageLike } from './convert/ai-sdk.js';
 export { fromResponseItem, fromResponseItems, toResponseItem, toResponseItems } from './convert/openai.js';
+export type { CursorPage, InboxEntry, MovedCursor, ReadCursor } from './inbox.js';
 export { parseMetadata } from './metadata.js';
 export { type ClientOptions, clientDefaults, parseTarget } from './options.js';
 export type { NamedProducer, ProducerAppendOptions, ProducerAppendResult } from './producers.js';

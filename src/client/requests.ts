@@ -29,6 +29,9 @@ export const methods = {
   replicaChannels: 'hansard.v1.ReplicaService/ListReplicaChannels',
   replicaEvents: 'hansard.v1.ReplicaService/ReadReplicaEvents',
   replicaDigest: 'hansard.v1.ReplicaService/DigestReplica',
+  moveReadCursor: 'hansard.v1.InboxService/MoveReadCursor',
+  listReadCursors: 'hansard.v1.InboxService/ListReadCursors',
+  getInbox: 'hansard.v1.InboxService/GetInbox',
   scrubNode: 'hansard.v1.ReplicaService/ScrubNode',
 } as const;
 export type Method = (typeof methods)[keyof typeof methods];
@@ -522,7 +525,7 @@ const preferences: Record<ReadPreference, number> = {
   nearest: 5,
 };
 
-function writeReadOptions(w: BackWriter, field: number, read: ReadOptions): void {
+export function writeReadOptions(w: BackWriter, field: number, read: ReadOptions): void {
   const mark = w.length;
   const tokens = read.commitTokens ?? [];
   for (let i = tokens.length - 1; i >= 0; i--) w.bytesAlways(4, tokens[i] as Uint8Array);

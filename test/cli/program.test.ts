@@ -45,6 +45,8 @@ t.test('every command has help with examples; the whole lists the exit codes', a
     ['read'],
     ['tail'],
     ['subscribe'],
+    ['inbox'],
+    ['channel', 'mark-read'],
     ['channels'],
     ['channel', 'create'],
     ['channel', 'update'],

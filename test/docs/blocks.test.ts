@@ -12,7 +12,13 @@ import t, { type Test } from 'tap';
 import { connect, type TestCluster, testCluster } from '../../src/index.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
-const pages = ['README.md', 'docs/quickstart.md', 'docs/concepts.md', 'docs/guide/subscribe.md'];
+const pages = [
+  'README.md',
+  'docs/quickstart.md',
+  'docs/concepts.md',
+  'docs/guide/subscribe.md',
+  'docs/guide/inbox.md',
+];
 /** Kinds that are no programs. */
 const shownOnly = new Set(['text', 'mermaid', 'json', 'toml']);
 const blockTimeoutMs = 120_000;
