@@ -106,6 +106,22 @@ function addServer(program: Command, on: On): void {
     ]),
   );
 
+  const restore = program
+    .command('restore')
+    .description(
+      'After folders of a stopped cluster were put back from copies: raise its incarnation, so that tokens from before fail.',
+    )
+    .argument('<folder...>', 'folders of all nodes, or of those on this machine with --incarnation')
+    .option('--incarnation <number>', 'to which; the same for all nodes', wholeNumber(2));
+  on(restore, async () => (await import('./commands/restore.js')).restore);
+  restore.addHelpText(
+    'after',
+    `\ndocs/operations.md, "Copies", has all steps.\n${examples([
+      ['hansard restore ./data/node-1 ./data/node-2 ./data/node-3', 'all nodes of the cluster'],
+      ['hansard restore /var/lib/hansard --incarnation 2', 'on each machine, with the same number'],
+    ])}`,
+  );
+
   const start = program
     .command('start')
     .description(
@@ -688,6 +704,7 @@ function addTransfer(program: Command, on: On, connected: (command: Command) => 
       '--exported',
       'the file was made by `export`: channels with their fields; order and checksums must come out the same',
     )
+    .option('--all', 'the file is a folder that `export --all` made; into an empty cluster')
     .option('--skip-bad', 'leave out lines that can not be read, and say which')
     .option('--acks <file>', 'write each acknowledgement (channel, seq, checksum) as it arrives')
     .option('--in-flight <MiB>', 'how much may be under way', wholeNumber(1, 1024), 16)
@@ -701,6 +718,7 @@ function addTransfer(program: Command, on: On, connected: (command: Command) => 
         ['hansard import chats.jsonl --skip-bad --acks acks.jsonl', ''],
         ['zcat old.gz | hansard import - --name old-chats', ''],
         ['hansard import --exported backup.jsonl.gz', 'into an empty cluster'],
+        ['hansard import --all ./backup', 'every tenant of an `export --all`'],
       ],
     )}`,
   );
@@ -711,13 +729,19 @@ function addTransfer(program: Command, on: On, connected: (command: Command) => 
     .argument('[file]', 'packed where the name ends in .gz; without it, or with -, stdout')
     .option('--channel <name>', 'this channel alone')
     .option('--prefix <text>', 'channels whose names begin with it')
-    .option('--full', 'content bytes, producer and commitment of every event');
-  on(exporting, async () => (await import('./commands/export.js')).exportEvents);
+    .option('--full', 'content bytes, producer and commitment of every event')
+    .option('--all', 'all tenants, into a folder that is new or empty; `import --all` loads it');
+  on(exporting, async () =>
+    exporting.opts<{ all?: boolean }>().all === true
+      ? (await import('./commands/export-all.js')).exportAll
+      : (await import('./commands/export.js')).exportEvents,
+  );
   exporting.addHelpText(
     'after',
     examples([
       ['hansard export backup.jsonl.gz', 'everything of the tenant'],
       ['hansard export --channel support/42', ''],
+      ['hansard export --all ./backup', 'every tenant, a file each'],
     ]),
   );
 }

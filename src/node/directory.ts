@@ -87,14 +87,27 @@ export async function initDirectory(options: InitOptions): Promise<NodeDirectory
     await options.formatDb(paths.dbPath, identity);
     await options.formatLog(paths.logPath, identity);
     await writeFaults(dir, identity, encodeFaults({ ...noFaults, number: 1 }));
-    const draft = join(dir, `${identityName}.new`);
-    await writeSynced(draft, encodeIdentity(identity));
-    await rename(draft, join(dir, identityName));
-    await syncFolder(dir);
+    await putIdentity(dir, identity);
     await unlink(join(dir, markerName));
     await syncFolder(dir);
   });
   return paths;
+}
+
+/** Whole or not at all, also after a crash. */
+async function putIdentity(dir: string, identity: Identity): Promise<void> {
+  const draft = join(dir, `${identityName}.new`);
+  await writeSynced(draft, encodeIdentity(identity));
+  await rename(draft, join(dir, identityName));
+  await syncFolder(dir);
+}
+
+/** Gives the folder of a stopped node another incarnation of its cluster; all else stays. */
+export async function writeIncarnation(path: string, incarnation: number): Promise<void> {
+  const { dir, identity } = await openDirectory(path);
+  const changed = { ...identity, incarnation };
+  checkIdentity(changed);
+  await explained(dir, () => putIdentity(dir, changed));
 }
 
 /** Reads IDENTITY and checks that the folder is whole, as far as can be seen without opening its parts. */

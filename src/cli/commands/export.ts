@@ -12,10 +12,12 @@ import { count, durationText, type Output, writeAll } from '../output.js';
 import { Progress } from '../progress.js';
 import { type ClientOptions, exportSource, openSession } from '../session.js';
 
-interface ExportCommandOptions extends ClientOptions {
+export interface ExportCommandOptions extends ClientOptions {
   readonly channel?: string;
   readonly prefix?: string;
   readonly full?: boolean;
+  /** All tenants, into a folder. */
+  readonly all?: boolean;
 }
 
 export async function exportEvents({
@@ -24,7 +26,26 @@ export async function exportEvents({
   args,
 }: ActionContext<ExportCommandOptions>): Promise<undefined> {
   const file = args[0] ?? '-';
-  const session = await openSession(options);
+  const { channels, events, seconds } = await exportTo(file, options, output);
+  // The result itself may be on stdout; what is said of it goes to stderr.
+  if (file === '-') return;
+  output.json({ file, channels, events, seconds: Number(seconds.toFixed(3)) });
+  output.line(`${file}: ${count(events)} events of ${count(channels)} channels, ${durationText(seconds)}`);
+}
+
+export interface Exported {
+  readonly channels: number;
+  readonly events: number;
+  readonly seconds: number;
+}
+
+/** One tenant's channels, all or those that are asked for. */
+export async function exportTo(
+  file: string,
+  options: ExportCommandOptions,
+  output: Output,
+): Promise<Exported> {
+  const session = openSession(options);
   const sink = openSink(file, output);
   let events = 0;
   let channels = 0;
@@ -57,12 +78,7 @@ export async function exportEvents({
     progress.stop();
     await session.close();
   }
-  // The result itself may be on stdout; what is said of it goes to stderr.
-  if (file === '-') return;
-  output.json({ file, channels, events, seconds: Number(progress.seconds.toFixed(3)) });
-  output.line(
-    `${file}: ${count(events)} events of ${count(channels)} channels, ${durationText(progress.seconds)}`,
-  );
+  return { channels, events, seconds: progress.seconds };
 }
 
 interface Sink {

@@ -4,12 +4,14 @@
  */
 import { createHash } from 'node:crypto';
 import { createWriteStream, statSync, type WriteStream } from 'node:fs';
+import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
 import { ExportSections, type ImportedChannel } from '../channel-record.js';
 import { ExitCode } from '../exit-codes.js';
+import { readManifest } from '../export-manifest.js';
 import {
   exportedHint,
   type Ignored,
@@ -27,6 +29,8 @@ import { type ClientOptions, importTarget, openSession } from '../session.js';
 interface ImportOptions extends ClientOptions {
   readonly name?: string;
   readonly exported?: boolean;
+  /** A folder of `export --all`. */
+  readonly all?: boolean;
   readonly skipBad?: boolean;
   readonly acks?: string;
   readonly inFlight: number;
@@ -48,7 +52,9 @@ interface Survey {
   readonly hash: string | undefined;
 }
 
-export async function importFile({ output, options, args }: ActionContext<ImportOptions>): Promise<ExitCode> {
+export async function importFile(context: ActionContext<ImportOptions>): Promise<ExitCode> {
+  const { output, options, args } = context;
+  if (options.all === true) return importAll(context);
   const file = args[0] ?? '-';
   if (file === '-' && options.name === undefined)
     throw new HansardError(
@@ -78,6 +84,25 @@ export async function importFile({ output, options, args }: ActionContext<Import
     await acks?.close();
     await session.close();
   }
+}
+
+/** Every tenant of an export of all, one after the other; each goes on where it was if the command is repeated. */
+async function importAll(context: ActionContext<ImportOptions>): Promise<ExitCode> {
+  const { output, options, args } = context;
+  const folder = args[0] ?? '-';
+  if (options.name !== undefined || options.acks !== undefined)
+    throw new HansardError('INVALID_ARGUMENT', '--all takes neither --name nor --acks', { field: '--all' });
+  const { tenants } = await readManifest(folder);
+  let worst: ExitCode = ExitCode.ok;
+  for (const { tenant, file } of tenants) {
+    output.note(`tenant ${tenant}`);
+    const { all: _all, ...rest } = options;
+    const one = { ...rest, tenant, exported: true };
+    const code = await importFile({ output, options: one, args: [join(folder, file)] });
+    if (code === ExitCode.interrupted) return code;
+    worst = Math.max(worst, code) as ExitCode;
+  }
+  return worst;
 }
 
 /** The same without a word, for what loads a file of its own. `messages` counts those that were there before, too. */
