@@ -76,7 +76,10 @@ export interface KvIterator {
 }
 
 export interface KvFactory {
-  /** `create: false` never makes a database where none is (design rule 7). */
+  /**
+   * `create: false` never makes a database where none is (design rule 7). What it finds
+   * is durable when it resolves, also what an earlier process left in the page cache.
+   */
   open(path: string, options: { create: boolean }): Promise<Kv>;
 }
 

@@ -11,10 +11,18 @@ import type { PartitionState } from './partition-state.js';
 import { damaged, isRowSound } from './rows.js';
 import { Slicer } from './slices.js';
 import { ChunkWriter, encodeManifest, type SnapshotPosition, snapshotStart } from './snapshot-format.js';
+import { SnapshotTally } from './snapshot-tally.js';
+import type { PartitionRecord } from './state-codec.js';
 import type { SnapshotExport } from './types.js';
 
-/** All that a generation has but its checkpoints: the receiver's chain of them is its own. */
-const exportedKinds: readonly RowKind[] = generationKinds.filter((kind) => kind !== RowKind.checkpoint);
+/**
+ * All that a generation has but its checkpoints: the receiver's chain of them is its own.
+ * Deleted channels first: what is left of their blocks is nobody's (snapshot-tally.ts).
+ */
+const exportedKinds: readonly RowKind[] = [
+  RowKind.ended,
+  ...generationKinds.filter((kind) => kind !== RowKind.checkpoint && kind !== RowKind.ended),
+];
 /** Rows asked for in one step: about a quarter of a MiB of full blocks. */
 const rowsAtOnce = 64;
 
@@ -37,11 +45,18 @@ class PartitionExport implements SnapshotExport {
   readonly #place: Place;
   readonly #state: PartitionState;
   readonly #view: KvSnapshot;
+  /** As it was when the view was taken. */
+  readonly #record: PartitionRecord;
+  /** Of the rows up to `#countedTo`: only a reader that goes on where it was has them all counted here. */
+  #tally: SnapshotTally;
+  #countedTo = 0;
 
   constructor(state: PartitionState, view: KvSnapshot) {
     const { record } = state.sealed;
     this.#state = state;
     this.#view = view;
+    this.#record = record;
+    this.#tally = new SnapshotTally(record);
     this.#place = state.place;
     this.partition = record.partition;
     this.index = record.appliedIndex;
@@ -52,15 +67,32 @@ class PartitionExport implements SnapshotExport {
 
   async read(from: SnapshotPosition, maxBytes: number) {
     const chunk = new ChunkWriter(from, maxBytes);
+    const rows: [Uint8Array, Uint8Array][] = [];
     const slicer = new Slicer(this.#state.shared.clock);
     const at = from.afterKey === undefined ? 0 : exportedKinds.indexOf(from.afterKey[0] as RowKind);
     for (let i = at; i < exportedKinds.length; i++) {
       const after = i === at ? from.afterKey : undefined;
-      if (!(await this.#readKind(exportedKinds[i] as RowKind, after, chunk, maxBytes, slicer))) {
-        return { ...chunk.finish(false), last: false };
+      if (!(await this.#readKind(exportedKinds[i] as RowKind, after, chunk, rows, maxBytes, slicer))) {
+        const cut = chunk.finish(false);
+        this.#count(from.offset, cut.next.offset, rows);
+        return { ...cut, last: false };
       }
     }
-    return { ...chunk.finish(true), last: true };
+    const end = chunk.finish(true);
+    if (this.#count(from.offset, end.next.offset, rows)) this.#tally.finish();
+    return { ...end, last: true };
+  }
+
+  /** False: some rows before were read by way of another export, or never. */
+  #count(from: number, to: number, rows: readonly (readonly [Uint8Array, Uint8Array])[]): boolean {
+    if (from === 0) {
+      this.#tally = new SnapshotTally(this.#record);
+      this.#countedTo = 0;
+    }
+    if (from !== this.#countedTo) return false;
+    for (const [key, row] of rows) this.#tally.take(key[0] as RowKind, ownPartOfKey(key), row);
+    this.#countedTo = to;
+    return true;
   }
 
   /** False: the chunk is full, and there may be more. */
@@ -68,6 +100,7 @@ class PartitionExport implements SnapshotExport {
     kind: RowKind,
     afterKey: Uint8Array | undefined,
     chunk: ChunkWriter,
+    taken: [Uint8Array, Uint8Array][],
     maxBytes: number,
     slicer: Slicer,
   ): Promise<boolean> {
@@ -86,6 +119,7 @@ class PartitionExport implements SnapshotExport {
             throw damaged(`a row of partition ${this.partition}`, 'its checksum does not match', key);
           }
           chunk.add(key, ownPartOfKey(key), row);
+          taken.push([key, row]);
           if (slicer.spent(row.length + key.length)) await slicer.pause();
         }
         if (rows.length < rowsAtOnce) return true;

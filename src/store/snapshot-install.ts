@@ -15,6 +15,7 @@ import type { SealedIndex, StoreShared } from './partition-state.js';
 import { isRowSound, moveRow, rowWriter, sealRow } from './rows.js';
 import { Slicer } from './slices.js';
 import { openChunk, type SnapshotManifest, snapshotStart } from './snapshot-format.js';
+import { SnapshotTally } from './snapshot-tally.js';
 import { type PartitionRecord, partitionRowVersion, writeCheckpoint, writePartition } from './state-codec.js';
 import type { SnapshotInstall } from './types.js';
 
@@ -43,6 +44,7 @@ export class PartitionInstall implements SnapshotInstall {
   readonly #record: PartitionRecord;
   readonly #from: Place;
   readonly #to: Place;
+  readonly #tally: SnapshotTally;
   #offset = 0;
   #rows = 0;
   #checksum = snapshotStart.checksum;
@@ -53,6 +55,7 @@ export class PartitionInstall implements SnapshotInstall {
     const { record } = manifest;
     this.#host = host;
     this.#record = record;
+    this.#tally = new SnapshotTally(record);
     this.partition = record.partition;
     this.index = record.appliedIndex;
     this.term = record.appliedTerm;
@@ -87,21 +90,22 @@ export class PartitionInstall implements SnapshotInstall {
     const opened = openChunk(chunk, at);
     const batch = shared.kv.batch();
     const slicer = new Slicer(shared.clock);
-    let rows = 0;
+    const taken: { kind: number; ownPart: Buffer; row: Buffer }[] = [];
     try {
       for (let next = opened.next(); next !== undefined; next = opened.next()) {
         this.#put(batch, next);
-        rows++;
+        taken.push(next);
         if (slicer.spent(next.row.length + next.ownPart.length)) await slicer.pause();
       }
     } catch (error) {
       await batch.abandon();
       throw error;
     }
-    if (rows > 0) await this.#host.write(batch);
+    if (taken.length > 0) await this.#host.write(batch);
     else await batch.abandon();
     this.#offset += chunk.length;
-    this.#rows += rows;
+    this.#rows += taken.length;
+    for (const { kind, ownPart, row } of taken) this.#tally.take(kind as RowKind, ownPart, row);
     this.#checksum = opened.checksum;
     if (opened.last) await this.#load();
   }
@@ -119,6 +123,7 @@ export class PartitionInstall implements SnapshotInstall {
   /** All rows are there: reads and counts what an open would, before anything is decided. */
   async #load(): Promise<void> {
     const { shared, storeId } = this.#host;
+    this.#tally.finish();
     const number = this.#record.lastCheckpoint + 1;
     const record: PartitionRecord = {
       ...this.#record,

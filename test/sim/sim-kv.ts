@@ -51,6 +51,13 @@ interface Logged {
   readonly before: Change[];
 }
 
+/** Springs once, at the batch that follows `skip` others; then the process should be dead. */
+export interface KvTrap {
+  readonly phase: 'begun' | 'cached' | 'synced';
+  skip: number;
+  readonly spring: () => void;
+}
+
 /** As many batches as are taken to lie in LevelDB's own log. */
 const loggedMax = 12;
 
@@ -100,6 +107,7 @@ export class SimKvDisk {
   exists = false;
   /** Every write fails until told otherwise. */
   failWrites = false;
+  trap: KvTrap | undefined;
   #stalled: (() => void)[] | undefined;
   writes = 0;
 
@@ -178,6 +186,7 @@ export class SimKvDisk {
   async write(changes: Change[], handle: SimKv): Promise<void> {
     this.writes++;
     this.#onWay.push(changes);
+    this.#spring('begun', handle);
     await turn(this.options, this.options.writeMs);
     if (this.#stalled !== undefined) await new Promise<void>((resolve) => this.#stalled?.push(resolve));
     handle.mustLive();
@@ -195,9 +204,22 @@ export class SimKvDisk {
     this.#onWay.splice(at, 1);
     this.rows.apply(changes);
     this.#unsynced.push(changes);
+    this.#spring('cached', handle);
     await turn(this.options, this.options.writeMs);
     handle.mustLive();
-    // A sync takes all that came before with it: LevelDB's log is one sequence.
+    this.#sync();
+    this.#spring('synced', handle);
+  }
+
+  /** LevelDB makes tables of what it finds in its log, and level-kv.ts syncs the folder; or the process dies before. */
+  async openedBy(handle: SimKv): Promise<void> {
+    await turn(this.options, this.options.writeMs);
+    handle.mustLive();
+    this.#sync();
+  }
+
+  /** Takes all that came before with it: LevelDB's log is one sequence. */
+  #sync(): void {
     for (;;) {
       const done = this.#unsynced.shift();
       if (done === undefined) break;
@@ -205,6 +227,14 @@ export class SimKvDisk {
       if (this.#logged.length > loggedMax) this.#logged.shift();
       this.#durable.apply(done);
     }
+  }
+
+  #spring(phase: KvTrap['phase'], handle: SimKv): void {
+    const { trap } = this;
+    if (trap?.phase !== phase || trap.skip-- > 0) return;
+    this.trap = undefined;
+    trap.spring();
+    handle.mustLive();
   }
 
   #dropHandle(): void {
@@ -335,8 +365,10 @@ export class SimKvFactory implements KvFactory {
     if (disk.handle !== undefined) throw new HansardError('DIRECTORY_IN_USE', `${path} is open`);
     if (!disk.exists && !create) throw new HansardError('REPLICA_LOST', `there is no database in ${path}`);
     disk.exists = true;
-    disk.handle = new SimKv(disk);
-    return disk.handle;
+    const handle = new SimKv(disk);
+    disk.handle = handle;
+    await disk.openedBy(handle);
+    return handle;
   }
 }
 

@@ -203,6 +203,44 @@ t.test('a row that is damaged where it lies is not sent', async (t) => {
   await rejectsWith(t, transfer(snapshot, await to.beginInstall(0, snapshot.manifest)), 'STORE_DAMAGED');
 });
 
+t.test('a snapshot with a hole is neither sent nor taken in', async (t) => {
+  // LevelDB loses rows in silence: a leader with a hole handed it to replicas that were sound (seed 6 of the simulator).
+  for (const kind of [RowKind.block, RowKind.channel, RowKind.keyRun]) {
+    const disk = await formatted(simDisk(1), [0, 1]);
+    const from = await filled(disk);
+    // The last one: rows of earlier runs may be waiting for their end.
+    let last: Buffer | undefined;
+    disk.damage((key, value) => {
+      if (key[0] === kind && (last === undefined || Buffer.compare(key, last) > 0)) last = Buffer.from(key);
+      return value;
+    });
+    disk.damage((key, value) => (last !== undefined && key.equals(last) ? undefined : value));
+    const snapshot = await must(from);
+    const to = await opened(await formatted(simDisk(2), [0, 1]));
+    const sound = await must(await source());
+    const first = await to.beginInstall(0, snapshot.manifest);
+    await rejectsWith(t, transfer(snapshot, first), 'STORE_DAMAGED');
+    first.abandon();
+    t.equal(to.partition(0).appliedIndex, 0);
+    // Read from the middle on, as after a broken stream: the sender has not counted all, the receiver has.
+    const install = await to.beginInstall(0, snapshot.manifest);
+    let position = snapshot.start;
+    const add = async (): Promise<void> => {
+      for (let end = false; !end; ) {
+        await snapshot.read(position, 1_000);
+        await snapshot.read(snapshot.start, 1_000);
+        const part = await snapshot.read(position, 1_000);
+        await install.add(part.chunk);
+        position = part.next;
+        end = part.last;
+      }
+    };
+    await rejectsWith(t, add(), 'STORE_DAMAGED');
+    install.abandon();
+    t.ok((await transfer(sound, await to.beginInstall(0, sound.manifest))) > 1);
+  }
+});
+
 t.test('an install that is given up leaves what was there, and its rows go', async (t) => {
   const snapshot = await must(await source());
   const disk = await formatted(simDisk(2), [0, 1]);
