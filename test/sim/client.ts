@@ -8,6 +8,7 @@ import { HansardError } from '../../src/common/errors.js';
 import { encodeAppend, encodeDeleteChannel, encodeOpenProducer } from '../../src/conversation/command.js';
 import type { CommandAnswer } from '../../src/conversation/types.js';
 import type { HansardNode } from '../../src/node/node.js';
+import type { Callers } from './callers.js';
 import { textEvent } from './content.js';
 import type { History } from './history.js';
 import type { SimClock, SimRandom } from './sim-clock.js';
@@ -20,6 +21,7 @@ export interface ClientWorld {
   /** A living node that believes itself leader of the partition. */
   leaderOf(partition: number): HansardNode | undefined;
   partitionOf(channel: string): number;
+  readonly callers: Callers;
 }
 
 /** `deleter`: a producer that deletes its channel after every few appends. */
@@ -166,7 +168,9 @@ export class SimClient {
     // A killed node answers nobody: the caller's own clock ends the wait.
     return new Promise((resolve, reject) => {
       const timer = this.world.clock.after(attemptMs + 50, () => resolve(undefined));
-      node.propose(partition, command, { deadlineMs: node.monotonicMs() + attemptMs, producer }).then(
+      const propose = () =>
+        node.propose(partition, command, { deadlineMs: node.monotonicMs() + attemptMs, producer });
+      this.world.callers.call(node, propose).then(
         (result) => {
           timer.cancel();
           resolve(result.answer);

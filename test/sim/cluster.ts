@@ -17,11 +17,14 @@ import type { Tracer } from '../../src/raft/trace.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import { createTransport } from '../../src/transport/transport.js';
 import { formatWal, type GroupLog, type LogDevice, openWal } from '../../src/wal/index.js';
+import { Callers } from './callers.js';
+import { Digests } from './digests.js';
 import type { History } from './history.js';
 import { allInvariants, type SeenNode } from './invariants/invariants.js';
 import { watchPromises } from './invariants/kept-before-said.js';
 import { NodeClock } from './node-clock.js';
 import { pausable } from './pausable-network.js';
+import { repeating } from './repeating.js';
 import { SimClock, SimRandom } from './sim-clock.js';
 import { SimDisk } from './sim-disk.js';
 import { SimKvFactory } from './sim-kv.js';
@@ -44,12 +47,19 @@ export interface SimClusterOptions {
   readonly mutant?: Mutant | undefined;
   /** Logs so small that a node that was away for a moment needs snapshots. */
   readonly smallLogs?: boolean | undefined;
+  /** Each node's clock runs fast or slow by up to a twentieth. */
+  readonly drift?: boolean | undefined;
   /** Told what every core does; pre-vote and check-quorum are off then (the specification knows neither). */
   readonly tracer?: Tracer | undefined;
 }
 
 /** A process whose disk has failed has ended by then, simulated ms. */
 const failureNoticedMs = 1_000;
+
+/** How often the invariants are looked at, simulated ms. */
+const observeMs = 2;
+/** The same where something is about to happen. */
+const finelyMs = 0.2;
 
 const clusterId = 'c1'.repeat(16);
 
@@ -63,6 +73,11 @@ export class SimCluster {
   readonly #leaders = new Map<string, number>();
   readonly violations: string[] = [];
   readonly #invariants = allInvariants();
+  readonly #digests = new Digests((what) => this.violations.push(what));
+  /** Between clients and nodes. */
+  readonly callers: Callers;
+  /** Of each message of consensus: that it comes twice. */
+  repeatChance = 0;
   /** Answers kept of each producer: replicated. More than any client has in flight, and few, since every checkpoint writes them. */
   readonly producerWindow: number;
 
@@ -77,23 +92,72 @@ export class SimCluster {
       clientAddress: `node${i + 1}:2`,
     }));
     for (const { nodeId } of members) this.nodes.push(new SimNode(this, nodeId, members));
+    this.callers = new Callers(this.clock, this.random.fork(), this.nodes);
   }
 
   get living(): SimNode[] {
     return this.nodes.filter((node) => node.node !== undefined);
   }
 
-  /** A living node that believes itself leader. */
+  /** The living node that leads in the latest term. */
   leaderOf(partition: number): HansardNode | undefined {
+    return this.#leadersOf(partition)[0];
+  }
+
+  /** Where a client looks: mostly there, else at any node that believes itself leader. */
+  anyLeaderOf(partition: number): HansardNode | undefined {
+    const leaders = this.#leadersOf(partition);
+    return leaders[leaders.length > 1 && this.random.below(4) === 0 ? this.random.below(leaders.length) : 0];
+  }
+
+  #leadersOf(partition: number): HansardNode[] {
+    const leaders: { readonly node: HansardNode; readonly term: number }[] = [];
     for (const { node } of this.living) {
-      if (node?.replicas().some((replica) => replica.partition === partition && replica.isLeader))
-        return node;
+      const replica = node?.replicas().find((one) => one.partition === partition && one.isLeader);
+      if (node !== undefined && replica !== undefined) leaders.push({ node, term: replica.term });
     }
-    return undefined;
+    return leaders.sort((a, b) => b.term - a.term).map(({ node }) => node);
   }
 
   partitionOf(channel: string): number {
     return partitionOf('default', channel, this.options.partitions);
+  }
+
+  /** Digests of replicas at one index that were compared along the way. */
+  get digestsCompared(): number {
+    return this.#digests.compared;
+  }
+
+  /** Lets `ms` pass, and looks at what must hold. */
+  pass(ms: number): Promise<void> {
+    return this.#pass(ms, observeMs);
+  }
+
+  passFinely(ms: number): Promise<void> {
+    return this.#pass(ms, finelyMs);
+  }
+
+  /** Until `done` says so; false: not within `limitMs`, or a promise was broken meanwhile. */
+  async passUntil(done: () => boolean, limitMs: number): Promise<boolean> {
+    const endMs = this.clock.monotonicMs() + limitMs;
+    while (!done()) {
+      const leftMs = endMs - this.clock.monotonicMs();
+      if (leftMs <= 0 || this.violations.length > 0) return false;
+      const fromMs = this.clock.monotonicMs();
+      const stepMs = Math.min(observeMs, leftMs);
+      if (!(await this.clock.until(done, stepMs)))
+        await this.clock.run(fromMs + stepMs - this.clock.monotonicMs());
+      this.observe();
+    }
+    return true;
+  }
+
+  async #pass(ms: number, stepMs: number): Promise<void> {
+    const endMs = this.clock.monotonicMs() + ms;
+    while (this.clock.monotonicMs() < endMs) {
+      await this.clock.run(Math.min(stepMs, endMs - this.clock.monotonicMs()));
+      this.observe();
+    }
   }
 
   /** What must hold at any moment. The first thing found is enough: what follows from it would hide it. */
@@ -104,6 +168,7 @@ export class SimCluster {
       const problem = invariant.look(this.nodes);
       if (problem !== undefined) this.violations.push(problem);
     }
+    this.#digests.look(this.nodes, this.clock.monotonicMs());
   }
 
   /** At most one leader per term (Raft, Figure 3: election safety). */
@@ -153,6 +218,7 @@ export class SimNode implements SeenNode {
   /** Of messages between replicas: so small that what one lacks comes in many. */
   readonly limits: Pick<RaftJudging, 'maxSizePerMsg' | 'maxInflightMsgs'>;
   readonly storeId: string;
+  readonly #clockRate: number;
 
   constructor(
     private readonly cluster: SimCluster,
@@ -163,7 +229,8 @@ export class SimNode implements SeenNode {
     const onFailure = (): void => this.mustEndSoon();
     this.disk = new SimDisk({ clock, random: random.fork(), onFailure });
     this.database = new SimKvFactory({ clock, random: random.fork(), readMs: 0.3, writeMs: 2, onFailure });
-    this.clock = new NodeClock(clock);
+    this.#clockRate = cluster.options.drift ? 1 + (random.fraction() - 0.5) / 10 : 1;
+    this.clock = new NodeClock(clock, 0, this.#clockRate);
     this.storeId = nodeId.toString(16).padStart(16, 'a');
     this.limits = {
       maxSizePerMsg: random.below(2) === 0 ? 1 << 20 : 300 + random.below(6_000),
@@ -195,7 +262,7 @@ export class SimNode implements SeenNode {
 
   async #open(life: number): Promise<void> {
     const { cluster } = this;
-    const clock = new NodeClock(cluster.clock, this.clock.offsetUs);
+    const clock = new NodeClock(cluster.clock, this.clock.offsetUs, this.#clockRate);
     this.clock = clock;
     const random = cluster.random.fork();
     const ids = { clusterId, storeId: this.storeId };
@@ -249,9 +316,10 @@ export class SimNode implements SeenNode {
       },
       logger: silentLogger,
     });
-    const transport = watchPromises(connected, wal, store, (what) => {
+    const watched = watchPromises(connected, wal, store, (what) => {
       if (life === this.#life) cluster.violations.push(`node ${this.nodeId}: ${what}`);
     });
+    const transport = repeating(watched, clock, random.fork(), () => cluster.repeatChance);
     if (life !== this.#life) return;
     this.#logs = () => wal.groups();
     const node = new HansardNode({
@@ -338,7 +406,9 @@ export class SimNode implements SeenNode {
   /** From here on its disks work. */
   repair(): void {
     this.disk.clearFaults();
-    this.database.disk('db').failWrites = false;
+    const database = this.database.disk('db');
+    database.failWrites = false;
+    database.trap = undefined;
     this.#allowed.delete('DISK_FAILED');
   }
 

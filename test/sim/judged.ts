@@ -73,7 +73,9 @@ export class JudgedClient {
     const outcome = await within(
       clock,
       patienceMs,
-      node.propose(partition, command, { deadlineMs: node.monotonicMs() + callMs, producer: undefined }),
+      this.world.callers.call(node, () =>
+        node.propose(partition, command, { deadlineMs: node.monotonicMs() + callMs, producer: undefined }),
+      ),
     );
     if (outcome instanceof HansardError) {
       // docs/errors.md: after these two a write may have taken effect; after any other it surely never does.
@@ -105,7 +107,11 @@ export class JudgedClient {
     const node = this.world.anyNode();
     if (node === undefined) return;
     const recording = recorder.begin(this.name, { kind: 'read', channel });
-    const page = await within(clock, patienceMs, this.#page(node, channel));
+    const page = await within(
+      clock,
+      patienceMs,
+      this.world.callers.call(node, () => this.#page(node, channel)),
+    );
     if (page === undefined || page instanceof HansardError) return;
     recording.returned({ kind: 'page', ...page });
     this.#heads.set(channel, page.head);

@@ -10,16 +10,21 @@ import type { Replica } from '../../src/partition/replica.js';
 import type { SimCluster } from './cluster.js';
 
 const callMs = 2_000;
-/** Removals stop there: more would leave partitions on single nodes for most of a run. */
-const votersMin = 2;
 
 export class SimMembership {
   readonly #cluster: SimCluster;
   /** By kind and outcome, for the trace and for who wonders whether anything happened. */
   readonly outcomes = new Map<string, number>();
 
-  constructor(cluster: SimCluster) {
+  /** Removals stop there: more would leave partitions on single nodes for most of a run. */
+  readonly #votersMin: number;
+  /** A node that never comes back. */
+  lost: number | undefined;
+
+  /** `mayLose`: every partition must have a majority without any one of its voters. */
+  constructor(cluster: SimCluster, mayLose: boolean) {
     this.#cluster = cluster;
+    this.#votersMin = mayLose ? 3 : 2;
   }
 
   /** Begins a change somewhere, or two at once. */
@@ -29,7 +34,7 @@ export class SimMembership {
     const node = this.#cluster.leaderOf(partition);
     const replica = replicaOf(node, partition);
     if (node === undefined || replica === undefined) return;
-    const change = this.#draw(replica);
+    const change = this.#replaceLost(replica) ?? this.#draw(replica);
     if (change === undefined) return;
     const changes = [change];
     if (change.kind !== 'replace' && random.below(4) === 0) {
@@ -47,6 +52,12 @@ export class SimMembership {
       const node = this.#cluster.leaderOf(partition);
       const replica = replicaOf(node, partition);
       if (node === undefined || replica === undefined) return false;
+      const repair = this.#replaceLost(replica);
+      if (repair !== undefined) {
+        isDone = false;
+        this.#carryOut(node, partition, [repair]);
+        continue;
+      }
       let plan = moved.get(partition);
       if (plan === undefined) {
         const [free] = this.#freeNodes(replica);
@@ -66,13 +77,26 @@ export class SimMembership {
     return isDone;
   }
 
+  /** What the operator of a dead machine does, again and again until it is done. */
+  #replaceLost(replica: Replica): ReplicaChange | undefined {
+    const gone = replica.members.find(({ nodeId }) => nodeId === this.lost);
+    const [free] = this.#freeNodes(replica);
+    if (gone === undefined) return undefined;
+    if (!replica.voters.includes(gone)) return { kind: 'remove', replicaId: gone.replicaId };
+    if (free !== undefined) return { kind: 'replace', replicaId: gone.replicaId, nodeId: free };
+    const learner = replica.conf.learners.find((id) => id !== gone.replicaId);
+    return learner === undefined
+      ? { kind: 'remove', replicaId: gone.replicaId }
+      : { kind: 'promote', replicaId: learner };
+  }
+
   #draw(replica: Replica): ReplicaChange | undefined {
     const { random } = this.#cluster;
     const pick = <T>(list: readonly T[]): T | undefined => list[random.below(Math.max(1, list.length))];
     const free = pick(this.#freeNodes(replica));
     const voter = pick(replica.voters)?.replicaId;
     const learner = pick(replica.conf.learners);
-    const hasSpare = replica.conf.voters.length > votersMin;
+    const hasSpare = replica.conf.voters.length > this.#votersMin;
     switch (random.below(6)) {
       case 0:
         return free === undefined ? undefined : { kind: 'addLearner', nodeId: free };
@@ -93,6 +117,7 @@ export class SimMembership {
 
   #freeNodes(replica: Replica): number[] {
     const taken = new Set(replica.members.map(({ nodeId }) => nodeId));
+    if (this.lost !== undefined) taken.add(this.lost);
     return this.#cluster.nodes.map(({ nodeId }) => nodeId).filter((nodeId) => !taken.has(nodeId));
   }
 

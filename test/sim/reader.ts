@@ -5,6 +5,7 @@
  */
 import { HansardError } from '../../src/common/errors.js';
 import type { HansardNode } from '../../src/node/node.js';
+import type { Callers } from './callers.js';
 import type { History } from './history.js';
 import type { SimClock, SimRandom } from './sim-clock.js';
 import { within } from './within.js';
@@ -16,18 +17,36 @@ export interface ReaderWorld {
   readonly violations: string[];
   partitionOf(channel: string): number;
   anyNode(): HansardNode | undefined;
+  leaderOf(partition: number): HansardNode | undefined;
+  readonly callers: Callers;
   /** 'eventual' is the planted bug. */
   readonly level: 'linearizable' | 'eventual';
 }
 
 const attemptMs = 1_500;
+/** How long a reader waits, ms: a loyal one asks the same node again soon, so that what it knows is new. */
+const patienceMs = { any: 6_000, loyal: 200 } as const;
+/** How often it does that before it looks for another leader. */
+const loyalTries = 20;
+
+/**
+ * `any`: whichever node. `loyal`: the one that led when it was last looked for,
+ * for as long as that answers: so are clients that know their leader.
+ */
+export type ReaderKind = 'any' | 'loyal';
 
 export class SimReader {
   #stopped = false;
+  /** Reads in a row that had no answer. */
+  #failed = 0;
   reads = 0;
   readonly #done: Promise<void>;
 
+  /** Of a loyal reader, by partition. */
+  readonly #leaders = new Map<number, HansardNode>();
+
   constructor(
+    private readonly kind: ReaderKind,
     private readonly channels: readonly string[],
     private readonly world: ReaderWorld,
   ) {
@@ -43,17 +62,31 @@ export class SimReader {
     const { random, clock } = this.world;
     while (!this.#stopped) {
       const channel = this.channels[random.below(this.channels.length)] as string;
-      const node = this.world.anyNode();
-      if (node !== undefined) await this.#read(node, channel);
-      await new Promise<void>((resolve) => clock.after(5 + random.below(60), resolve));
+      const partition = this.world.partitionOf(channel);
+      const node = this.#nodeFor(partition);
+      if (node !== undefined) {
+        const answered = await this.#read(node, channel);
+        this.#failed = answered ? 0 : this.#failed + 1;
+        if (this.#failed >= loyalTries) this.#leaders.delete(partition);
+      }
+      const restMs = this.kind === 'loyal' ? 1 + random.below(20) : 5 + random.below(60);
+      await new Promise<void>((resolve) => clock.after(restMs, resolve));
     }
   }
 
-  async #read(node: HansardNode, channel: string): Promise<void> {
+  #nodeFor(partition: number): HansardNode | undefined {
+    if (this.kind === 'any') return this.world.anyNode();
+    const node = this.#leaders.get(partition) ?? this.world.leaderOf(partition);
+    if (node !== undefined) this.#leaders.set(partition, node);
+    return node;
+  }
+
+  /** False: no answer. */
+  async #read(node: HansardNode, channel: string): Promise<boolean> {
     const { history, violations, clock } = this.world;
     const atLeast = history.headSeen.get(channel) ?? 0;
     const head = await this.#headOf(node, channel);
-    if (head === undefined) return;
+    if (head === undefined) return false;
     this.reads++;
     if (head < atLeast) {
       violations.push(
@@ -61,6 +94,7 @@ export class SimReader {
       );
     }
     history.sawHead(channel, head);
+    return true;
   }
 
   /** Undefined: no answer, or the node died meanwhile. */
@@ -73,7 +107,7 @@ export class SimReader {
       });
       return (await view.reader.channelByName('default', channel))?.headSeq ?? 0;
     };
-    const head = await within(this.world.clock, attemptMs * 4, ask());
+    const head = await within(this.world.clock, patienceMs[this.kind], this.world.callers.call(node, ask));
     return head instanceof HansardError ? undefined : head;
   }
 }

@@ -6,14 +6,15 @@ import { HansardError } from '../../src/common/errors.js';
 import type { Replica } from '../../src/partition/replica.js';
 import { ChannelRecorder } from '../linearizability/recorder.js';
 import { type ClientWorld, SimClient } from './client.js';
-import { type Mutant, SimCluster, type SimNode } from './cluster.js';
+import { type Mutant, SimCluster } from './cluster.js';
 import { contentOf } from './content.js';
 import { checkFollowing } from './follow.js';
+import { drawKinds, type FaultKind, Faults } from './faults.js';
 import { History } from './history.js';
 import { JudgedClient } from './judged.js';
 import { SimMembership } from './membership.js';
 import { SimReader } from './reader.js';
-import type { SimRandom } from './sim-clock.js';
+import { SimRandom } from './sim-clock.js';
 import { SimWeakReader } from './weak-reader.js';
 
 export interface SimResult {
@@ -21,6 +22,8 @@ export interface SimResult {
   readonly violations: string[];
   readonly acknowledged: number;
   readonly crashes: number;
+  /** Digests at one index that were compared along the way. */
+  readonly digestsCompared: number;
   /** Snapshots that nodes took in. */
   readonly snapshots: number;
   /** Changes of members that took effect, by what they were. */
@@ -54,33 +57,8 @@ export interface SimOptions {
 const judgedNames = ['judged-1', 'judged-2'];
 const channelNames = ['a', 'b', 'c', 'd', 'shared', 'gone', ...judgedNames];
 
-const faultKinds = [
-  'kill',
-  'power',
-  'killAll',
-  'powerAll',
-  'isolate',
-  'oneWay',
-  'break',
-  'pause',
-  'clock',
-  /** Who takes a snapshot over next dies in that moment, or shortly after. */
-  'install',
-  /** A leader is cut off until another one is elected, and comes back believing that it leads. */
-  'outlive',
-  /** The log's disk, or LevelDB's, takes up to some seconds for one operation. */
-  'stall',
-  /** A log's disk fails: EIO on read, write or sync (whose pages read back clean), or it is full. */
-  'diskError',
-  /** LevelDB fails, and stays failed. */
-  'kvError',
-  /** One node's LevelDB loses what was synced, while the process is down. Of one node alone in a run. */
-  'kvDamage',
-] as const;
-export type FaultKind = (typeof faultKinds)[number];
-
-/** How often the invariants are looked at, simulated ms. */
-const observeMs = 2;
+/** Keeps what a seed draws first apart from what its cluster draws. */
+const kindsSalt = 0x5eed;
 /** Everything must have settled by then once nothing breaks any more, simulated ms. */
 const healMs = 60_000;
 
@@ -94,30 +72,30 @@ class SeedRun {
   readonly #history = new History();
   readonly #recorder = new ChannelRecorder();
   readonly #faultMs: number;
-  readonly #faultsAsked: readonly FaultKind[] | undefined;
-  #crashes = 0;
+  readonly #faults: Faults;
   readonly #membership: SimMembership | undefined;
   readonly #weakReaders: SimWeakReader[] = [];
   readonly #reads: boolean;
   readonly #seed: number;
-  /** Whose synced data may be damaged: a minority of every partition's replicas. */
-  readonly #damageable: SimNode;
 
   constructor(options: SimOptions) {
     this.#seed = options.seed;
     this.#reads = options.reads ?? false;
     this.#faultMs = options.faultMs ?? 10_000;
-    this.#faultsAsked = options.faults;
+    const kinds = options.faults ?? drawKinds(new SimRandom(options.seed ^ kindsSalt));
+    const hasMembers = options.membership ?? kinds.includes('members');
     this.#cluster = new SimCluster({
       seed: options.seed,
-      nodes: options.nodes ?? (options.membership ? 5 : 3),
+      nodes: options.nodes ?? (hasMembers ? 5 : 3),
       partitions: 3,
       history: this.#history,
       mutant: options.mutant,
       smallLogs: options.smallLogs ?? options.seed % 3 === 0,
+      drift: kinds.includes('drift'),
     });
-    this.#damageable = this.#cluster.nodes[options.seed % this.#cluster.nodes.length] as SimNode;
-    this.#membership = options.membership ? new SimMembership(this.#cluster) : undefined;
+    this.#cluster.log(`faults: ${kinds.join(' ')}`);
+    this.#membership = hasMembers ? new SimMembership(this.#cluster, kinds.includes('lostDisk')) : undefined;
+    this.#faults = new Faults(this.#cluster, kinds, this.#membership);
   }
 
   async run(): Promise<SimResult> {
@@ -127,7 +105,7 @@ class SeedRun {
     const clients = [...this.#startClients(), ...this.#startReaders(), ...this.#startJudged()];
     if (this.#reads) this.#startWeakReaders();
     const all = [...clients, ...this.#weakReaders];
-    await this.#faults();
+    await this.#faults.run(this.#faultMs);
     // A broken promise ends the run: what follows from it would only hide it.
     if (violations.length > 0) return this.#result();
     await this.#heal();
@@ -153,7 +131,8 @@ class SeedRun {
       seed: this.#seed,
       violations,
       acknowledged: this.#history.acknowledged.length,
-      crashes: this.#crashes,
+      crashes: this.#faults.crashes,
+      digestsCompared: this.#cluster.digestsCompared,
       snapshots: this.#cluster.nodes.reduce((sum, node) => sum + node.snapshots, 0),
       memberChanges: Object.fromEntries(this.#membership?.outcomes ?? []),
       weakReads: this.#weakReaders.map(({ counts }) => ({ ...counts })),
@@ -164,13 +143,14 @@ class SeedRun {
   }
 
   #clientWorld(): ClientWorld {
-    const { clock, random, options } = this.#cluster;
+    const { clock, random, options, callers } = this.#cluster;
     return {
       clock,
       random,
       history: this.#history,
+      callers,
       partitionCount: options.partitions,
-      leaderOf: (partition: number) => this.#cluster.leaderOf(partition),
+      leaderOf: (partition: number) => this.#cluster.anyLeaderOf(partition),
       partitionOf: (channel: string) => this.#cluster.partitionOf(channel),
     };
   }
@@ -201,9 +181,11 @@ class SeedRun {
   }
 
   #startReaders(): SimReader[] {
-    const { clock, random, violations, nodes } = this.#cluster;
+    const { clock, random, violations, nodes, callers } = this.#cluster;
     const world = {
       clock,
+      callers,
+      leaderOf: (partition: number) => this.#cluster.anyLeaderOf(partition),
       random,
       violations,
       history: this.#history,
@@ -213,7 +195,7 @@ class SeedRun {
     };
     // A deleted channel has no head to compare; its texts are looked at in the end.
     const names = channelNames.filter((name) => name !== 'gone');
-    return [new SimReader(names, world), new SimReader(names, world)];
+    return (['any', 'any', 'loyal'] as const).map((kind) => new SimReader(kind, names, world));
   }
 
   /** With randomness of their own: whatever else happens stays as it is without them, as far as it can. */
@@ -229,193 +211,17 @@ class SeedRun {
       this.#weakReaders.push(new SimWeakReader(`weak-${i}`, names, world, this.#seed * 1_000 + i));
   }
 
-  /** Faults of the kinds that this seed draws; never more than a minority down for ever. */
-  async #faults(): Promise<void> {
-    const { clock, random, network } = this.#cluster;
-    const drawn = this.#faultsAsked ?? faultKinds.filter(() => random.below(3) > 0);
-    // With members down to two, one node that is lost for ever would be half of them.
-    const kinds = this.#membership === undefined ? drawn : drawn.filter((kind) => kind !== 'kvDamage');
-    network.faults.breakChance = random.below(3) === 0 ? 0.002 : 0;
-    network.faults.delayMaxMs = random.below(3) === 0 ? 20 : 1;
-    network.faults.bytesPerSecond = random.below(5) === 0 ? 100_000 + random.below(1_000_000) : 0;
-    const endMs = clock.monotonicMs() + this.#faultMs;
-    while (clock.monotonicMs() < endMs && this.#cluster.violations.length === 0) {
-      if (this.#membership === undefined) await this.#run(50 + random.below(800));
-      else await this.#runChanging(50 + random.below(800), this.#membership);
-      const kind = kinds[random.below(Math.max(1, kinds.length))];
-      if (kind !== undefined) await this.#fault(kind);
-      for (const node of this.#cluster.nodes)
-        if (!node.isUp && random.below(2) === 0) await this.#restart(node);
-      if (random.below(3) === 0) network.healAll();
-    }
-  }
-
-  /** A change is begun every moment, also between faults and in the midst of what they do. */
-  async #runChanging(ms: number, membership: SimMembership): Promise<void> {
-    const { clock, random } = this.#cluster;
-    const endMs = clock.monotonicMs() + ms;
-    while (clock.monotonicMs() < endMs) {
-      membership.begin();
-      await this.#run(Math.min(20 + random.below(200), endMs - clock.monotonicMs()));
-    }
-  }
-
-  async #fault(kind: FaultKind): Promise<void> {
-    const { random, network, nodes } = this.#cluster;
-    const victim = nodes[random.below(nodes.length)] as SimNode;
-    const others = nodes.filter((node) => node !== victim).map((node) => node.nodeId);
-    if (kind === 'kill' || kind === 'power') this.#kill([victim], kind === 'kill' ? 'process' : 'power');
-    else if (kind === 'killAll') this.#kill(nodes, 'process');
-    else if (kind === 'powerAll') this.#kill(nodes, 'power');
-    else if (kind === 'install') await this.#dieInstalling();
-    else if (kind === 'outlive') await this.#outlive();
-    else if (kind === 'isolate') {
-      this.#cluster.log(`node ${victim.nodeId} is cut off`);
-      network.isolate(victim.nodeId, others);
-    } else if (kind === 'oneWay') {
-      const other = others[random.below(others.length)] as number;
-      this.#cluster.log(`nothing from ${victim.nodeId} reaches ${other}`);
-      network.block(victim.nodeId, other);
-    } else if (kind === 'diskError') {
-      this.#failDisk(victim);
-    } else if (kind === 'kvError') {
-      this.#cluster.log(`the database of node ${victim.nodeId} fails`);
-      victim.mayEndWith('DISK_FAILED');
-      victim.database.disk('db').failWrites = true;
-    } else if (kind === 'kvDamage') {
-      this.#damage(this.#damageable);
-    } else if (kind === 'stall') {
-      this.#stall(victim, 50 + random.below(3_000));
-    } else if (kind === 'pause') {
-      this.#pause(victim, 200 + random.below(4_000));
-    } else if (kind === 'clock') {
-      // Up to four seconds either way, and now and then a day: nothing but commit times may depend on it.
-      victim.clock.offsetUs = random.below(10) === 0 ? 25 * 3_600e6 : (random.below(8_000) - 4_000) * 1_000;
-      this.#cluster.log(`the clock of node ${victim.nodeId} is off by ${victim.clock.offsetUs / 1e6} s`);
-    } else {
-      const other = others[random.below(others.length)] as number;
-      this.#cluster.log(`streams between ${victim.nodeId} and ${other} break`);
-      network.breakStreams(victim.nodeId, other);
-    }
-  }
-
-  async #outlive(): Promise<void> {
-    const { random, network, nodes, clock } = this.#cluster;
-    const partition = random.below(this.#cluster.options.partitions);
-    const leads = (node: SimNode) => node.replicas().find((r) => r.partition === partition && r.isLeader);
-    const old = nodes.find(leads);
-    const term = old === undefined ? 0 : (leads(old)?.term ?? 0);
-    if (old === undefined) return;
-    this.#cluster.log(`node ${old.nodeId} is cut off until another leads partition ${partition}`);
-    const others = nodes.filter((node) => node !== old);
-    network.isolate(
-      old.nodeId,
-      others.map(({ nodeId }) => nodeId),
-    );
-    const next = (): SimNode | undefined => others.find((node) => (leads(node)?.term ?? 0) > term);
-    if (!(await clock.until(() => next() !== undefined, 4_000))) return;
-    await this.#run(random.below(100));
-    network.healAll();
-    const after = next();
-    if (after === undefined || random.below(2) === 0) return;
-    // Only who voted reaches it, not who was elected.
-    this.#cluster.log(`node ${old.nodeId} is back, not for node ${after.nodeId}`);
-    network.isolate(old.nodeId, [after.nodeId]);
-  }
-
-  /** SIGSTOP, and SIGCONT later: the process wakes up believing what it believed. */
-  #pause(node: SimNode, ms: number): void {
-    const { clock } = node;
-    if (!node.isUp || clock.isPaused) return;
-    this.#cluster.log(`node ${node.nodeId} is stopped for ${ms} ms`);
-    clock.pause();
-    this.#cluster.clock.after(ms, () => clock.resume());
-  }
-
-  #failDisk(node: SimNode): void {
-    const { random } = this.#cluster;
-    const operations = ['sync', 'write', 'read', 'create', 'rename'] as const;
-    const operation = operations[random.below(operations.length)] as (typeof operations)[number];
-    const errno = operation === 'write' || operation === 'create' ? 'ENOSPC' : 'EIO';
-    this.#cluster.log(`${operation} of node ${node.nodeId} will fail: ${errno}`);
-    node.mayEndWith('DISK_FAILED');
-    node.disk.failNext(operation, errno);
-  }
-
-  /** It may refuse to start, and counts as lost then; or go on where nothing that counts was lost. */
-  #damage(node: SimNode): void {
-    const { random } = this.#cluster;
-    if (node.refused !== undefined) return;
-    this.#kill([node], random.below(2) === 0 ? 'process' : 'power');
-    const damages = ['newest-lost', 'middle-skipped', 'empty', 'row-missing'] as const;
-    const damage = damages[random.below(damages.length)] as (typeof damages)[number];
-    if (!node.database.disk('db').lose(damage)) return;
-    this.#cluster.log(`the database of node ${node.nodeId} is damaged: ${damage}`);
-    node.isDamaged = true;
-    node.mayEndWith('STORE_DAMAGED', 'REPLICA_LOST', 'LOG_DAMAGED');
-  }
-
-  /** A kill in the meantime ends the operation, as it may. */
-  #stall(node: SimNode, ms: number): void {
-    const { random, clock } = this.#cluster;
-    if (random.below(2) === 0) {
-      this.#cluster.log(`the log's disk of node ${node.nodeId} stalls for ${ms} ms`);
-      // Between two segments there is a moment that chance alone seldom meets.
-      if (random.below(3) === 0) node.disk.stallNextSegment(ms);
-      else node.disk.stallNext(ms);
-      return;
-    }
-    const database = node.database.disk('db');
-    this.#cluster.log(`the database of node ${node.nodeId} stalls for ${ms} ms`);
-    database.stall();
-    clock.after(ms, () => database.resume());
-  }
-
-  /** Between the store's decision and the log's there is a moment that chance alone seldom meets. */
-  async #dieInstalling(): Promise<void> {
-    const { clock, random, nodes } = this.#cluster;
-    const installing = () =>
-      nodes.flatMap((node) =>
-        (node.node?.replicas() ?? []).filter((r) => r.isInstalling).map((replica) => ({ node, replica })),
-      )[0];
-    if (!(await clock.until(() => installing() !== undefined, 500))) return;
-    const found = installing();
-    if (found === undefined) return;
-    const { node, replica } = found;
-    const before = replica.store.installedIndex;
-    if (random.below(3) > 0) await clock.until(() => replica.store.installedIndex !== before, 100);
-    if (random.below(2) > 0) await clock.run(random.fraction() * 3);
-    this.#cluster.log(`node ${node.nodeId} dies taking a snapshot over`);
-    this.#kill([node], random.below(2) > 0 ? 'process' : 'power');
-  }
-
-  #kill(nodes: readonly SimNode[], kind: 'process' | 'power'): void {
-    for (const node of nodes) {
-      if (!node.isUp) continue;
-      this.#crashes++;
-      node.kill(kind);
-    }
-  }
-
-  async #restart(node: SimNode): Promise<void> {
-    if (node.refused !== undefined) return;
-    // A failed disk is seldom well at the next start.
-    if (this.#cluster.random.below(2) === 0) node.repair();
-    node.start();
-    await this.#run(1);
-  }
-
   /** With nothing in the way a replica of each partition moves; and who was removed is gone from its node. */
   async #move(membership: SimMembership): Promise<void> {
     const moved = new Map<number, { replicaId: number; nodeId: number }>();
     // A leader that is to go needs an heir, and a node whose clock is ahead is none.
     for (const node of this.#cluster.nodes) node.clock.offsetUs = 0;
-    await this.#run(5_000);
+    await this.#cluster.pass(5_000);
     const endMs = this.#cluster.clock.monotonicMs() + healMs;
     let isDone = false;
     while (!isDone && this.#cluster.clock.monotonicMs() < endMs) {
       isDone = membership.moveOne(moved);
-      await this.#run(500);
+      await this.#cluster.pass(500);
     }
     if (!isDone) this.#cluster.violations.push(`liveness: replicas do not move: ${this.#places()}`);
     const isTidy = (): boolean => {
@@ -447,23 +253,15 @@ class SeedRun {
   }
 
   async #heal(): Promise<void> {
-    const { network, nodes, clock } = this.#cluster;
-    network.healAll();
-    network.faults.breakChance = 0;
-    network.faults.delayMaxMs = 1;
-    network.faults.bytesPerSecond = 0;
-    for (const node of nodes) {
-      node.repair();
-      node.database.disk('db').resume();
-      if (!node.isUp) await this.#restart(node);
-    }
+    const { clock } = this.#cluster;
+    await this.#faults.end();
     const led = (): boolean =>
       Array.from({ length: this.#cluster.options.partitions }, (_, p) => this.#cluster.leaderOf(p)).every(
         Boolean,
       );
     if (!(await clock.until(led, healMs)))
       this.#cluster.violations.push('liveness: a partition has no leader after healing');
-    await this.#run(2_000);
+    await this.#cluster.pass(2_000);
   }
 
   /** Lets every replica apply all that is committed. */
@@ -532,7 +330,8 @@ class SeedRun {
         } catch (error) {
           // It says that it can't read, which is all that is asked of it.
           const says = error instanceof HansardError && error.reason === 'STORE_DAMAGED';
-          if (!node.isDamaged || !(says || !node.isUp)) throw error;
+          if (node.isDamaged && (says || !node.isUp)) continue;
+          this.#violation(`node ${node.nodeId}, partition ${partition} can't be read`, error);
         }
       }
       if (new Set(digests).size > 1)
@@ -664,15 +463,6 @@ class SeedRun {
     if (!(await this.#cluster.clock.until(() => ended, 10_000)))
       throw new Error('a read of the checks did not end within ten simulated seconds');
     return watched;
-  }
-
-  async #run(ms: number): Promise<void> {
-    const { clock } = this.#cluster;
-    const endMs = clock.monotonicMs() + ms;
-    while (clock.monotonicMs() < endMs) {
-      await clock.run(Math.min(observeMs, endMs - clock.monotonicMs()));
-      this.#cluster.observe();
-    }
   }
 
   #violation(what: string, error: unknown): void {

@@ -10,8 +10,8 @@
  *   const next = disk.device();          // the next life
  *
  * Faults: `failNext('sync', 'EIO')` (the pages read back clean, and no later sync
- * writes them), `failNext('write' | 'read' | 'create' | 'rename')`, `stallNext(ms)`,
- * `capacityBytes` (ENOSPC), `flip` (bit rot). Time passes on the clock alone and all
+ * writes them), `failNext('write' | 'read' | 'create' | 'rename')`, `stallNext(ms)`, `slowMs`,
+ * `capacityBytes` (ENOSPC), `flip` (bit rot), `trap` (a crash just before or after an operation). Time passes on the clock alone and all
  * chance comes from `random`: a seed decides everything.
  */
 import type { Clock } from '../../src/common/env.js';
@@ -32,7 +32,16 @@ export interface SimDiskOptions {
   readonly onFailure?: () => void;
 }
 
-export type SimOperation = 'write' | 'sync' | 'read' | 'create' | 'rename';
+/** `table`: the write that begins a segment. */
+export type SimOperation = 'write' | 'table' | 'sync' | 'read' | 'create' | 'rename' | 'remove';
+
+/** Springs once, at the operation of this kind that follows `skip` others; then the process should be dead. */
+export interface DiskTrap {
+  readonly operation: SimOperation;
+  readonly when: 'before' | 'after';
+  skip: number;
+  readonly spring: () => void;
+}
 
 interface UnsyncedWrite {
   readonly offset: number;
@@ -67,6 +76,9 @@ export class SimDisk {
   #running = new Set<Running>();
   /** All files together; above it `create` fails. */
   capacityBytes = Number.POSITIVE_INFINITY;
+  /** Every operation takes up to this much longer. */
+  slowMs = 0;
+  trap: DiskTrap | undefined;
   syncs = 0;
 
   constructor(options: SimDiskOptions) {
@@ -108,6 +120,8 @@ export class SimDisk {
     this.#faults.length = 0;
     this.#stallMs = 0;
     this.#segmentStallMs = 0;
+    this.slowMs = 0;
+    this.trap = undefined;
   }
   /** As `stallNext`, at the next write that begins a segment. */
   stallNextSegment(ms: number): void {
@@ -161,23 +175,29 @@ export class SimDisk {
   }
 
   create(segment: number, bytes: number): void {
+    this.#spring('create', 'before');
     this.#check('create');
     let used = bytes;
     for (const file of this.#files.values()) used += file.cache.length;
     if (used > this.capacityBytes) throw diskFailed('no space left', 'ENOSPC');
     this.#files.set(segment, { cache: Buffer.alloc(bytes), disk: Buffer.alloc(bytes), unsynced: [] });
+    this.#spring('create', 'after');
   }
 
   rename(from: number, to: number): void {
+    this.#spring('rename', 'before');
     this.#check('rename');
     const file = this.#file(from);
     this.#files.delete(from);
     this.#files.set(to, file);
+    this.#spring('rename', 'after');
   }
 
   remove(segment: number): void {
+    this.#spring('remove', 'before');
     this.#file(segment);
     this.#files.delete(segment);
+    this.#spring('remove', 'after');
   }
 
   read(segment: number, offset: number, target: Uint8Array): number {
@@ -191,15 +211,19 @@ export class SimDisk {
 
   /** Into the cache. */
   write(segment: number, offset: number, bytes: Uint8Array): void {
+    const operation = offset === 0 ? 'table' : 'write';
+    this.#spring(operation, 'before');
     this.#check('write');
     const file = this.#file(segment);
     if (offset + bytes.length > file.cache.length) throw diskFailed('segments never grow', 'EFBIG');
     const copy = Buffer.from(bytes);
     copy.copy(file.cache, offset);
     file.unsynced.push({ offset, bytes: copy });
+    this.#spring(operation, 'after');
   }
 
   sync(segment: number): void {
+    this.#spring('sync', 'before');
     const file = this.#file(segment);
     const { unsynced } = file;
     file.unsynced = [];
@@ -212,6 +236,7 @@ export class SimDisk {
       throw error;
     }
     for (const write of unsynced) write.bytes.copy(file.disk, write.offset);
+    this.#spring('sync', 'after');
   }
 
   /** Runs `steps` one after the other, with time in between; a crash cuts it short. */
@@ -230,7 +255,7 @@ export class SimDisk {
         done++;
       } catch (error) {
         this.#running.delete(running);
-        end(error);
+        if (this.isAlive(life)) end(error);
         return;
       }
       if (done === steps.length) {
@@ -249,7 +274,8 @@ export class SimDisk {
   #latencyMs(): number {
     const stall = this.#stallMs;
     this.#stallMs = 0;
-    return stall + this.#syncMinMs + this.#random.fraction() * (this.#syncMaxMs - this.#syncMinMs);
+    const slow = this.slowMs === 0 ? 0 : this.#random.fraction() * this.slowMs;
+    return stall + slow + this.#syncMinMs + this.#random.fraction() * (this.#syncMaxMs - this.#syncMinMs);
   }
 
   /** Decides what of an unsynced write reached the disk. */
@@ -261,6 +287,16 @@ export class SimDisk {
       if (kept < 1 && !this.#random.chance(kept)) continue;
       write.bytes.copy(file.disk, write.offset + at, at, at + this.#sectorBytes);
     }
+  }
+
+  /** Throws where that was the end of the process: what it was about to do is not done. */
+  #spring(operation: SimOperation, when: 'before' | 'after'): void {
+    const { trap } = this;
+    if (trap?.operation !== operation || trap.when !== when || trap.skip-- > 0) return;
+    this.trap = undefined;
+    const life = this.#life;
+    trap.spring();
+    if (life !== this.#life) throw new Error(`the process has died ${when} a ${operation}`);
   }
 
   #check(operation: SimOperation): void {

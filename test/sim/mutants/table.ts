@@ -3,7 +3,7 @@
  * compiled code while it is loaded (hooks.ts): nothing in production knows of them. A
  * mutant that the simulator does not find is a hole in the simulator.
  */
-import type { FaultKind } from '../run.js';
+import type { FaultKind } from '../faults.js';
 
 export interface Patch {
   /** Compiled, below dist/. */
@@ -98,9 +98,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     name: 'old-term-by-counting',
     breaks: 'a leader commits entries of earlier terms by counting replicas (Raft, figure 8)',
     patches: [{ file: raftLog, find: ' || !this.matches(index, term))', replace: ')' }],
-    faults: ['outlive', 'kill', 'power', 'isolate', 'oneWay', 'pause', 'stall', 'break'],
+    faults: ['figure8'],
     withinSeeds: 10,
-    hole: 'a commit that comes to rest on an old term needs figure 8 in many small messages; 5 seeds did not meet it',
   },
   {
     name: 'read-before-own-term-commits',
@@ -141,9 +140,8 @@ export const plantedBugs: readonly PlantedBug[] = [
         replace: 'if (index < this.offset || this.term(index) === undefined)',
       },
     ],
-    faults: ['stall', 'isolate', 'oneWay', 'pause', 'break'],
-    withinSeeds: 20,
-    hole: 'entries replaced twice (A, B, A) while the first write is under way; 5 seeds did not meet it',
+    faults: ['usurp', 'slow'],
+    withinSeeds: 10,
   },
   {
     name: 'reordered-completion',
@@ -191,9 +189,9 @@ export const plantedBugs: readonly PlantedBug[] = [
       { file: 'src/raft/step-follower.js', find: 'if (index <= r.log.committed)', replace: 'if (false)' },
     ],
     smallLogs: true,
-    faults: ['break', 'isolate', 'pause', 'stall', 'kill'],
+    faults: ['repeat', 'isolate', 'pause', 'break'],
+    faultMs: 10_000,
     withinSeeds: 10,
-    hole: 'a snapshot that ends after its receiver caught up by the log; 5 seeds did not meet it',
   },
   {
     name: 'snapshot-keeps-the-log',
@@ -282,10 +280,9 @@ export const plantedBugs: readonly PlantedBug[] = [
         replace: 'const retirable = 0; this.#segments.retire(this.#segments.retirable());',
       },
     ],
-    faults: ['power', 'powerAll', 'kill', 'stall'],
+    faults: ['crashPoint', 'power'],
     smallLogs: true,
-    withinSeeds: 20,
-    hole: 'a crash between the giving back and the synced table; 5 seeds did not meet it',
+    withinSeeds: 10,
   },
   {
     name: 'unsynced-tail-acknowledged-after-restart',
@@ -298,9 +295,8 @@ export const plantedBugs: readonly PlantedBug[] = [
           'const { last } = found; this.#number = last.batch.number + 1; this.#previous = last.batch.checksum; this.#current = { segment: last.segment, bytes: this.#segmentBytes }; this.#offset = last.offset + last.batch.bytes; this.#staging = this.#device.allocate(alignUp(this.#maxBatchBytes)); found.applyLast(last.segment, last.offset); this.#closed = (last.batch.flags & BatchFlag.closing) !== 0;',
       },
     ],
-    faults: ['stall', 'kill', 'killAll', 'power', 'powerAll'],
-    withinSeeds: 20,
-    hole: 'a kill inside a write, a start, an acknowledgement and a power loss in a row; 5 seeds did not meet it',
+    faults: ['relapse', 'power'],
+    withinSeeds: 10,
   },
   {
     name: 'apply-reads-a-local-setting',
@@ -324,9 +320,8 @@ export const plantedBugs: readonly PlantedBug[] = [
         replace: 'if (firstCounter >= expected)',
       },
     ],
-    faults: ['outlive', 'kill', 'isolate', 'pause', 'break'],
+    faults: ['calls', 'kill', 'outlive'],
     withinSeeds: 10,
-    hole: 'the door keeps a producer in order, so that gaps reach apply only around a change of leaders; 5 seeds did not meet it',
   },
   {
     name: 'counter-applied-twice',
@@ -406,9 +401,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     patches: [
       { file: replica, find: '&& this.#raft.term === term && this.#members', replace: '&& this.#members' },
     ],
-    faults: ['outlive', 'pause', 'isolate', 'oneWay'],
+    faults: ['haunt'],
     withinSeeds: 10,
-    hole: 'a read must meet an old leader in the milliseconds before it hears of the new one; 5 seeds did not meet it',
   },
   {
     name: 'read-rounds-share-a-context',

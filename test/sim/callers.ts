@@ -1,0 +1,55 @@
+/**
+ * The way of a call between a client and a node: it takes its time, so that
+ * calls overtake one another; it may be lost, and so may its answer. A process
+ * that is stopped takes it up when it goes on, a dead one never.
+ */
+import type { HansardNode } from '../../src/node/node.js';
+import type { NodeClock } from './node-clock.js';
+import type { SimClock, SimRandom } from './sim-clock.js';
+
+export interface CallFaults {
+  /** Of each way, ms; 0: at once. */
+  delayMaxMs: number;
+  /** Of each way. */
+  lossChance: number;
+}
+
+/** The process that runs on a node's folder now. */
+export interface CalledNode {
+  readonly node: HansardNode | undefined;
+  readonly clock: NodeClock;
+}
+
+export class Callers {
+  readonly faults: CallFaults = { delayMaxMs: 0, lossChance: 0 };
+
+  constructor(
+    private readonly clock: SimClock,
+    private readonly random: SimRandom,
+    private readonly nodes: readonly CalledNode[],
+  ) {}
+
+  /** Never settles where the call, its answer or the process is lost: patience is the caller's. */
+  call<T>(node: HansardNode, ask: () => Promise<T>): Promise<T> {
+    const called = this.nodes.find((one) => one.node === node);
+    return new Promise((resolve, reject) => {
+      if (called === undefined) return;
+      this.#travel(() => {
+        if (called.node !== node) return;
+        called.clock.whenRunning(() => {
+          ask().then(
+            (answer) => this.#travel(() => resolve(answer)),
+            (error: unknown) => this.#travel(() => reject(error as Error)),
+          );
+        });
+      });
+    });
+  }
+
+  #travel(arrive: () => void): void {
+    const { delayMaxMs, lossChance } = this.faults;
+    if (lossChance > 0 && this.random.chance(lossChance)) return;
+    if (delayMaxMs === 0) arrive();
+    else this.clock.after(this.random.fraction() * delayMaxMs, arrive);
+  }
+}
