@@ -96,7 +96,6 @@ export async function sealEvents(
   out: SealBatch,
 ): Promise<Blocks> {
   const { place, shared } = state;
-  const kept = (before?.smallBlocks ?? []).slice(0, plan.mergeFrom);
   let { fresh: events, weight } = plan;
   if (merged.length > 0) {
     const old = openMerged(place, before as SealedChannel, plan, merged);
@@ -106,7 +105,7 @@ export async function sealEvents(
     events = [...old, ...events];
   }
   let blockCount = (before?.blockCount ?? 0) - merged.length;
-  let small: SmallBlock[] = [];
+  let small = (before?.smallBlocks ?? []).slice(0, plan.mergeFrom);
   const cuts = new BlockCuts(events, weight, shared.blockBytes);
   for (let to = cuts.next(); to !== undefined; to = cuts.next()) {
     const firstSeq = (events[cuts.from] as StoredEvent).seq;
@@ -115,13 +114,14 @@ export async function sealEvents(
     const pause = out.put(blockKey(place, channelId, firstSeq), writer) ?? out.spent(cuts.weight);
     blockCount++;
     if (isSmall(cuts.weight, shared.blockBytes)) small.push({ firstSeq, weight: cuts.weight });
+    // Small blocks are the last ones: what a large one follows is none of them any more.
     else small = [];
     if (pause !== undefined) await pause;
   }
   return {
     openFirstSeq: (events.at(-1) as StoredEvent).seq + 1,
     blockCount,
-    smallBlocks: [...kept, ...small],
+    smallBlocks: small,
     openUnit: undefined,
   };
 }

@@ -90,3 +90,27 @@ t.test('pages are whole while blocks merge under them, whatever is cached', asyn
   t.ok(blocks.length < 40, `${head} events are in ${blocks.length} blocks`);
   await store.close();
 });
+
+t.test('a merge that makes a large block leaves no small one before it', async (t) => {
+  // The one before stayed in the list, and the next merge found a hole behind it (seed 42 of the simulator).
+  const store = await opened(await formatted(simDisk(), [0], blockBytes));
+  const partition = store.partition(0);
+  // Sizes at which eight of them are more than half a block, and with the first less than a whole.
+  const sizes = Array.from({ length: 30 }, (_, i) => 850 + 8 * i);
+  const channelOf = (size: number): string => `of ${size}`;
+  for (let n = 0; n < 30; n++) {
+    const commands = sizes.map((size) =>
+      madeAppend(channelOf(size), ['x'.repeat(n === 0 || n === 12 ? 7_450 : size)]),
+    );
+    applyTo(partition, madeEntry(commands, 1_700_000_000_000_000 + n));
+    await partition.checkpoint();
+  }
+  await partition.digest();
+  for (const size of sizes) {
+    const channel = await partition.channelByName('default', channelOf(size));
+    if (channel === undefined) throw new Error('the channel is there');
+    const range = { fromSeq: 1, toSeq: 30, reverse: false, maxEvents: 100, maxBytes: 1e6 };
+    t.equal((await partition.events(channel, range)).length, 30);
+  }
+  await store.close();
+});
