@@ -6,7 +6,7 @@
 
 import type { Clock } from '../../src/common/env.js';
 import { HansardError, type Reason } from '../../src/common/errors.js';
-import { silentLogger } from '../../src/common/logger.js';
+import type { LogFields, Logger } from '../../src/common/logger.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
 import { HansardNode } from '../../src/node/node.js';
@@ -265,6 +265,9 @@ export class SimNode implements SeenNode {
     const clock = new NodeClock(cluster.clock, this.clock.offsetUs, this.#clockRate);
     this.clock = clock;
     const random = cluster.random.fork();
+    const logger = historyLogger((line) => {
+      if (life === this.#life) cluster.log(`node ${this.nodeId} says: ${line}`);
+    });
     const ids = { clusterId, storeId: this.storeId };
     const logIds = { clusterId: Buffer.from(clusterId, 'hex'), storeId: this.storeId };
     if (!this.#formatted) {
@@ -284,13 +287,13 @@ export class SimNode implements SeenNode {
       this.#formatted = true;
     }
     const kv = await this.database.open('db', { create: false });
-    const store = await openStore({ kv, ...ids, clock, logger: silentLogger });
+    const store = await openStore({ kv, ...ids, clock, logger });
     const device = this.disk.device();
     const wal = await openWal({
       device: cluster.options.mutant === 'early-acknowledgement' ? earlyDevice(device, clock) : device,
       ...logIds,
       clock,
-      logger: silentLogger,
+      logger,
       segmentBytes: 64 * 1024,
       maxLogBytes: this.settings.logBytes,
       onFailure: (error) => this.#failed(life, error),
@@ -314,7 +317,7 @@ export class SimNode implements SeenNode {
         getPinned: (nodeId) => decode(store.getFact(`store-of/${nodeId}`)),
         pin: (nodeId, storeId) => store.putFact(`store-of/${nodeId}`, Buffer.from(storeId)),
       },
-      logger: silentLogger,
+      logger,
     });
     const watched = watchPromises(connected, wal, store, (what) => {
       if (life === this.#life) cluster.violations.push(`node ${this.nodeId}: ${what}`);
@@ -330,7 +333,7 @@ export class SimNode implements SeenNode {
       settings: this.settings,
       clock,
       random,
-      logger: silentLogger,
+      logger,
       wal,
       store,
       transport,
@@ -428,6 +431,13 @@ export class SimNode implements SeenNode {
     );
     this.kill('process');
   }
+}
+
+/** What a node says that people should hear, into the readable history. */
+function historyLogger(log: (line: string) => void): Logger {
+  const say = (fields: LogFields, message: string): void => log(`${message} ${JSON.stringify(fields)}`);
+  const logger: Logger = { debug() {}, info() {}, warn: say, error: say, child: () => logger };
+  return logger;
 }
 
 function decode(bytes: Uint8Array | undefined): string | undefined {
