@@ -6,9 +6,11 @@
 
 import type { Clock } from '../../src/common/env.js';
 import { HansardError, type Reason } from '../../src/common/errors.js';
+import { decodeFaults, noFaults, type ReplicaFault } from '../../src/common/faults.js';
 import type { LogFields, Logger } from '../../src/common/logger.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
+import { FaultLedger, untrustedBy } from '../../src/node/fault-ledger.js';
 import { HansardNode } from '../../src/node/node.js';
 import { partitionsOf } from '../../src/node/open.js';
 import { type MemberAddress, type NodeSettings, nodeDefaults } from '../../src/node/options.js';
@@ -219,6 +221,8 @@ export class SimNode implements SeenNode {
   readonly limits: Pick<RaftJudging, 'maxSizePerMsg' | 'maxInflightMsgs'>;
   readonly storeId: string;
   readonly #clockRate: number;
+  #faultFile: Buffer | undefined;
+  #ledger = FaultLedger.inMemory();
 
   constructor(
     private readonly cluster: SimCluster,
@@ -287,7 +291,8 @@ export class SimNode implements SeenNode {
       this.#formatted = true;
     }
     const kv = await this.database.open('db', { create: false });
-    const store = await openStore({ kv, ...ids, clock, logger });
+    const faults = this.#openLedger(clock);
+    const store = await openStore({ kv, ...ids, clock, logger, untrusted: untrustedBy(faults) });
     const device = this.disk.device();
     const wal = await openWal({
       device: cluster.options.mutant === 'early-acknowledgement' ? earlyDevice(device, clock) : device,
@@ -338,11 +343,31 @@ export class SimNode implements SeenNode {
       store,
       transport,
       judging: () => this.#judging(life),
+      faults,
       onFatal: (error) => this.#failed(life, error),
     });
     this.node = node;
     await node.start();
     cluster.log(`node ${this.nodeId} up`);
+  }
+
+  /** Kept in a file of its own (node/faults-file.ts); one here, never damaged. */
+  #openLedger(clock: NodeClock): FaultLedger {
+    const record = this.#faultFile === undefined ? noFaults : decodeFaults(this.#faultFile);
+    const keep = (bytes: Uint8Array): Promise<void> =>
+      new Promise((resolve) => {
+        clock.after(1, () => {
+          this.#faultFile = Buffer.from(bytes);
+          resolve();
+        });
+      });
+    this.#ledger = new FaultLedger(record, keep);
+    return this.#ledger;
+  }
+
+  /** Of which its process, or the one before, is certain. */
+  get faults(): readonly ReplicaFault[] {
+    return this.#ledger.faults;
   }
 
   #judging(life: number): RaftJudging {

@@ -21,10 +21,10 @@ export class SimMembership {
   /** A node that never comes back. */
   lost: number | undefined;
 
-  /** `mayLose`: every partition must have a majority without any one of its voters. */
+  /** `mayLose`: every partition must have a majority without any one of its voters, so they never become fewer. */
   constructor(cluster: SimCluster, mayLose: boolean) {
     this.#cluster = cluster;
-    this.#votersMin = mayLose ? 3 : 2;
+    this.#votersMin = mayLose ? Number.POSITIVE_INFINITY : 2;
   }
 
   /** Begins a change somewhere, or two at once. */

@@ -1,4 +1,6 @@
 /** What is looked at all along a run; each file beside this one is one invariant and names its source. */
+
+import type { ReplicaFault } from '../../../src/common/faults.js';
 import type { Replica } from '../../../src/partition/replica.js';
 import type { GroupLog } from '../../../src/wal/index.js';
 import { AppliedAgree } from './applied-agree.js';
@@ -6,12 +8,15 @@ import { CommitByOwnTerm } from './commit-by-own-term.js';
 import { CommitMonotonic } from './commit-monotonic.js';
 import { CommittedOnMajority } from './committed-on-majority.js';
 import { HardStateKept } from './hard-state-kept.js';
+import { NoFalseAlarm } from './no-false-alarm.js';
 
 /** A node as the invariants see it; its logs stay readable, as they were, when its process is gone. */
 export interface SeenNode {
   readonly nodeId: number;
   /** Its database lost what was synced. */
   readonly isDamaged: boolean;
+  /** What it believes to be damaged. */
+  readonly faults: readonly ReplicaFault[];
   /** Of the process that runs; none while it is down or opens. */
   replicas(): readonly Replica[];
   /** What the disk has for certain, of the process that runs or ran last. */
@@ -25,6 +30,7 @@ export interface Invariant {
 
 export function allInvariants(): Invariant[] {
   return [
+    new NoFalseAlarm(),
     new AppliedAgree(),
     new CommitByOwnTerm(),
     new CommitMonotonic(),

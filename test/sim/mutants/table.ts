@@ -250,8 +250,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     patches: [
       {
         file: 'src/partition/raft-storage.js',
-        find: 'commit: Math.max(commit, appliedIndex)',
-        replace: 'commit: Math.max(this.lastIndex(), appliedIndex)',
+        find: 'commit: Math.max(commit, appliedIndex, ',
+        replace: 'commit: Math.max(this.lastIndex(), appliedIndex, ',
       },
     ],
     faults: ['kill', 'killAll', 'isolate', 'stall'],
