@@ -108,7 +108,9 @@ export class Faults {
       callers.faults.lossChance = random.below(2) === 0 ? 0.02 : 0;
     }
     const endMs = clock.monotonicMs() + ms;
-    const lostAtMs = this.#has.has('lostDisk') ? clock.monotonicMs() + random.below(ms) : endMs;
+    const lostAtMs = this.#has.has('lostDisk')
+      ? clock.monotonicMs() + random.below(ms)
+      : Number.POSITIVE_INFINITY;
     while (clock.monotonicMs() < endMs && this.#cluster.violations.length === 0) {
       await this.#pass(50 + random.below(800));
       if (clock.monotonicMs() >= lostAtMs) this.#loseDisk();

@@ -23,7 +23,7 @@ export class History {
   /** By channel: highest seq that a client knew of, by acknowledgement or by a read that ended. */
   readonly headSeen = new Map<string, number>();
 
-  constructor(private readonly keep = 4_000) {}
+  constructor(private readonly keep = 20_000) {}
 
   sawHead(channel: string, seq: number): void {
     if (seq > (this.headSeen.get(channel) ?? 0)) this.headSeen.set(channel, seq);

@@ -398,9 +398,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   {
     name: 'vouching-in-any-term',
     breaks: 'a replica vouches for a leader of an earlier term',
-    patches: [
-      { file: replica, find: '&& this.#raft.term === term && this.#members', replace: '&& this.#members' },
-    ],
+    patches: [{ file: replica, find: 'this.isMute || this.#raft.term !== term)', replace: 'this.isMute)' }],
     faults: ['haunt'],
     withinSeeds: 10,
   },
