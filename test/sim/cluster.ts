@@ -324,10 +324,11 @@ export class SimNode implements SeenNode {
       },
       logger,
     });
-    const watched = watchPromises(connected, wal, store, (what) => {
+    // A repeat promises nothing that was not looked at when it was first said; it may outlive its replica.
+    const repeated = repeating(connected, clock, random.fork(), () => cluster.repeatChance);
+    const transport = watchPromises(repeated, wal, store, (what) => {
       if (life === this.#life) cluster.violations.push(`node ${this.nodeId}: ${what}`);
     });
-    const transport = repeating(watched, clock, random.fork(), () => cluster.repeatChance);
     if (life !== this.#life) return;
     this.#logs = () => wal.groups();
     const node = new HansardNode({
