@@ -9,7 +9,7 @@ import { runSeed } from './run.js';
 // Half a minute of simulated time costs seconds on a slow machine.
 t.setTimeout(900_000);
 
-const seeds = Number(process.env.HANSARD_SIM_SEEDS ?? 20);
+const seeds = Number(process.env.HANSARD_SIM_SEEDS ?? 14);
 
 for (let seed = 1; seed <= seeds; seed++) {
   t.test(`seed ${seed}`, async (t) => {
