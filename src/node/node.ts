@@ -9,7 +9,8 @@ import type { Index, NodeId, PartitionId, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Membership } from '../common/membership.js';
 import { partitionOf } from '../common/partitioning.js';
-import { CommandKind, supportedApplyVersion } from '../conversation/command.js';
+import { purgeTimeUs } from '../conversation/apply-trash.js';
+import { CommandKind, encodeNoop, supportedApplyVersion } from '../conversation/command.js';
 import { CommitNotes } from '../partition/commit-notes.js';
 import { end, type Proposal } from '../partition/proposals.js';
 import { Replica } from '../partition/replica.js';
@@ -889,8 +890,32 @@ export class HansardNode implements NodeService {
     this.#gossipTimer = this.#clock.after(gossipMs, () => {
       if (this.#stopped) return;
       this.#gossip();
+      this.#emptyTrash();
       this.#scheduleGossip();
     });
+  }
+
+  /**
+   * Deleted channels whose time is up go with the next entry; where none comes by
+   * itself, one that does nothing else is proposed.
+   */
+  #emptyTrash(): void {
+    if (this.#draining || this.#clockWatch.isAhead) return;
+    for (const replica of this.#held) {
+      const oldest = replica.isLeader ? replica.store.meta.trash?.[0] : undefined;
+      if (oldest === undefined || purgeTimeUs(oldest.deletedTimeUs) > this.nowUs()) continue;
+      replica.submit({
+        command: encodeNoop(),
+        deadlineMs: this.monotonicMs() + gossipMs,
+        producerId: 0,
+        firstCounter: 0,
+        count: 0,
+        ended: false,
+        // Whatever becomes of it, it is looked at again.
+        applied: () => {},
+        failed: () => {},
+      });
+    }
   }
 
   #gossip(): void {
