@@ -152,7 +152,8 @@ export class Filling {
     for (let n = 0; n < count; n++) {
       if (!wanted(n)) continue;
       const channel = channelName(n);
-      const command = encodeDeleteChannel({ tenant: 'default', requestId: '', channel, allowMissing: false });
+      const deletion = { tenant: 'default', requestId: '', channel, allowMissing: false, permanent: true };
+      const command = encodeDeleteChannel(deletion);
       this.#waitingFor(channel).push(command);
       if (n % 1_000 === 999) await this.#flush(true);
     }

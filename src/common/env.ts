@@ -42,6 +42,8 @@ export interface Kv {
   iterator(range: KvRange): KvIterator;
   /** All rows as they are in this very call, for as long as it is held. It keeps the database from giving space back. */
   snapshot(): KvSnapshot;
+  /** Gives back the space of what was deleted in the range; the rest of it is written anew. */
+  compact(range: KvRange): Promise<void>;
   close(): Promise<void>;
 }
 

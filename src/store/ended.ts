@@ -5,7 +5,7 @@
  * also writes how far it is.
  */
 import type { ChannelId } from '../common/ids.js';
-import { blocksRange, endedKey, firstSeqOfBlockKey, type Place } from './keys.js';
+import { blocksRange, endedKey, firstSeqOfBlockKey, type Place, RowKind } from './keys.js';
 import type { PartitionState } from './partition-state.js';
 import { mergedBytesMax } from './run-merge.js';
 import type { Run } from './runs.js';
@@ -119,6 +119,7 @@ export async function removeBlocks(
         left -= rows.length;
         for (const [key, row] of rows) {
           out.del(key);
+          state.countRemoved(RowKind.block, key.length + row.length);
           nextSeq = firstSeqOfBlockKey(key) + 1;
           const pause = out.spent(row.length);
           if (pause !== undefined) await pause;

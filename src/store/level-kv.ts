@@ -36,6 +36,10 @@ const nextvRows = 1000;
 const bytesAreBytes = { keyEncoding: 'view', valueEncoding: 'view' } as const;
 
 type Database = Level<Uint8Array, Uint8Array>;
+/** Of LevelDB's alone: `level` does not name it, since browsers have none. */
+interface Compacting {
+  compactRange(from: Uint8Array, to: Uint8Array): Promise<void>;
+}
 type LevelSnapshot = ReturnType<Database['snapshot']>;
 
 export function levelKvFactory(options: LevelOptions = {}): KvFactory {
@@ -139,6 +143,14 @@ class LevelKv implements Kv {
     };
   }
 
+  async compact(range: KvRange): Promise<void> {
+    try {
+      await (this.database as unknown as Compacting).compactRange(range.gte, range.lt);
+    } catch (error) {
+      throw failed('a compaction of', error);
+    }
+  }
+
   close(): Promise<void> {
     return this.database.close();
   }
@@ -171,23 +183,22 @@ class LevelBatch implements KvBatch {
       // a power loss the batch's file could be gone.
       await syncDirectory(this.#kv.path);
     } catch (error) {
-      const problem = error instanceof Error ? error.message : String(error);
-      if (isCorruption(error)) {
-        // Not of this batch: LevelDB has met damage in its own files, and takes nothing more.
-        throw new HansardError('STORE_DAMAGED', `the database: ${problem}`, {}, { cause: error });
-      }
-      throw new HansardError(
-        'DISK_FAILED',
-        `a write to the database failed: ${problem}`,
-        {},
-        { cause: error },
-      );
+      throw failed('a write to', error);
     }
   }
 
   abandon(): Promise<void> {
     return this.#batch.close();
   }
+}
+
+function failed(what: string, error: unknown): HansardError {
+  const problem = error instanceof Error ? error.message : String(error);
+  if (isCorruption(error)) {
+    // Not of what was asked: LevelDB has met damage in its own files, and takes nothing more.
+    return new HansardError('STORE_DAMAGED', `the database: ${problem}`, {}, { cause: error });
+  }
+  return new HansardError('DISK_FAILED', `${what} the database failed: ${problem}`, {}, { cause: error });
 }
 
 class LevelIterator implements KvIterator {

@@ -120,6 +120,8 @@ export class PartitionState {
   seals = 0;
   /** What the last checkpoint sealed, as far as the cache does not have it yet. */
   settling: Settling | undefined;
+  /** Of rows deleted for good, until LevelDB is asked to give their space back. */
+  readonly removedBytes = new Map<RowKind, number>();
   /** Settles, never rejects, when the running checkpoint ends. */
   sealing: Promise<void> | undefined;
   readonly place: Place;
@@ -162,6 +164,10 @@ export class PartitionState {
       this.dirtySinceMs ??= this.shared.clock.monotonicMs();
       return;
     }
+  }
+
+  countRemoved(kind: RowKind, bytes: number): void {
+    this.removedBytes.set(kind, (this.removedBytes.get(kind) ?? 0) + bytes);
   }
 
   // ---- channels

@@ -61,7 +61,10 @@ export async function sealPartition(
   const producerCount = await sealProducers(state, frozen, out);
   let nextRun = before.nextRun;
   const takeNumber = () => nextRun++;
-  for (const info of before.retired) deleteRunRows(out, state.place, info);
+  for (const info of before.retired) {
+    deleteRunRows(out, state.place, info);
+    state.countRemoved(info.kind, info.bytes);
+  }
   const { kv } = state.shared;
   const dropped = { floorUs: frozen.meta.keyHorizonUs, isEnded: (id: ChannelId) => ended.has(id) };
   const seal = (kind: typeof RowKind.keyRun | typeof RowKind.messageIdRun, entries: RunEntry[]) =>

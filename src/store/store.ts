@@ -8,6 +8,7 @@ import type { Logger } from '../common/logger.js';
 import type { ReplicatedSettings } from '../conversation/types.js';
 import { DirtyChannels } from './dirty-channels.js';
 import { type Generations, putGenerations, readGenerations, sweepGenerations } from './generations.js';
+import { GiveBack } from './give-back.js';
 import { after, asBuffer, factKey, formatKey, partitionKey, RowKind } from './keys.js';
 import { LruCache } from './lru.js';
 import { foreign, loadSealed, openPartition } from './open.js';
@@ -285,6 +286,7 @@ class StoreImpl implements Store {
   /** After a failed write nothing may be sealed any more: the process must end. */
   #failure: unknown;
   #writes = new Set<Promise<unknown>>();
+  readonly #giveBack: GiveBack;
   /** Never rejects. */
   #settled: Promise<void> = Promise.resolve();
   #closing = false;
@@ -312,6 +314,7 @@ class StoreImpl implements Store {
     this.storeId = format.storeId;
     this.#format = format;
     this.#shared = shared;
+    this.#giveBack = new GiveBack(shared.kv);
     this.#facts = facts;
     this.tailLimitBytes = tailLimitBytes;
     for (const state of states) {
@@ -458,6 +461,7 @@ class StoreImpl implements Store {
         state.sealing = undefined;
       }
       this.#settled = this.#settled.then(() => this.#settle(states));
+      this.#giveBackSpace(states);
     } catch (error) {
       await batch.abandon().catch((second: unknown) => {
         this.#shared.logger.warn({ error: String(second) }, 'giving up a batch failed');
@@ -481,6 +485,17 @@ class StoreImpl implements Store {
       if (this.#closing) return;
       state.settling = undefined;
     }
+  }
+
+  /** Beside everything else; a failure is like that of any write. */
+  #giveBackSpace(states: readonly PartitionState[]): void {
+    const work = this.#giveBack.look(states, () => !this.#closing && this.#failure === undefined);
+    if (work === undefined) return;
+    this.#track(work).catch((error: unknown) => {
+      this.#shared.logger.error({ error: String(error) }, 'compacting the database failed');
+      // Damage is told by the next write: LevelDB takes none after that.
+      if (!isStoreDamage(error)) this.#failure ??= error;
+    });
   }
 
   /** Of the loop's time: little while there is room, half where applying is about to wait for it. */
