@@ -53,8 +53,11 @@ export async function replaceLog(options: ReplaceLogOptions): Promise<ReplicaFau
       segmentBytes: options.segmentBytes,
       sealed: (partition) => sealedPlace(options.store, partition),
     });
-    // What is gone with its end nobody can tell, whatever else is damaged before it.
-    const lost = options.isRecordLost ? 'the record of faults is lost' : salvaged.endLost;
+    // What is gone with its end nobody can tell, of any partition, and whatever else is damaged before it.
+    const short = rebuilt.find(({ endsEarly }) => endsEarly);
+    const endLost =
+      salvaged.endLost || (short === undefined ? '' : `partition ${short.partition}: ${short.why}`);
+    const lost = options.isRecordLost ? 'the record of faults is lost' : endLost;
     for (const { partition, replicaId, entries, ...found } of rebuilt) {
       const verdict = lost === '' ? found.verdict : 'term-or-vote-lost';
       const why = lost === '' ? found.why : lost;

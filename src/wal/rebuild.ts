@@ -34,6 +34,8 @@ export interface Rebuilt {
   readonly floor: LogPlace;
   readonly why: string;
   readonly entries: number;
+  /** The store has sealed more than the log, by all that it says, ever had: its end is lost, with what others had there. */
+  readonly endsEarly: boolean;
 }
 
 export async function rebuildLog(
@@ -66,6 +68,7 @@ async function rebuild(wal: Wal, salvaged: SalvagedGroup, sealed: LogPlace | und
   const { group } = salvaged;
   const { partition, replicaId, hardState } = group;
   let { verdict, floor, why } = salvaged;
+  let endsEarly = false;
   const log = wal.addGroup(partition, replicaId);
   let from = { index: group.baseIndex, term: group.baseTerm };
   let to = group.lastIndex();
@@ -74,6 +77,8 @@ async function rebuild(wal: Wal, salvaged: SalvagedGroup, sealed: LogPlace | und
     // What is sealed was in the log: one that never came as far has lost its end, unnoticed until now.
     const isKnown = isThere || (verdict === 'log-damaged' && isAtLeast(floor, sealed));
     if (!isKnown) {
+      // Where votes may be lost anyway nothing is known of how far it came.
+      endsEarly = verdict !== 'term-or-vote-lost';
       verdict = 'term-or-vote-lost';
       why = `the store holds up to ${sealed.index}, the log ends at ${to}`;
     }
@@ -101,7 +106,7 @@ async function rebuild(wal: Wal, salvaged: SalvagedGroup, sealed: LogPlace | und
     log.releaseCache(to);
     lo += entries.length;
   }
-  return { partition, replicaId, verdict, floor, why, entries: countOf(log) };
+  return { partition, replicaId, verdict, floor, why, entries: countOf(log), endsEarly };
 }
 
 function written(wal: Wal, write: GroupWrite): Promise<void> {

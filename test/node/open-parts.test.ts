@@ -1,5 +1,5 @@
 /** Real folders that are damaged twice over, or whose repair is interrupted: nothing that was promised is forgotten. */
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { ByteWriter } from '../../src/common/bytes.js';
@@ -13,6 +13,7 @@ import { PartsOpener } from '../../src/node/open-parts.js';
 import { realClock, realRandom } from '../../src/node/real-env.js';
 import { newFault, replaceLog } from '../../src/node/replace-log.js';
 import { resolveSettings } from '../../src/node/settings.js';
+import type { Store } from '../../src/store/types.js';
 import { formatWal, openDiskDevice, openWal } from '../../src/wal/index.js';
 import { entry, identity, write } from '../wal/harness.js';
 
@@ -166,3 +167,55 @@ t.test(
     );
   },
 );
+
+t.test('a damaged log that ends before what is sealed of one partition has lost votes of all', async (t) => {
+  const dir = await init(t);
+  const damage = (name: string): void => {
+    const bytes = readFileSync(name);
+    const at = bytes.indexOf('to be damaged');
+    bytes[at] = (bytes[at] as number) ^ 1;
+    writeFileSync(name, bytes);
+  };
+  for (const [sealed, kind] of [
+    [2, 'log-damaged'],
+    [3, 'term-or-vote-lost'],
+  ] as const) {
+    const log = join(dir, `log-${sealed}`);
+    const fresh = join(dir, `fresh-${sealed}`);
+    mkdirSync(log);
+    mkdirSync(fresh);
+    const device = openDiskDevice({ directory: log });
+    await formatWal(device, { ...identity, random: realRandom, segmentBytes });
+    const onFailure = (error: Error): void => {
+      t.fail(error.message);
+    };
+    const wal = await openWal({ ...identity, device, clock: realClock, segmentBytes, onFailure });
+    for (const partition of partitions) wal.addGroup(partition, 1);
+    const text = (index: number): string => (index === 1 ? 'to be damaged' : 'text');
+    for (const index of [1, 2])
+      for (const partition of partitions)
+        await write(wal, { partition, entries: [entry(partition, 1, index, text(index))] });
+    await wal.close();
+    for (const name of readdirSync(log)) damage(join(log, name));
+    const store = {
+      setAsidePartitions: () => new Map(),
+      hosted: () => [{ partition: 0, replicaId: 1, removed: false }],
+      partition: () => ({ sealedIndex: sealed, sealedTerm: 1 }),
+    };
+    const faults = await replaceLog({
+      ...identity,
+      error: new HansardError('LOG_DAMAGED', 'for the test'),
+      old: openDiskDevice({ directory: log }),
+      fresh: openDiskDevice({ directory: fresh }),
+      segmentBytes,
+      clock: realClock,
+      random: realRandom,
+      logger: silentLogger,
+      ledger: FaultLedger.inMemory(),
+      store: store as unknown as Store,
+      hosted: partitions.map((partition) => ({ partition, replicaId: 1 })),
+    });
+    t.same(kindsOf(faults, 0), [kind], `sealed up to ${sealed}: ${JSON.stringify(faults)}`);
+    if (sealed === 3) t.same(kindsOf(faults, 1), [kind]);
+  }
+});
