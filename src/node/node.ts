@@ -295,7 +295,10 @@ export class HansardNode implements NodeService {
         if (!this.#stopped) this.#loop.stir(this.#openReplica(partition, replicaId));
       },
       handOver: (replica) => this.#transferAway(replica),
-      offered: (replica, from, message) => this.#snapshotReceiver.offered(replica, from, message),
+      offered: (replica, from, message) => {
+        // As for all that leaders send: it asks again.
+        if (this.#options.space?.isCritical !== true) this.#snapshotReceiver.offered(replica, from, message);
+      },
       wantCheckpoint: (partition) => this.#checkpoints.want(partition),
       change: (replica, change, deadlineMs) =>
         this.#replicaChanges.change(replica, [change], { deadlineMs, force: false }),
@@ -1161,7 +1164,10 @@ export class HansardNode implements NodeService {
 function takesRoom(command: Uint8Array): boolean {
   const kind = command[0];
   return (
-    kind === CommandKind.append || kind === CommandKind.createChannel || kind === CommandKind.updateChannel
+    kind === CommandKind.append ||
+    kind === CommandKind.appendMany ||
+    kind === CommandKind.createChannel ||
+    kind === CommandKind.updateChannel
   );
 }
 

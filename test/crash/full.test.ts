@@ -9,7 +9,11 @@ import { join } from 'node:path';
 import t from 'tap';
 import { connect, type HansardError } from '../../src/client/index.js';
 import { silentLogger } from '../../src/common/logger.js';
-import { encodeCreateChannel, encodeDeleteChannel } from '../../src/conversation/command.js';
+import {
+  encodeAppendMany,
+  encodeCreateChannel,
+  encodeDeleteChannel,
+} from '../../src/conversation/command.js';
 import { DiskSpace } from '../../src/node/disk-space.js';
 import { initNode } from '../../src/node/open.js';
 import { freePorts, mainScript, run, until } from '../cluster/harness.js';
@@ -79,6 +83,8 @@ t.test('a node alone refuses what takes room, and nothing else', async (t) => {
   space.isLow = true;
   t.equal(await tryOn(cluster, append('a', 'two')), 'DISK_FULL retry');
   t.equal(await tryOn(cluster, creation), 'DISK_FULL retry');
+  const several = encodeAppendMany('default', '', [append('a', 'two'), append('b', 'two')]);
+  t.equal(await tryOn(cluster, several), 'DISK_FULL retry', 'nor several channels at once');
   t.equal(await tryOn(cluster, deletion), 'ok', 'a deletion works');
   t.equal(node.cluster().nodes[0]?.diskFull, true, 'the status tells');
   space.isLow = false;

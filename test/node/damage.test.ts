@@ -62,7 +62,12 @@ t.test(
     await cluster.stop(other?.[0] as number);
     await appendAll(cluster, 31, 40);
     t.pass('with the damaged one it is a majority: it acknowledges');
+    const { space } = cluster.get(2);
+    space.isCritical = true;
     await cluster.open(other?.[0] as number);
+    await cluster.clock.until(() => false, 3_000);
+    t.equal(faultsOf(cluster, 2).length, 1, 'a disk that is full takes in no snapshot');
+    space.isCritical = false;
     t.ok(await cluster.clock.until(() => faultsOf(cluster, 2).length === 0, 20_000), 'it is sound by itself');
     await appendAll(cluster, 41, 50);
     await sameEverywhere(t, cluster);
