@@ -62,6 +62,8 @@ export class File {
   folded = 0;
   /** As reads see it. */
   visibleBytes: number;
+  /** Of a folder: names in it that changed since it was synced. */
+  newNames = 0;
 
   constructor(
     readonly isDirectory: boolean,
@@ -118,6 +120,7 @@ export class DiskModel {
       throw new Error('a folder is renamed: not built');
     const folders = [from, to].filter((path) => path !== undefined).map((path) => this.folderOf(path));
     this.#nameChanges.push({ began, ended, durableAt: Number.POSITIVE_INFINITY, from, to, file, folders });
+    for (const folder of folders) folder.newNames++;
     if (from !== undefined) this.names.delete(from);
     if (to !== undefined) this.names.set(to, file);
   }

@@ -29,6 +29,8 @@ export class Recorder {
   /** Moments at which something of the folder changed or was synced: where it pays to look. */
   readonly moments: number[] = [];
   readonly nameMoments: number[] = [];
+  /** Before syncs of folders, where most of what names were changed may still be lost. */
+  readonly folderMoments: number[] = [];
   readonly tally = new Map<string, number>();
   /** Every path that was ever given to a file. */
   readonly names: string[] = [];
@@ -242,6 +244,8 @@ class Life {
     const open = this.#open.get(descriptor(call));
     if (open === undefined) return;
     open.file.syncs.push({ began: call.began, ended: call.ended, ok: call.result === 0, name: open.name });
+    if (open.file.isDirectory && open.file.newNames > 0) this.recorder.folderMoments.push(call.began);
+    if (call.result === 0) open.file.newNames = 0;
     if (call.result !== 0) this.recorder.failedSyncs++;
     this.recorder.note(call);
   }

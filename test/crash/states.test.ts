@@ -52,7 +52,7 @@ t.test('power lost at any moment', { skip: missing ?? false }, async (t) => {
       ["of the log's folder", alone, (name) => name !== 'log'],
     ];
     for (const [what, recorded, believes] of lies) {
-      const tally = await checkStates(recorded, folder, { count: 40, seed: seed + 1, believes });
+      const tally = await checkStates(recorded, folder, { count: 25, seed: seed + 1, believes });
       t.ok(tally.problems.length > 0, `${what}: ${tally.problems.length} of ${tally.states} states`);
       t.comment(tally.problems[0] ?? '');
     }

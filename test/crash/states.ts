@@ -91,13 +91,13 @@ export async function checkStates(
 
 function drawStates(recorder: Recorder, count: number, seed: number): Draw[] {
   const random = new SimRandom(seed);
-  const { moments, nameMoments } = recorder;
+  const { moments, nameMoments, folderMoments } = recorder;
   const first = Math.min(...moments);
   const draws = Array.from({ length: count }, (): Draw => {
     const order: NameOrder = random.chance(0.5) ? 'journal' : 'unordered';
     const kind = random.fraction();
     // Where something of the files had just begun or ended, or is about to; of their names most of all.
-    const of = kind < 0.4 ? moments : kind < 0.7 ? nameMoments : undefined;
+    const of = kind < 0.35 ? moments : kind < 0.55 ? nameMoments : kind < 0.75 ? folderMoments : undefined;
     const moment =
       of === undefined
         ? first + random.below(recorder.end - first + 1)
