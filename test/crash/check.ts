@@ -60,6 +60,8 @@ export async function checkState(dir: string, tree: Tree, promises: Promises): P
       device,
       clock: realClock,
       segmentBytes,
+      // Each log takes memory for a batch at once.
+      maxBatchBytes: segmentBytes,
       onFailure: (error) => failures.push(error),
     });
     closers.push(() => wal.close());

@@ -6,12 +6,14 @@
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { freePorts } from '../cluster/harness.js';
+import { connect } from '../../src/client/index.js';
+import { initNode } from '../../src/node/open.js';
+import { freePorts, mainScript, Running, until } from '../cluster/harness.js';
 import { checkState } from './check.js';
 import { noPromises, promisesAt } from './promises.js';
 import { NodeProcess, scratchFolder } from './record.js';
 import { readTree } from './recorder.js';
-import { injectCommand, straceMissing } from './strace.js';
+import { injectCommand, straceMissing, tracedEnv } from './strace.js';
 
 interface Failure {
   readonly what: string;
@@ -148,4 +150,57 @@ t.test('a call that fails', { skip: straceMissing() ?? false }, async (t) => {
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   for (const [i, failure] of failures.entries())
     await t.test(failure.what, (t) => fails(t, folder, failure, i));
+});
+
+t.test('the last word of `hansard start`', { skip: straceMissing() ?? false }, async (t) => {
+  const folder = scratchFolder();
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+  const dir = join(folder, 'node');
+  const [client, peer] = await freePorts(2);
+  const member = { nodeId: 1, clientAddress: `127.0.0.1:${client}`, peerAddress: `127.0.0.1:${peer}` };
+  await initNode({
+    dir,
+    clusterId: 'c1'.repeat(16),
+    nodeId: 1,
+    partitionCount: 1,
+    replicationFactor: 1,
+    members: [member],
+    segmentBytes: 1024 * 1024,
+  });
+  const files = segments.map((name) => join(dir, name));
+  const args = [
+    'start',
+    '--dir',
+    dir,
+    '--http-address',
+    'off',
+    '--log-format',
+    'json',
+    '--log-segment',
+    '1MiB',
+  ];
+  const place = injectCommand('fdatasync', 'error=EIO:when=8', files);
+  const node = new Running(mainScript, [...args, '--log-max', '8MiB'], tracedEnv, place);
+  const sdk = connect(`hansard://127.0.0.1:${client}`);
+  t.teardown(() => sdk.close());
+  const appends = (async () => {
+    while (!node.isGone) {
+      const text = { role: 'user', text: 'x'.repeat(2000) } as const;
+      await sdk
+        .channel('a')
+        .append(text, { timeoutMs: 500 })
+        .catch(() => {});
+    }
+  })();
+  await until('it has ended', () => node.isGone);
+  await appends;
+  const lines = node.stderr
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as Record<string, unknown>);
+  t.match(lines.at(-1), {
+    msg: /^the node ends: the log's disk failed: EIO.*fdatasync.*log-\d+\.seg/,
+    reason: 'DISK_FAILED',
+    cure: /Check the disk/,
+  });
 });
