@@ -37,6 +37,8 @@ export interface PartsOptions {
   readonly firstPartitions: readonly PartitionId[];
   /** A slot of the watchdog's. */
   readonly watch: SharedArrayBuffer;
+  /** The log's disk; a test may have one without a thread of its own. */
+  readonly openDevice?: typeof openDiskDevice;
   readonly onFailure: (error: unknown) => void;
   /** What a start that fails has to close, newest last. */
   readonly opened: (() => Promise<unknown>)[];
@@ -58,6 +60,10 @@ export class PartsOpener {
     this.#options = options;
     const { faults } = options.directory;
     this.#ledger = this.#newLedger(faults === 'unreadable' ? noFaults : faults);
+  }
+
+  get #openDevice(): typeof openDiskDevice {
+    return this.#options.openDevice ?? openDiskDevice;
   }
 
   get ledger(): FaultLedger {
@@ -184,7 +190,7 @@ export class PartsOpener {
 
   async #openWal(): Promise<Wal> {
     const { directory, settings, logger, watch, onFailure, opened } = this.#options;
-    const device = openDiskDevice({ directory: directory.logPath, watch });
+    const device = this.#openDevice({ directory: directory.logPath, watch });
     opened.push(() => device.close());
     try {
       const wal = await openWal({
@@ -230,8 +236,8 @@ export class PartsOpener {
     const faults = await replaceLog({
       ...this.#logIds,
       error,
-      old: openDiskDevice({ directory: logPath }),
-      fresh: openDiskDevice({ directory: await newLogFolder(dir) }),
+      old: this.#openDevice({ directory: logPath }),
+      fresh: this.#openDevice({ directory: await newLogFolder(dir) }),
       segmentBytes: settings.logSegment,
       clock: realClock,
       random: realRandom,

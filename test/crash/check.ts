@@ -6,24 +6,23 @@
 import { rmSync } from 'node:fs';
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { HansardError } from '../../src/common/errors.js';
-import { clusterIdBytes, hexIdBytes } from '../../src/common/hex-ids.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { openDirectory } from '../../src/node/directory.js';
 import { HansardNode } from '../../src/node/node.js';
+import { partitionsOf } from '../../src/node/open.js';
+import { PartsOpener } from '../../src/node/open-parts.js';
 import { nodeDefaults } from '../../src/node/options.js';
 import { checkOwner } from '../../src/node/owner-check.js';
 import { realClock, realRandom } from '../../src/node/real-env.js';
-import { levelKvFactory } from '../../src/store/level-kv.js';
-import { openStore } from '../../src/store/store.js';
 import type { PartitionReader } from '../../src/store/types.js';
 import type { Transport } from '../../src/transport/types.js';
 import type { LogDevice } from '../../src/wal/device.js';
-import { openWal, type Wal } from '../../src/wal/index.js';
+import type { Wal } from '../../src/wal/index.js';
 import { SegmentFiles } from '../../src/wal/segment-files.js';
 import { append } from '../node/cluster.js';
 import { type Tree, writeTree } from './disk-model.js';
 import type { Promises } from './promises.js';
-import { segmentBytes } from './recorded-node.js';
+import { nodeSettings } from './recorded-node.js';
 
 export interface Verdict {
   /** It does not start, and says why. */
@@ -46,25 +45,20 @@ export async function checkState(dir: string, tree: Tree, promises: Promises): P
     const { identity } = directory;
     await checkOwner(directory);
     const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
-    const kv = await levelKvFactory({ writeBufferBytes: 64 * 1024, blockCacheBytes: 1024 * 1024 }).open(
-      directory.dbPath,
-      { create: false },
-    );
-    closers.push(() => kv.close());
-    const store = await openStore({ kv, ...ids, clock: realClock, logger: silentLogger });
-    const device = directDevice(directory.logPath);
     const failures: unknown[] = [];
-    const wal = await openWal({
-      clusterId: hexIdBytes(identity.clusterId, clusterIdBytes),
-      storeId: identity.storeId,
-      device,
-      clock: realClock,
-      segmentBytes,
-      // Each log takes memory for a batch at once.
-      maxBatchBytes: segmentBytes,
+    const said: string[] = [];
+    const parts = new PartsOpener({
+      directory,
+      settings: { ...nodeSettings(), dir },
+      logger: { ...silentLogger, error: (fields: unknown) => void said.push(JSON.stringify(fields)) },
+      firstPartitions: partitionsOf(identity).map(({ partition }) => partition),
+      watch: new SharedArrayBuffer(8),
+      openDevice: directDevice,
       onFailure: (error) => failures.push(error),
+      opened: closers,
     });
-    closers.push(() => wal.close());
+    await parts.openStore();
+    const { wal, store } = await parts.openLog();
     tornTail = wal.stats().replay.tornTail;
     checkPeerPromises(wal, promises, (partition) => store.partition(partition).appliedIndex, problems);
     const node = new HansardNode({
@@ -79,6 +73,7 @@ export async function checkState(dir: string, tree: Tree, promises: Promises): P
       wal,
       store,
       transport: nobody,
+      faults: parts.ledger,
       onFatal: (error) => failures.push(error),
     });
     closers.length = 0;
@@ -88,7 +83,11 @@ export async function checkState(dir: string, tree: Tree, promises: Promises): P
     const faults = node.faults().map(({ partition, kind }) => `partition ${partition} ${kind}`);
     // Held back until a peer helps: as good as refused here, where there is none.
     if (faults.length > 0)
-      return { refused: new HansardError('STORE_DAMAGED', faults.join(', ')), problems, tornTail };
+      return {
+        refused: new HansardError('STORE_DAMAGED', [...faults, ...said].join(', ')),
+        problems,
+        tornTail,
+      };
     await appliedAll(node, wal, isAlone, failures);
     if (failures.length === 0) {
       for (const { store: state } of node.replicas()) await checkChannels(state, promises, problems);
@@ -227,7 +226,7 @@ async function goesOn(node: HansardNode): Promise<void> {
 }
 
 /** The log's own file operations, without its thread. */
-function directDevice(directory: string): LogDevice {
+function directDevice({ directory }: { readonly directory: string }): LogDevice {
   const files = new SegmentFiles(directory);
   return {
     list: async () => files.list(),

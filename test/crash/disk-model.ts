@@ -8,8 +8,9 @@
  *   not, and the file's length may be any that it went through.
  * - Bytes that a failed sync was for are never made durable by a later one: the
  *   kernel has marked their pages clean. They stay visible to reads until then.
- * - Names are durable once their folder was synced. Until then `journal` keeps a
- *   prefix of all changes of names, `unordered` any subset; a rename is one change.
+ * - Names are durable once their folder was synced. Until then `unordered` keeps any
+ *   subset of their changes, and `journal` a prefix of all of them, in which a sync of a
+ *   file counts for its own names too (as with ext4, XFS and Btrfs); a rename is one change.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -49,6 +50,8 @@ export interface NameChange extends Change {
   readonly to: string | undefined;
   readonly file: File;
   readonly folders: readonly File[];
+  /** Where a journal holds all names, a sync of the file itself brings its names along. */
+  journalAt: number;
 }
 
 export class File {
@@ -119,7 +122,8 @@ export class DiskModel {
     if (file.isDirectory && from !== undefined && to !== undefined)
       throw new Error('a folder is renamed: not built');
     const folders = [from, to].filter((path) => path !== undefined).map((path) => this.folderOf(path));
-    this.#nameChanges.push({ began, ended, durableAt: Number.POSITIVE_INFINITY, from, to, file, folders });
+    const never = { durableAt: Number.POSITIVE_INFINITY, journalAt: Number.POSITIVE_INFINITY };
+    this.#nameChanges.push({ began, ended, ...never, from, to, file, folders });
     for (const folder of folders) folder.newNames++;
     if (from !== undefined) this.names.delete(from);
     if (to !== undefined) this.names.set(to, file);
@@ -144,9 +148,13 @@ export class DiskModel {
     for (const file of this.#files) {
       file.image = file.base;
       file.folded = 0;
-      for (const change of file.changes) settle(change, [file], believes);
+      for (const change of file.changes) change.durableAt = settledAt(change, [file], believes);
     }
-    for (const change of this.#nameChanges) settle(change, change.folders, believes);
+    for (const change of this.#nameChanges) {
+      const byFile = settledAt(change, [change.file], believes);
+      change.durableAt = settledAt(change, change.folders, believes);
+      change.journalAt = change.to === undefined ? change.durableAt : Math.min(change.durableAt, byFile);
+    }
   }
 
   /** As a process sees it, with all that was done. */
@@ -184,7 +192,7 @@ export class DiskModel {
     if (order === 'unordered')
       return possible.filter(({ durableAt }) => durableAt <= moment || random.chance(share));
     let least = 0;
-    for (const [i, { durableAt }] of possible.entries()) if (durableAt <= moment) least = i + 1;
+    for (const [i, { journalAt }] of possible.entries()) if (journalAt <= moment) least = i + 1;
     return possible.slice(0, least + Math.round((possible.length - least) * share));
   }
 }
@@ -195,16 +203,16 @@ function shareOf(random: SimRandom): number {
   return kind === 0 ? 0 : kind === 1 ? 1 : kind === 2 ? 0.5 : random.fraction();
 }
 
-function settle(change: Change, files: readonly File[], believes: (name: string) => boolean): void {
+/** When syncs of all of `files` have made the change durable. */
+function settledAt(change: Change, files: readonly File[], believes: (name: string) => boolean): number {
   let all = 0;
-  change.durableAt = Number.POSITIVE_INFINITY;
   for (const { syncs } of files) {
     // The first sync decides: a failed one leaves the pages clean, and no later one writes them.
     const first = syncs.find(({ began, name }) => began > change.ended && believes(name));
-    if (first === undefined || !first.ok) return;
+    if (first === undefined || !first.ok) return Number.POSITIVE_INFINITY;
     all = Math.max(all, first.ended);
   }
-  change.durableAt = all;
+  return all;
 }
 
 function contentOf(file: File, moment: number, has: (change: ByteChange) => boolean): Buffer {

@@ -193,7 +193,7 @@ export async function recordMember(folder: string): Promise<{
     rmSync(trace);
   };
   const client = connect(`hansard://${members.map(({ clientAddress }) => clientAddress).join(',')}`, {
-    timeoutMs: 60_000,
+    timeoutMs: 120_000,
   });
   let n = 0;
   const appendSome = async (count: number): Promise<void> => {

@@ -49,9 +49,6 @@ const deleteEvery = 12;
 
 export const recordedSettings: Partial<Settings> = Object.freeze({
   insecure: false,
-  tick: 20,
-  heartbeat: 40,
-  electionTimeout: 300,
   logSegment: segmentBytes,
   logMax: 4 * segmentBytes,
   checkpointAge: 150,
@@ -89,7 +86,7 @@ async function main(options: RecordedOptions): Promise<void> {
   if (self === undefined) throw new Error('not a member');
   const running = await openNode({
     dir,
-    settings: { ...defaultSettings(), ...recordedSettings, ...options.settings, dir } as Settings,
+    settings: { ...nodeSettings(), ...options.settings, dir },
     peerAddress: self.peerAddress,
     version: 'recorded',
     logger: silentLogger,
@@ -153,8 +150,10 @@ function markWriter(file: string | undefined): (text: string) => void {
   };
 }
 
-function defaultSettings(): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(settingsTable).map(([name, info]) => [name, info.default]));
+/** All of them, without a folder. */
+export function nodeSettings(): Settings {
+  const defaults = Object.entries(settingsTable).map(([name, info]) => [name, info.default]);
+  return { ...Object.fromEntries(defaults), ...recordedSettings } as Settings;
 }
 
 /** In front of the transport: a promise counts from the moment it is handed over. */

@@ -127,9 +127,10 @@ function judge(tally: Tally, draw: Draw, isFormatted: boolean, verdict: Verdict,
 }
 
 /**
- * LevelDB replaces CURRENT and deletes what the old one named without syncing its
- * folder in between: a disk that keeps names in no order may keep the deletion
- * alone. That is said, and refetched from a peer; nothing else is refused.
+ * What LevelDB does to names is not safe where a disk keeps them in no order: it replaces
+ * CURRENT and deletes what the old one named without a sync of its folder in between, and
+ * it names a table in MANIFEST before the folder is synced. The deletion, or MANIFEST,
+ * may be kept alone. That is said, and refetched from a peer; nothing else is refused.
  */
 function mayRefuse(order: NameOrder, { reason, message }: { reason: string; message: string }): boolean {
   return (
