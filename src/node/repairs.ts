@@ -308,6 +308,8 @@ export class Repairs {
     const replica = this.#context.replica(partition);
     const key = `${partition}/${kind}`;
     if (this.#stopped || this.#asking.has(key)) return;
+    if (kind !== 'term-or-vote-lost' && replica !== undefined && replica.replicaId > fault.replicaId)
+      return this.#context.ledger.clear(partition, [kind]);
     if (replica !== undefined && !this.#isFaulty(replica, fault)) return;
     const leader = leaderOf(partition);
     if (leader === undefined || leader === nodeId || !isConnected(leader)) return;

@@ -4,6 +4,8 @@ import { noPlace } from '../../src/common/faults.js';
 import { RowKind } from '../../src/store/keys.js';
 import { append, Cluster } from './cluster.js';
 
+t.setTimeout(120_000);
+
 /** Appends through whoever leads, again and again until it is in. */
 async function appendAll(cluster: Cluster, from: number, to: number, partition = 0): Promise<void> {
   for (let n = from; n <= to; n++) {

@@ -16,6 +16,8 @@ import { SimClock, SimRandom } from '../sim/sim-clock.js';
 import { SimDisk } from '../sim/sim-disk.js';
 import { contents, entry, identity, seededRandom, settleOn } from './harness.js';
 
+t.setTimeout(120_000);
+
 const segmentBytes = 96 * 1024;
 
 /** What was synced of a partition. */
