@@ -374,8 +374,22 @@ export class Replica implements WorkSink {
     if (message === undefined) return;
     // From the first entry on the log tells nothing to who does not know what was before it.
     if (message.type === MessageType.MsgApp && message.index === 0 && !this.isInitialised) return;
+    if (message.type === MessageType.MsgHeartbeat && this.#lacksWhatItAcknowledged(message)) return;
     this.#raft.step(message);
     this.#host.stir(this);
+  }
+
+  /**
+   * A leader's heartbeat tells of no more than what this replica has acknowledged to it. Where
+   * the log ends before that, it is one of an earlier time: an old copy of the folder, with
+   * old votes. Nothing that it says from here on could be relied upon.
+   */
+  #lacksWhatItAcknowledged({ term, commit, from }: Message): boolean {
+    if (term < this.#raft.term || commit <= this.log.lastIndex() || this.#floor !== undefined) return false;
+    const { partition } = this;
+    const what = `partition ${partition}: replica ${from} leads it and knows entries up to ${commit} to be kept here, the log ends at ${this.log.lastIndex()}: the folder is an older copy`;
+    this.#host.fatal(new HansardError('REPLICA_LOST', what, { partition, expected: commit }));
+    return true;
   }
 
   // ---- damage (docs/internals.md)

@@ -7,6 +7,7 @@ const { values } = parseArgs({
     damages: { type: 'string', default: '100' },
     seed: { type: 'string', default: String(Date.now() % 1_000_000) },
     minutes: { type: 'string', default: '30' },
+    'older-folder': { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
 });
@@ -16,6 +17,7 @@ const result = await tally({
   seed,
   damages: Number(values.damages),
   named: true,
+  olderFolder: values['older-folder'],
   untilMs: Date.now() + Number(values.minutes) * 60_000,
   onTrial: ({ damage: { how, kind, where }, outcome, detail }) => {
     if (values.verbose || outcome === 'silent' || outcome === 'stuck')

@@ -16,6 +16,8 @@ export interface TallyOptions {
   /** Drawn ones; the named ones come before. */
   readonly damages: number;
   readonly named: boolean;
+  /** At the end the whole folder of an earlier time is put in the node's place: what it has promised since is gone. */
+  readonly olderFolder?: boolean;
   /** No new damage is begun behind it. */
   readonly untilMs: number;
   onTrial(trial: Trial): void;
@@ -91,6 +93,13 @@ class Trials {
     for (let i = 0; i < this.options.damages && Date.now() < this.options.untilMs; i++) {
       await this.#trial((dir) => damage(dir, existsSync(this.#older) ? this.#older : undefined, this.#draw));
     }
+    if (this.options.olderFolder === true && existsSync(this.#older)) {
+      await this.#trial(async (dir) => {
+        rmSync(dir, { recursive: true });
+        cpSync(this.#older, dir, { recursive: true });
+        return { how: 'older', kind: 'whole folder', where: 'all of it of an earlier time' };
+      });
+    }
     return { trials: this.#trials, lost: await this.#lost(), acknowledged: this.#count() };
   }
 
@@ -125,6 +134,7 @@ class Trials {
       this.#trials.push(trial);
       this.options.onTrial(trial);
     }
+    if (this.#trials.at(-1)?.damage.kind === 'whole folder') return;
     if (victim.door === undefined) {
       // It never ran on what was damaged, so its own folder of before is not an old one.
       rmSync(victim.dir, { recursive: true, force: true });
@@ -181,10 +191,14 @@ class Trials {
     await this.cluster.stop(victim, 'halt');
     try {
       await this.cluster.start(victim);
-      await until('sound', () => this.#isSound(victim), soundMs);
+      await until('sound', () => victim.failure !== undefined || this.#isSound(victim), soundMs);
+      if (victim.failure !== undefined) throw victim.failure;
       const wrong = (await this.#wrongAt(victim, true)) ?? (await this.#differing(victim));
       return wrong === undefined ? is('repaired', `by a second start: ${why}`) : is('silent', wrong);
     } catch (error) {
+      // Ended with its reason, and again: as good as a refusal.
+      if (victim.failure instanceof HansardError && victim.failure.reason === failure.reason)
+        return is('refused', why);
       return is('stuck', `ended (${why}), and then ${error instanceof Error ? error.message : error}`);
     }
   }

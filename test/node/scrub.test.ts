@@ -156,6 +156,9 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     t.equal(told.code, 0, told.out + told.err);
     t.match(JSON.parse(told.out), { nodes: [{ node: 1, finding_count: 0 }, { node: 2 }, { node: 3 }] });
     t.match((await hansard(cluster, 'scrub', '--status')).out, /NODE +SCRUBBER/);
+    const status = JSON.parse((await hansard(cluster, 'status', '--json')).out) as { nodes: object[] };
+    for (const node of status.nodes) t.match(node, { last_scrub: /^20\d\d-/, scrub_findings: 0 });
+    t.match((await hansard(cluster, 'status')).out, /LAST SCRUB +FOUND/);
   });
 
   const three = cluster.node(3);

@@ -1,7 +1,11 @@
 /** `hansard status`: nodes, partitions and leaders, as the node that answers knows them. */
+import { type NodeScrub, ReplicaClient } from '../../client/replica.js';
+import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
 import { ExitCode } from '../exit-codes.js';
+import { count, type Output } from '../output.js';
 import { type ClientOptions, openSession } from '../session.js';
+import { formatTime } from '../times.js';
 
 interface StatusOptions extends ClientOptions {
   readonly partitions?: boolean;
@@ -14,6 +18,12 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
     const cluster = await session.client.cluster();
     const leads = (nodeId: number) => cluster.partitions.filter((p) => p.leaderNodeId === nodeId).length;
     const leaderless = leads(0);
+    const scrubs = await scrubsOf(cluster.nodes.filter((n) => n.state === 'connected'));
+    const lastScrub = (nodeId: number): string => {
+      const scrub = scrubs.get(nodeId);
+      if (scrub === undefined) return 'unknown';
+      return scrub.lastEndedUs === 0 ? 'never' : formatTime(scrub.lastEndedUs);
+    };
     output.json({
       cluster_id: cluster.clusterId,
       incarnation: cluster.incarnation,
@@ -29,6 +39,7 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
         store_id: n.storeId,
         leads: leads(n.nodeId),
         disk_full: n.diskFull,
+        ...scrubJson(scrubs.get(n.nodeId)),
       })),
       pools: cluster.pools.map((p) => ({
         name: p.name,
@@ -58,6 +69,8 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
         { title: 'CLIENTS' },
         { title: 'PEERS' },
         { title: 'LEADS', align: 'right' },
+        { title: 'LAST SCRUB' },
+        { title: 'FOUND', align: 'right' },
       ],
       cluster.nodes.map((n) => [
         n.nodeId,
@@ -65,6 +78,8 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
         n.clientAddress,
         n.peerAddress,
         leads(n.nodeId),
+        lastScrub(n.nodeId),
+        foundText(scrubs.get(n.nodeId)?.findings ?? 0, c),
       ]),
     );
     if (options.partitions)
@@ -136,4 +151,39 @@ function partitionJson(p: Cluster['partitions'][number]): Record<string, unknown
     applied_index: p.appliedIndex,
     replicas: p.replicas.map((r) => ({ replica_id: r.replicaId, node: r.nodeId, learner: r.learner })),
   };
+}
+
+/** A node that hangs must not hold up what is known of the others. */
+const scrubTimeoutMs = 1_000;
+
+/** Each node knows its own scrubber alone. */
+async function scrubsOf(nodes: Cluster['nodes']): Promise<Map<number, NodeScrub>> {
+  const scrubs = new Map<number, NodeScrub>();
+  await Promise.all(
+    nodes.map(async ({ nodeId, clientAddress }) => {
+      const client = new ReplicaClient(clientAddress);
+      try {
+        scrubs.set(nodeId, await client.scrub(false, 0, scrubTimeoutMs));
+      } catch (error) {
+        // Not told, and shown so.
+        if (!(error instanceof HansardError)) throw error;
+      } finally {
+        client.close();
+      }
+    }),
+  );
+  return scrubs;
+}
+
+function scrubJson(scrub: NodeScrub | undefined): Record<string, unknown> {
+  if (scrub === undefined) return {};
+  return {
+    last_scrub: scrub.lastEndedUs === 0 ? null : formatTime(scrub.lastEndedUs),
+    scrub_bytes: scrub.bytes,
+    scrub_findings: scrub.findings,
+  };
+}
+
+function foundText(findings: number, c: Output['colors']): string {
+  return findings > 0 ? c.red(count(findings)) : '0';
 }
