@@ -44,6 +44,8 @@ export interface Kv {
   snapshot(): KvSnapshot;
   /** Gives back the space of what was deleted in the range; the rest of it is written anew. */
   compact(range: KvRange): Promise<void>;
+  /** Bytes on disk of the range's rows, about; what was written last does not count yet. */
+  sizeOf(range: KvRange): Promise<number>;
   close(): Promise<void>;
 }
 

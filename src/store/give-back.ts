@@ -1,19 +1,21 @@
 /**
  * LevelDB gives space back when it compacts, and that follows writes: of what was deleted in a
- * quiet partition nothing might ever go. So where checkpoints have deleted enough of a partition's
- * rows, their range is compacted, one at a time. What was counted is forgotten at a start: the
+ * quiet partition nothing might ever go. So where checkpoints have deleted a good part of a
+ * partition's rows, their range is compacted, one at a time. What was counted is forgotten at a start: the
  * rest waits for the next deletions.
  */
 import type { Kv } from '../common/env.js';
 import { kindRange, type RowKind } from './keys.js';
 import type { PartitionState } from './partition-state.js';
 
-/** Compacting rewrites what is left of the partition's rows of that kind: for less it is not worth it. */
-const worthBytes = 8 * 1024 * 1024;
+/** Below it is not worth the call. */
+const worthBytes = 256 * 1024;
+/** Compacting rewrites what is left of the partition's rows of that kind: at most three bytes for one that it gives back. */
+const worthShare = 0.25;
 
 export class GiveBack {
   readonly #kv: Kv;
-  readonly #due: { readonly state: PartitionState; readonly kind: RowKind }[] = [];
+  readonly #due: { readonly state: PartitionState; readonly kind: RowKind; readonly bytes: number }[] = [];
   #running = false;
 
   constructor(kv: Kv) {
@@ -26,7 +28,7 @@ export class GiveBack {
       for (const [kind, bytes] of state.removedBytes) {
         if (bytes < worthBytes) continue;
         state.removedBytes.delete(kind);
-        this.#due.push({ state, kind });
+        this.#due.push({ state, kind, bytes });
       }
     }
     return this.#running || this.#due.length === 0 ? undefined : this.#run(goOn);
@@ -36,7 +38,11 @@ export class GiveBack {
     this.#running = true;
     try {
       for (let next = this.#due.shift(); next !== undefined && goOn(); next = this.#due.shift()) {
-        await this.#kv.compact(kindRange(next.kind, next.state.place));
+        const range = kindRange(next.kind, next.state.place);
+        // Too little yet: it counts on.
+        if (next.bytes < worthShare * (await this.#kv.sizeOf(range)))
+          next.state.countRemoved(next.kind, next.bytes);
+        else await this.#kv.compact(range);
       }
     } finally {
       this.#running = false;

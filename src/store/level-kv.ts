@@ -39,6 +39,7 @@ type Database = Level<Uint8Array, Uint8Array>;
 /** Of LevelDB's alone: `level` does not name it, since browsers have none. */
 interface Compacting {
   compactRange(from: Uint8Array, to: Uint8Array): Promise<void>;
+  approximateSize(from: Uint8Array, to: Uint8Array): Promise<number>;
 }
 type LevelSnapshot = ReturnType<Database['snapshot']>;
 
@@ -149,6 +150,10 @@ class LevelKv implements Kv {
     } catch (error) {
       throw failed('a compaction of', error);
     }
+  }
+
+  sizeOf(range: KvRange): Promise<number> {
+    return (this.database as unknown as Compacting).approximateSize(range.gte, range.lt);
   }
 
   close(): Promise<void> {

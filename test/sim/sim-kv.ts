@@ -303,6 +303,10 @@ export class SimKv implements Kv {
     return Promise.resolve();
   }
 
+  sizeOf(): Promise<number> {
+    return Promise.resolve(0);
+  }
+
   close(): Promise<void> {
     if (this.disk.handle === this) this.disk.handle = undefined;
     return Promise.resolve();
