@@ -15,6 +15,7 @@ import { HansardError } from '../common/errors.js';
 import { decodeFaults, type FaultRecord, FaultsTooNew, faultRecordBytesMax } from '../common/faults.js';
 import { xxh64 } from '../common/hash.js';
 import { clusterIdBytes, hexIdBytes, storeIdBytes } from '../common/hex-ids.js';
+import { levelKvFactory } from '../store/level-kv.js';
 import type { Identity } from './identity-file.js';
 import { syncFolder, writeSynced } from './synced-files.js';
 
@@ -88,8 +89,21 @@ export async function nextMove(dir: string): Promise<number> {
 /** Moves that were under way when the process ended. True: there were some. */
 export async function finishMoves(dir: string, { logMove, dbMove }: FaultRecord): Promise<boolean> {
   if (logMove > 0) await moveLog(dir, logMove);
-  if (dbMove > 0) await moveDatabase(dir, dbMove);
+  if (dbMove > 0) {
+    // A process that is in the midst of it holds the fresh database's lock, and must keep its files.
+    if ((await readdir(dir)).includes('db')) await refuseInUse(join(dir, 'db'));
+    await moveDatabase(dir, dbMove);
+  }
   return logMove > 0 || dbMove > 0;
+}
+
+/** Throws DIRECTORY_IN_USE. One that does not open is in use by nobody. */
+async function refuseInUse(path: string): Promise<void> {
+  try {
+    await (await levelKvFactory().open(path, { create: false })).close();
+  } catch (error) {
+    if (error instanceof HansardError && error.reason === 'DIRECTORY_IN_USE') throw error;
+  }
 }
 
 /** Where a fresh log is made. What an earlier attempt left there was never in use. */

@@ -32,12 +32,8 @@ async function init(t: Test): Promise<string> {
   return dir;
 }
 
-/** As a start does; `storeOnly`: it ends there. */
-async function opened<T>(
-  dir: string,
-  use: (parts: PartsOpener, found: Awaited<ReturnType<PartsOpener['openLog']>>) => Promise<T>,
-  storeOnly = false,
-): Promise<T | undefined> {
+/** As a start does, as far as the database. */
+async function storeOpened<T>(dir: string, use: (parts: PartsOpener) => Promise<T>): Promise<T> {
   const { settings } = await resolveSettings({ flags: { logSegment: '4MiB', logMax: '64MiB' } });
   const closing: (() => Promise<unknown>)[] = [];
   const parts = new PartsOpener({
@@ -51,10 +47,17 @@ async function opened<T>(
   });
   try {
     await parts.openStore();
-    return storeOnly ? undefined : await use(parts, await parts.openLog());
+    return await use(parts);
   } finally {
     for (const close of closing.reverse()) await close();
   }
+}
+
+function opened<T>(
+  dir: string,
+  use: (parts: PartsOpener, found: Awaited<ReturnType<PartsOpener['openLog']>>) => Promise<T>,
+): Promise<T> {
+  return storeOpened(dir, async (parts) => use(parts, await parts.openLog()));
 }
 
 const kindsOf = (faults: readonly ReplicaFault[], partition: number): string[] =>
@@ -78,13 +81,10 @@ t.test(
     });
     rmSync(join(dir, 'FAULTS'));
     rmSync(join(dir, 'db', 'CURRENT'));
-    await opened(dir, async () => undefined, true);
+    await storeOpened(dir, async () => undefined);
     const faults = await opened(dir, async ({ ledger }) => ledger.faults);
     for (const partition of partitions)
-      t.ok(
-        kindsOf(faults ?? [], partition).includes('term-or-vote-lost'),
-        `partition ${partition} votes no more`,
-      );
+      t.ok(kindsOf(faults, partition).includes('term-or-vote-lost'), `partition ${partition} votes no more`);
     const again = await opened(dir, async ({ ledger }) => ledger.faults);
     t.same(again, faults, 'and so it stays');
   },
@@ -99,8 +99,21 @@ t.test('a fresh log is in its place, and the process ends before that is written
     await store.putFact('log-segments', noted);
   });
   const record = await opened(dir, async ({ ledger }) => ledger.record);
-  t.same(record?.faults, [], 'the fresh log is not taken for one that has lost its end');
-  t.equal(record?.logMove, 0, 'the move is over: another one begins anew');
+  t.same(record.faults, [], 'the fresh log is not taken for one that has lost its end');
+  t.equal(record.logMove, 0, 'the move is over: another one begins anew');
+});
+
+t.test('a second process comes while the first one replaces the database', async (t) => {
+  const dir = await init(t);
+  rmSync(join(dir, 'db', 'CURRENT'));
+  await storeOpened(dir, async () => {
+    const second = await openDirectory(dir).catch((error: unknown) => error);
+    t.match(second, { reason: 'DIRECTORY_IN_USE' });
+    t.ok(readdirSync(join(dir, 'db')).includes('CURRENT'), 'its files are there still');
+  });
+  const faults = await opened(dir, async ({ ledger }) => ledger.faults);
+  for (const partition of partitions)
+    t.same(kindsOf(faults, partition), ['state-damaged'], 'another start ends what was begun');
 });
 
 t.test('a segment is damaged, and the newest one is gone', async (t) => {
@@ -123,7 +136,7 @@ t.test('a segment is damaged, and the newest one is gone', async (t) => {
   rmSync(newest);
   const faults = await opened(dir, async ({ ledger }) => ledger.faults);
   for (const partition of partitions)
-    t.same(kindsOf(faults ?? [], partition), ['term-or-vote-lost'], `partition ${partition}`);
+    t.same(kindsOf(faults, partition), ['term-or-vote-lost'], `partition ${partition}`);
 });
 
 t.test(
