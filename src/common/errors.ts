@@ -200,7 +200,7 @@ const table = {
     Code.resourceExhausted,
     'yes',
     "The disk of the partition's leader, or of a majority of its nodes, has less room than its reserve; nothing was proposed.",
-    'Make room: delete channels, or free the disk; appends go on by themselves then. Retry after `retry_delay`.',
+    'Make room: delete channels (permanently), or free the disk; appends go on by themselves then. Retry after `retry_delay`.',
   ),
   NO_SECONDARY: r(
     Code.unavailable,
