@@ -60,7 +60,12 @@ export async function checkState(dir: string, tree: Tree, promises: Promises): P
     await parts.openStore();
     const { wal, store } = await parts.openLog();
     tornTail = wal.stats().replay.tornTail;
-    checkPeerPromises(wal, promises, (partition) => store.partition(partition).appliedIndex, problems);
+    // A state that is known to be lost says nothing of what the log was cut behind.
+    const appliedIndex = (partition: number): number =>
+      parts.ledger.of(partition, 'state-damaged') === undefined
+        ? store.partition(partition).appliedIndex
+        : Number.POSITIVE_INFINITY;
+    checkPeerPromises(wal, promises, appliedIndex, problems);
     const node = new HansardNode({
       identity: { ...ids, incarnation: 1, nodeId: identity.nodeId, bootId: '1'.repeat(16), version: '0' },
       nodes: identity.members,

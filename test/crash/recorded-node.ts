@@ -156,6 +156,19 @@ export function nodeSettings(): Settings {
   return { ...Object.fromEntries(defaults), ...recordedSettings } as Settings;
 }
 
+/**
+ * Pre-votes are about terms to come. Answers to heartbeats leave before a new term
+ * is synced, as in etcd's raft: they promise neither a vote nor entries. A majority that
+ * elected the term's leader has synced it, and any majority of an earlier term's leader
+ * would need one of them.
+ */
+const promisesNoTerm: ReadonlySet<MessageType> = new Set([
+  MessageType.MsgPreVote,
+  MessageType.MsgPreVoteResp,
+  MessageType.MsgHeartbeatResp,
+  MessageType.MsgReadIndexResp,
+]);
+
 /** In front of the transport: a promise counts from the moment it is handed over. */
 function noteWhatPeersAreTold(running: RunningNode, mark: (text: string) => void): void {
   const { transport, node } = running;
@@ -170,7 +183,7 @@ function noteWhatPeersAreTold(running: RunningNode, mark: (text: string) => void
     if (at !== undefined) mark(`kept ${partition} ${term} ${index} ${at}`);
   };
   const told = (partition: number, message: Message): void => {
-    if (message.type === MessageType.MsgPreVote || message.type === MessageType.MsgPreVoteResp) return;
+    if (promisesNoTerm.has(message.type)) return;
     if (message.term > 0) mark(`term ${partition} ${message.term}`);
     if (message.type === MessageType.MsgAppResp && !message.reject)
       kept(partition, message.term, message.index);
@@ -183,7 +196,7 @@ function noteWhatPeersAreTold(running: RunningNode, mark: (text: string) => void
     if (message.kind === 'raft') told(message.partition, message.message);
     else if (message.kind === 'acknowledgements')
       for (const beat of message.beats) kept(beat.partition, beat.term, beat.commit);
-    else if (message.kind === 'heartbeatResponses' || message.kind === 'heartbeats')
+    else if (message.kind === 'heartbeats')
       for (const beat of message.beats) mark(`term ${beat.partition} ${beat.term}`);
     return send(to, bytes, urgent);
   };
