@@ -24,6 +24,13 @@ function isFew(message: Uint8Array): boolean {
   return type === MessageType.MsgSnap || type === MessageType.MsgVote || type === MessageType.MsgVoteResp;
 }
 
+/** Fewest of all, and late ones find a receiver far ahead. */
+const snapshotRepeats = 6;
+
+function isSnapshot(message: Uint8Array): boolean {
+  return message[0] === 1 && message[3] === MessageType.MsgSnap;
+}
+
 /** `chance` is asked for each message; `clock` is the process's own. */
 export function repeating(
   transport: Transport,
@@ -40,11 +47,13 @@ export function repeating(
       const set = chance();
       const probability = set > 0 && isFew(message) ? fewChance : set;
       if (probability > 0 && kinds.has(message[0] as number) && random.chance(probability)) {
-        const laterMs = random.fraction() * (random.below(isFew(message) ? 2 : 4) === 0 ? farMs : nearMs);
-        clock.after(laterMs, () => {
-          transport.send(to, message, random.below(2) === 0);
-          transport.flush();
-        });
+        for (let n = isSnapshot(message) ? snapshotRepeats : 1; n > 0; n--) {
+          const laterMs = random.fraction() * (random.below(isFew(message) ? 2 : 4) === 0 ? farMs : nearMs);
+          clock.after(laterMs, () => {
+            transport.send(to, message, random.below(2) === 0);
+            transport.flush();
+          });
+        }
       }
       return transport.send(to, message, urgent);
     },

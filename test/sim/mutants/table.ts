@@ -192,7 +192,6 @@ export const plantedBugs: readonly PlantedBug[] = [
     faults: ['repeat', 'isolate', 'pause', 'break'],
     faultMs: 10_000,
     withinSeeds: 10,
-    hole: 'a late repeat of a snapshot must meet a receiver that has sealed and cut beyond it, a sender that has not: seed 3 met it on one build, none of ten seeds on the next',
   },
   {
     name: 'snapshot-keeps-the-log',
