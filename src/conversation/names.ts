@@ -17,9 +17,12 @@ export function partitionOfProducer(id: ProducerId): PartitionId {
   return Math.floor(id / applyLimits.producersPerPartition);
 }
 
-/** Key, under channel id 0, of what one item of a batch under that request id was answered. */
+/**
+ * Key, under channel id 0, of what one item of a batch under that request id was answered.
+ * No tenant begins with #, so no request id of a client makes the same key.
+ */
 export function requestItemKey(tenant: string, requestId: string, item: number): string {
-  return `${requestKey(tenant, requestId)}#${item}`;
+  return `#${item}/${requestKey(tenant, requestId)}`;
 }
 
 /** Key, under channel id 0, of the request id of a command on a channel. */

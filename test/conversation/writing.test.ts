@@ -206,6 +206,25 @@ t.test('a batch over several channels takes effect as a whole or not at all', as
   );
 });
 
+t.test("a batch's request id and those of commands that look like its items do not meet", async (t) => {
+  const batch = encodeAppendMany('default', 'x', [madeAppend('a', [madeEvent('to a')])]);
+  const appended = (duplicate: boolean) => ({ appended: [{ firstSeq: 1, count: 1, duplicate }] });
+  for (const requestId of ['x#0', '#0/x', '#0/default/x']) {
+    const after = new Bench();
+    after.append('c', 'one');
+    t.match(after.one(batch), appended(false));
+    t.match(after.one(deletion({ requestId })), { kind: 'deleted', headSeq: 1 }, `${requestId} after it`);
+    t.match(after.one(batch), appended(true));
+
+    const before = new Bench();
+    before.append('c', 'one');
+    t.match(before.one(deletion({ requestId })), { kind: 'deleted', headSeq: 1 });
+    t.match(before.one(batch), appended(false));
+    t.match(before.one(deletion({ requestId })), { kind: 'deleted', headSeq: 1 }, `${requestId} again`);
+    t.match(before.one(batch), appended(true));
+  }
+});
+
 t.test('an older apply version knows none of it, and deletes for good', async (t) => {
   const b = new Bench();
   b.state.meta.settings.applyVersion = 2;
