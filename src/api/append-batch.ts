@@ -1,5 +1,5 @@
 /** AppendBatch: appends to several channels of one partition, proposed as one command. */
-import { Code, HansardError } from '../common/errors.js';
+import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { varintSize, Wire, WireReader, writeVarint } from '../common/wire.js';
 import { applyLimits } from '../conversation/apply-limits.js';
@@ -10,7 +10,7 @@ import { invalidArgument, takeId, takeTenant } from './names.js';
 import { packAppend } from './pack-append.js';
 import type { Services } from './services.js';
 import { expectWire, skimAppendHead, skimRoute } from './skim.js';
-import { proposeFor } from './writes.js';
+import { proposeFor, unsafeToRetry } from './writes.js';
 
 export function appendBatch({ node, codecs, router, tokens }: Services): Handler {
   const content = codecs.rules.message('hansard.v1.MessageContent');
@@ -47,24 +47,27 @@ export function appendBatch({ node, codecs, router, tokens }: Services): Handler
       return encodeAppendMany(tenant, requestId, commands);
     };
     const command = pack();
-    return router.atLeader(context, partition, request, async () => {
-      try {
-        const { answer, index } = await proposeFor(
-          node,
-          partition,
-          command,
-          context.deadlineMs,
-          'appendedMany',
-        );
-        const token = tokens.commit(partition, index);
-        return encodeBatch(
-          answer.appended.map((each) => encodeAppended(each, token)),
-          token,
-        );
-      } catch (error) {
-        throw isRepeatable ? error : unsafeToRetry(error);
-      }
-    });
+    const local = async (): Promise<Uint8Array> => {
+      const { answer, index } = await proposeFor(
+        node,
+        partition,
+        command,
+        context.deadlineMs,
+        'appendedMany',
+      );
+      const token = tokens.commit(partition, index);
+      return encodeBatch(
+        answer.appended.map((each) => encodeAppended(each, token)),
+        token,
+      );
+    };
+    // The link to the leader may break, too.
+    const answered = router.atLeader(context, partition, request, local);
+    return isRepeatable
+      ? answered
+      : answered.catch((error) => {
+          throw unsafeToRetry(error);
+        });
   };
 }
 
@@ -140,10 +143,4 @@ function encodeBatch(results: readonly Buffer[], token: Buffer): Buffer {
   for (const result of results) put(0x0a, result);
   put(0x12, token);
   return target;
-}
-
-/** UNAVAILABLE invites clients to send again; without request id or keys that could append twice. */
-function unsafeToRetry(error: unknown): unknown {
-  if (!(error instanceof HansardError) || error.reason !== 'COMMIT_UNKNOWN') return error;
-  return new HansardError(error.reason, error.message, error.fields, { code: Code.unknown, cause: error });
 }

@@ -3,7 +3,7 @@
  * the proposal itself. What seldom happens (this node does not lead, leadership moves)
  * goes the way of all other calls, by Router.
  */
-import { Code, HansardError } from '../common/errors.js';
+import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { partitionOfBytes } from '../common/partitioning.js';
 import type { CommandAnswer } from '../conversation/types.js';
@@ -18,7 +18,7 @@ import type { MessageRule } from './rules.js';
 import type { Services } from './services.js';
 import { type AppendHead, skimAppendHead } from './skim.js';
 import type { Tokens } from './tokens.js';
-import { proposalError } from './writes.js';
+import { proposalError, unsafeToRetry } from './writes.js';
 
 /** Nothing here waits before the proposal is out. */
 export function appendMessages({ node, codecs, router, tokens }: Services): Handler {
@@ -63,7 +63,16 @@ function routed(
       }
       submit(door, new AppendCall(door, context, partition, request, head, end));
     });
-  return door.router.atLeader(context, partition, request, local, attempt);
+  return door.router.atLeader(context, partition, request, local, attempt).catch((error) => {
+    // The link to the leader may have broken; seldom enough that only then it is looked for keys.
+    const isUnknown = error instanceof HansardError && error.reason === 'COMMIT_UNKNOWN';
+    throw isUnknown && !isRepeatable(door, request, head) ? unsafeToRetry(error) : error;
+  });
+}
+
+/** May be sent again without danger of a second append. */
+function isRepeatable({ checker, content }: Door, request: Buffer, head: AppendHead): boolean {
+  return head.producerId !== 0 || packAppend(request, head, checker, content).allKeyed;
 }
 
 function submit(door: Door, call: AppendCall): void {
@@ -135,7 +144,7 @@ class AppendCall implements Proposal {
       queueMicrotask(() => this.#again());
       return;
     }
-    this.#end(reason === 'COMMIT_UNKNOWN' ? this.#unsafeToRetry(error as HansardError) : error, undefined);
+    this.#end(this.#repeatable ? error : unsafeToRetry(error), undefined);
   }
 
   #again(): void {
@@ -153,11 +162,5 @@ class AppendCall implements Proposal {
   #end(error: unknown, response: Uint8Array | undefined): void {
     if (this.#routed === undefined) this.#context.end(error, response);
     else this.#routed(error, response);
-  }
-
-  /** UNAVAILABLE invites clients to send again; without key or producer that could append twice. */
-  #unsafeToRetry(error: HansardError): HansardError {
-    if (this.#repeatable) return error;
-    return new HansardError(error.reason, error.message, error.fields, { code: Code.unknown, cause: error });
   }
 }

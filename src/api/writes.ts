@@ -1,5 +1,5 @@
 /** What all writes share. */
-import { HansardError, InvariantError } from '../common/errors.js';
+import { Code, HansardError, InvariantError } from '../common/errors.js';
 import type { Index, PartitionId } from '../common/ids.js';
 import type { CommandAnswer } from '../conversation/types.js';
 import type { NodeService } from '../node/types.js';
@@ -23,4 +23,11 @@ export async function proposeFor<K extends CommandAnswer['kind']>(
 export function proposalError(answer: CommandAnswer): Error {
   if (answer.kind === 'refused') return new HansardError(answer.reason, answer.message, answer.fields);
   return new InvariantError(`a command was answered with ${answer.kind}`);
+}
+
+/** UNAVAILABLE invites clients to send again; without request id, keys or producer that could append twice. */
+export function unsafeToRetry(error: unknown): unknown {
+  if (!(error instanceof HansardError) || error.reason !== 'COMMIT_UNKNOWN' || error.code === Code.unknown)
+    return error;
+  return new HansardError(error.reason, error.message, error.fields, { code: Code.unknown, cause: error });
 }

@@ -344,6 +344,22 @@ t.test('an unknown outcome invites a retry only where that is safe', async (t) =
   t.match(await h.refused(half), { code: 2, reason: 'COMMIT_UNKNOWN' });
 });
 
+t.test('so does a link that breaks while the leader has the call', async (t) => {
+  const h = await Harness.start();
+  t.teardown(() => h.stop());
+  h.node.leader = 2;
+  h.node.forward = () => Promise.reject(new HansardError('COMMIT_UNKNOWN', 'the link to node 2 broke'));
+  const [keyed, half] = [[text('x', { key: 'k' })], [text('x', { key: 'k' }), text('y')]];
+  t.match(await h.refused({ channel: 'c', messages: half }), { code: 2, reason: 'COMMIT_UNKNOWN' });
+  t.match(await h.refused({ channel: 'c', messages: keyed }), { code: 14, reason: 'COMMIT_UNKNOWN' });
+
+  const batch = async (messages: object[], more = {}) =>
+    (await h.failure('MessageService/AppendBatch', { appends: [{ channel: 'c', messages }], ...more })).error;
+  t.match(await batch(half), { code: 2, reason: 'COMMIT_UNKNOWN' });
+  t.match(await batch(keyed), { code: 14, reason: 'COMMIT_UNKNOWN' });
+  t.match(await batch(half, { request_id: 'r' }), { code: 14, reason: 'COMMIT_UNKNOWN' });
+});
+
 t.test('every reason reaches the client with its code, fields and delay', async (t) => {
   const h = await Harness.start();
   t.teardown(() => h.stop());
