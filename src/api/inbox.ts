@@ -162,13 +162,15 @@ function getInbox(services: Services): Handler {
       const channel = await view.reader.channelByName(tenant, name);
       if (channel === undefined) return encodeInboxEntry(codecs, { name, served });
       const cursor = await view.reader.readCursor(tenant, name, reader);
-      const readSeq = Math.max(cursor?.seq ?? 0, channel.baseSeq);
+      // Read after the channel: it may stand behind events that came in between.
+      const cursorSeq = Math.min(cursor?.seq ?? 0, channel.headSeq);
+      const readSeq = Math.max(cursorSeq, channel.baseSeq);
       const unread = await unreadOf(view, channel, readSeq);
       const last = inbox.without_last_message ? undefined : await lastMessage(view, channel);
       return encodeInboxEntry(codecs, {
         name,
         channel: channelMessage(channel, partition),
-        readSeq: cursor?.seq ?? 0,
+        readSeq: cursorSeq,
         unreadEvents: channel.headSeq - readSeq,
         unreadMessages: unread.messages,
         moreUnread: unread.more,

@@ -109,6 +109,21 @@ t.test('what is no message is counted apart; many are counted up to a bound', as
   t.match(bare.entries[0], { read_seq: '0', unread_messages: '2', last_message: null });
 });
 
+t.test('a cursor that moved on while the inbox was read is not beyond the head that is told', async (t) => {
+  const h = await start(t);
+  await h.append({ channel: 'c', messages: some(5) });
+  await h.call('InboxService/MoveReadCursor', { channel: 'c', reader: 'ann', seq: 5 });
+  const { reader } = h.node.partitions[h.node.partitionOf('default', 'c')] as (typeof h.node.partitions)[0];
+  const { readCursor } = reader;
+  reader.readCursor = async (...which) => {
+    // Between the two reads of the inbox two more come, and are read.
+    const cursor = await readCursor(...which);
+    return cursor === undefined ? undefined : { ...cursor, seq: 7 };
+  };
+  const { entries } = await h.call('InboxService/GetInbox', { reader: 'ann', channels: ['c'] });
+  t.match(entries[0], { read_seq: '5', unread_events: '0', unread_messages: '0', more_unread: false });
+});
+
 t.test('partitions that are not held here are read at their leader', async (t) => {
   const leader = new FakeNode(2);
   const h2 = await start(t, leader);
