@@ -66,6 +66,8 @@ export interface FeedPage {
   readonly place: FeedPlace;
   /** Nothing more is applied here. */
   readonly atEnd: boolean;
+  /** The replica that was asked has not got to the place yet. */
+  readonly isBehind?: boolean;
 }
 
 /** Channels that are listed at once while what is there already is read. */

@@ -1,5 +1,6 @@
 /** EventService.FetchEvents: one step of a feed as a call, answered by the partition's leader. */
-import type { PartitionId } from '../common/ids.js';
+import { HansardError } from '../common/errors.js';
+import type { Index, PartitionId } from '../common/ids.js';
 import type { NodeService } from '../node/types.js';
 import type { CallContext, Handler } from './calls.js';
 import { encodeFeedParts, encodeFetched } from './encode-subscribe.js';
@@ -71,7 +72,10 @@ export function fetchEvents(services: Services): Handler {
             const events = page.parts.length === 0 ? undefined : encodeFeedParts(partition, page.parts);
             return encodeFetched(events, place, page.atEnd);
           }
-          if (page.atEnd) await news.within(leftMs);
+          if (page.isBehind === true) await appliedAtLeast(partition, next.index, untilMs);
+          else if (page.atEnd) await news.within(leftMs);
+          // What is in memory is read without a pause: timers, sockets and applying get their turn here.
+          await new Promise((resolve) => setImmediate(resolve));
         } finally {
           news.end();
         }
@@ -83,6 +87,15 @@ export function fetchEvents(services: Services): Handler {
     const plan = { level: 'linearizable', minIndex: 0, deadlineMs: context.deadlineMs } as const;
     const view = await node.readBarrier(partition, plan);
     return { index: view.appliedIndex, events: 0 };
+  }
+
+  /** Or until then. */
+  async function appliedAtLeast(partition: PartitionId, minIndex: Index, untilMs: number): Promise<void> {
+    try {
+      await node.readBarrier(partition, { level: 'eventual', minIndex, deadlineMs: untilMs });
+    } catch (error) {
+      if (!(error instanceof HansardError) || error.reason !== 'DEADLINE_EXCEEDED') throw error;
+    }
   }
 }
 
@@ -100,7 +113,7 @@ export async function pullHere(
     deadlineMs: node.monotonicMs() + viewTimeoutMs,
   });
   // This replica has not got to where the one before stood.
-  if (view.appliedIndex < place.index) return { parts: [], place, atEnd: false };
+  if (view.appliedIndex < place.index) return { parts: [], place, atEnd: false, isBehind: true };
   return pullFeed(view.reader, filter, place, budget);
 }
 

@@ -97,9 +97,12 @@ export class SubscribeStream {
       return;
     }
     const events = await feed.take({ events: this.#options.maxEvents, bytes: this.#options.pageBytes() });
-    if (events === undefined || this.#out.isClosed) return;
-    if (feed.hasMore) this.#isLive = false;
-    this.#send(encodeSubscribed(this.#token(), events));
+    if (events !== undefined && !this.#out.isClosed) {
+      if (feed.hasMore) this.#isLive = false;
+      this.#send(encodeSubscribed(this.#token(), events));
+    }
+    // What is in memory is taken without a pause: where little of it is wanted, nothing else would get its turn.
+    await nextTurn();
   }
 
   /**
@@ -137,6 +140,10 @@ export class SubscribeStream {
       this.#wake = undefined;
     }
     this.#isWoken = false;
-    await new Promise((resolve) => setImmediate(resolve));
+    await nextTurn();
   }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
