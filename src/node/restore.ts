@@ -25,7 +25,7 @@ export interface Restored {
 /**
  * Raises the incarnation in all these folders to one number: that which is given, else
  * the next one. Where not all of the cluster's folders are here the number must be given, the
- * same on each machine. Changes nothing where it refuses.
+ * same on each machine. Refuses where all have it already. Changes nothing where it refuses.
  */
 export async function raiseIncarnation(
   dirs: readonly string[],
@@ -65,6 +65,14 @@ export async function raiseIncarnation(
       {
         incarnation: highest,
       },
+    );
+  }
+  if (opened.every(({ identity }) => identity.incarnation === incarnation)) {
+    // Tokens of before would go on being taken: it must not look as if they failed from now on.
+    throw new HansardError(
+      'INVALID_SETTINGS',
+      `${opened.length === 1 ? 'the folder has' : 'all folders have'} incarnation ${incarnation} already, nothing was changed: if an earlier run for this very copy raised it, start the nodes; else give all nodes --incarnation ${incarnation + 1} or higher`,
+      { incarnation },
     );
   }
   for (const { dbPath } of opened) await refuseInUse(dbPath);

@@ -6,6 +6,7 @@ import { HansardError, type Reason } from '../../src/common/errors.js';
 import { xxh64 } from '../../src/common/hash.js';
 import { type InitOptions, initDirectory, openDirectory } from '../../src/node/directory.js';
 import { decodeIdentity, encodeIdentity, type Identity } from '../../src/node/identity-file.js';
+import { raiseIncarnation } from '../../src/node/restore.js';
 import { realRandom } from '../support/real-env.js';
 
 const members = [1, 2, 3].map((nodeId) => ({
@@ -46,6 +47,26 @@ t.test('what init makes, open finds', async (t) => {
   await fails(t, initDirectory(options(dir)), 'DIRECTORY_NOT_EMPTY', /already/, 'a second init');
   t.same(await openDirectory(dir), made, 'which changed nothing');
 });
+
+t.test(
+  'an incarnation that all folders have already is refused; a run that was cut short goes on',
+  async (t) => {
+    const dirs = [1, 2, 3].map((nodeId) => join(t.testdir({}), `node-${nodeId}`));
+    for (const [i, dir] of dirs.entries())
+      await initDirectory(options(dir, { nodeId: i + 1, incarnation: 2 }));
+    const one = dirs.slice(0, 1);
+    const words = /incarnation 2 already, nothing was changed.*--incarnation 3 or higher/;
+    await fails(t, raiseIncarnation(dirs, 2), 'INVALID_SETTINGS', words, 'of all');
+    await fails(t, raiseIncarnation(one, 2), 'INVALID_SETTINGS', words, 'of one');
+    await raiseIncarnation(one, 3);
+    const { folders } = await raiseIncarnation(dirs, 3);
+    t.same(
+      folders.map(({ before }) => before),
+      [3, 2, 2],
+    );
+    for (const dir of dirs) t.equal((await openDirectory(dir)).identity.incarnation, 3);
+  },
+);
 
 t.test('a folder that is not provably this node’s own is not opened', async (t) => {
   const dir = t.testdir({ empty: {}, photos: { 'a.jpg': '' }, file: 'x' });
