@@ -7,7 +7,7 @@ import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import type { CallContext } from './calls.js';
 import { decodeFetched, encodeFeedParts } from './encode-subscribe.js';
-import { type FeedBudget, type FeedFilter, type FeedPlace, wantsChannel } from './feed.js';
+import { type FeedBudget, type FeedFilter, type FeedPage, type FeedPlace, wantsChannel } from './feed.js';
 import { readPlace, writePlace } from './feed-place.js';
 import { feedBound } from './feed-request.js';
 import { fetchMethod, pullHere } from './fetch-events.js';
@@ -42,7 +42,8 @@ export class FeedSource {
   #retry: NodeJS.Timeout | undefined;
   /** What the leader has sent. */
   #fetched: Fetched | undefined;
-  #isFetching = false;
+  /** The request under way; the answer to another one is dropped. */
+  #asking: object | undefined;
   #isEnded = false;
 
   constructor(
@@ -79,24 +80,39 @@ export class FeedSource {
   /** The next page, encoded; undefined: nothing for now, or not yet. Moves the place on. */
   async take(budget: FeedBudget): Promise<Buffer | undefined> {
     this.isDirty = false;
-    if (this.#unwatch === undefined) return this.#takeFetched(budget);
+    const page = await this.#pull(budget);
+    if (page === undefined) return this.#takeFetched(budget);
+    // From here on the replica is read: what the leader was asked for begins where the place no longer is.
+    this.#fetched = undefined;
+    this.#asking = undefined;
+    this.place = page.place;
+    this.atEnd = page.atEnd && !this.isDirty;
+    this.hasMore = !page.atEnd;
+    // A replica that has not got here says so again when it has applied more.
+    if (!page.atEnd && page.isBehind !== true) this.isDirty = true;
+    return page.parts.length === 0 ? undefined : encodeFeedParts(this.partition, page.parts);
+  }
+
+  /**
+   * From this node's replica; undefined: none is here that answers. Tried each time anew,
+   * as one comes here, or comes to lead: then there is nobody else to ask.
+   */
+  async #pull(budget: FeedBudget): Promise<FeedPage | undefined> {
+    const wasRemote = this.#unwatch === undefined;
+    // Watched before it is read: what comes in between is not missed.
+    if (wasRemote) this.#watch();
+    if (this.#unwatch === undefined) return undefined;
     try {
       const page = await pullHere(this.#services, this.partition, this.#filter, this.place, budget);
-      // A replica that has not got here says so again when it has applied more.
-      const isBehind = page.place === this.place && !page.atEnd && page.parts.length === 0;
-      this.place = page.place;
-      this.atEnd = page.atEnd && !this.isDirty;
-      this.hasMore = !page.atEnd;
-      if (!page.atEnd && !isBehind) this.isDirty = true;
-      return page.parts.length === 0 ? undefined : encodeFeedParts(this.partition, page.parts);
+      // One that has just come here catches up first.
+      if (!wasRemote || page.isBehind !== true) return page;
     } catch (error) {
-      if (!(error instanceof HansardError) || error.reason !== 'NOT_LEADER') throw error;
-      // The replica has gone from here.
-      this.#unwatch?.();
-      this.#unwatch = undefined;
-      this.isDirty = true;
-      return undefined;
+      // Gone from here; or not to be had yet, and the leader is still there to be asked.
+      if (!(error instanceof HansardError) || !(wasRemote || error.reason === 'NOT_LEADER')) throw error;
     }
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    return undefined;
   }
 
   #watch(): void {
@@ -124,23 +140,24 @@ export class FeedSource {
       this.atEnd = fetched.atEnd;
       this.hasMore = !fetched.atEnd;
     }
-    if (!this.#isFetching) this.#fetch(budget);
+    if (this.#asking === undefined) this.#fetch(budget);
     return fetched?.events;
   }
 
   #fetch(budget: FeedBudget): void {
-    this.#isFetching = true;
+    const asking = {};
+    this.#asking = asking;
     this.#ask(budget, this.place).then(
       (fetched) => {
-        this.#isFetching = false;
-        if (this.#isEnded) return;
+        if (this.#isEnded || this.#asking !== asking) return;
+        this.#asking = undefined;
         this.#fetched = fetched;
         this.isDirty = true;
         this.#wake();
       },
       (error: unknown) => {
-        this.#isFetching = false;
-        if (this.#isEnded) return;
+        if (this.#isEnded || this.#asking !== asking) return;
+        this.#asking = undefined;
         if (!(error instanceof HansardError) || !passing.has(error.reason)) return this.#onError(error);
         this.atEnd = false;
         this.#retry = setTimeout(() => {

@@ -1,7 +1,7 @@
 import type { ClientReadableStream, ServiceError } from '@grpc/grpc-js';
 import t from 'tap';
 import { defaultSubscribeLimits, type SubscribeLimits } from '../../src/api/subscribe.js';
-import { type HansardError, reasons } from '../../src/common/errors.js';
+import { HansardError, reasons } from '../../src/common/errors.js';
 import { seededRandom } from '../store/help.js';
 import { FakeNode } from './fake-node.js';
 import { type Decoded, decode, encode, type Failure, failureOf, Harness, same, text } from './harness.js';
@@ -229,6 +229,48 @@ t.test('partitions that are not held here are fetched from their leader', async 
   t.equal(new Set(rest).size, 80, 'a token is good on another node');
   t.equal(rest.length, 80);
 });
+
+t.test(
+  'where a replica comes here and leads, or answers again, it is read on: once and in order',
+  async (t) => {
+    const gone = new HansardError('NOT_LEADER', 'the replica answers nobody');
+    for (const how of ['hosted', 'answering'] as const) {
+      const leader = new FakeNode(2);
+      const h2 = await start(t, leader);
+      leader.leader = 2;
+      const node = new FakeNode(1);
+      node.partitions = leader.partitions;
+      node.peers.set(2, leader);
+      node.leader = 2;
+      if (how === 'hosted') for (let p = 0; p < node.partitionCount; p++) node.notHere.add(p);
+      else node.barrierError = gone;
+      const h = await start(t, node);
+      await append(h2, 'a', 5);
+      const reader = await new Subscriber(h, { from_beginning: true, max_batch: 2 }).caughtUp();
+      t.same(seqsOf(reader.lines, 'a'), range(1, 5), 'the leader was asked');
+      // The leader goes away for good; requests to it are under way.
+      node.peers.clear();
+      node.leader = 1;
+      await append(h2, 'a', 3);
+      node.notHere.clear();
+      node.barrierError = undefined;
+      await reader.has(8);
+      await append(h2, 'a', 1);
+      await reader.has(9);
+      t.same(seqsOf(reader.lines, 'a'), range(1, 9), how);
+      reader.stream.cancel();
+    }
+    // Nobody leads but this node, which holds nothing yet.
+    const node = new FakeNode(1);
+    for (let p = 0; p < node.partitionCount; p++) node.notHere.add(p);
+    const h = await start(t, node);
+    const reader = new Subscriber(h, { from_beginning: true });
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    node.notHere.clear();
+    await append(h, 'a', 1);
+    t.same((await reader.has(1)).lines, ['a#1']);
+  },
+);
 
 t.test('a reader that takes nothing is not read for, and loses nothing', async (t) => {
   const h = await start(t, new FakeNode(), { pageBytes: 16 * 1024 });
