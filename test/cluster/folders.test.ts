@@ -167,7 +167,9 @@ function mountSmall(dir: string, size: string): string | undefined {
 }
 
 t.test('a full disk', async (t) => {
-  const cluster = await ProcessCluster.format(t, { partitions: 4, args: ['--checkpoint-age', '1s'] });
+  // With a reserve it would refuse appends long before (test/crash/full.test.ts).
+  const args = ['--checkpoint-age', '1s', '--disk-reserve', '0'];
+  const cluster = await ProcessCluster.format(t, { partitions: 4, args });
   const three = cluster.node(3);
   const small = join(cluster.root, 'small');
   const problem = mountSmall(small, '24m');
