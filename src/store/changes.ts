@@ -68,9 +68,14 @@ export async function readChangePage(state: PartitionState, query: ChangeQuery):
       continue;
     }
     const row = await findChangeRow(state, index);
-    // Dropped or sealed meanwhile: the record says anew what there is.
-    if (record !== state.sealed.record && (row === undefined || row.fromIndex > index)) continue;
-    if (row === undefined || row.fromIndex > index) throw missingChanges(state.place, index);
+    if (row === undefined || row.fromIndex > index) {
+      // Dropped or sealed meanwhile: the record says anew what there is. What a checkpoint under
+      // way drops is gone from the database before the record tells of it.
+      if (record === state.sealed.record && state.sealing === undefined)
+        throw missingChanges(state.place, index);
+      await state.sealing;
+      continue;
+    }
     const first = firstChangeAfter(row.changes, index);
     if (!page.takeAll(row.changes, first, until)) return page.finish(false);
     page.reached(Math.min(until, row.toIndex));

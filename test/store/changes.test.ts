@@ -1,13 +1,25 @@
 /** Following a partition by its change list: every event once, in order, from any place, wherever it lies. */
 import t from 'tap';
+import { silentLogger } from '../../src/common/logger.js';
 import { encodeDeleteChannel } from '../../src/conversation/command.js';
 import { readChanges } from '../../src/store/change-rows.js';
 import type { ChangePlace } from '../../src/store/changes.js';
 import { changesRange } from '../../src/store/keys.js';
 import { openRow } from '../../src/store/rows.js';
+import { openStore } from '../../src/store/store.js';
 import type { PartitionStore, Store } from '../../src/store/types.js';
 import { madeAppend, madeEntry } from '../conversation/make.js';
-import { applyTo, formatted, handleOf, opened, rejectsWith, seededRandom, simDisk } from './help.js';
+import {
+  applyTo,
+  formatted,
+  handleOf,
+  ids,
+  opened,
+  rejectsWith,
+  seededRandom,
+  simDisk,
+  TurnClock,
+} from './help.js';
 
 t.setTimeout(120_000);
 
@@ -163,6 +175,42 @@ t.test('the list is kept for its time, then a place before it is refused by name
   const again = await opened(disk);
   await rejectsWith(t, follow(again.partition(0), { index: 1, events: 0 }, 9), 'TOKEN_TOO_OLD');
   await again.close();
+});
+
+t.test('rows that a checkpoint drops under a reader are too old, never damage', async (t) => {
+  const disk = await formatted(simDisk());
+  const kv = handleOf(disk);
+  // What a batch changes is there to be read before the batch is synced.
+  let visible: (() => void) | undefined;
+  const batch = kv.batch.bind(kv);
+  kv.batch = () => {
+    const made = batch();
+    const write = made.write.bind(made);
+    made.write = async () => {
+      await write();
+      if (visible === undefined) return;
+      visible();
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    };
+    return made;
+  };
+  const store = await openStore({ kv, ...ids, clock: new TurnClock(), logger: silentLogger });
+  const partition = store.partition(0);
+  const month = 30 * 24 * 3_600_000_000;
+  for (let n = 0; n < 3; n++) {
+    applyTo(partition, madeEntry([madeAppend('a', [`${n}`])], timeUs + n));
+    await store.checkpoint([0]);
+  }
+  applyTo(partition, madeEntry([madeAppend('a', ['late'])], timeUs + month));
+  const isVisible = new Promise<void>((resolve) => {
+    visible = resolve;
+  });
+  const sealing = store.checkpoint([0]);
+  await isVisible;
+  await rejectsWith(t, follow(partition, start, 9), 'TOKEN_TOO_OLD');
+  await sealing;
+  t.equal((await follow(partition, { index: 3, events: 0 }, 9)).lines.length, 1);
+  await store.close();
 });
 
 t.test('a lost or flipped row is damage, never fewer changes; its bytes are as documented', async (t) => {
