@@ -201,7 +201,7 @@ t.test(
     });
 
     await t.test(
-      'a block that does not verify: told with its seqs, read as an error, and the node lives',
+      'a block that does not verify: told with its seqs, never served; who reads it has it fetched anew, and the node lives',
       async (t) => {
         let seqs = { firstSeq: 0, lastSeq: 0 };
         await stopped(t, cluster, changed, async () => {
@@ -226,18 +226,19 @@ t.test(
           read: { level: 4 },
         });
         const failure = (await read.catch((error: unknown) => error)) as { error?: { reason?: string } };
-        t.equal(failure.error?.reason, 'STORE_DAMAGED', 'an ordinary read of the same place');
+        t.match(failure.error?.reason, /^(STORE_DAMAGED|NOT_LEADER)$/, 'an ordinary read of the same place');
         direct.close();
         t.equal((await changed.readiness())?.ready, true);
-        // Where both channels lie in one partition, its digest can't be had, so nothing is compared.
+        const isSound = async (): Promise<boolean> =>
+          (await verify(cluster, '--channel', 'empty lines')).findings.length === 0;
+        t.ok(await until('the replica has fetched its state from a sound one', isSound));
+        // What differs with matching checksums is no damage that a replica could notice; another partition's stays.
         const isOne = partitionOf('default', 'empty lines', partitions) === partition;
         const whole = await verify(cluster);
-        t.same(whole.findings.map(({ kind, node }) => `${kind} ${node}`).sort(), [
-          'digest-damaged 3',
-          ...(isOne ? [] : ['digest-differs 3']),
-          'event-differs 3',
-          'events-damaged 3',
-        ]);
+        t.same(
+          whole.findings.map(({ kind, node }) => `${kind} ${node}`).sort(),
+          isOne ? [] : ['digest-differs 3', 'event-differs 3'],
+        );
       },
     );
 
