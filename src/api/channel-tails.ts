@@ -132,7 +132,7 @@ export class ChannelTails {
     if (channel === undefined) return;
     const batches = this.#batches(channel.headSeq);
     for (const batch of batches.slice(0, 1 + catchUpPerRound)) {
-      await this.#serve(batch, view, channel, served);
+      await this.#serve(batch, view, channel);
     }
     if (batches.length > 1 + catchUpPerRound) this.#again = true;
   }
@@ -179,7 +179,7 @@ export class ChannelTails {
     return [foremost, ...others.sort((a, b) => a.servedAt - b.servedAt)];
   }
 
-  async #serve(batch: Batch, view: ReadView, channel: ChannelState, served: Served): Promise<void> {
+  async #serve(batch: Batch, view: ReadView, channel: ChannelState): Promise<void> {
     const { next, maxBatch } = batch;
     let events: Awaited<ReturnType<typeof view.reader.events>>;
     try {
@@ -197,8 +197,13 @@ export class ChannelTails {
     const bytes = encodeTailEvents(this.#tokenAfter(after), events, channel.uid);
     const stamp = ++this.#served;
     let writes = 0;
+    // The channel's state goes on with every wait, and its head is told.
+    let served = this.#services.served(this.#partition, view);
     for (const tail of batch.tails) {
-      if (++writes % writesPerTurn === 0) await turn();
+      if (++writes % writesPerTurn === 0) {
+        await turn();
+        served = this.#services.served(this.#partition, view);
+      }
       if (tail.isClosed) continue;
       this.#send(tail, bytes);
       tail.next = after + 1;

@@ -158,9 +158,9 @@ function getInbox(services: Services): Handler {
     }
 
     async function entryOf(partition: PartitionId, view: ReadView, name: string): Promise<Uint8Array> {
-      const served = servedMessage(services.served(partition, view));
       const channel = await view.reader.channelByName(tenant, name);
-      if (channel === undefined) return encodeInboxEntry(codecs, { name, served });
+      const served = () => servedMessage(services.served(partition, view));
+      if (channel === undefined) return encodeInboxEntry(codecs, { name, served: served() });
       const cursor = await view.reader.readCursor(tenant, name, reader);
       // Read after the channel: it may stand behind events that came in between.
       const cursorSeq = Math.min(cursor?.seq ?? 0, channel.headSeq);
@@ -175,7 +175,7 @@ function getInbox(services: Services): Handler {
         unreadMessages: unread.messages,
         moreUnread: unread.more,
         last,
-        served,
+        served: served(),
       });
     }
 

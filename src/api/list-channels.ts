@@ -14,7 +14,7 @@ import { channelMessage, twoTexts } from './channel-message.js';
 import { servedMessage } from './encode.js';
 import { invalidArgument, takePrefix, takeTenant } from './names.js';
 import { planRead, type ReadOptionsMessage } from './reads.js';
-import { toTimeUs } from './requests.js';
+import { toNumber, toTimeUs } from './requests.js';
 import type { Services } from './services.js';
 
 interface ListChannelsRequest {
@@ -32,7 +32,7 @@ interface ListChannelsRequest {
 interface ListedChannels {
   channels: { name: string; activity_time: { seconds: string; nanos: number } | null }[];
   next_page_token: string;
-  served_by: object[];
+  served_by: { applied_index: string }[];
 }
 
 /** Rows that are fetched from a partition at once, at least: most pages need few from each. */
@@ -64,7 +64,9 @@ export function listChannels(services: Services): Handler {
       query.order === 'activity'
         ? size + 1
         : Math.max(rowsAtOnceMin, Math.ceil((2 * size) / partitions.length) + 1);
-    const servedBy = new Map<PartitionId, object>();
+    const servedBy = new Map<PartitionId, () => object>();
+    /** Applied indexes of what other nodes answered. */
+    const elsewhereAt = new Map<PartitionId, number>();
     const scan = { count: 0, max: limits.channelsScanned };
     const sources = await Promise.all(
       partitions.map(async (partition) => {
@@ -78,13 +80,14 @@ export function listChannels(services: Services): Handler {
     return encode({
       channels: page.map(({ message }) => message),
       next_page_token: more && last !== undefined ? tokenAfter(bound, query.order, last) : '',
-      served_by: partitions.flatMap((partition) => servedBy.get(partition) ?? []),
+      served_by: partitions.flatMap((partition) => servedBy.get(partition)?.() ?? []),
     });
 
     async function rowsOf(partition: PartitionId): Promise<FetchRows> {
       try {
         const view = await reads.barrier(context, partition, plan);
-        servedBy.set(partition, servedMessage(services.served(partition, view)));
+        // Asked when all rows are read: its token covers the last of them, too.
+        servedBy.set(partition, () => servedMessage(services.served(partition, view)));
         return localRows(partition, view, query, scan);
       } catch (error) {
         // No replica of the partition here: its leader lists it.
@@ -112,8 +115,13 @@ export function listChannels(services: Services): Handler {
       // One of many partitions: nowhere to send the next call.
       context.forwardedTo = 0;
       const { channels, next_page_token, served_by } = decodeResponse(answer);
-      // What the later of its pages saw is no less.
-      if (served_by[0] !== undefined && !servedBy.has(partition)) servedBy.set(partition, served_by[0]);
+      // A later page may show more, and another replica's less: the highest covers all of them.
+      const [served] = served_by;
+      const index = toNumber(served?.applied_index ?? '0');
+      if (served !== undefined && index >= (elsewhereAt.get(partition) ?? 0)) {
+        elsewhereAt.set(partition, index);
+        servedBy.set(partition, () => served);
+      }
       const bytes = Math.ceil(answer.length / Math.max(1, channels.length));
       const rows = channels.map((message) => ({
         name: message.name,

@@ -26,6 +26,7 @@ export class Services {
     this.tokens = new Tokens(node.identity.clusterId, node.identity.incarnation);
   }
 
+  /** To be called after the last read of what is answered: its token must cover all of it. */
   served(partition: PartitionId, view: ReadView): Served {
     const { role, appliedIndex, stalenessMs } = view;
     return {

@@ -54,6 +54,7 @@ import {
 } from './peer-codec.js';
 import { placementOf, rankMembers } from './placement.js';
 import { ReadRounds } from './read-rounds.js';
+import { LiveView } from './read-view.js';
 import { repairReplicaMethod } from './repair-codec.js';
 import { Repairs } from './repairs.js';
 import { createScrubber } from './scrub-wiring.js';
@@ -501,12 +502,8 @@ export class HansardNode implements NodeService {
     const replica = this.#replica(partition);
     const { level, minIndex, deadlineMs, maxStalenessMs } = options;
     await replica.readBarrier(level, minIndex, deadlineMs, maxStalenessMs);
-    return {
-      reader: replica.store,
-      appliedIndex: replica.appliedIndex,
-      role: replica.isLeader ? 'primary' : replica.isLearner ? 'learner' : 'secondary',
-      stalenessMs: replica.stalenessMs,
-    };
+    const role = replica.isLeader ? 'primary' : replica.isLearner ? 'learner' : 'secondary';
+    return new LiveView(replica.store, role, replica.stalenessMs);
   }
 
   watchChannel(partition: PartitionId, tenant: string, channel: string, listener: () => void): () => void {

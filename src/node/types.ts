@@ -123,6 +123,7 @@ export interface ReadBarrierOptions {
 
 export interface ReadView {
   readonly reader: PartitionReader;
+  /** As it is now: at or above that of the barrier and of all that was read up to here. */
   readonly appliedIndex: number;
   readonly role: 'primary' | 'secondary' | 'learner';
   /** How far behind the state is at most; undefined: not known. */

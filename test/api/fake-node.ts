@@ -330,7 +330,13 @@ export class FakeNode implements NodeService {
     if (options.minIndex > partition.index)
       throw new HansardError('DEADLINE_EXCEEDED', 'the index is not reached');
     const role = this.leader === this.identity.nodeId ? 'primary' : 'secondary';
-    return { reader: partition.reader, appliedIndex: partition.index, role };
+    return {
+      reader: partition.reader,
+      get appliedIndex() {
+        return partition.index;
+      },
+      role,
+    };
   }
 
   watchChannel(p: PartitionId, tenant: string, channel: string, listener: () => void): () => void {

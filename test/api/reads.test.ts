@@ -1,5 +1,6 @@
 /** Who answers a read: preferences, replicas that lag, and many readers of one page. */
 import t from 'tap';
+import { Tokens } from '../../src/api/tokens.js';
 import { HansardError } from '../../src/common/errors.js';
 import { FakeNode } from './fake-node.js';
 import { Harness, text } from './harness.js';
@@ -54,6 +55,53 @@ t.test('reads go where their preference says; a replica that lags hands them ove
   for (const each of all) each.node.members = [1];
   t.equal(await refused(a, { preference: names.secondary }), 'NO_SECONDARY');
   t.equal(await refused(a, { preference: 99 }), 'INVALID_ARGUMENT');
+});
+
+t.test('a token covers all that the answer shows, also what was applied while it was read', async (t) => {
+  const h = await Harness.start();
+  t.teardown(() => h.stop());
+  // All in one partition.
+  const names = ['{p}a', '{p}b'];
+  const grow = () => h.append({ channel: '{p}b', messages: [text('more')] });
+  for (const channel of names) await h.append({ channel, messages: [text('first')] });
+  const partition = h.node.partitions[h.node.partitionOf('default', '{p}a')];
+  if (partition === undefined) throw new Error('no partition');
+  const { reader } = partition;
+  const channelByName = reader.channelByName.bind(reader);
+  let isGrowing = true;
+  reader.channelByName = async (tenant, name) => {
+    if (isGrowing && name === '{p}b') {
+      isGrowing = false;
+      await grow();
+    }
+    return channelByName(tenant, name);
+  };
+  const indexOf = ({ applied_index, commit_token }: { applied_index: string; commit_token: Buffer }) => {
+    const tokens = new Tokens(h.node.identity.clusterId, h.node.identity.incarnation);
+    t.same([...tokens.merge([commit_token]).values()], [Number(applied_index)]);
+    return Number(applied_index);
+  };
+
+  const { entries } = await h.call('InboxService/GetInbox', { reader: 'ann', channels: names });
+  t.equal(entries[1].channel.head_seq, '2');
+  t.ok(indexOf(entries[1].served_by) >= partition.index, 'GetInbox');
+
+  isGrowing = true;
+  const got = await h.call('MessageService/BatchGetMessages', {
+    channel: '{p}a',
+    items: names.map((channel, i) => ({ channel, seq: 1 + 2 * i })),
+  });
+  t.equal(got.results[1].event.seq, '3');
+  t.ok(indexOf(got.served_by) >= partition.index, 'BatchGetMessages');
+
+  const listChannels = reader.listChannels.bind(reader);
+  reader.listChannels = async (query) => {
+    await grow();
+    return listChannels(query);
+  };
+  const listed = await h.call('ChannelService/ListChannels', { prefix: '{p}' });
+  t.equal(listed.channels[1].head_seq, '4');
+  t.ok(indexOf(listed.served_by[0]) >= partition.index, 'ListChannels');
 });
 
 t.test('many readers of one page at a time cost one read; each is told who answered', async (t) => {

@@ -30,6 +30,18 @@ t.test('calls on a node that has stopped end at once', async (t) => {
   t.equal(await reasonOf(node.propose(0, append('a', 'two'), soon(cluster))), 'SHUTTING_DOWN');
 });
 
+t.test("a view's index covers what is read of it later", async (t) => {
+  const cluster = await Cluster.start({ nodes: 1, partitions: 1 });
+  const { node } = await cluster.led();
+  await cluster.settled(node.propose(0, append('a', 'one'), soon(cluster)));
+  const options = { level: 'linearizable', minIndex: 0, ...soon(cluster) } as const;
+  const view = await cluster.settled(node.readBarrier(0, options));
+  const { index } = await cluster.settled(node.propose(0, append('a', 'two'), soon(cluster)));
+  t.match(await cluster.settled(view.reader.channelByName('default', 'a')), { headSeq: 2 });
+  t.ok(view.appliedIndex >= index, `${view.appliedIndex} of ${index}`);
+  await cluster.stopAll();
+});
+
 t.test('a broken invariant ends the process by one call, and nothing more is done', async (t) => {
   const cluster = await Cluster.start({ nodes: 3, partitions: 2 });
   const leader = await cluster.led(0);
