@@ -336,3 +336,25 @@ t.test('FetchEvents gives the same, step by step, and waits for news', async (t)
   t.equal((await refused({ partition: 99 })).error?.reason, 'INVALID_ARGUMENT');
   t.equal((await refused({ partition: partition ^ 1, place: second.place })).error?.reason, 'INVALID_TOKEN');
 });
+
+t.test(
+  'events of a channel that is deleted when they are due do not come when it is brought back',
+  async (t) => {
+    const h = await start(t);
+    await append(h, 'a', 2);
+    const partition = h.node.partitionOf('default', 'a');
+    const fetch = async (more: object) => {
+      const answer = await h.call('EventService/FetchEvents', { partition, ...more });
+      return { seqs: seqsOf(linesOf([answer]), 'a'), place: answer.place };
+    };
+    const begun = await fetch({ from_beginning: true, max_events: 1 });
+    t.same(begun.seqs, [1]);
+    await h.call('ChannelService/DeleteChannel', { channel: 'a' });
+    const deleted = await fetch({ place: begun.place });
+    t.same(deleted.seqs, []);
+    await h.call('ChannelService/UndeleteChannel', { channel: 'a' });
+    await append(h, 'a', 1);
+    t.same((await fetch({ place: deleted.place })).seqs, [3], 'a gap tells of them');
+    t.same((await fetch({ place: begun.place })).seqs, [2, 3], 'where they were not due meanwhile they come');
+  },
+);
