@@ -15,12 +15,23 @@ import {
 import { formatTime } from './times.js';
 
 /** Of the record. A later one may mean what a loader of today would get wrong: it is refused. */
-export const channelRecordVersion = 1;
+const recordVersion = 1;
+/** Of a sealed channel's: a loader that passed over the seal would leave the channel open. */
+const sealedRecordVersion = 2;
 
 /** What an export says of a channel. */
 export type ExportedChannel = Pick<
   ChannelInfo,
-  'name' | 'uid' | 'title' | 'labels' | 'class' | 'participants' | 'createTimeUs' | 'firstSeq' | 'headSeq'
+  | 'name'
+  | 'uid'
+  | 'title'
+  | 'labels'
+  | 'class'
+  | 'participants'
+  | 'createTimeUs'
+  | 'sealTimeUs'
+  | 'firstSeq'
+  | 'headSeq'
 >;
 
 export interface ImportedChannel {
@@ -33,19 +44,22 @@ export interface ImportedChannel {
   /** Of the exported events; `headSeq` is `firstSeq` - 1 where there is none. */
   readonly firstSeq: number;
   readonly headSeq: number;
+  /** It took no more events, and is to take none here once those of the export are there. */
+  readonly sealed: boolean;
 }
 
 /** `headSeq`: of the last event that the export has. */
 export function channelLine(channel: ExportedChannel, headSeq: number): string {
   const record: Record<string, unknown> = {
     record: 'channel',
-    version: channelRecordVersion,
+    version: channel.sealTimeUs === 0 ? recordVersion : sealedRecordVersion,
     channel: channel.name,
     first_seq: channel.firstSeq,
     head_seq: headSeq,
     uid: channel.uid,
     create_time: formatTime(channel.createTimeUs),
   };
+  if (channel.sealTimeUs !== 0) record.seal_time = formatTime(channel.sealTimeUs);
   if (channel.title !== '') record.title = channel.title;
   if (channel.class !== '') record.class = channel.class;
   if (Object.keys(channel.labels).length > 0) record.labels = channel.labels;
@@ -62,7 +76,7 @@ export function readChannelRecord(line: number, fields: Fields, bad: Bad): Impor
   const kind = stringField(fields, 'record', bad);
   if (kind !== 'channel') return bad(`a record of kind "${kind}", which this version does not know`);
   const version = wholeNumber(fields, 'version', 1, bad) ?? bad('version is missing');
-  if (version > channelRecordVersion)
+  if (version > sealedRecordVersion)
     return bad(`a record of version ${version}: the export was made by a newer version`);
   const channel = stringField(fields, 'channel', bad) ?? bad('channel is missing');
   checkChannel(channel, bad);
@@ -76,6 +90,7 @@ export function readChannelRecord(line: number, fields: Fields, bad: Bad): Impor
     participants: participantsOf(fields.participants, bad),
     firstSeq,
     headSeq: wholeNumber(fields, 'head_seq', firstSeq - 1, bad) ?? bad('head_seq is missing'),
+    sealed: stringField(fields, 'seal_time', bad) !== undefined,
   };
 }
 

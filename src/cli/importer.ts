@@ -21,6 +21,8 @@ export interface ImportTarget {
   partitionOf(channel: string): number;
   /** With the record's fields; one that is there already is left as it is. */
   makeChannel(record: ImportedChannel): Promise<MadeChannel>;
+  /** Seals it where it is there with so many events; else false. */
+  sealChannel(name: string, events: number): Promise<boolean>;
   /** `channel`: any one of the partition. */
   openProducer(name: string, channel: string): Promise<ImportProducer>;
 }
@@ -94,6 +96,8 @@ export class Importer {
   /** By channel, of what was acknowledged. */
   readonly #lastSeqs = new Map<string, number>();
   readonly #places = new Map<string, Place>();
+  /** Channels to seal, and with how many events. */
+  readonly #toSeal = new Map<string, number>();
   #bytesInFlight = 0;
   #failure: unknown;
   #wake: (() => void) | undefined;
@@ -111,6 +115,9 @@ export class Importer {
   /** Messages among those that name others by seq: as they were exported. */
   staleReferences = 0;
 
+  /** Sealed channels of the export that are open here, as they are gone or have other events. */
+  unsealed = 0;
+
   constructor(target: ImportTarget, options: ImporterOptions) {
     this.#target = target;
     this.#options = options;
@@ -125,6 +132,7 @@ export class Importer {
     this.#partitionOf(record.channel);
     const place: Place = { record, shift: 0 };
     this.#places.set(record.channel, place);
+    if (record.sealed) this.#toSeal.set(record.channel, record.headSeq - record.firstSeq + 1);
     // One with messages is made with the first that is sent: a rerun that has nothing to send makes nothing.
     if (record.headSeq >= record.firstSeq) return;
     this.#track(recordBytes, this.#make(place));
@@ -167,6 +175,15 @@ export class Importer {
     }
     await this.settle();
     this.#throwFailure();
+  }
+
+  /**
+   * After `finish`, and only where all lines were sent: a sealed channel takes no events, also none
+   * of a rerun. One that was deleted and made anew since the first run must not be sealed by another.
+   */
+  async sealChannels(): Promise<void> {
+    for (const [channel, events] of this.#toSeal)
+      if (!(await this.#target.sealChannel(channel, events))) this.unsealed++;
   }
 
   /** Waits until nothing is under way, whatever the outcome. */

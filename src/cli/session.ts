@@ -101,6 +101,13 @@ export async function importTarget(session: Session, firstContactMs: number): Pr
         return { made: false, channel: await client.channel(channel).info() };
       }
     },
+    async sealChannel(name, events) {
+      const channel = client.channel(name);
+      const info = await channel.info({ level: 'linearizable' }).catch(missing);
+      if (info === undefined || info.headSeq - info.firstSeq + 1 !== events) return false;
+      if (info.sealTimeUs === 0) await channel.seal({ etag: info.etag });
+      return true;
+    },
     async openProducer(name, channel) {
       producer ??= client.openProducer(name);
       const named = producer;

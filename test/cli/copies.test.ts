@@ -126,13 +126,15 @@ t.test('all tenants into a folder, and into an empty cluster', async (t) => {
   for (const tenant of tenants) {
     const client = from.connect(from.nodes, tenant);
     await client.createChannel('empty', { title: `of ${tenant}` });
+    await client.channel('ended').append({ role: 'user', text: 'the last word' });
+    await client.channel('ended').seal();
     for (let i = 0; i < 30; i++)
       await client.channel(`c${i % 3}`).append({ role: 'user', text: `${tenant} ${i}` });
   }
   const endpoint = (cluster: LocalCluster) => cluster.nodes.map((node) => node.clientAddress).join(',');
   const folder = join(root, 'backup');
   const exported = await hansard('export', '--all', folder, '--json', '--endpoint', endpoint(from));
-  t.match(JSON.parse(exported.out), { tenants: 3, channels: 12, events: 90 }, exported.err);
+  t.match(JSON.parse(exported.out), { tenants: 3, channels: 15, events: 93 }, exported.err);
   t.match(JSON.parse(readFileSync(join(folder, 'EXPORT.json'), 'utf8')), {
     format: 'hansard-export',
     version: 1,
@@ -152,6 +154,13 @@ t.test('all tenants into a folder, and into an empty cluster', async (t) => {
     const [a, b] = [from.connect(from.nodes, tenant), to.connect(to.nodes, tenant)];
     for (const channel of ['c0', 'c1', 'c2'])
       t.same(await textsOf(b, channel), await textsOf(a, channel), `${tenant}/${channel}`);
+    t.same(await textsOf(b, 'ended'), ['the last word']);
+    t.ok((await b.channel('ended').info()).sealTimeUs > 0, 'sealed here, too');
+    await t.rejects(b.channel('ended').append({ role: 'user', text: 'more' }), {
+      name: 'HansardError',
+      message: /sealed/,
+    });
+    t.equal((await b.channel('c0').info()).sealTimeUs, 0);
     t.equal((await b.channel('empty').info()).title, `of ${tenant}`);
   }
 

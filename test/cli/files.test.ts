@@ -363,6 +363,7 @@ function infoOf(name: string, firstSeq: number, headSeq: number): ExportedChanne
     class: '',
     participants: [],
     createTimeUs: 0,
+    sealTimeUs: 0,
     firstSeq,
     headSeq,
   };
@@ -422,13 +423,18 @@ t.test('what an export says of a channel is read again; a cut or shuffled one is
     title,
     labels,
     participants,
+    sealed: false,
   });
+  t.equal(JSON.parse(line).version, 1);
+  const sealed = channelLine({ ...info, sealTimeUs: 1_700_000_000_000_000 }, 8);
+  t.match(JSON.parse(sealed), { version: 2, seal_time: /^2023-11-14T22:13:20/ }, 'old loaders refuse it');
+  t.equal(parseChannel(sealed.trimEnd()).sealed, true);
   const proto = parseChannel(line.replace('"team"', '"__proto__"'));
   t.same(Object.entries(proto.labels), Object.entries(JSON.parse('{"__proto__": "north", "empty": ""}')));
   t.match(problemOf(line), /--exported/);
   t.equal(problemOf({ channel: 'c', text: 't', record: 'mine' }), 'accepted', 'a field of somebody else');
   for (const [change, problem] of [
-    [{ version: 2 }, /newer version/],
+    [{ version: 3 }, /newer version/],
     [{ version: undefined }, /version is missing/],
     [{ record: 'node' }, /does not know/],
     [{ channel: undefined }, /channel is missing/],

@@ -22,6 +22,7 @@ class FakeCluster implements ImportTarget {
   readonly made = new Map<string, MadeChannel['channel']>();
   /** Of names that were used before: 1 where there is none. */
   readonly firstSeqs = new Map<string, number>();
+  readonly sealed = new Set<string>();
   readonly counters = new Map<string, number>();
   readonly batches: number[] = [];
   failAfter = Number.POSITIVE_INFINITY;
@@ -37,6 +38,11 @@ class FakeCluster implements ImportTarget {
     const channel = { ...record, firstSeq: this.firstSeqs.get(record.channel) ?? 1 };
     this.made.set(record.channel, channel);
     return { made: true, channel };
+  }
+  async sealChannel(name: string, events: number): Promise<boolean> {
+    if (!this.made.has(name) || (this.channels.get(name)?.length ?? 0) !== events) return false;
+    this.sealed.add(name);
+    return true;
   }
   async openProducer(name: string, channel: string): Promise<ImportProducer> {
     const id = `${name}@${this.partitionOf(channel)}`;
@@ -55,6 +61,8 @@ class FakeCluster implements ImportTarget {
     if (--this.failAfter < 0) return Promise.reject(new HansardError('NO_QUORUM', 'gone'));
     if (counter !== (this.counters.get(id) ?? 0) + 1)
       return Promise.reject(new HansardError('PRODUCER_GAP', `${counter}`));
+    if (this.sealed.has(channel))
+      return Promise.reject(new HansardError('CHANNEL_SEALED', 'it is sealed', consumed));
     const log = this.channels.get(channel) ?? [];
     const base = (this.firstSeqs.get(channel) ?? 1) - 1;
     this.counters.set(id, (this.counters.get(id) ?? 0) + messages.length);
@@ -207,12 +215,15 @@ t.test('an export of appends that were repeats by key in part is loaded with its
 });
 
 /** Channels of an export: a record each, and its messages; every third message is about the one before it. */
-function exported(channels: readonly { name: string; firstSeq: number; count: number; title?: string }[]) {
+function exported(
+  channels: readonly { name: string; firstSeq: number; count: number; title?: string; sealed?: boolean }[],
+) {
   const lines: (ImportedChannel | ImportedMessage)[] = [];
-  for (const { name, firstSeq, count, title = '' } of channels) {
+  for (const { name, firstSeq, count, title = '', sealed = false } of channels) {
     const headSeq = firstSeq + count - 1;
     const line = lines.length + 1;
-    lines.push({ line, channel: name, title, class: '', labels: {}, participants: [], firstSeq, headSeq });
+    const fields = { title, class: '', labels: {}, participants: [], sealed };
+    lines.push({ line, channel: name, ...fields, firstSeq, headSeq });
     for (let i = 0; i < count; i++) {
       const seq = firstSeq + i;
       const message = { text: `${name}/${i}`, ...(i % 3 === 1 ? { targetSeq: seq - 1 } : {}) };
@@ -234,6 +245,7 @@ async function load(cluster: FakeCluster, lines: readonly (ImportedChannel | Imp
       if ('message' in line) await importer.add(line);
       else await importer.addChannel(line);
     await importer.finish();
+    await importer.sealChannels();
   } catch (error) {
     failure = error;
     await importer.settle();
@@ -277,6 +289,30 @@ t.test(
     t.equal(cluster.made.get('empty0')?.title, 'changed since');
   },
 );
+
+t.test('sealed channels are sealed behind their last event, and only as they were exported', async (t) => {
+  const lines = exported([
+    { name: 'ended0', firstSeq: 1, count: 7, sealed: true },
+    { name: 'open0', firstSeq: 1, count: 2 },
+    { name: 'empty1', firstSeq: 4, count: 0, sealed: true },
+  ]);
+  const cluster = new FakeCluster();
+  cluster.failAfter = 5;
+  t.match((await load(cluster, lines)).failure, { reason: 'NO_QUORUM' });
+  t.same([...cluster.sealed], [], 'the rest of its events is still to come');
+  cluster.failAfter = Number.POSITIVE_INFINITY;
+  for (const added of [4, 0]) {
+    const { importer, failure } = await load(cluster, lines);
+    t.equal(failure, undefined);
+    t.match(importer, { added, refused: 0, unsealed: 0 });
+    t.same([...cluster.sealed].sort(), ['empty1', 'ended0']);
+  }
+  // Deleted since, and the name used again.
+  cluster.sealed.clear();
+  cluster.channels.set('ended0', [{ text: 'another life' }]);
+  t.match((await load(cluster, lines)).importer, { added: 0, unsealed: 1 });
+  t.same([...cluster.sealed], ['empty1']);
+});
 
 t.test('loading channels goes on after a failure, wherever it came', async (t) => {
   const lines = exported(

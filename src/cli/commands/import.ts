@@ -207,6 +207,7 @@ async function send(source: Source, survey: Survey, importer: Importer, output: 
   try {
     skipped = await sendLines(source, lines, importer, () => interrupted);
     await importer.finish();
+    if (!interrupted) await importer.sealChannels();
   } catch (error) {
     await importer.settle();
     progress.stop();
@@ -300,6 +301,7 @@ function report(
     refused,
     refusals: importer.refusals,
     channels_kept: importer.kept,
+    channels_not_sealed: importer.unsealed,
     channels_renumbered: importer.renumbered,
     stale_references: importer.staleReferences,
     skipped_lines: run.skipped,
@@ -319,6 +321,10 @@ function report(
   if (importer.kept > 0)
     output.warn(
       `${count(importer.kept)} channels were there with other titles, labels or participants, and keep them`,
+    );
+  if (importer.unsealed > 0)
+    output.warn(
+      `${count(importer.unsealed)} channels were sealed where they were exported and are not here: they are gone, or have other events`,
     );
   if (importer.renumbered > 0)
     output.warn(
