@@ -1,17 +1,17 @@
 /**
- * Following many channels: one server stream at a time, from any node, taken up again
- * wherever it breaks from the place behind the last update that was handed out.
+ * Following many channels, from any node; how streams are taken up again is in following.ts.
  */
 import { HansardError, reasons } from '../common/errors.js';
 import { invalid } from './check-input.js';
+import { type FollowOptions, follow, type Place } from './following.js';
 import type { Link } from './link.js';
-import { MessageStream, pause } from './message-stream.js';
+import { MessageStream } from './message-stream.js';
 import { encodeSubscribe, type SubscribeFilter } from './requests.js';
 import { readSubscribeResponse, type SubscribedEvents, type SubscribeResponse } from './responses.js';
-import { backoffMs, closedError, type Router } from './router.js';
+import type { Router } from './router.js';
 import type { Event } from './types.js';
 
-export interface SubscribeOptions extends SubscribeFilter {
+export interface SubscribeOptions extends SubscribeFilter, FollowOptions {
   /** Begins with the first event of every channel. */
   readonly fromBeginning?: boolean;
   /** Begins with the first event of every channel that was committed at or after this time. */
@@ -20,10 +20,6 @@ export interface SubscribeOptions extends SubscribeFilter {
   readonly resumeToken?: string;
   /** Events in one update; default 500, at most 1,000. */
   readonly maxBatch?: number;
-  /** Ends the iteration. */
-  readonly signal?: AbortSignal;
-  /** How long the first connection may take, ms; default 5,000. Later ones are tried for as long as it takes. */
-  readonly timeoutMs?: number;
 }
 
 export type SubscriptionUpdate =
@@ -84,45 +80,15 @@ export class Subscription implements AsyncIterable<SubscribedEvent> {
 
   /** Rejects what no retry can mend (TOKEN_TOO_OLD …), UNREACHABLE and the like before the first answer alone, CLIENT_CLOSED. */
   async *updates(): AsyncGenerator<SubscriptionUpdate, void, void> {
-    const { signal, timeoutMs } = this.#options;
-    const deadlineMs = performance.now() + (timeoutMs ?? this.#router.options.timeoutMs);
     const place: Place = { token: this.#options.resumeToken, isFirst: true };
     const seen = new Map<string, number>();
-    if (signal?.aborted) return;
-    await this.#router.known(deadlineMs);
-    let failures = 0;
-    while (!signal?.aborted) {
-      const stream = await this.#open(place);
-      const close = (): void => {
-        if (!(stream instanceof HansardError)) stream.close();
-      };
-      signal?.addEventListener('abort', close);
-      let error: HansardError | undefined;
-      let wasHeard = false;
-      try {
-        while (error === undefined) {
-          const next = stream instanceof HansardError ? stream : await stream.next();
-          if (signal?.aborted) return;
-          if (next instanceof HansardError) error = next;
-          else {
-            failures = 0;
-            wasHeard = true;
-            const { update, resumeToken } = next;
-            if (update?.kind === 'events') checkOrder(seen, update.channels);
-            place.isFirst = false;
-            if (resumeToken !== '') place.token = resumeToken;
-            if (update !== undefined) yield { ...update, resumeToken };
-          }
-        }
-      } finally {
-        signal?.removeEventListener('abort', close);
-        close();
-      }
-      this.#judge(error, place, deadlineMs);
-      if (wasHeard) yield { kind: 'interrupted', error };
-      await pause(Math.max(error.retryDelayMs ?? 0, backoffMs(failures)), signal);
-      failures++;
-    }
+    yield* follow(this.#router, this.#options, {
+      place,
+      open: () => this.#open(place),
+      check: (update: NonNullable<SubscribeResponse['update']>) => {
+        if (update.kind === 'events') checkOrder(seen, update.channels);
+      },
+    });
   }
 
   async #open(place: Place): Promise<MessageStream<SubscribeResponse> | HansardError> {
@@ -155,19 +121,6 @@ export class Subscription implements AsyncIterable<SubscribedEvent> {
       level: place.token === undefined ? 'linearizable' : 'eventual',
     });
   }
-
-  /** Throws what ends the subscription. */
-  #judge(error: HansardError, place: Place, deadlineMs: number): void {
-    if (this.#router.isClosed) throw closedError();
-    const passes = reasons[error.reason].retry === 'yes' || error.reason === 'DEADLINE_EXCEEDED';
-    if (!passes || (place.isFirst && performance.now() >= deadlineMs)) throw error;
-  }
-}
-
-interface Place {
-  token: string | undefined;
-  /** No message has come yet. */
-  isFirst: boolean;
 }
 
 /** Last seqs that are remembered, to notice a server that repeats: the oldest channels go first. */

@@ -1,19 +1,20 @@
 /**
- * Following a channel: one server stream at a time, taken up again wherever it
- * breaks, from the place behind the last update that was handed out. What was
- * received and not handed out is simply asked for again, so nothing is lost and
- * nothing comes twice.
+ * Following a channel, from the node that leads its partition or another that is asked for; how streams
+ * are taken up again is in following.ts.
  */
 import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { invalid } from './check-input.js';
-import { MessageStream, pause } from './message-stream.js';
+import { type FollowOptions, follow, type Place } from './following.js';
+import { MessageStream } from './message-stream.js';
 import { encodeTail } from './requests.js';
 import { readTailResponse, type TailResponse } from './responses.js';
-import { backoffMs, closedError, type Router } from './router.js';
+import type { Router } from './router.js';
 import type { Event, ReadOptions, ServedBy } from './types.js';
 
-export interface TailOptions extends Pick<ReadOptions, 'level' | 'preference' | 'commitTokens'> {
+export interface TailOptions
+  extends FollowOptions,
+    Pick<ReadOptions, 'level' | 'preference' | 'commitTokens'> {
   /** Begins behind this event; 0: with the first one. */
   readonly afterSeq?: number;
   /** Begins behind the last event that is there now; the default. */
@@ -24,10 +25,6 @@ export interface TailOptions extends Pick<ReadOptions, 'level' | 'preference' | 
   readonly mustExist?: boolean;
   /** Events in one update; default 500, at most 1,000. */
   readonly maxBatch?: number;
-  /** Ends the iteration. */
-  readonly signal?: AbortSignal;
-  /** How long the first connection may take, ms; default 5,000. Later ones are tried for as long as it takes. */
-  readonly timeoutMs?: number;
 }
 
 export type TailUpdate =
@@ -84,44 +81,15 @@ export class Tail implements AsyncIterable<Event> {
 
   /** Rejects what no retry can mend, UNREACHABLE and the like before the first answer alone, CLIENT_CLOSED. */
   async *updates(): AsyncGenerator<TailUpdate, void, void> {
-    const { signal, timeoutMs } = this.#options;
-    const deadlineMs = performance.now() + (timeoutMs ?? this.#router.options.timeoutMs);
-    const place: Place = { token: this.#options.resumeToken, isFirst: true, lastSeq: 0, uid: '' };
-    if (signal?.aborted) return;
-    await this.#router.known(deadlineMs);
-    let failures = 0;
-    let last: HansardError | undefined;
-    while (!signal?.aborted) {
-      const stream = await this.#open(place, failures, last);
-      const close = (): void => {
-        if (!(stream instanceof HansardError)) stream.close();
-      };
-      signal?.addEventListener('abort', close);
-      let error: HansardError | undefined;
-      let wasHeard = false;
-      try {
-        while (error === undefined) {
-          const next = stream instanceof HansardError ? stream : await stream.next();
-          if (signal?.aborted) return;
-          if (next instanceof HansardError) error = next;
-          else {
-            failures = 0;
-            wasHeard = true;
-            const update = take(place, next);
-            if (update?.kind === 'caught-up') this.#router.session.observe(update.servedBy.commitToken);
-            if (update !== undefined) yield update;
-          }
-        }
-      } finally {
-        signal?.removeEventListener('abort', close);
-        close();
-      }
-      this.#judge(error, place, deadlineMs);
-      last = error;
-      if (wasHeard) yield { kind: 'interrupted', error };
-      await pause(Math.max(error.retryDelayMs ?? 0, backoffMs(failures)), signal);
-      failures++;
-    }
+    const place: TailPlace = { token: this.#options.resumeToken, isFirst: true, lastSeq: 0, uid: '' };
+    yield* follow(this.#router, this.#options, {
+      place,
+      open: (failures, last) => this.#open(place, failures, last),
+      check: (update: NonNullable<TailResponse['update']>) => {
+        if (update.kind === 'events') checkOrder(place, update.events, update.channelUid);
+        else this.#router.session.observe(update.servedBy.commitToken);
+      },
+    });
   }
 
   async #open(
@@ -165,35 +133,17 @@ export class Tail implements AsyncIterable<Event> {
     };
     return encodeTail(this.#prefix, { ...start, mustExist, maxBatch }, read);
   }
-
-  /** Throws what ends the tail. */
-  #judge(error: HansardError, place: Place, deadlineMs: number): void {
-    if (this.#router.isClosed) throw closedError();
-    const passes = reasons[error.reason].retry === 'yes' || error.reason === 'DEADLINE_EXCEEDED';
-    if (!passes || (place.isFirst && performance.now() >= deadlineMs)) throw error;
-  }
 }
 
 /** Where a tail stands. */
-interface Place {
-  token: string | undefined;
-  /** No message has come yet. */
-  isFirst: boolean;
+interface TailPlace extends Place {
   /** 0: none has been handed out. */
   lastSeq: number;
   uid: string;
 }
 
-/** Moves the place behind the response. Throws INTERNAL where the server's order is broken. */
-function take(place: Place, response: TailResponse): TailUpdate | undefined {
-  const { update, resumeToken } = response;
-  if (update?.kind === 'events') checkOrder(place, update.events, update.channelUid);
-  place.isFirst = false;
-  if (resumeToken !== '') place.token = resumeToken;
-  return update === undefined ? undefined : { ...update, resumeToken };
-}
-
-function checkOrder(place: Place, events: readonly Event[], uid: string): void {
+/** Throws INTERNAL where the server's order is broken. */
+function checkOrder(place: TailPlace, events: readonly Event[], uid: string): void {
   const isSameLife = place.uid === uid && place.lastSeq > 0;
   for (let i = 0; i < events.length; i++) {
     const { seq } = events[i] as Event;
