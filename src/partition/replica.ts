@@ -299,6 +299,14 @@ export class Replica implements WorkSink {
     return this.matchedByAll() >= this.#changedAt;
   }
 
+  /** As leader: members that do not have the last change of members in their logs. */
+  unaware(): readonly ReplicaMember[] {
+    const match = (id: ReplicaId): Index => this.#raft.progressOf(id)?.match ?? 0;
+    return this.#members.filter(
+      ({ replicaId }) => replicaId !== this.replicaId && match(replicaId) < this.#changedAt,
+    );
+  }
+
   /** As leader: how far a member is; not to be kept. */
   progressOf(replicaId: ReplicaId): Progress | undefined {
     return this.#raft.progressOf(replicaId);

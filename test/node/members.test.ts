@@ -70,6 +70,16 @@ class World {
     }
   }
 
+  /** What the refusal says. */
+  async refusalText(change: ReplicaChange): Promise<string> {
+    try {
+      await this.change(change);
+      return 'done';
+    } catch (error) {
+      return (error as Error).message;
+    }
+  }
+
   replicaOn(nodeId: number): Replica | undefined {
     return this.cluster.running.get(nodeId)?.node.replicas()[0];
   }
@@ -224,3 +234,34 @@ t.test('gates say what is in the way', async (t) => {
   await world.change({ kind: 'remove', replicaId: dead?.replicaId ?? 0 });
   await world.append();
 });
+
+t.test(
+  'a lost replica is replaced also where the only free node still holds one that was removed',
+  async (t) => {
+    const world = await five(t, 5);
+    await world.append();
+    const leader = await world.leader();
+    const [lost] = leader.members.filter(({ replicaId }) => replicaId !== leader.replicaId);
+    const node = await world.freeNode();
+    await world.change({ kind: 'addLearner', nodeId: node });
+    await world.caughtUp(node);
+    await world.change({ kind: 'promote', replicaId: await world.idOn(node) });
+    await world.cluster.stop(await world.freeNode());
+    await world.cluster.stop(lost?.nodeId ?? 0);
+    await world.cluster.clock.run(3_000);
+    // Not all members know of it: the lost one never will, and so the replica stays.
+    await world.change({ kind: 'remove', replicaId: await world.idOn(node) });
+    await world.cluster.clock.run(3_000);
+    t.ok(world.replicaOn(node)?.isInitialised);
+    t.match(
+      await world.refusalText({ kind: 'addLearner', nodeId: node }),
+      new RegExp(`replica ${lost?.replicaId} on node ${lost?.nodeId} does not answer`),
+      'who only adds one is told what is in the way',
+    );
+    await world.change({ kind: 'replace', replicaId: lost?.replicaId ?? 0, nodeId: node });
+    t.ok((await world.nodes()).includes(node));
+    t.notOk((await world.nodes()).includes(lost?.nodeId ?? 0));
+    t.equal((await world.leader()).conf.voters.length, 3);
+    await world.check(t);
+  },
+);

@@ -82,9 +82,7 @@ export class SimMembership {
     const gone = replica.members.find(({ nodeId }) => nodeId === this.lost);
     const [free] = this.#freeNodes(replica);
     if (gone === undefined) return undefined;
-    // Its only free node may be that of a replica that was removed, and stays there until all members know it: the lost one never will.
-    const canSpare = replica.conf.voters.length > 3 && this.#cluster.random.below(2) === 0;
-    if (!replica.voters.includes(gone) || canSpare) return { kind: 'remove', replicaId: gone.replicaId };
+    if (!replica.voters.includes(gone)) return { kind: 'remove', replicaId: gone.replicaId };
     if (free !== undefined) return { kind: 'replace', replicaId: gone.replicaId, nodeId: free };
     const learner = replica.conf.learners.find((id) => id !== gone.replicaId);
     return learner === undefined
