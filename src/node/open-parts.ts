@@ -17,28 +17,24 @@ import {
 import { clusterIdBytes, hexIdBytes } from '../common/hex-ids.js';
 import type { Index, NodeId, PartitionId, ReplicaId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
-import { levelKvFactory } from '../store/level-kv.js';
 import { noConfiguration } from '../store/set-aside.js';
 import { formatStore, openStore } from '../store/store.js';
 import type { Store } from '../store/types.js';
-import { openDiskDevice, openWal, type SegmentNotes, type Wal } from '../wal/index.js';
-import type { NodeDirectory } from './directory.js';
+import { openWal, type SegmentNotes, type Wal } from '../wal/index.js';
 import { FaultLedger, untrustedBy } from './fault-ledger.js';
-import { moveDatabase, moveLog, newLogFolder, nextMove, writeFaults } from './faults-file.js';
-import { realClock, realRandom } from './real-env.js';
+import type { PartsFolder } from './parts-folder.js';
 import { type HostedId, newFault, replaceLog } from './replace-log.js';
 import type { Settings } from './settings-table.js';
 
 export interface PartsOptions {
-  readonly directory: NodeDirectory;
-  readonly settings: Settings;
+  readonly folder: PartsFolder;
+  readonly settings: Pick<
+    Settings,
+    'storeCache' | 'tailLimit' | 'changeRetention' | 'logSegment' | 'logMax' | 'entryCache'
+  >;
   readonly logger: Logger;
   /** That this node holds as the cluster was made. */
   readonly firstPartitions: readonly PartitionId[];
-  /** A slot of the watchdog's. */
-  readonly watch: SharedArrayBuffer;
-  /** The log's disk; a test may have one without a thread of its own. */
-  readonly openDevice?: typeof openDiskDevice;
   readonly onFailure: (error: unknown) => void;
   /** What a start that fails has to close, newest last. */
   readonly opened: (() => Promise<unknown>)[];
@@ -58,12 +54,8 @@ export class PartsOpener {
 
   constructor(options: PartsOptions) {
     this.#options = options;
-    const { faults } = options.directory;
+    const { faults } = options.folder;
     this.#ledger = this.#newLedger(faults === 'unreadable' ? noFaults : faults);
-  }
-
-  get #openDevice(): typeof openDiskDevice {
-    return this.#options.openDevice ?? openDiskDevice;
   }
 
   get ledger(): FaultLedger {
@@ -72,16 +64,16 @@ export class PartsOpener {
 
   /** FAULTS is, and its copy may be gone with the database. */
   get #isRecordLost(): boolean {
-    return this.#options.directory.faults === 'unreadable';
+    return this.#options.folder.faults === 'unreadable';
   }
 
   /** Other nodes have what is lost here. */
   get #heals(): boolean {
-    return this.#options.directory.identity.replicationFactor > 1;
+    return this.#options.folder.identity.replicationFactor > 1;
   }
 
   get #ids(): { clusterId: string; storeId: string } {
-    const { clusterId, storeId } = this.#options.directory.identity;
+    const { clusterId, storeId } = this.#options.folder.identity;
     return { clusterId, storeId };
   }
 
@@ -92,8 +84,7 @@ export class PartsOpener {
 
   #newLedger(record: FaultRecord): FaultLedger {
     return new FaultLedger(record, async (bytes) => {
-      const { dir, identity } = this.#options.directory;
-      await writeFaults(dir, identity, bytes);
+      await this.#options.folder.writeFaults(bytes);
       await this.#store?.putFact(factName, bytes);
     });
   }
@@ -102,32 +93,31 @@ export class PartsOpener {
 
   /** First of all: its lock keeps a second process off the folder. Undefined: it was moved aside; `openLog` is next. */
   async openStore(): Promise<Store | undefined> {
-    const { directory, logger } = this.#options;
-    const { dir, dbPath } = directory;
+    const { folder, logger } = this.#options;
     if (this.#ledger.record.dbMove === 0) {
       try {
-        await this.#open(await this.#levelKv().open(dbPath, { create: false }));
+        await this.#open(await folder.openDatabase({ create: false }));
         return this.#store;
       } catch (error) {
         if (!this.#heals || !isReplaceable(error)) throw error;
         logger.error({ error: error.message }, 'the database is damaged: it is moved aside');
-        const dbMove = await nextMove(dir);
+        const dbMove = await folder.nextMove();
         // A record that is lost stays unreadable until it says what follows from that: it would seem to know of no fault.
         if (!this.#isRecordLost) await this.#ledger.update({ dbMove });
-        await moveDatabase(dir, dbMove);
+        await folder.moveDatabase(dbMove);
       }
     }
-    this.#freshKv = await this.#levelKv().open(dbPath, { create: true });
+    this.#freshKv = await folder.openDatabase({ create: true });
     this.#options.opened.push(async () => this.#freshKv?.close());
     return undefined;
   }
 
   async #open(kv: Kv): Promise<void> {
-    const { settings, logger, opened } = this.#options;
+    const { folder, settings, logger, opened } = this.#options;
     const store = await openStore({
       kv,
       ...this.#ids,
-      clock: realClock,
+      clock: folder.clock,
       logger,
       cacheBytes: settings.storeCache,
       tailLimitBytes: settings.tailLimit,
@@ -139,14 +129,9 @@ export class PartsOpener {
     await this.#compareCopies(store);
   }
 
-  #levelKv() {
-    const { dbWriteBuffer, dbCache } = this.#options.settings;
-    return levelKvFactory({ writeBufferBytes: dbWriteBuffer, blockCacheBytes: dbCache });
-  }
-
   /** The file FAULTS and its copy: the newer one counts. Without either nobody knows what this folder must not do. */
   async #compareCopies(store: Store): Promise<void> {
-    const { faults: file } = this.#options.directory;
+    const { faults: file } = this.#options.folder;
     const copy = readCopy(store.getFact(factName));
     const isNewer = copy !== undefined && (file === 'unreadable' || copy.number > this.#ledger.record.number);
     if (isNewer) {
@@ -160,14 +145,14 @@ export class PartsOpener {
     const isLost = copy === undefined && file === 'unreadable';
     if (isLost) {
       const why = 'the record of faults is lost, and its copy';
-      await this.#ledger.add(this.#hosted().map((one) => fault(one, 'term-or-vote-lost', why)));
+      await this.#ledger.add(this.#hosted().map((one) => this.#fault(one, 'term-or-vote-lost', why)));
     } else if (copy === undefined || copy.number !== this.#ledger.record.number || file === 'unreadable') {
       await this.#ledger.update({});
     }
   }
 
   #hosted(): HostedId[] {
-    const { nodeId } = this.#options.directory.identity;
+    const { nodeId } = this.#options.folder.identity;
     const held = this.#store?.hosted().filter((one) => !one.removed);
     if (held !== undefined)
       return held.map(({ partition, replicaId }) => ({ partition, replicaId: idOf(replicaId, nodeId) }));
@@ -178,7 +163,7 @@ export class PartsOpener {
 
   /** Behind `openStore`; brings the store too, where that was moved aside. */
   async openLog(): Promise<{ wal: Wal; store: Store }> {
-    // Begun by an earlier start, ended by `openDirectory`.
+    // Begun by an earlier start, ended by the folder's opening.
     if (this.#ledger.record.logMove > 0) await this.#logMoved();
     const wal = await this.#openWal().catch((error: unknown) => {
       if (!this.#heals || !(error instanceof HansardError) || error.reason !== 'LOG_DAMAGED') throw error;
@@ -189,14 +174,14 @@ export class PartsOpener {
   }
 
   async #openWal(): Promise<Wal> {
-    const { directory, settings, logger, watch, onFailure, opened } = this.#options;
-    const device = this.#openDevice({ directory: directory.logPath, watch });
+    const { folder, settings, logger, onFailure, opened } = this.#options;
+    const device = folder.openLog();
     opened.push(() => device.close());
     try {
       const wal = await openWal({
         ...this.#logIds,
         device,
-        clock: realClock,
+        clock: folder.clock,
         logger,
         segmentBytes: settings.logSegment,
         maxLogBytes: settings.logMax,
@@ -230,17 +215,16 @@ export class PartsOpener {
 
   /** A fresh log of what can be salvaged; the damaged segments stay in a folder beside it. */
   async #replaceLog(error: HansardError): Promise<Wal> {
-    const { directory, settings, logger } = this.#options;
-    const { dir, logPath } = directory;
+    const { folder, settings, logger } = this.#options;
     logger.error({ error: error.message }, 'the log is damaged: a fresh one takes its place');
     const faults = await replaceLog({
       ...this.#logIds,
       error,
-      old: this.#openDevice({ directory: logPath }),
-      fresh: this.#openDevice({ directory: await newLogFolder(dir) }),
+      old: folder.openDamagedLog(),
+      fresh: await folder.openNewLog(),
       segmentBytes: settings.logSegment,
-      clock: realClock,
-      random: realRandom,
+      clock: folder.clock,
+      random: folder.random,
       logger,
       ledger: this.#ledger,
       store: this.#store,
@@ -248,10 +232,10 @@ export class PartsOpener {
       noted: this.#segmentNotes()?.noted,
       isRecordLost: this.#store === undefined && this.#isRecordLost,
     });
-    const logMove = await nextMove(dir);
+    const logMove = await folder.nextMove();
     await this.#ledger.add(faults);
     await this.#ledger.update({ logMove });
-    await moveLog(dir, logMove);
+    await folder.moveLog(logMove);
     await this.#logMoved();
     return this.#openWal();
   }
@@ -266,7 +250,7 @@ export class PartsOpener {
 
   /** The log knows whose replicas are here; each waits for a snapshot. */
   async #formatFresh(kv: Kv, wal: Wal): Promise<void> {
-    const { nodeId } = this.#options.directory.identity;
+    const { nodeId } = this.#options.folder.identity;
     const hosted = new Map<PartitionId, ReplicaId>();
     for (const partition of this.#options.firstPartitions) hosted.set(partition, nodeId as number);
     for (const { partition, replicaId } of wal.groups()) hosted.set(partition, replicaId);
@@ -275,10 +259,10 @@ export class PartsOpener {
       .map(([partition, replicaId]) => ({ partition, replicaId, confState: noConfiguration }));
     await formatStore({ kv, ...this.#ids, partitions });
     const why = 'the database was lost';
-    const faults = partitions.map((one) => fault(one, 'state-damaged', why));
+    const faults = partitions.map((one) => this.#fault(one, 'state-damaged', why));
     if (this.#isRecordLost) {
       const lost = 'the record of faults is lost, and the database with its copy';
-      faults.push(...partitions.map((one) => fault(one, 'term-or-vote-lost', lost)));
+      faults.push(...partitions.map((one) => this.#fault(one, 'term-or-vote-lost', lost)));
     }
     const isKept = ({ kind, partition }: ReplicaFault): boolean =>
       !faults.some((one) => one.kind === kind && one.partition === partition) && kind !== 'state-damaged';
@@ -287,10 +271,10 @@ export class PartsOpener {
     this.#freshKv = undefined;
     await this.#open(kv);
   }
-}
 
-function fault(one: HostedId, kind: FaultKind, why: string): ReplicaFault {
-  return newFault(one, kind, why, realClock.nowUs());
+  #fault(one: HostedId, kind: FaultKind, why: string): ReplicaFault {
+    return newFault(one, kind, why, this.#options.folder.clock.nowUs());
+  }
 }
 
 /** A replica that the store was formatted with has its node's id. */

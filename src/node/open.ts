@@ -21,6 +21,7 @@ import { HansardNode, initialConfState } from './node.js';
 import { PartsOpener } from './open-parts.js';
 import { type NodeSettings, nodeDefaults } from './options.js';
 import { checkOwner } from './owner-check.js';
+import { realFolder } from './parts-folder.js';
 import { placementOf } from './placement.js';
 import { realClock, realRandom } from './real-env.js';
 import { scrubFilesOf } from './scrub-files.js';
@@ -126,11 +127,10 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
   const watch = new SharedArrayBuffer(8);
   const parts = new PartsOpener({
-    directory,
+    folder: realFolder({ directory, settings, watch }),
     settings,
     logger,
     firstPartitions: partitionsOf(identity).map(({ partition }) => partition),
-    watch,
     onFailure: (error) => (node === undefined ? onFatal(error) : node.fail(error)),
     opened,
   });

@@ -13,6 +13,7 @@ import { partitionsOf } from '../../src/node/open.js';
 import { PartsOpener } from '../../src/node/open-parts.js';
 import { nodeDefaults } from '../../src/node/options.js';
 import { checkOwner } from '../../src/node/owner-check.js';
+import { realFolder } from '../../src/node/parts-folder.js';
 import { realClock, realRandom } from '../../src/node/real-env.js';
 import type { PartitionReader } from '../../src/store/types.js';
 import type { Transport } from '../../src/transport/types.js';
@@ -47,13 +48,13 @@ export async function checkState(dir: string, tree: Tree, promises: Promises): P
     const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
     const failures: unknown[] = [];
     const said: string[] = [];
+    const settings = { ...nodeSettings(), dir };
+    const watch = new SharedArrayBuffer(8);
     const parts = new PartsOpener({
-      directory,
-      settings: { ...nodeSettings(), dir },
+      folder: realFolder({ directory, settings, watch, openDevice: directDevice }),
+      settings,
       logger: { ...silentLogger, error: (fields: unknown) => void said.push(JSON.stringify(fields)) },
       firstPartitions: partitionsOf(identity).map(({ partition }) => partition),
-      watch: new SharedArrayBuffer(8),
-      openDevice: directDevice,
       onFailure: (error) => failures.push(error),
       opened: closers,
     });

@@ -10,6 +10,7 @@ import { openDirectory } from '../../src/node/directory.js';
 import { FaultLedger } from '../../src/node/fault-ledger.js';
 import { initNode } from '../../src/node/open.js';
 import { PartsOpener } from '../../src/node/open-parts.js';
+import { realFolder } from '../../src/node/parts-folder.js';
 import { realClock, realRandom } from '../../src/node/real-env.js';
 import { newFault, replaceLog } from '../../src/node/replace-log.js';
 import { resolveSettings } from '../../src/node/settings.js';
@@ -37,11 +38,10 @@ async function storeOpened<T>(dir: string, use: (parts: PartsOpener) => Promise<
   const { settings } = await resolveSettings({ flags: { logSegment: '4MiB', logMax: '64MiB' } });
   const closing: (() => Promise<unknown>)[] = [];
   const parts = new PartsOpener({
-    directory: await openDirectory(dir),
+    folder: realFolder({ directory: await openDirectory(dir), settings, watch: new SharedArrayBuffer(8) }),
     settings,
     logger: silentLogger,
     firstPartitions: partitions,
-    watch: new SharedArrayBuffer(8),
     onFailure: (error) => t.fail(String(error)),
     opened: closing,
   });
