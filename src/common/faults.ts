@@ -55,20 +55,40 @@ export interface FaultRecord {
   /** Folders that were moved aside, and moves that are under way: 0 none, else which number the log's, the database's gets. */
   readonly logMove: number;
   readonly dbMove: number;
+  /**
+   * How far the log has come: kept here, so that a log whose newest segments are gone with the
+   * whole database is still known to be a shorter one.
+   */
+  readonly segments: ReachedSegments;
 }
 
-export const noFaults: FaultRecord = Object.freeze({ number: 0, faults: [], logMove: 0, dbMove: 0 });
+/** `current` holds synced batches; `next` was made behind it. 0: none is known. */
+export interface ReachedSegments {
+  readonly current: number;
+  readonly next: number;
+}
 
-export const faultRecordVersion = 1;
+export const noSegments: ReachedSegments = Object.freeze({ current: 0, next: 0 });
+export const noFaults: FaultRecord = Object.freeze({
+  number: 0,
+  faults: [],
+  logMove: 0,
+  dbMove: 0,
+  segments: noSegments,
+});
+
+/** 1: without the segments; it is read for ever. */
+export const faultRecordVersion = 2;
 /** Of `why`: a sentence; more of it is in the log. */
 const whyBytesMax = 500;
 /** Three kinds for each of 65,536 partitions would be 100 MB: what is sane is far below. */
 export const faultRecordBytesMax = 64 * 1024 * 1024;
 
 /** The record within FAULTS, and its copy in the database (docs/format.md, "FAULTS"). */
-export function encodeFaults({ number, faults, logMove, dbMove }: FaultRecord): Buffer {
+export function encodeFaults({ number, faults, logMove, dbMove, segments }: FaultRecord): Buffer {
   const writer = new ByteWriter(64 + 100 * faults.length);
   writer.u16(faultRecordVersion).u64(number).uvarint(logMove).uvarint(dbMove);
+  writer.u64(segments.current).u64(segments.next);
   writer.uvarint(faults.length);
   for (const fault of faults) {
     const why = Buffer.from(fault.why).subarray(0, whyBytesMax);
@@ -91,15 +111,17 @@ export function decodeFaults(bytes: Uint8Array): FaultRecord {
     throw new MalformedError('its checksum does not match');
   const reader = new ByteReader(bytes, 0, end);
   const version = reader.u16();
-  if (version !== faultRecordVersion) throw new FaultsTooNew(version);
+  if (version > faultRecordVersion) throw new FaultsTooNew(version);
+  if (version === 0) throw new MalformedError('version 0');
   const number = reader.u64();
   const logMove = reader.uvarint();
   const dbMove = reader.uvarint();
+  const segments = version === 1 ? noSegments : { current: reader.u64(), next: reader.u64() };
   const count = reader.uvarint();
   if (count * faultBytesMin > reader.remaining) throw new MalformedError(`${count} faults can't fit`);
   const faults = Array.from({ length: count }, () => readFault(reader));
   reader.end();
-  return { number, faults, logMove, dbMove };
+  return { number, faults, logMove, dbMove, segments };
 }
 
 export class FaultsTooNew extends Error {

@@ -27,6 +27,11 @@ export function initialMembership(conf: ConfState): Membership {
   return { members, nextReplicaId: Math.max(-1, ...conf.voters) + 1, changes: 0 };
 }
 
+/** The store writes 0 for a replica that it was formatted with. */
+export function firstIdIfZero(replicaId: ReplicaId, nodeId: NodeId): ReplicaId {
+  return replicaId === 0 ? (nodeId as number) : replicaId;
+}
+
 /** All replicas that a configuration names, ascending. */
 export function idsOf({ voters, votersOutgoing, learners, learnersNext }: ConfState): ReplicaId[] {
   return [...new Set([...voters, ...votersOutgoing, ...learners, ...learnersNext])].sort((a, b) => a - b);

@@ -11,7 +11,13 @@ import { ByteReader, ByteWriter } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
 import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
-import { isRemoved, type Membership, readMembership, writeMembership } from '../common/membership.js';
+import {
+  firstIdIfZero,
+  isRemoved,
+  type Membership,
+  readMembership,
+  writeMembership,
+} from '../common/membership.js';
 import type { Replica } from '../partition/replica.js';
 import type { Store } from '../store/types.js';
 import type { Wal } from '../wal/types.js';
@@ -40,6 +46,8 @@ export interface MembersContext {
   open(partition: PartitionId, replicaId: ReplicaId): Replica;
   /** It takes part no more; nothing is written for it from here on. */
   close(replica: Replica): void;
+  /** A member that should be here, and of which nothing is. */
+  lost(partition: PartitionId, replicaId: ReplicaId): void;
   fatal(error: unknown): void;
 }
 
@@ -94,6 +102,17 @@ export class Members {
     if (known === undefined || known.changes < places.changes) this.#told.set(partition, places);
     const replica = this.#context.replica(partition);
     if (replica !== undefined) this.#retireIfRemoved(replica, places);
+    this.#lookForLost(partition, places, replica?.replicaId ?? 0);
+  }
+
+  /** A replica is durable on its node before it becomes a member. One that is later than all that was here ever is lost. */
+  #lookForLost(partition: PartitionId, { members }: Places, open: ReplicaId): void {
+    const { nodeId, store } = this.#context;
+    const named = members.find((member) => member.nodeId === nodeId);
+    if (named === undefined || named.replicaId <= open) return;
+    const latest = store.hosted().find((one) => one.partition === partition);
+    if (latest === undefined || named.replicaId > firstIdIfZero(latest.replicaId, nodeId))
+      this.#context.lost(partition, named.replicaId);
   }
 
   /** Behind whatever else changes about the partition's replica here. */

@@ -7,7 +7,7 @@ import type { Clock, Timer } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
-import type { Membership } from '../common/membership.js';
+import { firstIdIfZero, type Membership } from '../common/membership.js';
 import { partitionOf } from '../common/partitioning.js';
 import { purgeTimeUs } from '../conversation/apply-trash.js';
 import { CommandKind, encodeNoop, supportedApplyVersion } from '../conversation/command.js';
@@ -255,6 +255,7 @@ export class HansardNode implements NodeService {
       replica: (partition) => this.#replicas[partition],
       open: (partition, replicaId) => this.#openReplica(partition, replicaId),
       close: (replica) => this.#closeReplica(replica),
+      lost: (partition, replicaId) => this.#repairs.replicaLost(partition, replicaId),
       fatal,
     });
     this.#forwarding.serve(createReplicaMethod, async (_from, request) => {
@@ -279,6 +280,7 @@ export class HansardNode implements NodeService {
     this.#ledger = options.faults ?? FaultLedger.inMemory();
     this.#repairs = new Repairs({
       nodeId: this.identity.nodeId,
+      replicationFactor: options.replicationFactor,
       clock,
       logger,
       ledger: this.#ledger,
@@ -632,15 +634,29 @@ export class HansardNode implements NodeService {
   #openReplicas(): void {
     const { partitionCount, store, wal } = this.#options;
     for (let partition = 0; partition < partitionCount; partition++) this.#replicas.push(undefined);
+    this.#lookForLostComing();
     this.#lookForLostEnd();
     for (const { partition, replicaId, removed } of store.hosted()) {
-      const id = replicaId === 0 ? (this.identity.nodeId as number) : replicaId;
+      const id = firstIdIfZero(replicaId, this.identity.nodeId);
       const log = wal.group(partition);
       if (!removed) this.#openReplica(partition, id);
       else if (log !== undefined && log.lastIndex() >= log.firstIndex()) {
         // Its segments may go; before, the process had ended first.
         log.reset(log.lastIndex(), log.term(log.lastIndex()) as number);
       }
+    }
+  }
+
+  /** The database has a replica first: where the log knows a later one, the record of its coming is lost, and its state. */
+  #lookForLostComing(): void {
+    const { store, wal, replicationFactor } = this.#options;
+    for (const { partition, replicaId } of store.hosted()) {
+      const inLog = wal.group(partition)?.replicaId ?? 0;
+      const inStore = firstIdIfZero(replicaId, this.identity.nodeId);
+      if (inLog <= inStore) continue;
+      const problem = `the log has replica ${inLog} of partition ${partition}, the database only ${inStore}`;
+      if (replicationFactor === 1) throw new HansardError('STORE_DAMAGED', problem, { partition });
+      this.#repairs.votesLost([{ partition, replicaId: inLog }], problem);
     }
   }
 
@@ -655,7 +671,7 @@ export class HansardNode implements NodeService {
       .filter(({ removed }) => !removed)
       .map(({ partition, replicaId }) => ({
         partition,
-        replicaId: replicaId === 0 ? (this.identity.nodeId as number) : replicaId,
+        replicaId: firstIdIfZero(replicaId, this.identity.nodeId),
       }));
     for (const { partition, replicaId } of held) {
       const group = wal.group(partition);

@@ -4,7 +4,6 @@
  * what can be salvaged; the ledger knows before anything is promised. Where no other
  * node has the data nothing is replaced: then damage refuses the start.
  */
-import { ByteReader, ByteWriter } from '../common/bytes.js';
 import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import {
@@ -12,11 +11,14 @@ import {
   type FaultKind,
   type FaultRecord,
   noFaults,
+  noSegments,
+  type ReachedSegments,
   type ReplicaFault,
 } from '../common/faults.js';
 import { clusterIdBytes, hexIdBytes } from '../common/hex-ids.js';
-import type { Index, NodeId, PartitionId, ReplicaId } from '../common/ids.js';
+import type { Index, PartitionId, ReplicaId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
+import { firstIdIfZero } from '../common/membership.js';
 import { noConfiguration } from '../store/set-aside.js';
 import { formatStore, openStore } from '../store/store.js';
 import type { Store } from '../store/types.js';
@@ -42,8 +44,6 @@ export interface PartsOptions {
 
 /** Under this name the database keeps a copy of FAULTS. */
 const factName = 'faults';
-/** Which segments the log has reached. */
-const segmentsFact = 'log-segments';
 
 export class PartsOpener {
   readonly #options: PartsOptions;
@@ -51,6 +51,8 @@ export class PartsOpener {
   #store: Store | undefined;
   /** Of the database that takes the place of one moved aside; holds its lock. */
   #freshKv: Kv | undefined;
+  /** What the log has reached, and is not on record yet. */
+  #reached: ReachedSegments | undefined;
 
   constructor(options: PartsOptions) {
     this.#options = options;
@@ -155,7 +157,10 @@ export class PartsOpener {
     const { nodeId } = this.#options.folder.identity;
     const held = this.#store?.hosted().filter((one) => !one.removed);
     if (held !== undefined)
-      return held.map(({ partition, replicaId }) => ({ partition, replicaId: idOf(replicaId, nodeId) }));
+      return held.map(({ partition, replicaId }) => ({
+        partition,
+        replicaId: firstIdIfZero(replicaId, nodeId),
+      }));
     return this.#options.firstPartitions.map((partition) => ({ partition, replicaId: nodeId as number }));
   }
 
@@ -200,16 +205,16 @@ export class PartsOpener {
     }
   }
 
-  /** In the database: undefined where that is being replaced. */
-  #segmentNotes(): SegmentNotes | undefined {
-    const store = this.#store;
-    if (store === undefined) return undefined;
-    const bytes = store.getFact(segmentsFact);
-    const reader = bytes === undefined ? undefined : new ByteReader(bytes);
+  #segmentNotes(): SegmentNotes {
+    const { segments } = this.#ledger.record;
     return {
-      noted: reader === undefined ? undefined : { current: reader.u64(), next: reader.u64() },
-      note: (current, next) =>
-        store.putFact(segmentsFact, new ByteWriter(16).u64(current).u64(next).finish()),
+      noted: segments.current === 0 ? undefined : segments,
+      note: async (current, next) => {
+        this.#reached = { current, next };
+        // A record that is lost stays unreadable until it says what follows from that (`#formatFresh`).
+        if (this.#freshKv !== undefined && this.#isRecordLost) return;
+        await this.#ledger.update({ segments: this.#reached });
+      },
     };
   }
 
@@ -229,7 +234,7 @@ export class PartsOpener {
       ledger: this.#ledger,
       store: this.#store,
       hosted: this.#hosted(),
-      noted: this.#segmentNotes()?.noted,
+      noted: this.#segmentNotes().noted,
       isRecordLost: this.#store === undefined && this.#isRecordLost,
     });
     const logMove = await folder.nextMove();
@@ -242,8 +247,7 @@ export class PartsOpener {
 
   /** Its numbers begin anew: what was noted of the old one's is forgotten before its move is. */
   async #logMoved(): Promise<void> {
-    await this.#segmentNotes()?.note(0, 0);
-    await this.#ledger.update({ logMove: 0 });
+    await this.#ledger.update({ logMove: 0, segments: noSegments });
   }
 
   // ---- a database in the place of one that is lost
@@ -267,7 +271,8 @@ export class PartsOpener {
     const isKept = ({ kind, partition }: ReplicaFault): boolean =>
       !faults.some((one) => one.kind === kind && one.partition === partition) && kind !== 'state-damaged';
     const others = this.#ledger.faults.filter(isKept);
-    await this.#ledger.update({ dbMove: 0, faults: [...others, ...faults] });
+    const segments = this.#reached ?? this.#ledger.record.segments;
+    await this.#ledger.update({ dbMove: 0, faults: [...others, ...faults], segments });
     this.#freshKv = undefined;
     await this.#open(kv);
   }
@@ -275,11 +280,6 @@ export class PartsOpener {
   #fault(one: HostedId, kind: FaultKind, why: string): ReplicaFault {
     return newFault(one, kind, why, this.#options.folder.clock.nowUs());
   }
-}
-
-/** A replica that the store was formatted with has its node's id. */
-function idOf(replicaId: ReplicaId, nodeId: NodeId): ReplicaId {
-  return replicaId === 0 ? (nodeId as number) : replicaId;
 }
 
 /** Not what belongs to somebody else, nor what is in use. */

@@ -29,9 +29,11 @@ import {
   type RepairRequest,
   repairReplicaMethod,
 } from './repair-codec.js';
+import { newFault } from './replace-log.js';
 
 export interface RepairsContext {
   readonly nodeId: NodeId;
+  readonly replicationFactor: number;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly ledger: FaultLedger;
@@ -104,13 +106,12 @@ export class Repairs {
   /** How a replica that is about to be opened has to be held back; undefined: it is sound. */
   heldBack(partition: PartitionId, replicaId: ReplicaId): HeldBack | undefined {
     const { ledger, store } = this.#context;
-    const has = (kind: FaultKind): ReplicaFault | undefined => {
-      const fault = ledger.of(partition, kind);
-      return fault?.replicaId === replicaId ? fault : undefined;
-    };
+    const log = ledger.of(partition, 'log-damaged');
+    const votes = ledger.of(partition, 'term-or-vote-lost');
     const state = store.setAsidePartitions().has(partition);
-    const floor = has('log-damaged')?.floor;
-    const mute = has('term-or-vote-lost') !== undefined;
+    const floor = log?.replicaId === replicaId ? log.floor : undefined;
+    // Of a later one that was here: what this one says nobody may count any more either.
+    const mute = votes !== undefined && votes.replicaId >= replicaId;
     return state || floor !== undefined || mute ? { state, floor, mute } : undefined;
   }
 
@@ -186,12 +187,31 @@ export class Repairs {
    */
   votesLost(replicas: readonly { partition: PartitionId; replicaId: ReplicaId }[], why: string): void {
     const sinceUs = this.#context.clock.nowUs();
-    const kind = 'term-or-vote-lost';
-    const faults = replicas.map(
-      (one) => ({ ...one, kind, sinceUs, why, generation: 0, floor: noPlace }) as const,
-    );
-    this.#recording = this.#context.ledger.add(faults);
+    const faults = replicas.map((one) => newFault(one, 'term-or-vote-lost', why, sinceUs));
+    const recorded = this.#context.ledger.add(faults);
+    this.#recording = Promise.all([this.#recording, recorded]).then(() => undefined);
     this.#recording.catch(() => undefined);
+  }
+
+  /**
+   * A leader names a replica on this node that is later than all that this node knows of: the
+   * record of its coming is lost, and with it what it promised.
+   */
+  replicaLost(partition: PartitionId, replicaId: ReplicaId): void {
+    const known = this.#context.ledger.of(partition, 'term-or-vote-lost');
+    if (this.#stopped || (known !== undefined && known.replicaId >= replicaId)) return;
+    const why = `nothing is here of replica ${replicaId}, which the partition's leader names as this node's`;
+    const fault = newFault({ partition, replicaId }, 'term-or-vote-lost', why, this.#context.clock.nowUs());
+    this.#logFault(fault);
+    this.#context.ledger
+      .add([fault])
+      .then(() => {
+        this.#context.changed();
+        this.#watch();
+      })
+      .catch((error: unknown) => {
+        if (!this.#stopped) this.#context.fatal(error);
+      });
   }
 
   /** Somebody else holds the data: only then this replica may stop answering. */
@@ -325,6 +345,11 @@ export class Repairs {
       );
       if (!this.#stopped && replica === this.#context.replica(partition))
         this.#answered(fault, replica, leader, bytes);
+    } catch (error) {
+      const isOver = error instanceof HansardError && error.reason === 'NOT_A_MEMBER';
+      if (!isOver || kind !== 'term-or-vote-lost' || this.#stopped) throw error;
+      // Others are in its place: nothing is left to be mended, once what is here is gone.
+      if (this.#context.replica(partition) === undefined) this.#over(partition, kind);
     } finally {
       this.#asking.delete(key);
     }
@@ -334,7 +359,7 @@ export class Repairs {
   #isFaulty(replica: Replica, { partition, replicaId, kind }: ReplicaFault): boolean {
     if (kind === 'state-damaged') return replica.isStateDamaged;
     if (kind === 'log-damaged') return replica.floor !== undefined;
-    if (replica.replicaId === replicaId) return true;
+    if (replica.replicaId <= replicaId) return true;
     // Its successor: with a vote it is what the lost one was.
     if (!replica.isInitialised || !replica.conf.voters.includes(replica.replicaId)) return true;
     this.#context.logger.info(
@@ -424,7 +449,13 @@ export class Repairs {
     const there = members.find((member) => member.nodeId === nodeId);
     let change: ReplicaChange;
     if (members.some((member) => member.replicaId === lost)) change = { kind: 'remove', replicaId: lost };
-    else if (there === undefined) change = { kind: 'addLearner', nodeId };
+    else if (there === undefined && members.length >= this.#context.replicationFactor) {
+      // It was replaced elsewhere meanwhile: an old fault must not bring one more.
+      throw new HansardError('NOT_A_MEMBER', `partition ${partition} has all its replicas, without ${lost}`, {
+        partition,
+        replica: lost,
+      });
+    } else if (there === undefined) change = { kind: 'addLearner', nodeId };
     else if (conf.learners.includes(there.replicaId))
       change = { kind: 'promote', replicaId: there.replicaId };
     else return;

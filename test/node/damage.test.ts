@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap';
 import { HansardError } from '../../src/common/errors.js';
 import { noPlace } from '../../src/common/faults.js';
+import { newFault } from '../../src/node/replace-log.js';
 import { RowKind } from '../../src/store/keys.js';
 import { append, Cluster } from './cluster.js';
 
@@ -294,3 +295,87 @@ t.test(
     await cluster.stopAll();
   },
 );
+
+for (const forgets of ['its coming', 'all since it was away'] as const) {
+  t.test(`a later replica has come, and the node forgets ${forgets}`, async (t) => {
+    const cluster = await Cluster.start({ nodes: 3, partitions: 1, settings: { checkpointAgeMs: 500 } });
+    await appendAll(cluster, 1, 10);
+    await cluster.clock.until(() => false, 3_000);
+    await cluster.stop(2);
+    const formatRow = (): Buffer => {
+      let found: Buffer = Buffer.alloc(0);
+      cluster
+        .folder(2)
+        .database.disk('db')
+        .damage((key, value) => {
+          if (key[0] === RowKind.format) found = Buffer.from(value);
+          return value;
+        });
+      return found;
+    };
+    let before = formatRow();
+    await cluster
+      .ledger(2)
+      .add([newFault({ partition: 0, replicaId: 2 }, 'term-or-vote-lost', 'for the test', 0)]);
+    await cluster.open(2);
+    const first = cluster.get(2).node;
+    t.ok(await cluster.clock.until(() => first.replicas().length === 0, 20_000), 'it is removed');
+    await cluster.stop(2);
+    const { disk } = cluster.folder(2);
+    const oldLog = disk.clone();
+    // LevelDB loses its newest records: whose row says that it went (or is here still), and not that another came.
+    if (forgets === 'all since it was away') before = formatRow();
+    await cluster.open(2);
+    t.ok(await cluster.clock.until(() => faultsOf(cluster, 2).length === 0, 60_000), 'another has come');
+    const later = cluster.get(2).node.replicas()[0]?.replicaId ?? 0;
+    t.ok(later > 3);
+    await appendAll(cluster, 11, 20);
+    await cluster.stop(2);
+    cluster
+      .folder(2)
+      .database.disk('db')
+      .damage((key, value) => (key[0] === RowKind.format ? before : value));
+    if (forgets === 'all since it was away') cluster.folder(2).disk = oldLog;
+    await cluster.open(2);
+    const isTold = () => faultsOf(cluster, 2).some(({ kind }) => kind === 'term-or-vote-lost');
+    t.ok(await cluster.clock.until(isTold, 20_000), 'it says that votes are lost');
+    t.ok(await cluster.clock.until(() => faultsOf(cluster, 2).length === 0, 60_000), 'it is sound by itself');
+    t.ok((cluster.get(2).node.replicas()[0]?.replicaId ?? 0) > later, 'under an id of its own');
+    await appendAll(cluster, 21, 30);
+    await sameEverywhere(t, cluster);
+    await cluster.stopAll();
+  });
+}
+
+t.test('a fault of long ago: the partition has all its replicas elsewhere', async (t) => {
+  const cluster = await Cluster.start({
+    nodes: 4,
+    partitions: 1,
+    replicationFactor: 3,
+    settings: { checkpointAgeMs: 500 },
+  });
+  await appendAll(cluster, 1, 10);
+  const held = [1, 2, 3, 4].filter((id) => cluster.get(id).node.replicas().length > 0);
+  const spare = [1, 2, 3, 4].find((id) => !held.includes(id)) as number;
+  const harmed = held.find((id) => cluster.leaderOf(0)?.node.identity.nodeId !== id) as number;
+  const lost = cluster.get(harmed).node.replicas()[0]?.replicaId ?? 0;
+  await cluster.stop(harmed);
+  const { node } = await cluster.led();
+  const deadlineMs = cluster.clock.monotonicMs() + 60_000;
+  await cluster.settled(
+    node.changeReplicas(0, [{ kind: 'replace', replicaId: lost, nodeId: spare }], {
+      deadlineMs,
+      force: true,
+    }),
+    60_000,
+  );
+  await cluster
+    .ledger(harmed)
+    .add([newFault({ partition: 0, replicaId: lost }, 'term-or-vote-lost', 'so', 0)]);
+  await cluster.open(harmed);
+  t.ok(await cluster.clock.until(() => faultsOf(cluster, harmed).length === 0, 30_000), 'it is over');
+  t.equal(cluster.get(harmed).node.replicas().length, 0);
+  const leader = await cluster.led();
+  t.equal(leader.node.replicas()[0]?.members.length, 3, 'no fourth one has come');
+  await cluster.stopAll();
+});

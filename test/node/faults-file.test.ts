@@ -1,7 +1,9 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
-import { encodeFaults, type FaultRecord, noFaults } from '../../src/common/faults.js';
+import { ByteWriter } from '../../src/common/bytes.js';
+import { decodeFaults, encodeFaults, type FaultRecord, noFaults } from '../../src/common/faults.js';
+import { xxh64 } from '../../src/common/hash.js';
 import { readFaults, writeFaults } from '../../src/node/faults-file.js';
 
 const owner = { clusterId: 'c1'.repeat(16), storeId: '0123456789abcdef' };
@@ -9,6 +11,7 @@ const record: FaultRecord = {
   number: 7,
   logMove: 2,
   dbMove: 0,
+  segments: { current: 41, next: 42 },
   faults: [
     {
       partition: 3,
@@ -50,4 +53,10 @@ t.test('FAULTS comes back as it was written, or is said to be unreadable', async
   await writeFaults(dir, owner, encodeFaults(noFaults));
   t.strictSame(await readFaults(dir, owner), noFaults);
   rmSync(path);
+});
+
+t.test('the record of version 1, which tells of no segments, is read', async (t) => {
+  const writer = new ByteWriter(64).u16(1).u64(7).uvarint(2).uvarint(0).uvarint(0);
+  const bytes = writer.u64big(xxh64(writer.view())).finish();
+  t.strictSame(decodeFaults(bytes), { ...noFaults, number: 7, logMove: 2 });
 });

@@ -2,7 +2,6 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
-import { ByteWriter } from '../../src/common/bytes.js';
 import { HansardError } from '../../src/common/errors.js';
 import type { ReplicaFault } from '../../src/common/faults.js';
 import { silentLogger } from '../../src/common/logger.js';
@@ -92,11 +91,9 @@ t.test(
 
 t.test('a fresh log is in its place, and the process ends before that is written down', async (t) => {
   const dir = await init(t);
-  const noted = new ByteWriter(16).u64(50).u64(51).finish();
-  await opened(dir, async ({ ledger }, { store }) => {
+  await opened(dir, async ({ ledger }) => {
     // What a start finds that ended right behind the move: the old log's notes, and a move under way.
-    await ledger.update({ logMove: 1 });
-    await store.putFact('log-segments', noted);
+    await ledger.update({ logMove: 1, segments: { current: 50, next: 51 } });
   });
   const record = await opened(dir, async ({ ledger }) => ledger.record);
   t.same(record.faults, [], 'the fresh log is not taken for one that has lost its end');
@@ -137,6 +134,25 @@ t.test('a segment is damaged, and the newest one is gone', async (t) => {
   const faults = await opened(dir, async ({ ledger }) => ledger.faults);
   for (const partition of partitions)
     t.same(kindsOf(faults, partition), ['term-or-vote-lost'], `partition ${partition}`);
+});
+
+t.test('the newest segments are gone, and with them the database', async (t) => {
+  const dir = await init(t);
+  await opened(dir, async (_, { wal }) => {
+    for (const partition of partitions) wal.addGroup(partition, 1);
+    for (let index = 1; index <= 12; index++) {
+      const hardState = { term: index, vote: 1, commit: 0 };
+      const entries = [entry(0, index, index, Buffer.alloc(900_000, index))];
+      await write(wal, { partition: 0, hardState, entries }, { partition: 1, hardState, entries: [] });
+    }
+  });
+  const used = segmentsOf(dir);
+  t.ok(used.length > 2);
+  for (const newest of used.slice(-2)) rmSync(newest);
+  rmSync(join(dir, 'db', 'CURRENT'));
+  const faults = await opened(dir, async ({ ledger }) => ledger.faults);
+  for (const partition of partitions)
+    t.same(kindsOf(faults, partition), ['state-damaged', 'term-or-vote-lost'], `partition ${partition}`);
 });
 
 t.test(
