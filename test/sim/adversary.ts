@@ -144,7 +144,7 @@ export class Adversary {
       this.#log(
         `node ${node.nodeId} will die with a batch of its database ${phase}, not with the first ${skip}`,
       );
-      node.database.disk('db').trap = { phase, skip, spring: die };
+      node.database.trap = { phase, skip, spring: die };
       return;
     }
     const operations: readonly SimOperation[] = [

@@ -6,19 +6,19 @@
 
 import type { Clock } from '../../src/common/env.js';
 import { HansardError, type Reason } from '../../src/common/errors.js';
-import { decodeFaults, noFaults, type ReplicaFault } from '../../src/common/faults.js';
+import type { ReplicaFault } from '../../src/common/faults.js';
 import type { LogFields, Logger } from '../../src/common/logger.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
-import { FaultLedger, untrustedBy } from '../../src/node/fault-ledger.js';
 import { HansardNode } from '../../src/node/node.js';
 import { partitionsOf } from '../../src/node/open.js';
+import { PartsOpener } from '../../src/node/open-parts.js';
 import { type MemberAddress, type NodeSettings, nodeDefaults } from '../../src/node/options.js';
 import type { RaftJudging } from '../../src/partition/types.js';
 import type { Tracer } from '../../src/raft/trace.js';
-import { formatStore, openStore } from '../../src/store/store.js';
+import { formatStore, storeDefaults } from '../../src/store/store.js';
 import { createTransport } from '../../src/transport/transport.js';
-import { formatWal, type GroupLog, type LogDevice, openWal } from '../../src/wal/index.js';
+import { formatWal, type GroupLog, type LogDevice } from '../../src/wal/index.js';
 import { Callers } from './callers.js';
 import { Digests } from './digests.js';
 import type { History } from './history.js';
@@ -28,8 +28,9 @@ import { NodeClock } from './node-clock.js';
 import { pausable } from './pausable-network.js';
 import { repeating } from './repeating.js';
 import { SimClock, SimRandom } from './sim-clock.js';
-import { SimDisk } from './sim-disk.js';
-import { SimKvFactory } from './sim-kv.js';
+import type { SimDisk } from './sim-disk.js';
+import { SimFolder } from './sim-folder.js';
+import type { SimKvDisk } from './sim-kv.js';
 import { SimNetwork } from './sim-network.js';
 
 /**
@@ -64,6 +65,9 @@ const observeMs = 2;
 const finelyMs = 0.2;
 
 const clusterId = 'c1'.repeat(16);
+const replicationFactor = 3;
+/** Small, so that segments are made, filled and given back all the time. */
+const segmentBytes = 64 * 1024;
 
 export class SimCluster {
   readonly clock = new SimClock();
@@ -197,8 +201,7 @@ export class SimCluster {
 
 /** One node's folder, and the process that runs on it (if any). */
 export class SimNode implements SeenNode {
-  readonly disk: SimDisk;
-  readonly database: SimKvFactory;
+  readonly folder: SimFolder;
   node: HansardNode | undefined;
   clock: NodeClock;
   /** A process runs on the folder (it may still be opening). */
@@ -214,15 +217,16 @@ export class SimNode implements SeenNode {
   readonly #allowed = new Set<Reason>();
   /** It refused to start, and counts as lost from here on. */
   refused: Reason | undefined;
-  /** Its database was damaged behind its back: what it says of what it can't read is an error, never wrong. */
+  /** Its log or database was damaged behind its back: what it says of what it can't read is an error, never wrong. */
   isDamaged = false;
   readonly settings: NodeSettings;
   /** Of messages between replicas: so small that what one lacks comes in many. */
   readonly limits: Pick<RaftJudging, 'maxSizePerMsg' | 'maxInflightMsgs'>;
   readonly storeId: string;
   readonly #clockRate: number;
-  #faultFile: Buffer | undefined;
-  #ledger = FaultLedger.inMemory();
+  /** Bytes of what it keeps of its store and its log in memory. */
+  readonly #caches: { readonly storeCache: number; readonly entryCache: number };
+  #parts: PartsOpener | undefined;
 
   constructor(
     private readonly cluster: SimCluster,
@@ -231,8 +235,7 @@ export class SimNode implements SeenNode {
   ) {
     const { random, clock } = cluster;
     const onFailure = (): void => this.mustEndSoon();
-    this.disk = new SimDisk({ clock, random: random.fork(), onFailure });
-    this.database = new SimKvFactory({ clock, random: random.fork(), readMs: 0.3, writeMs: 2, onFailure });
+    this.folder = new SimFolder({ clock, random: random.fork(), onFailure });
     this.#clockRate = cluster.options.drift ? 1 + (random.fraction() - 0.5) / 10 : 1;
     this.clock = new NodeClock(clock, 0, this.#clockRate);
     this.storeId = nodeId.toString(16).padStart(16, 'a');
@@ -255,6 +258,18 @@ export class SimNode implements SeenNode {
       snapshotsIn: 1 + random.below(2),
       snapshotIdleMs: 500 + random.below(2_000),
     };
+    const cache = (): number => [1, 20_000, 64 << 20][random.below(3)] as number;
+    this.#caches = { storeCache: cache(), entryCache: cache() };
+  }
+
+  /** Another one once a damaged log was replaced. */
+  get disk(): SimDisk {
+    return this.folder.disk;
+  }
+
+  /** Another one once a damaged database was. */
+  get database(): SimKvDisk {
+    return this.folder.database.disk('db');
   }
 
   /** Starts a process; what goes wrong in it is a violation, unless it was killed meanwhile. */
@@ -272,37 +287,30 @@ export class SimNode implements SeenNode {
     const logger = historyLogger((line) => {
       if (life === this.#life) cluster.log(`node ${this.nodeId} says: ${line}`);
     });
-    const ids = { clusterId, storeId: this.storeId };
-    const logIds = { clusterId: Buffer.from(clusterId, 'hex'), storeId: this.storeId };
-    if (!this.#formatted) {
-      const device = this.disk.device();
-      await formatWal(device, { ...logIds, random });
-      await device.close();
-      const kv = await this.database.open('db', { create: true });
-      const partitions = partitionsOf({
-        nodeId: this.nodeId,
-        members: this.members,
-        partitionCount: cluster.options.partitions,
-        replicationFactor: 3,
-      });
-      const settings = { ...defaultSettings, producerWindow: cluster.producerWindow };
-      await formatStore({ kv, ...ids, partitions, settings });
-      await kv.close();
-      this.#formatted = true;
-    }
-    const kv = await this.database.open('db', { create: false });
-    const faults = this.#openLedger(clock);
-    const store = await openStore({ kv, ...ids, clock, logger, untrusted: untrustedBy(faults) });
-    const device = this.disk.device();
-    const wal = await openWal({
-      device: cluster.options.mutant === 'early-acknowledgement' ? earlyDevice(device, clock) : device,
-      ...logIds,
-      clock,
+    if (!this.#formatted) await this.#format(random);
+    const parts = new PartsOpener({
+      folder: this.folder.opened(
+        { clusterId, storeId: this.storeId, nodeId: this.nodeId, replicationFactor },
+        clock,
+        random.fork(),
+        (device) =>
+          cluster.options.mutant === 'early-acknowledgement' ? earlyDevice(device, clock) : device,
+      ),
+      settings: {
+        ...this.#caches,
+        tailLimit: storeDefaults.tailLimitBytes,
+        changeRetention: storeDefaults.changeRetentionMs,
+        logSegment: segmentBytes,
+        logMax: this.settings.logBytes,
+      },
       logger,
-      segmentBytes: 64 * 1024,
-      maxLogBytes: this.settings.logBytes,
+      firstPartitions: this.#firstPartitions().map(({ partition }) => partition),
       onFailure: (error) => this.#failed(life, error),
+      opened: [],
     });
+    this.#parts = parts;
+    await parts.openStore();
+    const { wal, store } = await parts.openLog();
     const bootId = (++this.#boots * 256 + this.nodeId).toString(16).padStart(16, '0');
     const identity = {
       clusterId,
@@ -335,7 +343,7 @@ export class SimNode implements SeenNode {
       identity,
       nodes: this.members,
       partitionCount: cluster.options.partitions,
-      replicationFactor: 3,
+      replicationFactor,
       settings: this.settings,
       clock,
       random,
@@ -344,7 +352,7 @@ export class SimNode implements SeenNode {
       store,
       transport,
       judging: () => this.#judging(life),
-      faults,
+      faults: parts.ledger,
       onFatal: (error) => this.#failed(life, error),
     });
     this.node = node;
@@ -352,23 +360,30 @@ export class SimNode implements SeenNode {
     cluster.log(`node ${this.nodeId} up`);
   }
 
-  /** Kept in a file of its own (node/faults-file.ts); one here, never damaged. */
-  #openLedger(clock: NodeClock): FaultLedger {
-    const record = this.#faultFile === undefined ? noFaults : decodeFaults(this.#faultFile);
-    const keep = (bytes: Uint8Array): Promise<void> =>
-      new Promise((resolve) => {
-        clock.after(1, () => {
-          this.#faultFile = Buffer.from(bytes);
-          resolve();
-        });
-      });
-    this.#ledger = new FaultLedger(record, keep);
-    return this.#ledger;
+  #firstPartitions() {
+    return partitionsOf({
+      nodeId: this.nodeId,
+      members: this.members,
+      partitionCount: this.cluster.options.partitions,
+      replicationFactor,
+    });
+  }
+
+  async #format(random: SimRandom): Promise<void> {
+    const { storeId, cluster } = this;
+    const device = this.disk.device();
+    await formatWal(device, { clusterId: Buffer.from(clusterId, 'hex'), storeId, random, segmentBytes });
+    await device.close();
+    const kv = await this.folder.database.open('db', { create: true });
+    const settings = { ...defaultSettings, producerWindow: cluster.producerWindow };
+    await formatStore({ kv, clusterId, storeId, partitions: this.#firstPartitions(), settings });
+    await kv.close();
+    this.#formatted = true;
   }
 
   /** Of which its process, or the one before, is certain. */
   get faults(): readonly ReplicaFault[] {
-    return this.#ledger.faults;
+    return this.#parts?.ledger.faults ?? [];
   }
 
   #judging(life: number): RaftJudging {
@@ -408,14 +423,7 @@ export class SimNode implements SeenNode {
     this.node = undefined;
     this.clock.kill();
     this.cluster.network.kill(this.nodeId);
-    const database = this.database.disk('db');
-    if (kind === 'power') {
-      this.disk.losePower();
-      database.powerLoss();
-    } else {
-      this.disk.crash();
-      database.processDeath();
-    }
+    this.folder.crash(kind);
   }
 
   /** What was done to its disks ends the process, or keeps it from starting, with one of these. */
@@ -435,17 +443,14 @@ export class SimNode implements SeenNode {
   /** From here on its disks work. */
   repair(): void {
     this.disk.clearFaults();
-    const database = this.database.disk('db');
-    database.failWrites = false;
-    database.trap = undefined;
+    this.database.failWrites = false;
+    this.database.trap = undefined;
     this.#allowed.delete('DISK_FAILED');
   }
 
-  /** Damaged data do not heal by another start. */
   #endsAsItMay(life: number, error: unknown): boolean {
     if (!(error instanceof HansardError) || !this.#allowed.has(error.reason)) return false;
     this.cluster.log(`node ${this.nodeId} ends by itself: ${error.message}`);
-    if (this.isDamaged && error.reason !== 'DISK_FAILED') this.refused = error.reason;
     if (life === this.#life) this.kill('process');
     return true;
   }

@@ -4,6 +4,7 @@
  */
 import { Adversary } from './adversary.js';
 import type { CrashKind, SimCluster, SimNode } from './cluster.js';
+import { damageLog } from './damage.js';
 import type { SimMembership } from './membership.js';
 import type { SimRandom } from './sim-clock.js';
 
@@ -27,8 +28,10 @@ export const faultKinds = [
   'diskError',
   /** LevelDB fails, and stays failed. */
   'kvError',
-  /** One node's LevelDB loses what was synced, while the process is down. Of one node alone in a run. */
+  /** One node's LevelDB loses or changes what was synced, while the process is down. Of one node alone in a run. */
   'kvDamage',
+  /** The same of its log: flips, lost sectors and segments, writes that went astray; often with its database, and the record of faults. */
+  'logDamage',
   /** A log's disk is slow at everything for a while. */
   'slow',
   /** A disk hangs, and the watchdog ends the process. */
@@ -58,10 +61,19 @@ export const faultKinds = [
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
+type DamagedPart = 'log' | 'database' | 'faults';
+
 /** Not done at a moment, but all along. */
 const lasting: ReadonlySet<FaultKind> = new Set(['repeat', 'calls', 'drift', 'members', 'lostDisk']);
 /** As often as one in so many runs; others are in two of three. */
-const rare: Partial<Record<FaultKind, number>> = { members: 5, lostDisk: 2, repeat: 2, calls: 2, drift: 3 };
+const rare: Partial<Record<FaultKind, number>> = {
+  logDamage: 3,
+  members: 5,
+  lostDisk: 2,
+  repeat: 2,
+  calls: 2,
+  drift: 3,
+};
 
 export function drawKinds(random: SimRandom): FaultKind[] {
   return faultKinds.filter((kind) => {
@@ -79,6 +91,8 @@ export class Faults {
   /** Whose synced data may be damaged: a minority of every partition's replicas. */
   readonly #damageable: SimNode;
   crashes = 0;
+  /** Parts of a folder that were damaged. */
+  damages = 0;
 
   constructor(cluster: SimCluster, kinds: readonly FaultKind[], membership: SimMembership | undefined) {
     this.#cluster = cluster;
@@ -86,7 +100,7 @@ export class Faults {
     this.#has = new Set(kinds);
     // With members down to two, one node that is lost for ever would be half of them.
     const isDone = (kind: FaultKind): boolean =>
-      !lasting.has(kind) && (membership === undefined || kind !== 'kvDamage');
+      !lasting.has(kind) && (membership === undefined || !(kind === 'kvDamage' || kind === 'logDamage'));
     this.#kinds = kinds.filter(isDone);
     this.#damageable = cluster.nodes[cluster.options.seed % cluster.nodes.length] as SimNode;
     this.#adversary = new Adversary(
@@ -134,7 +148,7 @@ export class Faults {
     this.#cluster.repeatChance = 0;
     for (const node of nodes) {
       node.repair();
-      node.database.disk('db').resume();
+      node.database.resume();
       if (!node.isUp) await this.restart(node, true);
     }
   }
@@ -204,10 +218,12 @@ export class Faults {
       case 'kvError':
         this.#log(`the database of node ${victim.nodeId} fails`);
         victim.mayEndWith('DISK_FAILED');
-        victim.database.disk('db').failWrites = true;
+        victim.database.failWrites = true;
         return;
       case 'kvDamage':
-        return this.#damage(this.#damageable);
+        return this.#damage(this.#damageable, ['database']);
+      case 'logDamage':
+        return this.#damage(this.#damageable, this.#damagedParts());
       case 'handover':
         return this.#handOver();
       case 'crashPoint':
@@ -246,17 +262,37 @@ export class Faults {
     node.disk.failNext(operation, errno);
   }
 
-  /** It may refuse to start, and counts as lost then; or go on where nothing that counts was lost. */
-  #damage(node: SimNode): void {
+  #damagedParts(): DamagedPart[] {
     const { random } = this.#cluster;
-    if (node.refused !== undefined) return;
-    this.kill([node], random.below(2) === 0 ? 'process' : 'power');
-    const damages = ['newest-lost', 'middle-skipped', 'empty', 'row-missing'] as const;
+    const drawn: DamagedPart[] = ['log'];
+    if (random.below(3) === 0) drawn.push('database');
+    if (random.below(4) === 0) drawn.push('faults');
+    return drawn;
+  }
+
+  /** It starts, and becomes sound by itself. All that the log holds is synced by then: behind what is not, nothing proves damage. */
+  #damage(node: SimNode, parts: readonly DamagedPart[]): void {
+    const isKept = !parts.includes('log') && this.#cluster.random.below(2) === 0;
+    this.kill([node], isKept ? 'process' : 'power');
+    for (const part of parts) {
+      const what = this.#damagePart(node, part);
+      if (what === undefined) continue;
+      this.#log(`of node ${node.nodeId}: ${what}`);
+      node.isDamaged = true;
+      this.damages++;
+    }
+  }
+
+  #damagePart(node: SimNode, part: DamagedPart): string | undefined {
+    const { random } = this.#cluster;
+    if (part === 'log') return damageLog(node.disk, random);
+    if (part === 'faults') {
+      node.folder.loseFaults();
+      return 'the record of faults is gone';
+    }
+    const damages = ['newest-lost', 'middle-skipped', 'empty', 'row-missing', 'row-flipped'] as const;
     const damage = damages[random.below(damages.length)] as (typeof damages)[number];
-    if (!node.database.disk('db').lose(damage)) return;
-    this.#log(`the database of node ${node.nodeId} is damaged: ${damage}`);
-    node.isDamaged = true;
-    node.mayEndWith('STORE_DAMAGED', 'REPLICA_LOST', 'LOG_DAMAGED');
+    return node.database.lose(damage) ? `the database is damaged: ${damage}` : undefined;
   }
 
   /** A kill in the meantime ends the operation, as it may. */
@@ -269,7 +305,7 @@ export class Faults {
       else node.disk.stallNext(ms);
       return;
     }
-    const database = node.database.disk('db');
+    const database = node.database;
     this.#log(`the database of node ${node.nodeId} stalls for ${ms} ms`);
     database.stall();
     clock.after(ms, () => database.resume());
@@ -293,7 +329,7 @@ export class Faults {
     if (process === undefined) return;
     this.#log(`a disk of node ${node.nodeId} hangs`);
     if (random.below(2) === 0) node.disk.stallNext(10 * ms);
-    else node.database.disk('db').stall();
+    else node.database.stall();
     clock.after(ms, () => {
       if (node.node === process) this.kill([node], 'process');
     });

@@ -9,8 +9,8 @@ import { runSeed, type SimResult } from './run.js';
 import { traceSeed } from './trace/run.js';
 import { followTrace } from './trace/spec.js';
 
-const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--reads] [--json]
-       npm run sim -- --seed N [--snapshots] [--membership] [--reads]
+const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--json]
+       npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads]
        npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5]
 
 Whole clusters on a simulated clock, disk and network. The same seed gives the same history.
@@ -19,6 +19,7 @@ Whole clusters on a simulated clock, disk and network. The same seed gives the s
 --seed N         one seed; where it fails, its history is printed
 --snapshots      logs so small that nodes need snapshots all the time
 --membership     five nodes, three replicas of each partition, and members that change all the time
+--damage         one node's log and database are damaged again and again, and become sound each time
 --reads          clients of the levels session and bounded, and of batches, beside the others
 --json           one JSON object a seed
 --trace FILE     writes one group's history as etcd raft's TLA+ trace specification reads it
@@ -35,6 +36,7 @@ const { values } = parseArgs({
     step: { type: 'string', default: '1' },
     snapshots: { type: 'boolean', default: false },
     membership: { type: 'boolean', default: false },
+    damage: { type: 'boolean', default: false },
     reads: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     trace: { type: 'string' },
@@ -47,6 +49,7 @@ const { values } = parseArgs({
 const modes = [
   ...(values.snapshots ? ['--snapshots'] : []),
   ...(values.membership ? ['--membership'] : []),
+  ...(values.damage ? ['--damage'] : []),
   ...(values.reads ? ['--reads'] : []),
 ];
 
@@ -90,6 +93,7 @@ async function oneSeed(seed: number): Promise<{ line: Line; trace: readonly stri
     seed,
     ...(values.snapshots ? { smallLogs: true } : {}),
     ...(values.membership ? { membership: true } : {}),
+    ...(values.damage ? { damage: true } : {}),
     ...(values.reads ? { reads: true } : {}),
   });
   return { line: { ...result, seconds: (performance.now() - started) / 1_000 }, trace };
@@ -126,11 +130,12 @@ function print(line: Line): void {
     console.log(JSON.stringify(line));
     return;
   }
-  const { seed, violations, acknowledged, crashes, snapshots, simulatedMs, seconds, fingerprint } = line;
+  const { seed, violations, acknowledged, crashes, damages, snapshots, simulatedMs, seconds, fingerprint } =
+    line;
   const changes = Object.entries(line.memberChanges).map(([name, times]) => `${times} × ${name}`);
   console.log(
     `seed ${seed}: ${violations.length === 0 ? 'ok' : 'FAILED'}, ${acknowledged} acknowledged, ` +
-      `${crashes} crashes, ${snapshots} snapshots, ${(simulatedMs / 1_000).toFixed(0)} s simulated in ${seconds.toFixed(1)} s, ${fingerprint}`,
+      `${crashes} crashes, ${damages} damages, ${snapshots} snapshots, ${(simulatedMs / 1_000).toFixed(0)} s simulated in ${seconds.toFixed(1)} s, ${fingerprint}`,
   );
   if (changes.length > 0) console.log(`  members: ${changes.join(', ')}`);
   for (const violation of violations.slice(0, 20)) console.log(`  ${violation}`);

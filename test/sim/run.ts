@@ -22,6 +22,8 @@ export interface SimResult {
   readonly violations: string[];
   readonly acknowledged: number;
   readonly crashes: number;
+  /** Logs, databases and records of faults of a node that lost or changed what was synced. */
+  readonly damages: number;
   /** Digests at one index that were compared along the way. */
   readonly digestsCompared: number;
   /** Snapshots that nodes took in. */
@@ -49,6 +51,8 @@ export interface SimOptions {
   readonly smallLogs?: boolean;
   /** Five nodes of which each partition has three, and members that change all the time. */
   readonly membership?: boolean;
+  /** One node's log and database are damaged again and again, beside what the seed draws. */
+  readonly damage?: boolean;
   /** Clients of the weaker read levels and of batches beside the others. */
   readonly reads?: boolean;
 }
@@ -56,6 +60,9 @@ export interface SimOptions {
 /** Those whose every operation is judged by the linearizability checker. */
 const judgedNames = ['judged-1', 'judged-2'];
 const channelNames = ['a', 'b', 'c', 'd', 'shared', 'gone', ...judgedNames];
+
+/** With `damage`: as many faults of a run as several kinds have. */
+const damagedOften: readonly FaultKind[] = ['kvDamage', 'logDamage', 'logDamage', 'logDamage'];
 
 /** Keeps what a seed draws first apart from what its cluster draws. */
 const kindsSalt = 0x5eed;
@@ -82,8 +89,9 @@ class SeedRun {
     this.#seed = options.seed;
     this.#reads = options.reads ?? false;
     this.#faultMs = options.faultMs ?? 10_000;
-    const kinds = options.faults ?? drawKinds(new SimRandom(options.seed ^ kindsSalt));
-    const hasMembers = options.membership ?? kinds.includes('members');
+    const drawn = options.faults ?? drawKinds(new SimRandom(options.seed ^ kindsSalt));
+    const kinds = options.damage ? [...drawn, ...damagedOften] : drawn;
+    const hasMembers = options.membership ?? (!options.damage && kinds.includes('members'));
     this.#cluster = new SimCluster({
       seed: options.seed,
       nodes: options.nodes ?? (hasMembers ? 5 : 3),
@@ -132,6 +140,7 @@ class SeedRun {
       violations,
       acknowledged: this.#history.acknowledged.length,
       crashes: this.#faults.crashes,
+      damages: this.#faults.damages,
       digestsCompared: this.#cluster.digestsCompared,
       snapshots: this.#cluster.nodes.reduce((sum, node) => sum + node.snapshots, 0),
       memberChanges: Object.fromEntries(this.#membership?.outcomes ?? []),
@@ -253,7 +262,7 @@ class SeedRun {
   }
 
   async #heal(): Promise<void> {
-    const { clock } = this.#cluster;
+    const { clock, nodes, violations } = this.#cluster;
     await this.#faults.end();
     const led = (): boolean =>
       Array.from({ length: this.#cluster.options.partitions }, (_, p) => this.#cluster.leaderOf(p)).every(
@@ -261,6 +270,11 @@ class SeedRun {
       );
     if (!(await clock.until(led, healMs)))
       this.#cluster.violations.push('liveness: a partition has no leader after healing');
+    const sound = (): boolean => nodes.every(({ isUp, faults }) => !isUp || faults.length === 0);
+    if (!(await clock.until(sound, healMs))) {
+      const faults = nodes.map(({ nodeId, faults }) => `node ${nodeId}: ${JSON.stringify(faults)}`);
+      violations.push(`liveness: damaged replicas do not become sound: ${faults.join(' ')}`);
+    }
     await this.#cluster.pass(2_000);
   }
 

@@ -142,6 +142,12 @@ export class SimDisk {
     file.disk[offset] = (file.disk[offset] as number) ^ mask;
     file.cache[offset] = (file.cache[offset] as number) ^ mask;
   }
+  /** Whatever was there: on the disk, and seen by the next read. */
+  overwrite(segment: number, offset: number, bytes: Uint8Array): void {
+    const file = this.#file(segment);
+    file.disk.set(bytes, offset);
+    file.cache.set(bytes, offset);
+  }
   /** A segment's bytes as a read would see them; the disk's own. */
   bytes(segment: number): Buffer {
     return this.#file(segment).cache;

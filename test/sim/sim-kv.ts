@@ -43,7 +43,9 @@ export type KvDamage =
   /** CURRENT is missing: it opens empty. */
   | 'empty'
   /** One row is not found. */
-  | 'row-missing';
+  | 'row-missing'
+  /** A bit of one row's value is another one. */
+  | 'row-flipped';
 
 /** A synced batch, and what it replaced. */
 interface Logged {
@@ -147,11 +149,13 @@ export class SimKvDisk {
   /** Behind everybody's back, while no process runs. False: there was nothing to damage. */
   lose(damage: KvDamage): boolean {
     const { random } = this.options;
-    if (damage === 'row-missing') {
+    if (damage === 'row-missing' || damage === 'row-flipped') {
       const keys = [...this.#durable.map.keys()].sort();
       const key = keys[random.u32() % Math.max(1, keys.length)];
       if (key === undefined) return false;
-      this.#durable.apply([[key, undefined]]);
+      const value = Buffer.from(this.#durable.map.get(key) as Uint8Array);
+      if (value.length > 0) (value[random.u32() % value.length] as number) ^= 1 << (random.u32() % 8);
+      this.#durable.apply([[key, damage === 'row-missing' ? undefined : value]]);
     } else if (damage === 'empty') this.#durable = new Rows();
     else if (!this.#loseLogged(damage)) return false;
     this.#unsynced = [];

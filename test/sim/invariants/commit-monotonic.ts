@@ -27,7 +27,7 @@ export class CommitMonotonic implements Invariant {
     if (commitIndex < before) return `the commit index went back from ${before} to ${commitIndex}`;
     this.#commits.set(replica, commitIndex);
     // A snapshot is the state before the log begins behind it.
-    if (replica.isInstalling) return undefined;
+    if (replica.isInstalling || replica.isMute) return undefined;
     if (appliedIndex > commitIndex) return `applied ${appliedIndex} beyond commit ${commitIndex}`;
     if (appliedIndex > log.lastIndex())
       return `applied ${appliedIndex} before it is synced, the log ends at ${log.lastIndex()}`;

@@ -3,6 +3,7 @@
  * the logs of nodes that are down count, as their disks have them for certain.
  */
 import type { Replica } from '../../../src/partition/replica.js';
+import type { GroupLog } from '../../../src/wal/index.js';
 import type { Invariant, SeenNode } from './invariants.js';
 
 export class CommittedOnMajority implements Invariant {
@@ -25,7 +26,10 @@ export class CommittedOnMajority implements Invariant {
 
 function check(nodes: readonly SeenNode[], replica: Replica): string | undefined {
   const { partition, commitIndex } = replica;
-  const logs = nodes.flatMap((node) => node.lastLogs().filter((log) => log.partition === partition));
+  const isOf = (log: GroupLog): boolean => log.partition === partition;
+  const logs = nodes.flatMap((node) => node.lastLogs().filter(isOf));
+  // What it had it may have lost since; that nothing acknowledged is gone is looked at in the end.
+  const lossy = nodes.filter(({ isDamaged }) => isDamaged).flatMap((node) => node.lastLogs().filter(isOf));
   const { voters, votersOutgoing, learners } = replica.store.confState;
   // A change counts from when a leader applies it: what was committed by the members before may be on fewer of
   // today's, and which members an index was committed by is not to be seen from here. So only while none ever changed.
@@ -35,7 +39,7 @@ function check(nodes: readonly SeenNode[], replica: Replica): string | undefined
     learners.length === 0 &&
     voters.length === logs.length;
   if (!isStatic || !logs.every((log) => voters.includes(log.replicaId))) return undefined;
-  const holding = logs.filter((log) => log.lastIndex() >= commitIndex).length;
+  const holding = logs.filter((log) => log.lastIndex() >= commitIndex || lossy.includes(log)).length;
   if (holding * 2 > logs.length) return undefined;
   return `committed before it is synced: partition ${partition}, index ${commitIndex} is on ${holding} of ${logs.length} disks`;
 }

@@ -2,7 +2,15 @@
  * Term and vote never go back on disk (Raft, figure 2: persistent state), whatever crashes come between.
  * The last entry's term is known, or votes would be given to candidates with less (Raft, 5.4.1).
  */
+import type { GroupLog } from '../../../src/wal/index.js';
 import type { Invariant, SeenNode } from './invariants.js';
+
+function isMute({ faults }: SeenNode, { partition, replicaId }: GroupLog): boolean {
+  return faults.some(
+    (fault) =>
+      fault.kind === 'term-or-vote-lost' && fault.partition === partition && fault.replicaId === replicaId,
+  );
+}
 
 export class HardStateKept implements Invariant {
   /** By "node/partition/replica". */
@@ -11,6 +19,8 @@ export class HardStateKept implements Invariant {
   look(nodes: readonly SeenNode[]): string | undefined {
     for (const node of nodes) {
       for (const log of node.lastLogs()) {
+        // Its term or its vote is lost, and known to be: this id is never used again.
+        if (isMute(node, log)) continue;
         const key = `${node.nodeId}/${log.partition}/${log.replicaId}`;
         const { term, vote } = log.hardState;
         if (log.lastIndex() > 0 && log.term(log.lastIndex()) === 0)
