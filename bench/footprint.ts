@@ -16,8 +16,8 @@ import { removeFolder, temporaryFolder } from './harness/leftovers.js';
 import { NodeProcess } from './harness/node-process.js';
 import { randomOf } from './harness/payload.js';
 import {
+  bytesOfWrites,
   count,
-  diskBytesWritten,
   folderBytes,
   inMB,
   inMiB,
@@ -86,12 +86,12 @@ async function fillFolder(): Promise<void> {
   const filling = await Filling.open(shape);
   const started = performance.now();
   const cpu = process.cpuUsage();
-  const written = diskBytesWritten('self');
+  const written = bytesOfWrites();
   await filling.fill(shape);
   await filling.sealAll();
   const { user, system } = process.cpuUsage(cpu);
   const seconds = (performance.now() - started) / 1000;
-  const amplification = (diskBytesWritten('self') - written) / filling.bodyBytes;
+  const amplification = (bytesOfWrites() - written) / filling.bodyBytes;
   say(
     `filled: ${count(filling.messages)} messages in ${count(channels)} channels (${options.order}), ${inMB(filling.bodyBytes)} of content, in ${seconds.toFixed(0)} s, ` +
       `${((user + system) / filling.messages).toFixed(1)} µs of CPU a message, ${amplification.toFixed(1)} bytes written per byte of content, without log (load average ${loadAverage()})`,

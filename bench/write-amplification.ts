@@ -5,14 +5,14 @@
  *     npm run bench -- write-amplification [--messages 2000000] [--bytes 200]
  *                      [--channels 1000,100000] [--payload chat,random] [--order random]
  *
- * One replica's part: entries of 16 appends of one message each, one sync for all partitions, the node's checkpoints.
+ * Counted are the bytes of write system calls. One replica's part: entries of 16 appends of one message each, one sync for all partitions, the node's checkpoints.
  */
 import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import { openDirectory } from '../src/node/directory.js';
 import { Filling, type FillOptions, makeFolders } from './harness/filled-folder.js';
 import { removeFolder, temporaryFolder } from './harness/leftovers.js';
-import { count, diskBytesWritten, folderBytes, inMB, loadAverage } from './harness/proc-figures.js';
+import { bytesOfWrites, count, folderBytes, inMB, loadAverage } from './harness/proc-figures.js';
 import { ircTexts } from './harness/real-chat.js';
 
 const options = new Command('bench write-amplification')
@@ -65,7 +65,7 @@ async function measure(payload: string, channels: number): Promise<void> {
     // What a new log writes in advance is written once in a node's life: the second half counts.
     await filling.fill({ ...shape, messages: shape.messages / 2 });
     const before = {
-      written: diskBytesWritten('self'),
+      written: bytesOfWrites(),
       log: filling.logBytes,
       body: filling.bodyBytes,
       messages: filling.messages,
@@ -77,7 +77,7 @@ async function measure(payload: string, channels: number): Promise<void> {
     const { user, system } = process.cpuUsage(cpu);
     const messages = filling.messages - before.messages;
     const body = filling.bodyBytes - before.body;
-    const written = diskBytesWritten('self') - before.written;
+    const written = bytesOfWrites() - before.written;
     const log = filling.logBytes - before.log;
     const rows = filling.store.stats().checkpointBytes - sealed;
     const per = (bytes: number): string => (bytes / body).toFixed(2);

@@ -1,4 +1,4 @@
-/** CPU, memory and bytes written of processes, and what the machine does meanwhile, as Linux counts; zeros elsewhere. */
+/** CPU and memory of processes, and what the machine does meanwhile, as Linux counts; zeros elsewhere. */
 import { readdirSync, readFileSync } from 'node:fs';
 import type { ProcessGroup } from './system.js';
 
@@ -7,8 +7,6 @@ export interface Usage {
   readonly cpuUs: number;
   /** Of the main thread alone, µs: where JavaScript runs. */
   readonly mainUs: number;
-  /** Handed to the disk, bytes. */
-  readonly writtenBytes: number;
 }
 
 /** Linux counts in ticks of 10 ms. */
@@ -16,21 +14,18 @@ const tickUs = 10_000;
 
 export function usageOf(group: ProcessGroup): Usage {
   let cpuUs = 0;
-  let writtenBytes = 0;
   const isClient = group.pid === process.pid;
   for (const pid of pidsOf(group)) {
     // What a child used is its parent's when it ends: the sum never falls. The client's children are servers.
     cpuUs += cpuOf(`/proc/${pid}/stat`, !isClient);
-    writtenBytes += Number(/^write_bytes: (\d+)/m.exec(read(`/proc/${pid}/io`))?.[1] ?? 0);
   }
-  return { cpuUs, mainUs: cpuOf(`/proc/${group.pid}/task/${group.pid}/stat`, false), writtenBytes };
+  return { cpuUs, mainUs: cpuOf(`/proc/${group.pid}/task/${group.pid}/stat`, false) };
 }
 
 export function difference(after: Usage, before: Usage): Usage {
   return {
     cpuUs: after.cpuUs - before.cpuUs,
     mainUs: after.mainUs - before.mainUs,
-    writtenBytes: after.writtenBytes - before.writtenBytes,
   };
 }
 

@@ -188,9 +188,9 @@ function costs(report: Report, workload: string, systems: readonly string[], col
       bars((s) => s.memoryMiB),
     ),
     barPlot(
-      'Written to disk, node by node',
+      'Written to the disk, all nodes and whatever else writes to it',
       `bytes per ${unit}`,
-      bars((s) => s.writtenBytes, 1 / 1000),
+      bars((s) => (Number.isNaN(s.diskBytes) ? {} : { all: s.diskBytes }), 1 / 1000),
     ),
   ].join('');
 }

@@ -97,7 +97,7 @@ export function table(report: Report): string {
       (row.cpuUs.client ?? 0).toFixed(1),
       nodes(row.cpuUs).join(' + '),
       row.counters.syncs === undefined ? '-' : row.counters.syncs.toFixed(1),
-      whole(row.diskBytes / 1000),
+      Number.isNaN(row.diskBytes) ? '-' : whole(row.diskBytes / 1000),
       `${row.otherCores.toFixed(1)} cores`,
       steal(stealOf(report.samples, row.workload)),
     ]);

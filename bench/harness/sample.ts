@@ -1,6 +1,8 @@
 /** One measurement: a workload on a system, with what it cost and what the machine did meanwhile. */
+import { tmpdir } from 'node:os';
 import type { Running } from './drive.js';
 import { difference, machineTimes, memoryOf, stealPercent, usageOf } from './measure.js';
+import { deviceBytesWritten } from './proc-figures.js';
 import { orInterrupted, pause, type System } from './system.js';
 import { mixedLoad, type Workload } from './workloads.js';
 
@@ -22,8 +24,7 @@ export interface Sample {
   readonly mainThreadUs: Readonly<Record<string, number>>;
   /** At the end, per process, MiB. */
   readonly memoryMiB: Readonly<Record<string, number>>;
-  /** Handed to the disk per 1,000 units, per node and all together, bytes. */
-  readonly writtenBytes: Readonly<Record<string, number>>;
+  /** Written to the device of the temporary folder per 1,000 units, bytes, by all nodes and by whatever else writes there; NaN: unknown. */
   readonly diskBytes: number;
   /** The system's own, per 1,000 units. */
   readonly counters: Readonly<Record<string, number>>;
@@ -80,12 +81,14 @@ async function window(
   const countersBefore = (await system.counters?.()) ?? {};
   const before = groups.map(usageOf);
   const machineBefore = machineTimes();
+  const diskBefore = deviceBytesWritten(tmpdir());
   running.open();
   await going(running, seconds, signal);
   for (let more = 0; !running.hasCounted() && more < moreSecondsMax; more += moreSeconds)
     await going(running, moreSeconds, signal);
   const closing = running.close();
   const machineAfter = machineTimes();
+  const diskAfter = deviceBytesWritten(tmpdir());
   const used = groups.map((group, i) => difference(usageOf(group), before[i] as (typeof before)[number]));
   const countersAfter = (await system.counters?.()) ?? {};
   const interval = await orInterrupted(closing, signal);
@@ -99,8 +102,6 @@ async function window(
   const byGroup = (pick: (index: number) => number): Record<string, number> =>
     Object.fromEntries(groups.map(({ name }, i) => [name, pick(i)]));
   const ownUs = used.reduce((sum, usage) => sum + usage.cpuUs, 0);
-  const written = byGroup((i) => perThousand(used[i]?.writtenBytes ?? 0));
-  delete written.client;
   return {
     system: system.name,
     workload: workload.name,
@@ -115,8 +116,7 @@ async function window(
     cpuUs: byGroup((i) => (used[i]?.cpuUs ?? 0) / units),
     mainThreadUs: byGroup((i) => (used[i]?.mainUs ?? 0) / units),
     memoryMiB: byGroup((i) => memoryOf(groups[i] as (typeof groups)[number]) / 1024 ** 2),
-    writtenBytes: written,
-    diskBytes: Object.values(written).reduce((sum, bytes) => sum + bytes, 0),
+    diskBytes: perThousand(diskAfter - diskBefore),
     counters: Object.fromEntries(
       Object.entries(countersAfter).map(([name, value]) => [
         name,

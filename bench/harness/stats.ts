@@ -41,7 +41,6 @@ export function summariesOf(samples: readonly Sample[]): Summary[] {
       cpuUs: each((s) => s.cpuUs),
       mainThreadUs: each((s) => s.mainThreadUs),
       memoryMiB: each((s) => s.memoryMiB),
-      writtenBytes: each((s) => s.writtenBytes),
       diskBytes: of((s) => s.diskBytes),
       counters: each((s) => s.counters),
       otherCores: of((s) => s.otherCores),

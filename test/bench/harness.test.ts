@@ -48,7 +48,6 @@ function made(values: Partial<Sample> & Pick<Sample, 'system' | 'round'>): Sampl
     cpuUs: {},
     mainThreadUs: {},
     memoryMiB: {},
-    writtenBytes: {},
     diskBytes: 0,
     counters: {},
     otherCores: 0,
