@@ -3,17 +3,31 @@
  * stays, in the order sent, once, and every append ends.
  */
 import t, { type Test } from 'tap';
+import type { Client } from '../../src/client/index.js';
 import { Direct, differingCopies } from './direct.js';
 import { ProcessCluster, sleep, until } from './harness.js';
-import { faults, readAll, Writer } from './workload.js';
+import { faults, readAll, Writer, type WriterOptions } from './workload.js';
 
 const isLong = process.env.HANSARD_LONG === '1';
 t.setTimeout(300_000);
+/** Enough load to catch up behind, without all of the processors. */
+const calmMs = 50;
 const names = (count: number, prefix: string): string[] =>
   Array.from({ length: count }, (_, i) => `${prefix}/${i}`);
 
+/** Of them all: each scenario begins with every node up, and leaves it so. */
+const cluster = await ProcessCluster.start(t, { args: ['--checkpoint-age', '1s'] });
+t.beforeEach(() => cluster.forgetStarvation());
+
+/** Stopped with its scenario: one that goes on would keep the file from ending. */
+function write(t: Test, client: Client, name: string, options: WriterOptions): Writer {
+  const writer = new Writer(client, name, options);
+  t.teardown(() => writer.stop());
+  return writer;
+}
+
 /** The promise of the default deadline; a machine that gives the nodes no processor can't show it. */
-function noneFailed(t: Test, cluster: ProcessCluster, writers: readonly Writer[]): void {
+function noneFailed(t: Test, writers: readonly Writer[]): void {
   const errors = writers.flatMap((writer) => writer.errors);
   const total = writers.reduce((sum, writer) => sum + writer.acknowledged, 0);
   const what = `${total} appends, none failed within the default deadline`;
@@ -23,33 +37,34 @@ function noneFailed(t: Test, cluster: ProcessCluster, writers: readonly Writer[]
 
 for (const transport of ['exchange', 'unary'] as const) {
   t.test(`the leader is killed with 256 appends in flight, ${transport}`, async (t) => {
-    const cluster = await ProcessCluster.start(t);
     const client = cluster.connect({ transport });
-    const writer = new Writer(client, `busy-${transport}`, { inFlight: 256 });
+    const writer = write(t, client, `busy-${transport}`, { inFlight: 256 });
     const rounds = isLong ? 5 : transport === 'exchange' ? 2 : 1;
     for (let round = 0; round < rounds; round++) {
       const before = writer.acknowledged;
       await until('appends go on', () => writer.acknowledged > before + 500);
       const leader = await cluster.leaderOf(writer.name);
+      writer.pauseMs = 1;
+      await until('all are in flight', () => writer.acknowledged > before + 1_000);
       await leader.kill();
       const atKill = writer.acknowledged;
       await until('another leader serves', () => writer.acknowledged > atKill + 500);
+      writer.pauseMs = calmMs;
       cluster.startNode(leader);
       await leader.ready();
     }
     await writer.stop();
     const events = await readAll(client, writer.name);
     t.same(faults(writer, events), [], `${events.length} events, ${writer.sent.length} sent`);
-    noneFailed(t, cluster, [writer]);
+    noneFailed(t, [writer]);
     t.comment(`slowest append ${writer.slowestMs.toFixed(0)} ms`);
   });
 }
 
 t.test('all nodes are killed under load and come back', async (t) => {
-  const cluster = await ProcessCluster.start(t, { args: ['--checkpoint-age', '1s'] });
   const client = cluster.connect();
   for (let round = 0; round < (isLong ? 3 : 1); round++) {
-    const writers = names(12, `all-${round}`).map((name) => new Writer(client, name, { inFlight: 16 }));
+    const writers = names(12, `all-${round}`).map((name) => write(t, client, name, { inFlight: 16 }));
     await until('all write', () => writers.every((writer) => writer.acknowledged > 100));
     // Some tails are sealed by now, some are not.
     await sleep(1_200);
@@ -71,9 +86,8 @@ t.test('all nodes are killed under load and come back', async (t) => {
 });
 
 t.test('each node is stopped and started in turn under load', async (t) => {
-  const cluster = await ProcessCluster.start(t);
   const client = cluster.connect();
-  const writers = names(12, 'rolling').map((name) => new Writer(client, name, { inFlight: 8, pauseMs: 5 }));
+  const writers = names(12, 'rolling').map((name) => write(t, client, name, { inFlight: 8, pauseMs: 5 }));
   await until('all write', () => writers.every((writer) => writer.acknowledged > 50));
   for (const node of cluster.nodes) {
     t.same(await node.stop(), { code: 0, signal: null }, `node ${node.id} ends in order`);
@@ -92,14 +106,13 @@ t.test('each node is stopped and started in turn under load', async (t) => {
     const found = faults(writer, events);
     if (found.length > 0) t.same(found, [], writer.name);
   }
-  noneFailed(t, cluster, writers);
+  noneFailed(t, writers);
   t.comment(`slowest append ${Math.max(...writers.map((w) => w.slowestMs)).toFixed(0)} ms`);
 });
 
 t.test('the leader hangs for 3 s: others take over, and its reads never go back', async (t) => {
-  const cluster = await ProcessCluster.start(t);
   const client = cluster.connect();
-  const writer = new Writer(client, 'hanging', { inFlight: 32 });
+  const writer = write(t, client, 'hanging', { inFlight: 32, pauseMs: 5 });
   await until('appends go on', () => writer.acknowledged > 200);
   const old = await cluster.leaderOf(writer.name);
   const reader = new Direct(old.clientAddress);
@@ -135,7 +148,7 @@ t.test('the leader hangs for 3 s: others take over, and its reads never go back'
   t.ok(seen.length > 100, 'it answers again');
   const events = await readAll(client, writer.name);
   t.same(faults(writer, events), []);
-  noneFailed(t, cluster, [writer]);
+  noneFailed(t, [writer]);
   t.same(await differingCopies(cluster.nodes, writer.name, events.length), []);
   t.comment(`node ${leader.id} took over from ${old.id}; slowest append ${writer.slowestMs.toFixed(0)} ms`);
 });

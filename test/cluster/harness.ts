@@ -415,6 +415,11 @@ export class ProcessCluster {
     });
   }
 
+  /** What `starved` tells is of the time after this. */
+  forgetStarvation(): void {
+    this.#starvation.longestMs = 0;
+  }
+
   /** For checks of deadlines: why they would say nothing of Hansard here, as `skip` takes it. */
   get starved(): string | false {
     const { longestMs } = this.#starvation;

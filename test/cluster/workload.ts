@@ -19,6 +19,13 @@ export function leavesOpen(error: unknown): boolean {
   return ['COMMIT_UNKNOWN', 'CLIENT_CLOSED', 'PRODUCER_EXPIRED'].includes(error.reason);
 }
 
+export interface WriterOptions {
+  readonly inFlight: number;
+  readonly timeoutMs?: number;
+  /** What Writer.pauseMs begins with. */
+  readonly pauseMs?: number;
+}
+
 /** Keeps appends in flight on one channel until it is told to stop. */
 export class Writer {
   readonly sent: Sent[] = [];
@@ -28,6 +35,8 @@ export class Writer {
   acknowledged = 0;
   /** Of those acknowledged. */
   highestSeq = 0;
+  /** Between two looks at how many are in flight; may change as it goes. */
+  pauseMs: number;
   #stopping = false;
   #inFlight = 0;
   readonly #done: Promise<void>;
@@ -35,9 +44,10 @@ export class Writer {
   constructor(
     client: Client,
     readonly name: string,
-    readonly options: { readonly inFlight: number; readonly timeoutMs?: number; readonly pauseMs?: number },
+    readonly options: WriterOptions,
   ) {
     this.channel = client.channel(name);
+    this.pauseMs = options.pauseMs ?? 2;
     this.#done = this.#run();
   }
 
@@ -61,7 +71,7 @@ export class Writer {
   async #run(): Promise<void> {
     while (!this.#stopping || this.#inFlight > 0) {
       while (!this.#stopping && this.#inFlight < this.options.inFlight) this.#append();
-      await sleep(this.options.pauseMs ?? 2);
+      await sleep(this.pauseMs);
     }
   }
 

@@ -19,42 +19,6 @@ for (let seed = 1; seed <= seeds; seed++) {
   });
 }
 
-t.test('logs so small that who was away needs snapshots', async (t) => {
-  // Every third seed above has small logs, too.
-  let snapshots = 0;
-  for (let seed = 41; seed <= 42; seed++) {
-    const result = await runSeed({ seed, smallLogs: true });
-    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --snapshots`);
-    snapshots += result.snapshots;
-  }
-  t.ok(snapshots > 3, `${snapshots} snapshots`);
-});
-
-t.test('members change all the time', async (t) => {
-  let changes = 0;
-  for (let seed = 61; seed <= 62; seed++) {
-    const result = await runSeed({ seed, membership: true });
-    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --membership`);
-    for (const [name, times] of Object.entries(result.memberChanges))
-      if (name.endsWith(' done')) changes += times;
-  }
-  t.ok(changes > 10, `${changes} changes of members`);
-});
-
-t.test('reads of the weaker levels, and batches over two channels', async (t) => {
-  const sum = { session: 0, bounded: 0, batches: 0 };
-  for (let seed = 72; seed <= 73; seed++) {
-    const result = await runSeed({ seed, reads: true });
-    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --reads`);
-    for (const { session, bounded, batches } of result.weakReads) {
-      sum.session += session;
-      sum.bounded += bounded;
-      sum.batches += batches;
-    }
-  }
-  t.ok(sum.session > 100 && sum.bounded > 100 && sum.batches > 25, JSON.stringify(sum));
-});
-
 t.test('the same seed gives the same history, byte for byte', async (t) => {
   const [first, second] = [
     await runSeed({ seed: 7, faultMs: 3_000 }),
@@ -63,18 +27,3 @@ t.test('the same seed gives the same history, byte for byte', async (t) => {
   t.equal(first.fingerprint, second.fingerprint);
   t.same(first.trace, second.trace);
 });
-
-const mutants = [
-  ['early-acknowledgement', 'a node that acknowledges before it has synced is found', ['powerAll', 'power']],
-  ['unasked-reads', 'a read that asks no quorum is found', ['isolate', 'pause']],
-] as const;
-for (const [mutant, name, faults] of mutants) {
-  t.test(name, async (t) => {
-    let found = 0;
-    for (let seed = 1; seed <= 12 && found === 0; seed++) {
-      const result = await runSeed({ seed, mutant, faults, faultMs: 5_000 });
-      if (result.violations.length > 0) found = seed;
-    }
-    t.ok(found > 0, `found by seed ${found}`);
-  });
-}

@@ -1,13 +1,13 @@
 /**
- * Real processes under faults: partitions that heal and move, leaders killed and
- * stopped, all nodes killed. Clients write and read meanwhile, and a checker
+ * Real processes under faults (faults-three.test.ts and faults-five.test.ts): partitions that heal
+ * and move, leaders killed and stopped, all nodes killed. Clients write and read meanwhile, and a checker
  * judges whether one order of all they did explains every answer.
  *
  * Each node has a network namespace where the machine allows it; elsewhere
  * proxies stand between the nodes (HANSARD_TEST_NETWORK=proxies asks for them).
  * HANSARD_LONG=1 runs many more rounds.
  */
-import t, { type Test } from 'tap';
+import type { Test } from 'tap';
 import type { Client } from '../../src/client/index.js';
 import { ChannelRecorder } from '../linearizability/recorder.js';
 import { differingCopies } from './direct.js';
@@ -16,7 +16,7 @@ import { JudgedClient, judge, Notes } from './judged.js';
 import { openNetwork, partition, type TestNetwork } from './network.js';
 
 const isLong = process.env.HANSARD_LONG === '1';
-t.setTimeout(isLong ? 3_600_000 : 600_000);
+export const timeoutMs = isLong ? 3_600_000 : 600_000;
 
 /** How long a fault lasts: longer than an election. */
 const faultMs = 2_500;
@@ -50,7 +50,7 @@ function idsOf(nodes: readonly TestNode[]): number[] {
 
 // ---- faults; each leaves all nodes up and the network whole
 
-const leaderCutOff: Fault = [
+export const leaderCutOff: Fault = [
   'a leader hears of no other node; clients still reach it where they can be told apart',
   async ({ cluster, network, leader }) => {
     const cut = await leader();
@@ -59,7 +59,7 @@ const leaderCutOff: Fault = [
   },
 ];
 
-const leaderGone: Fault = [
+export const leaderGone: Fault = [
   'a leader is reached by nobody',
   async ({ cluster, network, leader }) => {
     const cut = await leader();
@@ -72,7 +72,7 @@ const leaderGone: Fault = [
   },
 ];
 
-const movingPartition: Fault = [
+export const movingPartition: Fault = [
   'a partition that moves before it heals',
   async ({ cluster, network }) => {
     for (let i = 0; i < 3; i++) {
@@ -85,7 +85,7 @@ const movingPartition: Fault = [
   },
 ];
 
-const oneWay: Fault = [
+export const oneWay: Fault = [
   'a leader is heard by all and hears nobody',
   async ({ cluster, network, leader }) => {
     const deaf = await leader();
@@ -94,7 +94,7 @@ const oneWay: Fault = [
   },
 ];
 
-const noMajority: Fault = [
+export const noMajority: Fault = [
   'no two nodes hear of one another',
   async ({ cluster, network }) => {
     await partition(network, ...cluster.nodes.map(({ id }) => [id]));
@@ -102,7 +102,7 @@ const noMajority: Fault = [
   },
 ];
 
-const ring: Fault = [
+export const ring: Fault = [
   'each node hears of its neighbours only',
   async ({ cluster, network }) => {
     const ids = idsOf(shuffled(cluster.nodes));
@@ -115,7 +115,7 @@ const ring: Fault = [
   },
 ];
 
-const killed: Fault = [
+export const killed: Fault = [
   'a leader is killed',
   async ({ cluster, leader }) => {
     const dead = await leader();
@@ -125,7 +125,7 @@ const killed: Fault = [
   },
 ];
 
-const stopped: Fault = [
+export const stopped: Fault = [
   'a leader stands still and wakes up believing that it leads',
   async ({ leader }) => {
     const still = await leader();
@@ -136,7 +136,7 @@ const stopped: Fault = [
 ];
 
 /** Both believe in a leadership that has passed: neither may answer with less than a read's level. */
-const stoppedWithFollower: Fault = [
+export const stoppedWithFollower: Fault = [
   'a leader stands still, cut off with one follower, and wakes up there',
   async ({ cluster, network, leader }) => {
     const still = await leader();
@@ -154,7 +154,7 @@ const stoppedWithFollower: Fault = [
   },
 ];
 
-const allKilled: Fault = [
+export const allKilled: Fault = [
   'all nodes are killed at once',
   async ({ cluster }) => {
     await Promise.all(cluster.nodes.map((node) => node.kill()));
@@ -162,7 +162,7 @@ const allKilled: Fault = [
   },
 ];
 
-const killedBehindPartition: Fault = [
+export const killedBehindPartition: Fault = [
   'a leader is cut off, and one of the others killed meanwhile',
   async ({ cluster, network, leader }) => {
     const cut = await leader();
@@ -175,7 +175,7 @@ const killedBehindPartition: Fault = [
   },
 ];
 
-const slowLines: Fault = [
+export const slowLines: Fault = [
   'what a leader sends goes over a slow line',
   async ({ network, leader }) => {
     const slow = await leader();
@@ -186,7 +186,7 @@ const slowLines: Fault = [
 
 // ---- the run
 
-async function run(t: Test, nodes: number, faults: readonly Fault[]): Promise<void> {
+export async function runFaults(t: Test, nodes: number, faults: readonly Fault[]): Promise<void> {
   const { network, whyProxies } = await openNetwork(nodes);
   t.comment(`network: ${network.kind}${whyProxies === '' ? '' : `: ${whyProxies}`}`);
   const replicationFactor = nodes;
@@ -234,19 +234,3 @@ async function run(t: Test, nodes: number, faults: readonly Fault[]): Promise<vo
     `${acknowledged.length} appended, ${conflicts} conditions refused, ${unknown} unknown, ${reads} reads`,
   );
 }
-
-t.test('three nodes', (t) =>
-  run(t, 3, [leaderCutOff, killed, oneWay, stopped, movingPartition, allKilled, leaderGone, slowLines]),
-);
-
-t.test('five nodes', (t) =>
-  run(t, 5, [
-    stoppedWithFollower,
-    movingPartition,
-    killedBehindPartition,
-    ring,
-    stopped,
-    noMajority,
-    allKilled,
-  ]),
-);

@@ -1,0 +1,60 @@
+/**
+ * The simulator where it is asked for something: snapshots, changes of members, weaker
+ * reads, and planted bugs that its checks must find. Seeds as they come: cluster.test.ts.
+ */
+import t from 'tap';
+import { runSeed } from './run.js';
+
+// Half a minute of simulated time costs seconds on a slow machine.
+t.setTimeout(900_000);
+
+t.test('logs so small that who was away needs snapshots', async (t) => {
+  // Every third seed of cluster.test.ts has small logs, too.
+  let snapshots = 0;
+  for (let seed = 41; seed <= 42; seed++) {
+    const result = await runSeed({ seed, smallLogs: true });
+    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --snapshots`);
+    snapshots += result.snapshots;
+  }
+  t.ok(snapshots > 3, `${snapshots} snapshots`);
+});
+
+t.test('members change all the time', async (t) => {
+  let changes = 0;
+  for (let seed = 61; seed <= 62; seed++) {
+    const result = await runSeed({ seed, membership: true });
+    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --membership`);
+    for (const [name, times] of Object.entries(result.memberChanges))
+      if (name.endsWith(' done')) changes += times;
+  }
+  t.ok(changes > 10, `${changes} changes of members`);
+});
+
+t.test('reads of the weaker levels, and batches over two channels', async (t) => {
+  const sum = { session: 0, bounded: 0, batches: 0 };
+  for (let seed = 72; seed <= 73; seed++) {
+    const result = await runSeed({ seed, reads: true });
+    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --reads`);
+    for (const { session, bounded, batches } of result.weakReads) {
+      sum.session += session;
+      sum.bounded += bounded;
+      sum.batches += batches;
+    }
+  }
+  t.ok(sum.session > 100 && sum.bounded > 100 && sum.batches > 25, JSON.stringify(sum));
+});
+
+const mutants = [
+  ['early-acknowledgement', 'a node that acknowledges before it has synced is found', ['powerAll', 'power']],
+  ['unasked-reads', 'a read that asks no quorum is found', ['isolate', 'pause']],
+] as const;
+for (const [mutant, name, faults] of mutants) {
+  t.test(name, async (t) => {
+    let found = 0;
+    for (let seed = 1; seed <= 12 && found === 0; seed++) {
+      const result = await runSeed({ seed, mutant, faults, faultMs: 5_000 });
+      if (result.violations.length > 0) found = seed;
+    }
+    t.ok(found > 0, `found by seed ${found}`);
+  });
+}
