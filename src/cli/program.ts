@@ -122,6 +122,39 @@ function addServer(program: Command, on: On): void {
     ])}`,
   );
 
+  const repair = program
+    .command('repair')
+    .description(
+      'Folders of a stopped cluster with damage on a majority: tell what each choice of a replica to trust would lose, and carry one out.',
+    )
+    .argument('<folder...>', 'folders of all nodes, or of those on this machine')
+    .option(
+      '--trust <choices...>',
+      'a node for all partitions that are refused (3), or for one of them (12=3); without it the plan alone is shown',
+    )
+    .option('--accept-loss', 'carry it out without asking: what the plan says to be lost is given up')
+    .option('--dry-run', 'show what would be done with these choices, and change nothing')
+    .option('--with <files...>', 'what `hansard repair --json` said on other machines, of their folders')
+    .option('--missing <nodes...>', 'nodes whose folders are lost for good')
+    .option(
+      '--incarnation <number>',
+      'to which the cluster’s is raised; the same on all machines',
+      wholeNumber(2),
+    )
+    .option('--all-events', 'read every event of the partitions in question, to name those that are damaged');
+  on(repair, async () => (await import('./commands/repair.js')).repair);
+  repair.addHelpText(
+    'after',
+    `\ndocs/operations.md, "Damage on a majority", has all steps. Copy the folders first.\n${examples([
+      ['hansard repair ./data/node-1 ./data/node-2 ./data/node-3', 'the plan: what each choice would lose'],
+      [
+        'hansard repair ./data/node-* --trust 3',
+        'trust node 3 wherever a choice is due; asks before it does so',
+      ],
+      ['hansard repair ./data/node-* --trust 0=3 7=1 --accept-loss', 'by partition, without being asked'],
+    ])}`,
+  );
+
   const start = program
     .command('start')
     .description(

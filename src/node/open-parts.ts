@@ -40,6 +40,11 @@ export interface PartsOptions {
   readonly onFailure: (error: unknown) => void;
   /** What a start that fails has to close, newest last. */
   readonly opened: (() => Promise<unknown>)[];
+  /**
+   * An operator looks at what is left (trust/): damage is passed over also where no other
+   * node has the data, and rows count that were found damaged in an earlier life.
+   */
+  readonly isLastResort?: boolean;
 }
 
 /** Under this name the database keeps a copy of FAULTS. */
@@ -71,7 +76,11 @@ export class PartsOpener {
 
   /** Other nodes have what is lost here. */
   get #heals(): boolean {
-    return this.#options.folder.identity.replicationFactor > 1;
+    return this.#isLastResort || this.#options.folder.identity.replicationFactor > 1;
+  }
+
+  get #isLastResort(): boolean {
+    return this.#options.isLastResort ?? false;
   }
 
   get #ids(): { clusterId: string; storeId: string } {
@@ -124,7 +133,7 @@ export class PartsOpener {
       cacheBytes: settings.storeCache,
       tailLimitBytes: settings.tailLimit,
       changeRetentionMs: settings.changeRetention,
-      untrusted: this.#heals ? untrustedBy(this.#ledger) : undefined,
+      untrusted: this.#isLastResort ? new Map() : this.#heals ? untrustedBy(this.#ledger) : undefined,
     });
     this.#store = store;
     opened.push(() => store.close());
@@ -138,7 +147,7 @@ export class PartsOpener {
     const isNewer = copy !== undefined && (file === 'unreadable' || copy.number > this.#ledger.record.number);
     if (isNewer) {
       this.#ledger = this.#newLedger({ ...copy, logMove: 0, dbMove: 0 });
-      for (const [partition, generation] of untrustedBy(this.#ledger)) {
+      for (const [partition, generation] of this.#isLastResort ? [] : untrustedBy(this.#ledger)) {
         const isHeld = store.hosted().some((one) => one.partition === partition && !one.removed);
         if (isHeld && store.generationOf(partition) <= generation)
           store.setAside(partition, 'it was found damaged before');

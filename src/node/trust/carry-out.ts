@@ -1,0 +1,121 @@
+/**
+ * Carries out an operator's choice: the trusted replica becomes the only member of its
+ * partition, with all that its log has; the others count as lost, and come back under
+ * new ids from the trusted one (repairs.ts), as any replica does that lost its votes.
+ *
+ * The order is what makes it safe to be interrupted anywhere and begun anew: nobody
+ * talks to a node that was left out (the incarnation), then those that are given up are
+ * silenced, and only then the trusted one may lead alone.
+ */
+import { entryChecksum } from '../../common/entry-checksum.js';
+import { InvariantError } from '../../common/errors.js';
+import { faultKinds } from '../../common/faults.js';
+import type { PartitionId } from '../../common/ids.js';
+import { type Entry, EntryType } from '../../common/log-types.js';
+import type { Logger } from '../../common/logger.js';
+import { changedMembership, type ReplicaMember } from '../../common/membership.js';
+import type { GroupWrite, Wal } from '../../wal/types.js';
+import { openDirectory } from '../directory.js';
+import { realClock } from '../real-env.js';
+import { newFault } from '../replace-log.js';
+import { raiseIncarnation } from '../restore.js';
+import { heldBy, votesLostBy } from './find.js';
+import type { FreshStart } from './judge.js';
+import { closeFolders, type OpenFolder, openFolders } from './open-folder.js';
+import { replayRest } from './replay.js';
+
+export interface Choice {
+  readonly partition: PartitionId;
+  readonly trusted: ReplicaMember;
+  readonly fresh: FreshStart;
+}
+
+export async function carryOut(
+  dirs: readonly string[],
+  choices: readonly Choice[],
+  incarnation: number,
+  logger: Logger,
+): Promise<void> {
+  await raiseBelow(dirs, incarnation);
+  const folders = await openFolders(dirs, 'change', logger);
+  try {
+    for (const folder of folders) await giveUpOthers(folder, choices);
+    for (const folder of folders) {
+      const { nodeId } = folder.directory.identity;
+      for (const choice of choices) if (choice.trusted.nodeId === nodeId) await trust(folder, choice, logger);
+    }
+  } finally {
+    await closeFolders(folders);
+  }
+}
+
+/** The same command again goes on where it was. */
+async function raiseBelow(dirs: readonly string[], incarnation: number): Promise<void> {
+  const below: string[] = [];
+  for (const dir of dirs) if ((await openDirectory(dir)).identity.incarnation < incarnation) below.push(dir);
+  if (below.length > 0) await raiseIncarnation(below, incarnation);
+}
+
+async function giveUpOthers(folder: OpenFolder, choices: readonly Choice[]): Promise<void> {
+  const { ledger, directory } = folder;
+  const { nodeId } = directory.identity;
+  const held = heldBy(folder);
+  // What a start would find; on record first, since a repaired partition must not count as lost by it again.
+  const lost = votesLostBy(folder, held);
+  if (lost !== '')
+    await ledger.add(held.map((one) => newFault(one, 'term-or-vote-lost', lost, realClock.nowUs())));
+  for (const { partition, trusted } of choices) {
+    const one = held.find((each) => each.partition === partition);
+    if (one === undefined || trusted.nodeId === nodeId) continue;
+    const why = `hansard repair: node ${trusted.nodeId} is trusted in its place`;
+    await ledger.add([newFault(one, 'term-or-vote-lost', why, realClock.nowUs())]);
+    await ledger.clear(partition, ['state-damaged', 'log-damaged']);
+  }
+}
+
+async function trust(
+  folder: OpenFolder,
+  { partition, trusted, fresh }: Choice,
+  logger: Logger,
+): Promise<void> {
+  const { store, wal, ledger } = folder;
+  const { replicaId } = trusted;
+  const state = store.partition(partition);
+  const known = wal.group(partition);
+  const log = known === undefined || known.replicaId < replicaId ? wal.addGroup(partition, replicaId) : known;
+  await replayRest(state, log);
+  const { appliedIndex, appliedTerm } = state;
+  // Its log ends before what is sealed, or says something else there: it goes on from what is sealed.
+  if (log.term(appliedIndex) !== appliedTerm || log.lastIndex() !== appliedIndex)
+    log.reset(appliedIndex, appliedTerm);
+  const index = appliedIndex + 1;
+  const { term } = fresh;
+  const place = { term, index, type: EntryType.normal, data: new Uint8Array(0) };
+  const entry: Entry = { ...place, sizeBytes: 0, checksum: entryChecksum(partition, place) };
+  // The log first: a state that is sealed beyond its log's end would look like a log that lost it.
+  await written(wal, { partition, hardState: { term, vote: 0, commit: index }, entries: [entry] });
+  const confState = {
+    voters: [replicaId],
+    votersOutgoing: [],
+    learners: [],
+    learnersNext: [],
+    autoLeave: false,
+  };
+  const before = { members: [trusted], nextReplicaId: fresh.nextReplicaId, changes: fresh.changes - 1 };
+  const membership = changedMembership(before, confState, []);
+  if (membership === undefined) throw new InvariantError(`replica ${replicaId} is nowhere`);
+  state.beginEntry();
+  state.setConfState(confState, membership);
+  state.endEntry(index, term);
+  await state.checkpoint();
+  // Last: until here it is held back as before.
+  await ledger.clear(partition, faultKinds);
+  logger.info(
+    { partition, replicaId, index, term },
+    'this replica is trusted: its partition goes on from it alone',
+  );
+}
+
+function written(wal: Wal, write: GroupWrite): Promise<void> {
+  return new Promise((resolve) => wal.write([write], resolve));
+}

@@ -1,0 +1,165 @@
+/**
+ * A stopped node's folder, opened as a start opens it, so that what is found is what a
+ * start would find. To be looked at it is opened so that nothing of it changes (but what
+ * LevelDB does to its own files whenever it opens them): the log is a copy, and what the
+ * store writes goes nowhere.
+ */
+import { cp, mkdir, mkdtemp, readdir, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Kv, KvBatch } from '../../common/env.js';
+import { HansardError } from '../../common/errors.js';
+import type { Logger } from '../../common/logger.js';
+import { levelKvFactory } from '../../store/level-kv.js';
+import type { Store } from '../../store/types.js';
+import { openDiskDevice, type Wal } from '../../wal/index.js';
+import { type NodeDirectory, openDirectory } from '../directory.js';
+import type { FaultLedger } from '../fault-ledger.js';
+import { partitionsOf } from '../open.js';
+import { PartsOpener } from '../open-parts.js';
+import { checkOwner } from '../owner-check.js';
+import { type PartsFolder, realFolder } from '../parts-folder.js';
+import { resolveSettings } from '../settings.js';
+import type { Settings } from '../settings-table.js';
+
+export interface OpenFolder {
+  readonly directory: NodeDirectory;
+  readonly store: Store;
+  readonly wal: Wal;
+  readonly ledger: FaultLedger;
+  close(): Promise<void>;
+}
+
+/** Rejects as a start does where the folder is another's, in use, or not there. */
+export async function openFolder(dir: string, mode: 'look' | 'change', logger: Logger): Promise<OpenFolder> {
+  const directory = await openDirectory(dir);
+  await checkOwner(directory);
+  const defaults = (await resolveSettings({})).settings;
+  const settings = { ...defaults, logSegment: await segmentBytesIn(directory.logPath, defaults.logSegment) };
+  const closing: (() => Promise<unknown>)[] = [];
+  const closeAll = async (): Promise<void> => {
+    for (let close = closing.pop(); close !== undefined; close = closing.pop()) await close();
+  };
+  try {
+    const real = realFolder({ directory, settings, watch: new SharedArrayBuffer(8) });
+    const folder = mode === 'change' ? real : await untouched(directory, real, settings, closing);
+    let failure: unknown;
+    const parts = new PartsOpener({
+      folder,
+      settings,
+      logger,
+      firstPartitions: partitionsOf(directory.identity).map(({ partition }) => partition),
+      isLastResort: true,
+      onFailure: (error) => {
+        failure ??= error;
+      },
+      opened: closing,
+    });
+    await parts.openStore();
+    const { wal, store } = await parts.openLog();
+    const close = async (): Promise<void> => {
+      await closeAll();
+      // A write that failed leaves its callback uncalled: it must not look as if all had gone well.
+      if (failure !== undefined) throw failure;
+    };
+    return { directory, store, wal, ledger: parts.ledger, close };
+  } catch (error) {
+    await closeAll().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** As long as those that are there: another length would be made anew for nothing. */
+async function segmentBytesIn(logPath: string, fallback: number): Promise<number> {
+  const names = (await readdir(logPath)).filter((name) => name.endsWith('.seg')).sort();
+  const newest = names.at(-1);
+  return newest === undefined ? fallback : (await stat(join(logPath, newest))).size || fallback;
+}
+
+async function untouched(
+  directory: NodeDirectory,
+  real: PartsFolder,
+  settings: Settings,
+  closing: (() => Promise<unknown>)[],
+): Promise<PartsFolder> {
+  const scratch = await mkdtemp(join(tmpdir(), 'hansard-repair-'));
+  closing.push(() => rm(scratch, { recursive: true, force: true }));
+  let log = join(scratch, 'log');
+  const fresh = join(scratch, 'log.new');
+  await cp(directory.logPath, log, { recursive: true });
+  const database = levelKvFactory({
+    writeBufferBytes: settings.dbWriteBuffer,
+    blockCacheBytes: settings.dbCache,
+  });
+  return {
+    ...real,
+    openDatabase: async ({ create }) =>
+      create
+        ? database.open(join(scratch, 'db'), { create })
+        : withoutWrites(await real.openDatabase({ create })),
+    openLog: () => openDiskDevice({ directory: log }),
+    openDamagedLog: () => openDiskDevice({ directory: log }),
+    async openNewLog() {
+      await mkdir(fresh);
+      return openDiskDevice({ directory: fresh });
+    },
+    nextMove: () => Promise.resolve(1),
+    moveDatabase: async () => {
+      await mkdir(join(scratch, 'db'));
+    },
+    moveLog: () => {
+      log = fresh;
+      return Promise.resolve();
+    },
+    writeFaults: () => Promise.resolve(),
+  };
+}
+
+function withoutWrites(kv: Kv): Kv {
+  const nothing: KvBatch = {
+    length: 0,
+    put() {},
+    del() {},
+    write: () => Promise.resolve(),
+    abandon: () => Promise.resolve(),
+  };
+  return {
+    get: (key) => kv.get(key),
+    getSync: (key) => kv.getSync(key),
+    getMany: (keys) => kv.getMany(keys),
+    batch: () => nothing,
+    iterator: (range) => kv.iterator(range),
+    snapshot: () => kv.snapshot(),
+    compact: () => Promise.resolve(),
+    sizeOf: (range) => kv.sizeOf(range),
+    close: () => kv.close(),
+  };
+}
+
+/** One after the other; those that are open are closed where a later one is not to be opened. */
+export async function openFolders(
+  dirs: readonly string[],
+  mode: 'look' | 'change',
+  logger: Logger,
+): Promise<OpenFolder[]> {
+  const opened: OpenFolder[] = [];
+  try {
+    for (const dir of dirs) opened.push(await openFolder(dir, mode, logger));
+    const [first] = opened;
+    for (const { directory } of opened) {
+      if (directory.identity.clusterId === first?.directory.identity.clusterId) continue;
+      throw new HansardError('INVALID_SETTINGS', `${directory.dir} is of another cluster than ${dirs[0]}`, {
+        directory: directory.dir,
+      });
+    }
+    return opened;
+  } catch (error) {
+    await closeFolders(opened).catch(() => undefined);
+    throw error;
+  }
+}
+
+export async function closeFolders(folders: readonly OpenFolder[]): Promise<void> {
+  const ends = await Promise.allSettled(folders.map((folder) => folder.close()));
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
+}

@@ -1,0 +1,181 @@
+/**
+ * Damage on a majority of a partition's replicas: the cluster refuses, `hansard repair`
+ * tells what each choice would lose, and carries out one; what it kept is there, byte by
+ * byte, and whoever relied on what is gone hears of it.
+ */
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import t, { type Test } from 'tap';
+import { runCommand } from '../../src/cli/program.js';
+import type { Client } from '../../src/client/index.js';
+import { LocalCluster, type LocalNode, until } from '../support/local-cluster.js';
+
+t.setTimeout(300_000);
+
+const settings = { diskReserve: '0B', checkpointAge: '1h' };
+const options = { partitions: 2, segmentBytes: 1024 * 1024, settings };
+const channels = ['a', 'b', 'c', 'd', 'e', 'f'];
+
+class Sink extends Writable {
+  text = '';
+  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
+    this.text += chunk.toString();
+    done();
+  }
+}
+
+async function hansard(...argv: string[]) {
+  const [stdout, stderr] = [new Sink(), new Sink()];
+  const code = await runCommand(argv, { stdout, stderr, env: {} });
+  return { code, out: stdout.text, err: stderr.text };
+}
+
+/** What was acknowledged, by channel. */
+class Book {
+  readonly texts = new Map(channels.map((name) => [name, [] as string[]]));
+  token: Uint8Array = new Uint8Array(0);
+
+  async write(client: Client, rounds: number): Promise<void> {
+    for (let round = 0; round < rounds; round++) {
+      for (const [name, texts] of this.texts) {
+        const text = `${name} ${texts.length + 1} ${'x'.repeat(50)}`;
+        this.token = (await client.channel(name).append({ role: 'user', text })).commitToken;
+        texts.push(text);
+      }
+    }
+  }
+
+  /** How many of each channel's first events are there; a wrong one fails the test. */
+  async kept(t: Test, client: Client): Promise<Map<string, number>> {
+    const kept = new Map<string, number>();
+    for (const [name, texts] of this.texts) {
+      const found: string[] = [];
+      for await (const event of client.channel(name).list({ level: 'linearizable', after: 1_000 })) {
+        const part = event.message?.parts?.[0];
+        found.push(part?.type === 'text' ? part.text : '');
+      }
+      t.strictSame(found, texts.slice(0, found.length), `${name}: what is there is what was written`);
+      kept.set(name, found.length);
+    }
+    return kept;
+  }
+}
+
+/** Damages the log of a stopped node at a part of what was ever written to it, with sound batches behind. */
+function damageLog({ dir }: LocalNode, part: number): void {
+  const folder = join(dir, 'log');
+  for (const name of readdirSync(folder).sort()) {
+    const bytes = readFileSync(join(folder, name));
+    let used = bytes.length;
+    while (used > 4096 && bytes.subarray(used - 4096, used).every((byte) => byte === 0)) used -= 4096;
+    if (used < 16 * 4096) continue;
+    const at = Math.floor((used * part) / 4096) * 4096;
+    bytes.fill(0xee, at, at + 2 * 4096);
+    writeFileSync(join(folder, name), bytes);
+    return;
+  }
+  throw new Error('no segment is in use');
+}
+
+/** All replicas are back, sound, and alike. */
+async function becomesWhole(t: Test, cluster: LocalCluster): Promise<void> {
+  await cluster.ready();
+  await until('all replicas are back', () =>
+    cluster.nodes.every(({ door }) => {
+      const node = door?.running.node;
+      const view = node?.cluster();
+      return (
+        node?.faults().length === 0 &&
+        view?.partitions.every(({ replicas }) => replicas.filter(({ learner }) => !learner).length === 3)
+      );
+    }),
+  );
+  const verified = await hansard(
+    'verify',
+    '--endpoint',
+    cluster.nodes.map((node) => node.clientAddress).join(','),
+  );
+  t.equal(verified.code, 0, verified.out + verified.err);
+}
+
+interface Plan {
+  refused: {
+    partition: number;
+    choices: { node: number; lost_events: { channel: string; firstSeq: number; lastSeq: number }[] }[];
+  }[];
+}
+
+t.test('two of three logs are damaged, the third replica lags', async (t) => {
+  const cluster = await LocalCluster.format(options);
+  t.teardown(() => cluster.end());
+  const dirs = cluster.nodes.map(({ dir }) => dir);
+  await cluster.startAll();
+  const book = new Book();
+  const client = cluster.connect();
+  await book.write(client, 15);
+  await cluster.stop(cluster.node(3), 'halt');
+  await book.write(client, 15);
+  for (const node of cluster.nodes) await cluster.stop(node, 'halt');
+  t.match(await hansard('repair', ...dirs), { code: 0, err: /start them/ }, 'nothing is to be repaired yet');
+
+  damageLog(cluster.node(1), 0.8);
+  damageLog(cluster.node(2), 0.3);
+  for (const node of cluster.nodes) await cluster.start(node);
+  const refusal = await client
+    .channel('a')
+    .append({ role: 'user', text: 'no' }, { timeoutMs: 3_000 })
+    .catch((error: unknown) => error);
+  t.ok(refusal instanceof Error, 'nothing is taken while the majority is damaged');
+  for (const node of cluster.nodes) await cluster.stop(node, 'halt');
+  const copies = join(cluster.root, 'copies');
+  for (const { dir, id } of cluster.nodes) cpSync(dir, join(copies, String(id)), { recursive: true });
+
+  const shown = await hansard('repair', ...dirs);
+  t.equal(shown.code, 7);
+  t.match(shown.out, /partition 0 can elect no leader/);
+  t.match(shown.out, /if node 1 is trusted/);
+  const plan = JSON.parse((await hansard('repair', '--json', ...dirs)).out) as Plan;
+  t.equal(plan.refused.length, 2);
+  const trust = plan.refused.map(({ partition, choices }) => `${partition}=${choices[0]?.node}`);
+  t.match(await hansard('repair', ...dirs, '--trust', ...trust), { code: 2, err: /--accept-loss/ });
+  t.match(await hansard('repair', ...dirs, '--trust', ...trust, '--dry-run'), {
+    code: 0,
+    err: /nothing was changed/,
+  });
+  t.match(await hansard('repair', ...dirs.slice(0, 2), '--trust', '1'), { code: 2, err: /--missing 3/ });
+  t.match(await hansard('repair', ...dirs, '--trust', '9=1'), { code: 2, err: /partition 9/ });
+
+  for (const [name, choice] of [
+    ['the furthest', trust],
+    ['the one that lags', ['3']],
+  ] as const) {
+    await t.test(`trusted: ${name}`, async (t) => {
+      for (const { dir, id } of cluster.nodes) {
+        rmSync(dir, { recursive: true });
+        cpSync(join(copies, String(id)), dir, { recursive: true });
+      }
+      const done = await hansard('repair', ...dirs, '--trust', ...choice, '--accept-loss');
+      t.match(done, { code: 0, out: /incarnation 2/ }, done.err);
+      for (const node of cluster.nodes) await cluster.start(node);
+      await becomesWhole(t, cluster);
+      const after = cluster.connect();
+      const kept = await book.kept(t, after);
+      for (const { choices } of plan.refused) {
+        const node = name === 'the furthest' ? choices[0]?.node : 3;
+        for (const lost of choices.find((one) => one.node === node)?.lost_events ?? [])
+          t.equal(kept.get(lost.channel), lost.firstSeq - 1, `${lost.channel} is lost as it was said`);
+      }
+      const counts = [...kept.values()];
+      t.ok(
+        counts.every((count) => (name === 'the furthest' ? count > 15 : count === 15)),
+        `kept ${counts}`,
+      );
+      const withOld = after.channel('a').list({ level: 'session', commitTokens: [book.token] });
+      await t.rejects(withOld.page(), { name: 'HansardError', message: /incarnation 1/ });
+      const { seq } = await after.channel('a').append({ role: 'user', text: 'goes on' });
+      t.equal(seq, (kept.get('a') ?? 0) + 1);
+      for (const node of cluster.nodes) await cluster.stop(node);
+    });
+  }
+});
