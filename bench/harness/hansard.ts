@@ -166,7 +166,7 @@ export class Hansard implements System {
   }
 }
 
-const nameOf = (channel: number): string => `bench/channel-${channel}`;
+export const nameOf = (channel: number): string => `bench/channel-${channel}`;
 
 function plainTo(address: string): PlainClient {
   const { v1 } = loadPackageDefinition(loadPublicProtos()).hansard as { v1: GrpcObject };

@@ -5,6 +5,7 @@ import type { ChannelState } from '../conversation/types.js';
 import type { ReadView } from '../node/types.js';
 import type { Served } from './encode.js';
 import { encodeCaughtUp, encodeHeartbeat, encodeTailEvents } from './encode-tail.js';
+import { OutMessage } from './framed.js';
 import type { Services } from './services.js';
 import type { TailStream } from './tail-stream.js';
 import type { Tails } from './tails.js';
@@ -112,7 +113,7 @@ export class ChannelTails {
     for (const tail of this.#tails) {
       if (nowMs - tail.lastSentMs < heartbeatMs || !tail.isDrained || !tail.isReady) continue;
       if (sent >= quota) break;
-      this.#send(tail, encodeHeartbeat(this.#tokenAfter(tail.next - 1)));
+      this.#send(tail, new OutMessage(encodeHeartbeat(this.#tokenAfter(tail.next - 1))));
       sent++;
     }
     return sent;
@@ -147,25 +148,29 @@ export class ChannelTails {
     const headSeq = channel?.headSeq ?? 0;
     if (tail.next <= headSeq) {
       // It does not take what there is: it has fallen behind, and will be told when it is back.
-      if (!tail.isReady) tail.live = false;
+      if (tail.eventsTaken === 0) tail.live = false;
     } else this.#tellCaughtUp(tail, headSeq, channel, served);
   }
 
   #tellCaughtUp(tail: TailStream, headSeq: Seq, channel: ChannelState | undefined, served: Served): void {
     if (tail.live || !tail.isReady) return;
     tail.live = true;
-    this.#send(tail, encodeCaughtUp(this.#tokenAfter(tail.next - 1), headSeq, channel?.uid ?? '', served));
+    const token = this.#tokenAfter(tail.next - 1);
+    this.#send(tail, new OutMessage(encodeCaughtUp(token, headSeq, channel?.uid ?? '', served)));
   }
 
   /** Those that are behind and take what they get, by place: the foremost first, then who has waited longest. */
   #batches(headSeq: Seq): Batch[] {
     const byPlace = new Map<string, Batch>();
     for (const tail of this.#tails) {
-      if (tail.next > headSeq || !tail.isReady) continue;
-      const key = `${tail.next}/${tail.maxBatch}`;
+      const takes = tail.eventsTaken;
+      if (tail.next > headSeq || takes === 0) continue;
+      // What there is bounds it too: those at the head share a page whatever they would take.
+      const maxBatch = Math.min(tail.maxBatch, takes, headSeq - tail.next + 1);
+      const key = `${tail.next}/${maxBatch}`;
       const batch = byPlace.get(key);
       if (batch === undefined) {
-        const { next, maxBatch, servedAt } = tail;
+        const { next, servedAt } = tail;
         byPlace.set(key, { next, maxBatch, tails: [tail], servedAt });
       } else {
         batch.tails.push(tail);
@@ -194,7 +199,7 @@ export class ChannelTails {
       return this.#failed(batch, view, channel, error);
     }
     const after = events.at(-1)?.seq ?? next - 1;
-    const bytes = encodeTailEvents(this.#tokenAfter(after), events, channel.uid);
+    const message = new OutMessage(encodeTailEvents(this.#tokenAfter(after), events, channel.uid));
     const stamp = ++this.#served;
     let writes = 0;
     // The channel's state goes on with every wait, and its head is told.
@@ -205,13 +210,13 @@ export class ChannelTails {
         served = this.#services.served(this.#partition, view);
       }
       if (tail.isClosed) continue;
-      this.#send(tail, bytes);
+      this.#send(tail, message, events.length);
       tail.next = after + 1;
       tail.servedAt = stamp;
       if (tail.next > channel.headSeq) this.#tellCaughtUp(tail, channel.headSeq, channel, served);
       else {
         tail.live = false;
-        if (tail.isReady) this.#again = true;
+        if (tail.eventsTaken > 0) this.#again = true;
       }
     }
   }
@@ -227,8 +232,8 @@ export class ChannelTails {
     for (const tail of batch.tails) tail.fail(told);
   }
 
-  #send(tail: TailStream, bytes: Buffer): void {
-    tail.send(bytes, this.#hub.pageBytes, this.#services.node.monotonicMs());
+  #send(tail: TailStream, message: OutMessage, events = 0): void {
+    tail.send(message, events, this.#hub.pageBytes, this.#services.node.monotonicMs());
   }
 
   /** The same one is asked for again and again: by every tail at the head. */

@@ -47,6 +47,22 @@ export function encodeFeedParts(partition: PartitionId, parts: readonly FeedPart
   return target;
 }
 
+/** How many events a SubscribedEvents has. */
+export function eventsIn(subscribed: Buffer): number {
+  let count = 0;
+  const parts = new WireReader(subscribed);
+  while (parts.next()) {
+    if (parts.field !== 1 || parts.wire !== Wire.bytes) {
+      parts.skip();
+      continue;
+    }
+    parts.sized();
+    const part = new WireReader(subscribed, parts.start, parts.position);
+    for (; part.next(); part.skip()) if (part.field === 3) count++;
+  }
+  return count;
+}
+
 /** SubscribeResponse with events that were encoded by `encodeFeedParts`, here or on another node. */
 export function encodeSubscribed(token: string, events: Uint8Array): Buffer {
   return response(token, Tag.events, events);

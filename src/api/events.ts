@@ -11,6 +11,7 @@ import { toNumber } from './requests.js';
 import type { Services } from './services.js';
 import { type Route, skimRoute } from './skim.js';
 import { streamContext } from './stream-context.js';
+import { type FlowMessage, takeRequests } from './stream-requests.js';
 import { TailStream } from './tail-stream.js';
 import { shuttingDown, type Tails } from './tails.js';
 
@@ -23,50 +24,36 @@ interface TailChannelRequest {
   must_exist: boolean;
   max_batch: number;
   read: ReadOptionsMessage | null;
+  flow: FlowMessage | null;
 }
 
 /** Handles one TailChannel call, to its end. */
 export function tailChannel(services: Services, tails: Tails, hooks: CallHooks): (call: OutCall) => void {
-  const decode = services.codecs.decoder<TailChannelRequest>('hansard.v1.TailChannelRequest');
+  const { node, codecs } = services;
+  const decode = codecs.decoder<TailChannelRequest>('hansard.v1.TailChannelRequest');
   return (call) => {
-    const startedMs = services.node.monotonicMs();
+    const startedMs = node.monotonicMs();
     const context = streamContext(call, tailMethod, startedMs);
-    let ended = false;
+    const tail = new TailStream(call, startedMs);
     let reserved = false;
-    const onEnd = (reason: Reason | 'CANCELLED' | undefined): void => {
-      if (ended) return;
-      ended = true;
+    tail.onClose = (reason: Reason | 'CANCELLED' | undefined) => {
       context.cancelled = true;
       if (reserved) tails.release();
-      hooks.onCall?.(tailMethod, 'grpc', reason, services.node.monotonicMs() - startedMs);
+      hooks.onCall?.(tailMethod, 'grpc', reason, node.monotonicMs() - startedMs);
     };
-    // Until a tail is there the call is closed here.
-    let tail: TailStream | undefined;
-    const gone = (): void => (tail === undefined ? onEnd('CANCELLED') : tail.cancelled());
-    call.on('cancelled', gone);
-    call.on('close', gone);
-    const open = async (): Promise<void> => {
+    const open = async (request: TailChannelRequest, bytes: Buffer): Promise<void> => {
       hooks.admit?.(context);
-      const route = skimRoute(call.request);
-      const request = decode(call.request);
+      const route = skimRoute(bytes);
       tails.reserve();
       reserved = true;
-      const partition = services.node.partitionOf(route.tenant, route.channel);
+      const partition = node.partitionOf(route.tenant, route.channel);
       const next = await startOf(services, context, partition, route, request);
-      if (ended) return;
-      if (services.node.isDraining) throw shuttingDown();
-      const { mustExist, maxBatch } = optionsOf(request);
-      tail = new TailStream(call, { next, mustExist, maxBatch }, services.node.monotonicMs());
-      tail.onClose = onEnd;
+      if (tail.isClosed) return;
+      if (node.isDraining) throw shuttingDown();
+      tail.begin({ next, ...optionsOf(request) });
       tails.add(partition, route, tail);
     };
-    open().catch((error: unknown) => {
-      if (ended) return;
-      const told = tails.errorOf(error);
-      const failing = tail ?? new TailStream(call, { next: 1, mustExist: false, maxBatch: 1 }, 0);
-      failing.onClose = onEnd;
-      failing.fail(told);
-    });
+    takeRequests(call, tail, { decode, open, errorOf: tails.errorOf });
   };
 }
 

@@ -1,27 +1,39 @@
 /**
  * One caller's stream of encoded messages. It holds at most about one and a half
- * pages of them; a caller that does not take them is not read for, and goes on
- * from its place in the store when it does.
+ * pages of them; a caller that does not take them, or has granted no credit for
+ * more, is not read for, and goes on from its place in the store when it has.
  */
-import type { ServerWritableStream } from '@grpc/grpc-js';
+import type { ServerDuplexStream } from '@grpc/grpc-js';
 import type { HansardError, Reason } from '../common/errors.js';
+import { FramedWriter, type OutMessage } from './framed.js';
 import { grpcStatusOf } from './grpc-status.js';
 
-export type OutCall = ServerWritableStream<Buffer, Buffer>;
+export type OutCall = ServerDuplexStream<Buffer, Buffer>;
+
+/** Events and bytes that the caller still takes. */
+export interface Credit {
+  events: number;
+  bytes: number;
+}
 
 export class OutStream {
   lastSentMs: number;
   /** Set by whoever it belongs to; called once. */
   onClose: ((reason: Reason | 'CANCELLED' | undefined) => void) | undefined;
-  /** What it has not taken has fallen below the bound. */
+  /** It takes more than it did: room, or credit. */
   onRoom: (() => void) | undefined;
   #untakenBytes = 0;
   #full = false;
   #closed = false;
+  /** Undefined: it is not held to credits. */
+  #credit: Credit | undefined;
+  #grantsEnded = false;
   readonly #call: OutCall;
+  readonly #writer: FramedWriter;
 
   constructor(call: OutCall, nowMs: number) {
     this.#call = call;
+    this.#writer = new FramedWriter(call);
     this.lastSentMs = nowMs;
   }
 
@@ -34,24 +46,65 @@ export class OutStream {
     return !this.#full && !this.#closed;
   }
 
+  /** How many events it takes now. */
+  get eventsTaken(): number {
+    if (!this.isReady) return 0;
+    if (this.#credit === undefined) return Number.POSITIVE_INFINITY;
+    return this.#credit.bytes > 0 ? Math.max(0, this.#credit.events) : 0;
+  }
+
   /** Nothing waits to be taken. */
   get isDrained(): boolean {
     return this.#untakenBytes === 0;
   }
 
-  /** `boundBytes`: with this much untaken it is not ready. */
-  send(bytes: Buffer, boundBytes: number, nowMs: number): void {
+  /** From here on it is held to credits; 0 of one kind: not to that. */
+  beginCredit({ events, bytes }: Credit): void {
+    const bound = (granted: number): number => (granted === 0 ? Number.POSITIVE_INFINITY : granted);
+    this.#credit = { events: bound(events), bytes: bound(bytes) };
+  }
+
+  get hasCredit(): boolean {
+    return this.#credit !== undefined;
+  }
+
+  grant({ events, bytes }: Credit): void {
+    if (this.#credit === undefined) return;
+    this.#credit.events += events;
+    this.#credit.bytes += bytes;
+    if (this.eventsTaken > 0) this.onRoom?.();
+  }
+
+  /** There will be no more grants: when the credit is used up all that was asked for is sent. */
+  endGrants(): void {
+    this.#grantsEnded = true;
+    this.#endIfUsedUp();
+  }
+
+  /** `boundBytes`: with this much untaken it is not ready. Events use up credit. */
+  send(message: OutMessage, events: number, boundBytes: number, nowMs: number): void {
     if (this.#closed) return;
+    const { length } = message.bytes;
     this.lastSentMs = nowMs;
-    this.#untakenBytes += bytes.length;
+    this.#untakenBytes += length;
     // The callback comes when the transport has let the bytes go: the caller's window had room for them.
-    const room = this.#call.write(bytes, () => {
-      this.#untakenBytes -= bytes.length;
+    const room = this.#writer.write(message, () => {
+      this.#untakenBytes -= length;
       if (!this.#full || this.#closed || this.#untakenBytes > boundBytes / 2) return;
       this.#full = false;
       this.onRoom?.();
     });
     if (!room || this.#untakenBytes > boundBytes / 2) this.#full = true;
+    if (events === 0 || this.#credit === undefined) return;
+    this.#credit.events -= events;
+    this.#credit.bytes -= length;
+    this.#endIfUsedUp();
+  }
+
+  #endIfUsedUp(): void {
+    if (!this.#grantsEnded || this.#credit === undefined) return;
+    if (this.#credit.events > 0 && this.#credit.bytes > 0) return;
+    if (this.#close(undefined)) this.#call.end();
   }
 
   /** Ends the stream with that status. */
@@ -65,7 +118,7 @@ export class OutStream {
     this.#close('CANCELLED');
   }
 
-  #close(reason: Reason | 'CANCELLED'): boolean {
+  #close(reason: Reason | 'CANCELLED' | undefined): boolean {
     if (this.#closed) return false;
     this.#closed = true;
     this.onClose?.(reason);

@@ -132,8 +132,8 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
   const subscribe = subscriptions.handler(options.hooks);
   server.addService(
     {
-      TailChannel: rawMethod(`/${tailMethod}`, false, true),
-      Subscribe: rawMethod(`/${subscribeMethod}`, false, true),
+      TailChannel: rawMethod(`/${tailMethod}`, true),
+      Subscribe: rawMethod(`/${subscribeMethod}`, true),
     },
     { TailChannel: (call: OutCall) => tail(call), Subscribe: (call: OutCall) => subscribe(call) },
   );
@@ -194,16 +194,12 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
 }
 
 /** Requests and responses pass as bytes: the handlers read and write the wire format themselves. */
-function rawMethod(
-  path: string,
-  requestStream: boolean,
-  responseStream = requestStream,
-): MethodDefinition<Buffer, Buffer> {
+function rawMethod(path: string, isStream: boolean): MethodDefinition<Buffer, Buffer> {
   const same = (bytes: Buffer): Buffer => bytes;
   return {
     path,
-    requestStream,
-    responseStream,
+    requestStream: isStream,
+    responseStream: isStream,
     requestSerialize: same,
     requestDeserialize: same,
     responseSerialize: same,

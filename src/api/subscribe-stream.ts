@@ -5,9 +5,15 @@
  */
 import type { HansardError } from '../common/errors.js';
 import type { TimeUs } from '../common/ids.js';
-import { encodeSubscribeCaughtUp, encodeSubscribed, encodeSubscribeHeartbeat } from './encode-subscribe.js';
+import {
+  encodeSubscribeCaughtUp,
+  encodeSubscribed,
+  encodeSubscribeHeartbeat,
+  eventsIn,
+} from './encode-subscribe.js';
 import { writePlaces } from './feed-place.js';
 import type { FeedSource } from './feed-source.js';
+import { OutMessage } from './framed.js';
 import type { OutStream } from './out-stream.js';
 import type { Services } from './services.js';
 
@@ -84,10 +90,11 @@ export class SubscribeStream {
   }
 
   async #step(): Promise<void> {
-    const feed = this.#out.isReady ? this.#next() : undefined;
+    const takes = this.#out.eventsTaken;
+    const feed = takes > 0 ? this.#next() : undefined;
     if (feed === undefined) {
       // It does not take what there is: it has fallen behind, and will be told when it is back.
-      if (!this.#out.isReady) this.#isLive &&= this.#feeds.every((each) => !each.isDirty);
+      if (takes === 0) this.#isLive &&= this.#feeds.every((each) => !each.isDirty);
       else if (!this.#isLive && this.#feeds.every((each) => each.atEnd && !each.isBackfilling)) {
         this.#isLive = true;
         this.#send(encodeSubscribeCaughtUp(this.#token(), this.#services.node.identity.nodeId));
@@ -96,10 +103,14 @@ export class SubscribeStream {
       await this.#woken();
       return;
     }
-    const events = await feed.take({ events: this.#options.maxEvents, bytes: this.#options.pageBytes() });
+    const events = await feed.take({
+      events: Math.min(this.#options.maxEvents, takes),
+      bytes: this.#options.pageBytes(),
+    });
     if (events !== undefined && !this.#out.isClosed) {
       if (feed.hasMore) this.#isLive = false;
-      this.#send(encodeSubscribed(this.#token(), events));
+      const count = this.#out.hasCredit ? eventsIn(events) : 0;
+      this.#send(encodeSubscribed(this.#token(), events), count);
     }
     // What is in memory is taken without a pause: where little of it is wanted, nothing else would get its turn.
     await nextTurn();
@@ -121,8 +132,13 @@ export class SubscribeStream {
     return undefined;
   }
 
-  #send(bytes: Buffer): void {
-    this.#out.send(bytes, this.#options.pageBytes(), this.#services.node.monotonicMs());
+  #send(bytes: Buffer, events = 0): void {
+    this.#out.send(
+      new OutMessage(bytes),
+      events,
+      this.#options.pageBytes(),
+      this.#services.node.monotonicMs(),
+    );
   }
 
   #token(): string {

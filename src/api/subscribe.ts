@@ -17,6 +17,7 @@ import { type OutCall, OutStream } from './out-stream.js';
 import { planRead, type ReadOptionsMessage } from './reads.js';
 import type { Services } from './services.js';
 import { streamContext } from './stream-context.js';
+import { type FlowMessage, takeRequests } from './stream-requests.js';
 import { SubscribeStream } from './subscribe-stream.js';
 import { shuttingDown } from './tails.js';
 
@@ -26,6 +27,7 @@ interface SubscribeRequest extends FeedRequestMessage {
   resume_token: string;
   max_batch: number;
   read: ReadOptionsMessage | null;
+  flow: FlowMessage | null;
 }
 
 export interface SubscribeLimits {
@@ -92,12 +94,9 @@ export class Subscriptions {
         stream?.wake();
         hooks.onCall?.(subscribeMethod, 'grpc', reason, node.monotonicMs() - startedMs);
       };
-      call.on('cancelled', () => out.cancelled());
-      call.on('close', () => out.cancelled());
-      const open = async (): Promise<void> => {
+      const open = async (request: SubscribeRequest, bytes: Buffer): Promise<void> => {
         hooks.admit?.(context);
-        const request = decode(call.request);
-        const wanted = filterOf(call.request, request);
+        const wanted = filterOf(bytes, request);
         this.#reserve();
         reserved = true;
         const bound = feedBound('Subscribe', wanted);
@@ -107,7 +106,7 @@ export class Subscriptions {
         if (this.#closed || node.isDraining) throw shuttingDown();
         stream = this.#begin(out, request, bound, { ...wanted, fromTimeUs }, places);
       };
-      open().catch((error: unknown) => out.fail(this.#errorOf(error)));
+      takeRequests(call, out, { decode, open, errorOf: this.#errorOf });
     };
   }
 

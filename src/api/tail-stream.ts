@@ -1,6 +1,6 @@
 /** One caller's tail: where it stands. What it has not taken yet is its OutStream's. */
 import type { Seq } from '../common/ids.js';
-import { type OutCall, OutStream } from './out-stream.js';
+import { OutStream } from './out-stream.js';
 
 export interface TailOptions {
   /** First event to send. */
@@ -11,18 +11,18 @@ export interface TailOptions {
 
 export class TailStream extends OutStream {
   /** The next event to send. */
-  next: Seq;
-  readonly mustExist: boolean;
-  readonly maxBatch: number;
+  next: Seq = 1;
+  mustExist = false;
+  maxBatch = 1;
   /** It has been told that it is at the head, and has not fallen behind since. */
   live = false;
   /** Of the page that it was served last: who waited longest comes first. */
   servedAt = 0;
 
-  constructor(call: OutCall, options: TailOptions, nowMs: number) {
-    super(call, nowMs);
-    this.next = options.next;
-    this.mustExist = options.mustExist;
-    this.maxBatch = options.maxBatch;
+  /** Where it begins is known. */
+  begin({ next, mustExist, maxBatch }: TailOptions): void {
+    this.next = next;
+    this.mustExist = mustExist;
+    this.maxBatch = maxBatch;
   }
 }

@@ -291,6 +291,12 @@ const channelFields = {
   ),
 };
 
+const following = {
+  signal: (value: unknown) => (value instanceof AbortSignal ? undefined : 'must be an AbortSignal'),
+  timeoutMs: milliseconds,
+  credit: object(shape({ events: count, bytes: count }), ' such as { events: 1000, bytes: 1000000 }'),
+};
+
 const optionShapes = {
   append: shape({ condition, key: text, messageId: text, timeoutMs: milliseconds }),
   producerAppend: shape({ condition, counter: any, timeoutMs: milliseconds }),
@@ -305,8 +311,7 @@ const optionShapes = {
     resumeToken: text,
     mustExist: flag,
     maxBatch: count,
-    signal: (value) => (value instanceof AbortSignal ? undefined : 'must be an AbortSignal'),
-    timeoutMs: milliseconds,
+    ...following,
   }),
   markRead: shape({ allowBack: flag, timeoutMs: milliseconds }),
   readCursors: shape({ ...readFields, pageSize: count, pageToken: text }),
@@ -325,8 +330,7 @@ const optionShapes = {
           : 'must be a Date or { timeUs }',
     resumeToken: text,
     maxBatch: count,
-    signal: (value) => (value instanceof AbortSignal ? undefined : 'must be an AbortSignal'),
-    timeoutMs: milliseconds,
+    ...following,
   }),
   channels: shape({
     ...readFields,

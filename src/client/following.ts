@@ -6,6 +6,7 @@
  */
 import { HansardError, reasons } from '../common/errors.js';
 import { type MessageStream, pause } from './message-stream.js';
+import type { StreamCredit } from './requests.js';
 import { backoffMs, closedError, type Router } from './router.js';
 
 /** Where a stream is taken up again. */
@@ -20,6 +21,11 @@ export interface FollowOptions {
   readonly signal?: AbortSignal;
   /** How long the first connection may take, ms; default 5,000. Later ones are tried for as long as it takes. */
   readonly timeoutMs?: number;
+  /**
+   * How much may be on its way or waiting here, the update that is being handled included: the node sends no
+   * more until it is. Without it the connection's window bounds what the node sends (4 MiB a stream).
+   */
+  readonly credit?: StreamCredit;
 }
 
 interface Message<U> {

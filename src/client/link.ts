@@ -27,10 +27,13 @@ export interface Link {
   forgive(): void;
   /** Sends or queues; ends in exactly one `call.done`, never within this call. */
   send(call: Call): void;
-  /** A server stream of its own on the same connection; resolves to why not where the node can't be reached. */
-  stream(method: string, request: Uint8Array): Promise<ClientReadableStream<Buffer> | HansardError>;
+  /** A stream of its own on the same connection; resolves to why not where the node can't be reached. */
+  stream(method: string, request: Uint8Array, isHeldToCredit: boolean): Promise<OpenStream | HansardError>;
   close(): void;
 }
+
+/** Answers; where it is held to credit, `write` grants more. */
+export type OpenStream = ClientReadableStream<Buffer> & { write?: (grant: Buffer) => unknown };
 
 export type Transport = 'exchange' | 'unary';
 
@@ -88,17 +91,23 @@ class Connection {
     });
     return this.#connecting;
   }
-  async stream(method: string, request: Uint8Array): Promise<ClientReadableStream<Buffer> | HansardError> {
+  async stream(
+    method: string,
+    request: Uint8Array,
+    isHeldToCredit: boolean,
+  ): Promise<OpenStream | HansardError> {
     const error = this.isReady ? undefined : await this.ready();
     if (this.#closed) return new HansardError('CLIENT_CLOSED', 'the client was closed');
     if (error !== undefined) return error;
-    const stream = this.client.makeServerStreamRequest<Uint8Array, Buffer>(
-      `/${method}`,
-      (bytes) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length),
-      (bytes) => bytes,
-      request,
-      new Metadata(),
-    );
+    const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+    const same = (bytes: Buffer): Buffer => bytes;
+    const path = `/${method}`;
+    let stream: OpenStream;
+    if (isHeldToCredit) {
+      const duplex = this.client.makeBidiStreamRequest(path, asBuffer, same, new Metadata());
+      duplex.write(request);
+      stream = duplex;
+    } else stream = this.client.makeServerStreamRequest(path, asBuffer, same, request, new Metadata());
     this.#streams.add(stream);
     stream.on('status', () => this.#streams.delete(stream));
     return stream;
@@ -169,8 +178,8 @@ class ExchangeLink implements Link {
     this.#connection.failedAtMs = 0;
   }
 
-  stream(method: string, request: Uint8Array): Promise<ClientReadableStream<Buffer> | HansardError> {
-    return this.#connection.stream(method, request);
+  stream(method: string, request: Uint8Array, isHeldToCredit: boolean): Promise<OpenStream | HansardError> {
+    return this.#connection.stream(method, request, isHeldToCredit);
   }
 
   send(call: Call): void {
@@ -347,8 +356,8 @@ class UnaryLink implements Link {
     this.#connection.failedAtMs = 0;
   }
 
-  stream(method: string, request: Uint8Array): Promise<ClientReadableStream<Buffer> | HansardError> {
-    return this.#connection.stream(method, request);
+  stream(method: string, request: Uint8Array, isHeldToCredit: boolean): Promise<OpenStream | HansardError> {
+    return this.#connection.stream(method, request, isHeldToCredit);
   }
 
   send(call: Call): void {

@@ -1,6 +1,8 @@
 /** A server stream as messages taken one by one, whose silence counts as a break. */
-import type { ClientReadableStream, ServiceError } from '@grpc/grpc-js';
+import type { ServiceError } from '@grpc/grpc-js';
 import { HansardError } from '../common/errors.js';
+import type { OpenStream } from './link.js';
+import { encodeFlow, type StreamCredit } from './requests.js';
 import { closedError } from './router.js';
 import { errorFromService } from './rpc-errors.js';
 import { WireError } from './wire-reader.js';
@@ -10,21 +12,39 @@ const silenceMs = 15_000;
 /** Messages that wait to be taken by the application; the node keeps the rest. */
 const messagesWaitingMax = 4;
 
+/** A stream that is held to credit: what it was granted at its start is granted again as it is handled. */
+export interface HeldToCredit<T> {
+  readonly credit: StreamCredit;
+  /** Of `flow` in the stream's request. */
+  readonly field: number;
+  eventsOf(message: T): number;
+}
+
+/** The request that begins such a stream. */
+export function withCredit(request: Uint8Array, field: number, credit: StreamCredit | undefined): Uint8Array {
+  return credit === undefined ? request : Buffer.concat([request, encodeFlow(field, credit)]);
+}
+
 /** Messages of one stream, taken one by one; no more are read than a few ahead. */
 export class MessageStream<T> {
-  readonly #stream: ClientReadableStream<Buffer>;
+  readonly #stream: OpenStream;
   readonly #read: (message: Uint8Array) => T;
   readonly #onBroken: (error: HansardError) => void;
   readonly #waiting: Buffer[] = [];
   #ended: HansardError | undefined;
   #wake: (() => void) | undefined;
+  readonly #held: HeldToCredit<T> | undefined;
+  /** Handed out since the last grant. */
+  #due = { events: 0, bytes: 0 };
 
   constructor(
-    stream: ClientReadableStream<Buffer>,
+    stream: OpenStream,
     read: (message: Uint8Array) => T,
     onBroken: (error: HansardError) => void,
+    held?: HeldToCredit<T>,
   ) {
     this.#stream = stream;
+    this.#held = held;
     this.#read = read;
     this.#onBroken = onBroken;
     stream.on('data', (message: Buffer) => {
@@ -39,12 +59,18 @@ export class MessageStream<T> {
 
   /** The next message, or why there is none. Throws CHECKSUM_MISMATCH. */
   async next(): Promise<T | HansardError> {
+    // What was handed out before has been handled.
+    this.#grant();
     if (this.#waiting.length === 0 && this.#ended === undefined) await this.#arrival();
     const message = this.#waiting.shift();
     if (message === undefined) return this.#ended as HansardError;
     if (this.#waiting.length < messagesWaitingMax) this.#stream.resume();
     try {
-      return this.#read(message);
+      const found = this.#read(message);
+      const events = this.#held?.eventsOf(found) ?? 0;
+      if (events > 0)
+        this.#due = { events: this.#due.events + events, bytes: this.#due.bytes + message.length };
+      return found;
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
       return new HansardError('UNREACHABLE', `unreadable answer: ${error.message}`, {}, { cause: error });
@@ -54,6 +80,16 @@ export class MessageStream<T> {
   close(): void {
     this.#end(closedError());
     this.#stream.cancel();
+  }
+
+  /** In halves: a grant for each event would cost as much as the event. */
+  #grant(): void {
+    const { events, bytes } = this.#due;
+    if (this.#held === undefined || this.#ended !== undefined) return;
+    const { credit, field } = this.#held;
+    if (events < (credit.events ?? Infinity) / 2 && bytes < (credit.bytes ?? Infinity) / 2) return;
+    this.#due = { events: 0, bytes: 0 };
+    this.#stream.write?.(encodeFlow(field, { events, bytes }));
   }
 
   #arrival(): Promise<void> {

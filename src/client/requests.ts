@@ -245,6 +245,13 @@ export function encodeList(prefix: Uint8Array, list: ListRequest, read: ReadOpti
   return scratch.copy();
 }
 
+/** How much may be on its way on a stream; what is left out is not bound. */
+export interface StreamCredit {
+  readonly events?: number | undefined;
+  /** Of encoded answers. */
+  readonly bytes?: number | undefined;
+}
+
 export interface TailRequest {
   /** Without it and `resumeToken`: from the head. */
   readonly afterSeq?: number | undefined;
@@ -261,6 +268,15 @@ export function encodeTail(prefix: Uint8Array, tail: TailRequest, read: ReadOpti
   if (tail.resumeToken !== undefined) scratch.stringAlways(4, tail.resumeToken);
   else if (tail.afterSeq !== undefined) scratch.uintAlways(3, tail.afterSeq);
   scratch.raw(prefix);
+  return scratch.copy();
+}
+
+/** FlowControl as a field of a stream's request: appended to the first one, and alone in those that grant more. */
+export function encodeFlow(field: number, { events, bytes }: StreamCredit): Buffer {
+  scratch.reset();
+  scratch.uint(2, bytes);
+  scratch.uint(1, events);
+  scratch.nested(field, 0);
   return scratch.copy();
 }
 

@@ -5,11 +5,14 @@ import { HansardError, reasons } from '../common/errors.js';
 import { invalid } from './check-input.js';
 import { type FollowOptions, follow, type Place } from './following.js';
 import type { Link } from './link.js';
-import { MessageStream } from './message-stream.js';
+import { MessageStream, withCredit } from './message-stream.js';
 import { encodeSubscribe, type SubscribeFilter } from './requests.js';
 import { readSubscribeResponse, type SubscribedEvents, type SubscribeResponse } from './responses.js';
 import type { Router } from './router.js';
 import type { Event } from './types.js';
+
+/** `flow` of SubscribeRequest. */
+const flowField = 12;
 
 export interface SubscribeOptions extends SubscribeFilter, FollowOptions {
   /** Begins with the first event of every channel. */
@@ -93,14 +96,23 @@ export class Subscription implements AsyncIterable<SubscribedEvent> {
 
   async #open(place: Place): Promise<MessageStream<SubscribeResponse> | HansardError> {
     const link: Link = this.#router.routed({}, 0);
-    const stream = await link.stream('hansard.v1.EventService/Subscribe', this.#request(place));
+    const { credit } = this.#options;
+    const stream = await link.stream(
+      'hansard.v1.EventService/Subscribe',
+      withCredit(this.#request(place), flowField, credit),
+      credit !== undefined,
+    );
     if (stream instanceof HansardError) {
       this.#router.refresh();
       return stream;
     }
-    return new MessageStream(stream, readSubscribeResponse, (error) => {
+    const fail = (error: HansardError): void => {
       if (reasons[error.reason].retry === 'yes') this.#router.refresh();
-    });
+    };
+    const eventsOf = ({ update }: SubscribeResponse): number =>
+      update?.kind === 'events' ? update.channels.reduce((sum, { events }) => sum + events.length, 0) : 0;
+    const held = credit === undefined ? undefined : { credit, field: flowField, eventsOf };
+    return new MessageStream(stream, readSubscribeResponse, fail, held);
   }
 
   #request(place: Place): Uint8Array {

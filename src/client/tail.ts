@@ -6,11 +6,14 @@ import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { invalid } from './check-input.js';
 import { type FollowOptions, follow, type Place } from './following.js';
-import { MessageStream } from './message-stream.js';
+import { MessageStream, withCredit } from './message-stream.js';
 import { encodeTail } from './requests.js';
 import { readTailResponse, type TailResponse } from './responses.js';
 import type { Router } from './router.js';
 import type { Event, ReadOptions, ServedBy } from './types.js';
+
+/** `flow` of TailChannelRequest. */
+const flowField = 8;
 
 export interface TailOptions
   extends FollowOptions,
@@ -101,7 +104,12 @@ export class Tail implements AsyncIterable<Event> {
     const preference = last?.reason === 'OVERLOADED' ? 'secondary' : this.#options.preference;
     const partition = this.#router.partitionOf(this.#channel) as PartitionId;
     const link = this.#router.routed({ partition, preference }, failures);
-    const stream = await link.stream('hansard.v1.EventService/TailChannel', this.#request(place));
+    const { credit } = this.#options;
+    const stream = await link.stream(
+      'hansard.v1.EventService/TailChannel',
+      withCredit(this.#request(place), flowField, credit),
+      credit !== undefined,
+    );
     const fail = (error: HansardError): void => {
       const hint = error.reason === 'NOT_LEADER' ? String(error.fields.leader_address ?? '') : '';
       if (hint !== '' && hint !== link.address) this.#router.hint(partition, hint);
@@ -110,7 +118,12 @@ export class Tail implements AsyncIterable<Event> {
         this.#router.refresh();
       }
     };
-    if (!(stream instanceof HansardError)) return new MessageStream(stream, readTailResponse, fail);
+    if (!(stream instanceof HansardError)) {
+      const eventsOf = ({ update }: TailResponse): number =>
+        update?.kind === 'events' ? update.events.length : 0;
+      const held = credit === undefined ? undefined : { credit, field: flowField, eventsOf };
+      return new MessageStream(stream, readTailResponse, fail, held);
+    }
     fail(stream);
     return stream;
   }

@@ -1,5 +1,16 @@
-import type { ClientReadableStream, ServiceError } from '@grpc/grpc-js';
+import { Duplex } from 'node:stream';
+import {
+  Client,
+  type ClientDuplexStream,
+  type ClientReadableStream,
+  credentials,
+  Server,
+  ServerCredentials,
+  type ServerDuplexStream,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import t from 'tap';
+import { FramedWriter, OutMessage } from '../../src/api/framed.js';
 import { defaultTailLimits, type TailLimits } from '../../src/api/tails.js';
 import { HansardError, reasons } from '../../src/common/errors.js';
 import { encodeDeleteChannel } from '../../src/conversation/command.js';
@@ -19,6 +30,10 @@ import {
 
 t.setTimeout(120_000);
 
+function isStream(request: object): request is ClientDuplexStream<Buffer, Buffer> {
+  return request instanceof Duplex;
+}
+
 /** One tail, as a plain gRPC client sees it. */
 class Reader {
   readonly stream: ClientReadableStream<Buffer>;
@@ -26,12 +41,24 @@ class Reader {
   /** Events so far. */
   count = 0;
   failure: Failure | undefined;
+  isOver = false;
   #wake: () => void = () => {};
 
-  constructor(h: Harness, request: object, options: { deadline?: number } = {}) {
-    const bytes = Buffer.isBuffer(request) ? request : encode('TailChannelRequest', request);
+  constructor(
+    h: Harness,
+    request: object | ClientDuplexStream<Buffer, Buffer>,
+    options: { deadline?: number } = {},
+  ) {
+    const bytesOf = (each: object): Buffer =>
+      Buffer.isBuffer(each) ? each : encode('TailChannelRequest', each);
     const path = '/hansard.v1.EventService/TailChannel';
-    this.stream = h.client.makeServerStreamRequest(path, same, same, bytes, options);
+    this.stream = isStream(request)
+      ? request
+      : h.client.makeServerStreamRequest(path, same, same, bytesOf(request), options);
+    this.stream.on('end', () => {
+      this.isOver = true;
+      this.#wake();
+    });
     this.stream.on('data', (message: Buffer) => {
       const response = decode('TailChannelResponse', message);
       this.responses.push(response);
@@ -231,6 +258,104 @@ t.test('places are bounded and given back, however a tail ends', async (t) => {
   for (const each of readers) each.stream.cancel();
   await until(() => h.api.openTails === 0, 'all places');
   for (const partition of h.node.partitions) t.equal(partition.watches.size, 0, 'nobody is told any more');
+});
+
+t.test('credits: no event beyond what was granted, and others go on', async (t) => {
+  const h = await start(t, { heartbeatMs: 100 });
+  const open = (request: object, later: readonly object[] = []): Reader => {
+    const path = '/hansard.v1.EventService/TailChannel';
+    const stream = h.client.makeBidiStreamRequest(path, same, same);
+    for (const each of [request, ...later]) stream.write(encode('TailChannelRequest', each));
+    return new Reader(h, stream);
+  };
+  const grant = (reader: Reader, flow: object) =>
+    (reader.stream as ClientDuplexStream<Buffer, Buffer>).write(encode('TailChannelRequest', { flow }));
+  await h.append({ channel: 'c', messages: some(10, 'x'.repeat(1_000)) });
+  const all = { channel: 'c', after_seq: 0 };
+  const free = new Reader(h, all);
+  const byEvents = open({ ...all, flow: { events: 4 } });
+  const byBytes = open({ ...all, max_batch: 1, flow: { bytes: 2_500 } });
+  const both = open({ ...all, max_batch: 1, flow: { events: 100, bytes: 1 } });
+  await Promise.all([free.has(10), byEvents.has(4), byBytes.has(3), both.has(1)]);
+  const held = [byEvents, byBytes, both];
+  for (const each of held) await each.said('heartbeat', 3);
+  t.same(
+    held.map((each) => each.count),
+    [4, 3, 1],
+    'a response may go beyond the bytes, by one event',
+  );
+  t.ok(
+    held.every((each) => !each.kinds.includes('caught_up')),
+    'who is held back is not told that it is at the head',
+  );
+  // What was taken too much is owed: about 700 bytes, and more than 1,000.
+  for (const each of [byBytes, both]) grant(each, { bytes: 500 });
+  grant(byEvents, { events: 5 });
+  await byEvents.has(9);
+  for (const each of held) await each.said('heartbeat', each.kinds.length);
+  t.same(
+    held.map((each) => each.count),
+    [9, 3, 1],
+  );
+  grant(byEvents, { events: 2 });
+  for (const each of [byBytes, both]) grant(each, { bytes: 1_000_000 });
+  for (const each of held) await (await each.has(10)).said('caught_up');
+  await h.append({ channel: 'c', messages: some(2) });
+  await Promise.all([free, byBytes, both].map((each) => each.has(12)));
+  await byEvents.has(11);
+  t.same(byEvents.seqs, range(1, 11));
+
+  const ten = open({ ...all, flow: { events: 10 } });
+  (ten.stream as ClientDuplexStream<Buffer, Buffer>).end();
+  await ten.until((r) => r.isOver, 'the end');
+  t.same(
+    [ten.failure, ten.seqs],
+    [undefined, range(1, 10)],
+    'who grants no more gets what was granted, then the end',
+  );
+  const surprised = open({ ...all }, [{ flow: { events: 1 } }]);
+  t.match(await surprised.failed(), { reason: 'INVALID_ARGUMENT', fields: { field: 'flow' } });
+  const silent = h.client.makeBidiStreamRequest('/hansard.v1.EventService/TailChannel', same, same);
+  silent.end();
+  t.match(await new Reader(h, silent).failed(), { reason: 'INVALID_ARGUMENT' });
+  for (const each of [free, ...held]) each.stream.cancel();
+  await until(() => h.api.openTails === 0, 'all places');
+});
+
+t.test('messages are framed once where grpc-js lets us', async (t) => {
+  const server = new Server();
+  const method = { path: '/a/b', requestStream: true, responseStream: true } as const;
+  const codec = {
+    requestSerialize: same,
+    requestDeserialize: same,
+    responseSerialize: same,
+    responseDeserialize: same,
+  };
+  const seen: boolean[] = [];
+  const b = (call: ServerDuplexStream<Buffer, Buffer>): void => {
+    const writer = new FramedWriter(call);
+    seen.push(writer.isDirect);
+    const message = new OutMessage(Buffer.from('hello'));
+    for (let i = 0; i < 3; i++) writer.write(message, () => {});
+    call.end();
+  };
+  server.addService({ b: { ...method, ...codec } }, { b });
+  const port = await new Promise<number>((resolve, reject) => {
+    const insecure = ServerCredentials.createInsecure();
+    server.bindAsync('127.0.0.1:0', insecure, (error, bound) =>
+      error === null ? resolve(bound) : reject(error),
+    );
+  });
+  const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure());
+  t.teardown(() => {
+    client.close();
+    server.forceShutdown();
+  });
+  const got: string[] = [];
+  const stream = client.makeBidiStreamRequest('/a/b', same, same);
+  for await (const message of stream) got.push(String(message));
+  t.same(got, ['hello', 'hello', 'hello']);
+  t.same(seen, [true], 'grpc-js has the field that leads to the HTTP/2 stream');
 });
 
 t.test('a node that drains sends its readers away', async (t) => {

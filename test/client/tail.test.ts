@@ -70,6 +70,31 @@ t.test('starts, updates, ends', async (t) => {
   await nobody.close();
 });
 
+t.test('held to credit: what is granted comes, and no more until it is handled', async (t) => {
+  const { client, writer } = await start(t, 1);
+  const texts = range(1, 60).map((i) => ({ text: `m${i}`.padEnd(1_000) }));
+  await writer.channel('c').append(texts);
+  const seqs: number[] = [];
+  for (const credit of [{ events: 1 }, { events: 7 }, { bytes: 3_000 }, { events: 50, bytes: 1 }]) {
+    const options = { fromBeginning: true, credit, maxBatch: 5 };
+    const tailed = await take(client.channel('c').tail({ afterSeq: 0, credit, maxBatch: 5 }), 60);
+    t.same(
+      tailed.map((event) => event.seq),
+      range(1, 60),
+      JSON.stringify(credit),
+    );
+    seqs.length = 0;
+    for await (const { event } of client.subscribe(options)) if (seqs.push(event.seq) === 60) break;
+    t.same(seqs, range(1, 60), JSON.stringify(credit));
+  }
+  const updates = client
+    .channel('c')
+    .tail({ afterSeq: 0, credit: { events: 10 } })
+    .updates();
+  t.match((await updates.next()).value, { kind: 'events', events: { length: 10 } });
+  await updates.return();
+});
+
 t.test('nodes die and drain under a tail: every event once, in order', async (t) => {
   const { doors, client, writer } = await start(t, 3);
   const total = 1_500;

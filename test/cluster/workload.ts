@@ -101,7 +101,9 @@ export class Writer {
 
 export async function readAll(client: Client, channel: string, options: ReadOptions = {}): Promise<Event[]> {
   const events: Event[] = [];
-  for await (const event of client.channel(channel).list({ ...options, after: 1_000 })) events.push(event);
+  // What there is counts, not how soon a busy machine tells.
+  const page = { timeoutMs: 60_000, ...options, after: 1_000 };
+  for await (const event of client.channel(channel).list(page)) events.push(event);
   return events;
 }
 
