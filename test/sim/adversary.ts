@@ -56,6 +56,26 @@ export class Adversary {
   }
 
   /**
+   * What a majority has kept while one node was away: one of the two loses it, the other is
+   * down, and the third is back and asks the forgetful one for its vote.
+   */
+  async forget(forgetful: SimNode, damage: () => void): Promise<void> {
+    const { random, network, nodes } = this.#cluster;
+    const others = nodes.filter((node) => node !== forgetful);
+    const away = others[random.below(others.length)] as SimNode;
+    this.#log(`node ${away.nodeId} misses what node ${forgetful.nodeId} will forget`);
+    network.isolate(away.nodeId, this.#others(away));
+    await this.#cluster.pass(random.below(1_500));
+    damage();
+    const rest = others.filter((node) => node !== away);
+    this.#kill(rest, 'process');
+    network.healAll();
+    for (const node of [away, forgetful]) await this.#restart(node);
+    await this.#cluster.pass(random.below(electionMs));
+    for (const node of rest) await this.#restart(node);
+  }
+
+  /**
    * Raft, figure 8: (a) a leader takes entries that nobody else gets; (b) another
    * is elected, and is cut off before it says anything; (c) the first one leads
    * again and sends its old entries on; (d) it dies, and the second one is back.

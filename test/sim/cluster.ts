@@ -308,7 +308,6 @@ export class SimNode implements SeenNode {
       onFailure: (error) => this.#failed(life, error),
       opened: [],
     });
-    this.#parts = parts;
     await parts.openStore();
     const { wal, store } = await parts.openLog();
     const bootId = (++this.#boots * 256 + this.nodeId).toString(16).padStart(16, '0');
@@ -339,6 +338,7 @@ export class SimNode implements SeenNode {
     });
     if (life !== this.#life) return;
     this.#logs = () => wal.groups();
+    this.#parts = parts;
     const node = new HansardNode({
       identity,
       nodes: this.members,
@@ -457,9 +457,9 @@ export class SimNode implements SeenNode {
 
   #failed(life: number, error: unknown): void {
     if (life !== this.#life || this.#endsAsItMay(life, error)) return;
-    this.cluster.violations.push(
-      `node ${this.nodeId}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`,
-    );
+    const what = `node ${this.nodeId}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`;
+    this.cluster.violations.push(what);
+    this.cluster.log(what);
     this.kill('process');
   }
 }

@@ -87,6 +87,8 @@ export class Faults {
   readonly #kinds: readonly FaultKind[];
   readonly #has: ReadonlySet<FaultKind>;
   readonly #adversary: Adversary;
+  /** Ends of processes whose disks hang. */
+  readonly #hung = new Set<() => void>();
   readonly #membership: SimMembership | undefined;
   /** Whose synced data may be damaged: a minority of every partition's replicas. */
   readonly #damageable: SimNode;
@@ -146,6 +148,7 @@ export class Faults {
     callers.faults.delayMaxMs = 0;
     callers.faults.lossChance = 0;
     this.#cluster.repeatChance = 0;
+    for (const end of [...this.#hung]) end();
     for (const node of nodes) {
       node.repair();
       node.database.resume();
@@ -223,7 +226,7 @@ export class Faults {
       case 'kvDamage':
         return this.#damage(this.#damageable, ['database']);
       case 'logDamage':
-        return this.#damage(this.#damageable, this.#damagedParts());
+        return this.#damageLog(this.#damageable);
       case 'handover':
         return this.#handOver();
       case 'crashPoint':
@@ -262,12 +265,13 @@ export class Faults {
     node.disk.failNext(operation, errno);
   }
 
-  #damagedParts(): DamagedPart[] {
+  async #damageLog(node: SimNode): Promise<void> {
     const { random } = this.#cluster;
-    const drawn: DamagedPart[] = ['log'];
-    if (random.below(3) === 0) drawn.push('database');
-    if (random.below(4) === 0) drawn.push('faults');
-    return drawn;
+    const parts: DamagedPart[] = ['log'];
+    if (random.below(3) === 0) parts.push('database');
+    if (random.below(4) === 0) parts.push('faults');
+    if (random.below(2) === 0) this.#damage(node, parts);
+    else await this.#adversary.forget(node, () => this.#damage(node, parts));
   }
 
   /** It starts, and becomes sound by itself. All that the log holds is synced by then: behind what is not, nothing proves damage. */
@@ -330,9 +334,11 @@ export class Faults {
     this.#log(`a disk of node ${node.nodeId} hangs`);
     if (random.below(2) === 0) node.disk.stallNext(10 * ms);
     else node.database.stall();
-    clock.after(ms, () => {
-      if (node.node === process) this.kill([node], 'process');
-    });
+    const end = (): void => {
+      if (this.#hung.delete(end) && node.node === process) this.kill([node], 'process');
+    };
+    this.#hung.add(end);
+    clock.after(ms, end);
   }
 
   #handOver(): void {

@@ -11,7 +11,7 @@ import { followTrace } from './trace/spec.js';
 
 const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--json]
        npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads]
-       npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5]
+       npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5] [--membership]
 
 Whole clusters on a simulated clock, disk and network. The same seed gives the same history.
 
@@ -157,12 +157,12 @@ function summary({
 async function writeTrace(file: string): Promise<number> {
   const run = await traceSeed({
     seed: values.seed === undefined ? 1 : positive('seed'),
-    nodes: positive('nodes'),
+    ...(values.membership ? { members: true } : { nodes: positive('nodes') }),
     lines: positive('trace-lines'),
   });
   fs.writeFileSync(file, run.text);
   console.log(
-    `${file}: ${run.events.length} lines, ${run.acknowledged} acknowledged, ${run.crashes} crashes, ` +
+    `${file}: ${run.events.length} lines, ${run.acknowledged} acknowledged, ${run.crashes} crashes, ${run.changes} changes of members, ` +
       `${(run.simulatedMs / 1_000).toFixed(0)} s simulated`,
   );
   for (const violation of run.violations) console.log(`  ${violation}`);

@@ -270,7 +270,10 @@ class SeedRun {
       );
     if (!(await clock.until(led, healMs)))
       this.#cluster.violations.push('liveness: a partition has no leader after healing');
-    const sound = (): boolean => nodes.every(({ isUp, faults }) => !isUp || faults.length === 0);
+    const sound = (): boolean =>
+      nodes.every(
+        ({ node, faults, refused }) => refused !== undefined || (node !== undefined && faults.length === 0),
+      );
     if (!(await clock.until(sound, healMs))) {
       const faults = nodes.map(({ nodeId, faults }) => `node ${nodeId}: ${JSON.stringify(faults)}`);
       violations.push(`liveness: damaged replicas do not become sound: ${faults.join(' ')}`);

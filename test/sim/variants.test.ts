@@ -30,6 +30,16 @@ t.test('members change all the time', async (t) => {
   t.ok(changes > 10, `${changes} changes of members`);
 });
 
+t.test('logs and databases of one node are damaged, and heal', async (t) => {
+  let damages = 0;
+  for (const seed of [7, 12]) {
+    const result = await runSeed({ seed, damage: true });
+    t.same(result.violations, [], `again: npm run sim -- --seed ${seed} --damage`);
+    damages += result.damages;
+  }
+  t.ok(damages > 4, `${damages} damages`);
+});
+
 t.test('reads of the weaker levels, and batches over two channels', async (t) => {
   const sum = { session: 0, bounded: 0, batches: 0 };
   for (let seed = 72; seed <= 73; seed++) {

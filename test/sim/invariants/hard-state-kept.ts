@@ -8,7 +8,7 @@ import type { Invariant, SeenNode } from './invariants.js';
 function isMute({ faults }: SeenNode, { partition, replicaId }: GroupLog): boolean {
   return faults.some(
     (fault) =>
-      fault.kind === 'term-or-vote-lost' && fault.partition === partition && fault.replicaId === replicaId,
+      fault.kind === 'term-or-vote-lost' && fault.partition === partition && fault.replicaId >= replicaId,
   );
 }
 

@@ -421,6 +421,32 @@ export const plantedBugs: readonly PlantedBug[] = [
     withinSeeds: 20,
   },
   {
+    name: 'forgetful-votes',
+    breaks: 'a replica whose log lost entries votes for candidates that lack them',
+    patches: [
+      {
+        file: replica,
+        find: 'return isAtLeast({ term: message.logTerm, index: message.index }, floor) ? message : undefined;',
+        replace: 'return message;',
+      },
+    ],
+    faults: ['logDamage'],
+    withinSeeds: 10,
+  },
+  {
+    name: 'lost-vote-given-again',
+    breaks: 'a replica whose vote may be lost takes part as before',
+    patches: [
+      {
+        file: 'src/node/repairs.js',
+        find: 'const mute = votes !== undefined && votes.replicaId >= replicaId;',
+        replace: 'const mute = false;',
+      },
+    ],
+    faults: ['logDamage'],
+    withinSeeds: 10,
+  },
+  {
     name: 'read-before-it-is-applied',
     breaks: 'a confirmed read is answered before its index is applied here',
     patches: [{ file: 'src/partition/reads.js', find: 'if (read.minIndex <= index)', replace: 'if (true)' }],

@@ -5,7 +5,11 @@
  * their logs are idle (it takes what is handed to the disk for synced, and the
  * commit index for stored).
  */
+
 import { encodeAppend } from '../../../src/conversation/command.js';
+import type { ReplicaChange } from '../../../src/node/change-replicas.js';
+import type { HansardNode } from '../../../src/node/node.js';
+import type { Replica } from '../../../src/partition/replica.js';
 import { SimCluster, type SimNode } from '../cluster.js';
 import { textEvent } from '../content.js';
 import { History } from '../history.js';
@@ -14,6 +18,8 @@ import { type TraceEvent, traceEvent, traceLine } from './event.js';
 export interface TraceOptions {
   readonly seed: number;
   readonly nodes?: number;
+  /** Replicas come and go: of five nodes three have one at first. */
+  readonly members?: boolean;
   /** About so many lines; the model checker takes minutes for 3,000. */
   readonly lines?: number;
 }
@@ -25,11 +31,15 @@ export interface TracedRun {
   readonly violations: readonly string[];
   readonly acknowledged: number;
   readonly crashes: number;
+  /** Of members, in force. */
+  readonly changes: number;
   readonly simulatedMs: number;
 }
 
 /** By then every log has been idle, closed, and holds the commit index. */
 const restMs = 500;
+/** For what must come to pass where nothing is in its way. */
+const patienceMs = 10_000;
 
 export async function traceSeed(options: TraceOptions): Promise<TracedRun> {
   const run = new TracedSeed(options);
@@ -44,9 +54,12 @@ class TracedSeed {
   #acknowledged = 0;
   #serial = 0;
   #crashes = 0;
+  #changes = 0;
+  readonly #members: boolean;
 
-  constructor({ seed, nodes = 3, lines = 2_000 }: TraceOptions) {
+  constructor({ seed, members = false, nodes = members ? 5 : 3, lines = 2_000 }: TraceOptions) {
     this.#lines = lines;
+    this.#members = members;
     this.#cluster = new SimCluster({
       seed,
       nodes,
@@ -68,6 +81,7 @@ class TracedSeed {
       for (let i = random.below(4); i > 0; i--) this.#append();
       await clock.run(5 + random.below(150));
       await this.#fault();
+      if (this.#members && random.below(4) === 0) await this.#change();
       if (random.below(3) === 0) network.healAll();
       for (const node of nodes) if (!node.isUp && random.below(2) === 0) await this.#restart(node);
     }
@@ -80,12 +94,13 @@ class TracedSeed {
       violations,
       acknowledged: this.#acknowledged,
       crashes: this.#crashes,
+      changes: this.#changes,
       simulatedMs: clock.monotonicMs(),
     };
   }
 
   async #fault(): Promise<void> {
-    const { clock, nodes, network, random } = this.#cluster;
+    const { nodes, network, random } = this.#cluster;
     const victim = nodes[random.below(nodes.length)] as SimNode;
     const others = nodes.filter((node) => node !== victim).map(({ nodeId }) => nodeId);
     const other = others[random.below(others.length)] as number;
@@ -97,13 +112,80 @@ class TracedSeed {
       case 2:
         return network.breakStreams(victim.nodeId, other);
       case 3:
-        await clock.run(restMs);
+        await this.#rest();
         return this.#kill([victim]);
       case 4:
         if (random.below(3) > 0) return;
-        await clock.run(restMs);
+        await this.#rest();
         return this.#kill(nodes);
     }
+  }
+
+  /** The specification takes a configuration for kept that is in force; here it is, once it is sealed. */
+  async #rest(): Promise<void> {
+    const { clock } = this.#cluster;
+    const isSealed = (): boolean =>
+      this.#replicas().every(({ store }) => store.sealedMembership.changes === store.membership.changes);
+    await clock.run(restMs);
+    if (!(await clock.until(isSealed, patienceMs))) this.#cluster.violations.push('no checkpoint comes');
+  }
+
+  #replicas(): readonly Replica[] {
+    return this.#cluster.nodes
+      .flatMap((node) => node.replicas())
+      .filter(({ isInitialised }) => isInitialised);
+  }
+
+  /**
+   * One replica comes, gets its vote, or goes. As the specification knows it: one after the
+   * other, each known to all members before the next, and in force while its leader leads.
+   * So nobody is cut off or dies meanwhile; streams break all the same.
+   */
+  async #change(): Promise<void> {
+    const { clock, nodes, network, random } = this.#cluster;
+    network.healAll();
+    for (const node of nodes) if (!node.isUp) await this.#restart(node);
+    if (!(await clock.until(() => this.#isSettled(), patienceMs))) return;
+    const leader = this.#cluster.leaderOf(0) as HansardNode;
+    const change = this.#drawChange(leader.replicas()[0] as Replica);
+    if (change === undefined) return;
+    let ended = false;
+    const end = (): void => {
+      ended = true;
+    };
+    leader
+      .changeReplicas(0, [change], { deadlineMs: leader.monotonicMs() + 2_000, force: false })
+      .then(() => this.#changes++)
+      // Refused: not caught up yet, or its leader is to go and hands over first.
+      .catch(() => undefined)
+      .finally(end);
+    while (!ended) {
+      await clock.run(5 + random.below(50));
+      network.breakStreams(1 + random.below(nodes.length), 1 + random.below(nodes.length));
+    }
+    await clock.until(() => this.#isSettled(), patienceMs);
+  }
+
+  /** All members are there and have applied all that is committed. */
+  #isSettled(): boolean {
+    const leader = this.#cluster.leaderOf(0)?.replicas()[0];
+    if (leader === undefined) return false;
+    const all = this.#replicas();
+    return leader.members.every(({ replicaId }) => {
+      const replica = all.find((one) => one.replicaId === replicaId);
+      return replica?.appliedIndex === leader.commitIndex && leader.commitIndex === leader.lastIndex;
+    });
+  }
+
+  #drawChange({ members, conf, voters }: Replica): ReplicaChange | undefined {
+    const { nodes, random } = this.#cluster;
+    const taken = members.map(({ nodeId }) => nodeId);
+    const free = nodes.find(({ nodeId }) => !taken.includes(nodeId));
+    const [learner] = conf.learners;
+    const goes = voters[random.below(voters.length)]?.replicaId;
+    if (learner !== undefined && random.below(4) > 0) return { kind: 'promote', replicaId: learner };
+    if (voters.length > 3 && goes !== undefined) return { kind: 'remove', replicaId: goes };
+    return free === undefined ? undefined : { kind: 'addLearner', nodeId: free.nodeId };
   }
 
   #kill(nodes: readonly SimNode[]): void {

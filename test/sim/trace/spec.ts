@@ -270,7 +270,11 @@ class Follower {
           msg.commit === Math.min(server.commit, msg.index + msg.entries),
           `commit ${server.commit}, the entries end at ${msg.index + msg.entries}`,
         );
-      } else return this.#fail('snapshots are not followed');
+      } else {
+        // As if the log from its beginning were sent; its commit index says nothing.
+        this.#need(msg.entries <= server.commit, `only ${server.commit} entries are committed`);
+        entries = server.log.slice(0, msg.entries);
+      }
     } else if (name === 'SendAppendEntriesResponse') {
       this.#need(server.role === 'StateLeader', 'who does not lead acknowledges to itself');
       this.#need(msg.index === server.log.length, `the log ends at ${server.log.length}`);
@@ -339,7 +343,8 @@ class Follower {
       server.log.push(entry);
     }
     const end = msg.index + entries.length;
-    server.commit = Math.max(server.commit, Math.min(msg.commit, end));
+    const commit = msg.type === 'MsgSnap' ? end : Math.min(msg.commit, end);
+    server.commit = Math.max(server.commit, commit);
     this.#answer(msg, { ...answer, reject: false, index: end });
   }
 
@@ -438,6 +443,8 @@ function keyOf({ type, from, to, term, entries, logTerm, index, commit, reject }
   switch (type) {
     case 'MsgApp':
       return [...base, index, logTerm, entries, commit].join();
+    case 'MsgSnap':
+      return [...base, entries].join();
     case 'MsgHeartbeat':
       return [...base, commit].join();
     case 'MsgAppResp':

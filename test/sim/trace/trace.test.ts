@@ -24,6 +24,16 @@ for (const [seed, nodes] of [
   });
 }
 
+t.test('replicas come with snapshots, get their votes and go: steps of Raft, too', async (t) => {
+  const { events, violations, changes } = await traceSeed({ seed: 1, members: true });
+  t.same(violations, []);
+  t.equal(followTrace(events), events.length);
+  t.ok(changes > 2, `${changes} changes of members`);
+  t.ok(events.some(({ msg }) => msg?.type === 'MsgSnap'));
+  const at = events.findIndex(({ name }) => name === 'ChangeConf');
+  t.throws(() => followTrace(events.toSpliced(at, 1)), { name: 'TraceProblem' }, 'not without the change');
+});
+
 t.test('the same seed writes the same trace', async (t) => {
   const [first, second] = [
     await traceSeed({ seed: 4, lines: 500 }),
