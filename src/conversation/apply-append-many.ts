@@ -7,12 +7,12 @@ import { ByteWriter } from '../common/bytes.js';
 import type { TimeUs } from '../common/ids.js';
 import type { AppendCommand } from './append-command.js';
 import { type AppendPlan, planAppend, storeAppend } from './apply-append.js';
-import { bodyDigest, requestChannelId } from './apply-channel.js';
 import { liveKey } from './apply-keys.js';
 import { applyLimits } from './apply-limits.js';
+import { bodyDigest, firstRequest, keepRequest, requestChannelId } from './apply-request.js';
 import { liveChannel } from './apply-trash.js';
 import type { AppendManyCommand } from './command.js';
-import { requestItemKey, requestKey } from './names.js';
+import { requestItemKey } from './names.js';
 import { refuse } from './refuse.js';
 import type { Appended, ApplyState, CommandAnswer, Refused } from './types.js';
 
@@ -26,20 +26,13 @@ export function appendMany(
   if (Buffer.byteLength(requestId) > applyLimits.idBytes)
     return refuse('INVALID_ARGUMENT', 'a text of the request is too long', { field: 'request_id' });
   const digest = digestOf(appends);
-  if (requestId !== '') {
-    const first = liveKey(state, requestChannelId, requestKey(tenant, requestId));
-    if (first !== undefined) {
-      if (Buffer.compare(first.contentDigest, digest) !== 0) {
-        return refuse('DUPLICATE_KEY_DIFFERENT_CONTENT', 'the request_id was used with another request', {
-          field: 'request_id',
-        });
-      }
-      return {
-        kind: 'appendedMany',
-        appended: appends.map((each, i) => firstAnswer(state, command, each, i)),
-      };
-    }
-  }
+  const first = firstRequest(state, command, digest);
+  if (first?.refused !== undefined) return first.refused;
+  if (first !== undefined)
+    return {
+      kind: 'appendedMany',
+      appended: appends.map((each, i) => firstAnswer(state, command, each, i)),
+    };
   const plans: AppendPlan[] = [];
   const names = new Set<string>();
   for (const [i, append] of appends.entries()) {
@@ -55,12 +48,12 @@ export function appendMany(
   }
   // All of it holds: the first change of state is behind this line.
   const appended = plans.map((plan) => storeAppend(state, bytes, plan, commitTimeUs));
-  if (requestId !== '') {
-    const keep = (key: string, seq: number): void =>
-      state.putKey(requestChannelId, key, { seq, contentDigest: digest, commitTimeUs });
-    keep(requestKey(tenant, requestId), appended.length);
-    for (const [i, { firstSeq }] of appended.entries()) keep(requestItemKey(tenant, requestId, i), firstSeq);
-  }
+  keepRequest(state, command, digest, appended.length, commitTimeUs);
+  if (requestId !== '')
+    for (const [i, { firstSeq }] of appended.entries()) {
+      const key = requestItemKey(tenant, requestId, i);
+      state.putKey(requestChannelId, key, { seq: firstSeq, contentDigest: digest, commitTimeUs });
+    }
   return { kind: 'appendedMany', appended };
 }
 

@@ -3,8 +3,8 @@
  * by request id, and a deletion also by the revision that it expects.
  */
 import type { TimeUs } from '../common/ids.js';
-import { bodyDigest, checkNames, checkTexts, requestChannelId } from './apply-channel.js';
-import { liveKey } from './apply-keys.js';
+import { checkNames, checkTexts } from './apply-channel.js';
+import { bodyDigest, firstRequest, keepRequest } from './apply-request.js';
 import { keptOf, liveChannel, purge, purgeTimeUs, restore, trash, trashedChannel } from './apply-trash.js';
 import type {
   DeleteChannelCommand,
@@ -13,7 +13,6 @@ import type {
   UndeleteChannelCommand,
   UpdateChannelCommand,
 } from './command.js';
-import { requestKey } from './names.js';
 import { refuse } from './refuse.js';
 import type {
   ApplyState,
@@ -33,14 +32,11 @@ export function updateChannel(
   command: UpdateChannelCommand,
   commitTimeUs: TimeUs,
 ): CommandAnswer {
-  const { tenant, channel: name } = command;
-  const problem = checkNames(tenant, name) ?? checkTexts(command);
-  if (problem !== undefined) return problem;
-  const channel = liveChannel(state, tenant, name);
-  const digest = digestOf(bytes, command);
-  const first = firstRequest(state, command, digest);
-  if (first?.refused !== undefined) return first.refused;
-  if (first !== undefined && Number(channel?.id) !== first.record.seq) {
+  const { channel: name } = command;
+  const begun = begin(state, bytes, command);
+  if (begun.kind === 'refused') return begun;
+  const { live: channel, digest, first } = begun;
+  if (first !== undefined && Number(channel?.id) !== first.seq) {
     return refuse('CHANNEL_NOT_FOUND', 'the channel that this request changed is gone', { channel: name });
   }
   if (channel === undefined) return notFound(name);
@@ -60,12 +56,9 @@ export function deleteChannel(
   commitTimeUs: TimeUs,
 ): CommandAnswer {
   const { tenant, channel: name, expected, allowMissing, permanent } = command;
-  const problem = checkNames(tenant, name) ?? checkTexts(command);
-  if (problem !== undefined) return problem;
-  const channel = liveChannel(state, tenant, name);
-  const digest = digestOf(bytes, command);
-  const first = firstRequest(state, command, digest);
-  if (first?.refused !== undefined) return first.refused;
+  const begun = begin(state, bytes, command);
+  if (begun.kind === 'refused') return begun;
+  const { live: channel, digest, first } = begun;
   const deleted = keptOf(state, tenant, name);
   // Whoever has the name now: what this request was for is done.
   if (first !== undefined) return deletedBefore(deleted?.headSeq ?? channel?.baseSeq ?? 0);
@@ -111,14 +104,11 @@ export function sealChannel(
   command: SealChannelCommand,
   commitTimeUs: TimeUs,
 ): CommandAnswer {
-  const { tenant, channel: name } = command;
-  const problem = checkNames(tenant, name) ?? checkTexts(command);
-  if (problem !== undefined) return problem;
-  const channel = liveChannel(state, tenant, name);
-  const digest = digestOf(bytes, command);
-  const first = firstRequest(state, command, digest);
-  if (first?.refused !== undefined) return first.refused;
-  if (channel === undefined || (first !== undefined && Number(channel.id) !== first.record.seq))
+  const { channel: name } = command;
+  const begun = begin(state, bytes, command);
+  if (begun.kind === 'refused') return begun;
+  const { live: channel, digest, first } = begun;
+  if (channel === undefined || (first !== undefined && Number(channel.id) !== first.seq))
     return notFound(name);
   if (first === undefined) {
     if (!isExpected(channel, command.expected)) return stale(channel);
@@ -140,14 +130,11 @@ export function undeleteChannel(
   commitTimeUs: TimeUs,
 ): CommandAnswer {
   const { tenant, channel: name } = command;
-  const problem = checkNames(tenant, name) ?? checkTexts(command);
-  if (problem !== undefined) return problem;
-  const live = liveChannel(state, tenant, name);
-  const digest = digestOf(bytes, command);
-  const first = firstRequest(state, command, digest);
-  if (first?.refused !== undefined) return first.refused;
+  const begun = begin(state, bytes, command);
+  if (begun.kind === 'refused') return begun;
+  const { live, digest, first } = begun;
   if (first !== undefined) {
-    if (Number(live?.id) !== first.record.seq) return notFound(name);
+    if (Number(live?.id) !== first.seq) return notFound(name);
     return { kind: 'channel', channel: { ...(live as ChannelState) } };
   }
   if (live !== undefined)
@@ -164,6 +151,26 @@ export function undeleteChannel(
   restore(state, channel);
   keepRequest(state, command, digest, channel.id, commitTimeUs);
   return { kind: 'channel', channel: { ...channel } };
+}
+
+/** What each change begins with: names and texts that may be, and neither id nor etag looked at yet. */
+interface Begun {
+  readonly kind: 'begun';
+  /** The channel of that name, unless it is deleted. */
+  readonly live: ChannelState | undefined;
+  readonly digest: Uint8Array;
+  /** This request was carried out before. */
+  readonly first: KeyRecord | undefined;
+}
+
+function begin(state: ApplyState, bytes: Buffer, command: Change): Begun | Refused {
+  const { tenant, channel: name } = command;
+  const problem = checkNames(tenant, name) ?? checkTexts(command);
+  if (problem !== undefined) return problem;
+  const live = liveChannel(state, tenant, name);
+  const digest = digestOf(bytes, command);
+  const first = firstRequest(state, command, digest);
+  return first?.refused ?? { kind: 'begun', live, digest, first: first?.record };
 }
 
 /** Sets what the command has; where all of it is so already, the revision stays. */
@@ -211,37 +218,6 @@ function sameParticipants(a: readonly Readonly<Participant>[], b: readonly Reado
 function digestOf(bytes: Buffer, command: Change): Uint8Array {
   const kind = Buffer.from(`${command.kind}\0`);
   return bodyDigest(Buffer.concat([kind, bytes.subarray(command.bodyOffset, command.bodyEnd)]));
-}
-
-/** Undefined: the request id is new, or there is none. */
-function firstRequest(
-  state: ApplyState,
-  { tenant, requestId }: Change,
-  digest: Uint8Array,
-): { record: KeyRecord; refused?: Refused } | undefined {
-  if (requestId === '') return undefined;
-  const record = liveKey(state, requestChannelId, requestKey(tenant, requestId));
-  if (record === undefined) return undefined;
-  if (Buffer.compare(record.contentDigest, digest) === 0) return { record };
-  const refused = refuse('DUPLICATE_KEY_DIFFERENT_CONTENT', 'the request_id was used with another request', {
-    field: 'request_id',
-  });
-  return { record, refused };
-}
-
-function keepRequest(
-  state: ApplyState,
-  { tenant, requestId }: Change,
-  contentDigest: Uint8Array,
-  channelId: number,
-  commitTimeUs: TimeUs,
-): void {
-  if (requestId === '') return;
-  state.putKey(requestChannelId, requestKey(tenant, requestId), {
-    seq: channelId,
-    contentDigest,
-    commitTimeUs,
-  });
 }
 
 function isExpected(channel: ChannelState | DeletedChannel, expected: ExpectedRevision | undefined): boolean {

@@ -1,18 +1,13 @@
 /** Making channels: by createChannel, or by a first append. Changing and deleting: apply-channel-change.ts. */
-import { ByteWriter } from '../common/bytes.js';
-import { xxh64, xxh64Seeded } from '../common/hash.js';
 import type { TimeUs } from '../common/ids.js';
 import { channelNameProblem, isTenantName } from '../common/names.js';
-import { liveKey } from './apply-keys.js';
 import { applyLimits } from './apply-limits.js';
+import { bodyDigest, firstRequest, keepRequest } from './apply-request.js';
 import { liveChannel, purge, trashedChannel } from './apply-trash.js';
 import type { CreateChannelCommand, UpdateChannelInput } from './command.js';
-import { channelUid, requestKey } from './names.js';
+import { channelUid } from './names.js';
 import { refuse } from './refuse.js';
 import type { ApplyState, ChannelState, CommandAnswer, Refused } from './types.js';
-
-/** Request ids live where keys do, under the channel id that no channel has. */
-export const requestChannelId = 0;
 
 export function createChannel(
   state: ApplyState,
@@ -20,23 +15,17 @@ export function createChannel(
   command: CreateChannelCommand,
   commitTimeUs: TimeUs,
 ): CommandAnswer {
-  const { tenant, channel: name, requestId } = command;
+  const { tenant, channel: name } = command;
   const problem = checkNames(tenant, name) ?? checkTexts(command);
   if (problem !== undefined) return problem;
   const existing = liveChannel(state, tenant, name);
   const digest = bodyDigest(bytes.subarray(command.bodyOffset, command.bodyEnd));
-  if (requestId !== '') {
-    const first = liveKey(state, requestChannelId, requestKey(tenant, requestId));
-    if (first !== undefined) {
-      if (Buffer.compare(first.contentDigest, digest) !== 0) {
-        return refuse('DUPLICATE_KEY_DIFFERENT_CONTENT', 'the request_id was used with another request', {
-          field: 'request_id',
-        });
-      }
-      if (existing !== undefined && Number(existing.id) === first.seq)
-        return { kind: 'channel', channel: { ...existing } };
-      return refuse('CHANNEL_NOT_FOUND', 'the channel that this request made is gone', { channel: name });
-    }
+  const first = firstRequest(state, command, digest);
+  if (first?.refused !== undefined) return first.refused;
+  if (first !== undefined) {
+    if (existing !== undefined && Number(existing.id) === first.record.seq)
+      return { kind: 'channel', channel: { ...existing } };
+    return refuse('CHANNEL_NOT_FOUND', 'the channel that this request made is gone', { channel: name });
   }
   if (existing !== undefined) {
     return refuse('CHANNEL_EXISTS', 'a channel of that name exists', { channel: name, uid: existing.uid });
@@ -47,13 +36,7 @@ export function createChannel(
   channel.labels = command.labels.map(([label, value]) => [label, value]);
   channel.participants = command.participants.map((participant) => ({ ...participant }));
   state.putChannel(channel);
-  if (requestId !== '') {
-    state.putKey(requestChannelId, requestKey(tenant, requestId), {
-      seq: Number(channel.id),
-      contentDigest: digest,
-      commitTimeUs,
-    });
-  }
+  keepRequest(state, command, digest, Number(channel.id), commitTimeUs);
   // A copy: the answer is encoded later, when the channel may have gone on.
   return { kind: 'channel', channel: { ...channel } };
 }
@@ -126,9 +109,4 @@ function isLong(text: string): boolean {
 
 function tooLong(field: string): Refused {
   return refuse('INVALID_ARGUMENT', 'a text of the channel is empty or too long', { field });
-}
-
-/** 16 bytes by which a repeat of the request is told from another one; no defence against design. */
-export function bodyDigest(body: Uint8Array): Uint8Array {
-  return new ByteWriter(16).u64big(xxh64(body)).u64big(xxh64Seeded(body, 1n)).finish();
 }

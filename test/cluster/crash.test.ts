@@ -64,7 +64,9 @@ for (const transport of ['exchange', 'unary'] as const) {
 t.test('all nodes are killed under load and come back', async (t) => {
   const client = cluster.connect();
   for (let round = 0; round < (isLong ? 3 : 1); round++) {
-    const writers = names(12, `all-${round}`).map((name) => write(t, client, name, { inFlight: 16 }));
+    const writers = names(12, `all-${round}`).map((name) =>
+      write(t, client, name, { inFlight: 16, pauseMs: 10 }),
+    );
     await until('all write', () => writers.every((writer) => writer.acknowledged > 100));
     // Some tails are sealed by now, some are not.
     await sleep(1_200);
@@ -87,7 +89,7 @@ t.test('all nodes are killed under load and come back', async (t) => {
 
 t.test('each node is stopped and started in turn under load', async (t) => {
   const client = cluster.connect();
-  const writers = names(12, 'rolling').map((name) => write(t, client, name, { inFlight: 8, pauseMs: 5 }));
+  const writers = names(12, 'rolling').map((name) => write(t, client, name, { inFlight: 8, pauseMs: 40 }));
   await until('all write', () => writers.every((writer) => writer.acknowledged > 50));
   for (const node of cluster.nodes) {
     t.same(await node.stop(), { code: 0, signal: null }, `node ${node.id} ends in order`);
@@ -112,7 +114,7 @@ t.test('each node is stopped and started in turn under load', async (t) => {
 
 t.test('the leader hangs for 3 s: others take over, and its reads never go back', async (t) => {
   const client = cluster.connect();
-  const writer = write(t, client, 'hanging', { inFlight: 32, pauseMs: 5 });
+  const writer = write(t, client, 'hanging', { inFlight: 32, pauseMs: 20 });
   await until('appends go on', () => writer.acknowledged > 200);
   const old = await cluster.leaderOf(writer.name);
   const reader = new Direct(old.clientAddress);

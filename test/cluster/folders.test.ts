@@ -54,7 +54,7 @@ interface Case {
 t.test('a node starts on its own folder only', async (t) => {
   const cluster = await ProcessCluster.start(t);
   const client = cluster.connect();
-  const writer = new Writer(client, 'kept', { inFlight: 8, pauseMs: 10 });
+  const writer = new Writer(client, 'kept', { inFlight: 8, pauseMs: 40 });
   await until('appends go on', () => writer.acknowledged > 50);
   const [one, two, three] = cluster.nodes as [TestNode, TestNode, TestNode];
   await three.stop();

@@ -201,7 +201,7 @@ function dial(direct: Direct, request: Buffer): Promise<{ code: number; details:
 t.test('hostile input on all ports', async (t) => {
   const cluster = await ProcessCluster.start(t);
   const client = cluster.connect();
-  const writer = new Writer(client, 'innocent', { inFlight: 8, pauseMs: 5 });
+  const writer = new Writer(client, 'innocent', { inFlight: 8, pauseMs: 20 });
   await until('appends go on', () => writer.acknowledged > 100);
   const node = await cluster.leaderOf(writer.name);
   const direct = new Direct(node.clientAddress);

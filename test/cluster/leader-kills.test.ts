@@ -14,6 +14,9 @@ const rounds = Number(process.env.HANSARD_ROUNDS ?? 2);
 t.setTimeout(120_000 + rounds * 60_000);
 
 const inFlight = 400;
+/** Between two looks at how many are in flight: so that enough of them are, and while a node starts. */
+const busyMs = 5;
+const calmMs = 50;
 /** Longer than any failover: no outcome stays open. */
 const timeoutMs = 120_000;
 
@@ -42,13 +45,14 @@ function lastWords({ process }: TestNode): string {
 t.test(`${rounds} leaders killed, ${inFlight} appends in flight`, async (t) => {
   const cluster = await ProcessCluster.start(t, { partitions: 2 });
   const client = cluster.connect({ window: inFlight });
-  const writer = new Writer(client, 'one channel', { inFlight, timeoutMs, pauseMs: 5 });
+  const writer = new Writer(client, 'one channel', { inFlight, timeoutMs, pauseMs: busyMs });
   // Where a check has failed before.
   t.teardown(() => {
     void writer.stop();
   });
   let killedInFlight = 0;
   for (let round = 1; round <= rounds; round++) {
+    writer.pauseMs = busyMs;
     const before = writer.acknowledged;
     await until('appends go on', () => writer.acknowledged > before + 2 * inFlight, 120_000);
     const leader = await cluster.leaderOf(writer.name);
@@ -64,6 +68,7 @@ t.test(`${rounds} leaders killed, ${inFlight} appends in flight`, async (t) => {
     killedInFlight += open;
     const atKill = writer.acknowledged;
     await until('appends go on elsewhere', () => writer.acknowledged > atKill + inFlight, 120_000);
+    writer.pauseMs = calmMs;
     cluster.startNode(leader);
     await allReady(t, cluster);
     if (round % 10 === 0 || round === rounds) t.pass(`${round} rounds`);

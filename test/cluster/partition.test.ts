@@ -21,7 +21,7 @@ class World {
   readonly writer: Writer;
   private constructor(readonly channel: string) {
     this.partition = cluster.partitionOf(channel, 'default');
-    this.writer = new Writer(cluster.connect(), channel, { inFlight: 4, timeoutMs: 60_000, pauseMs: 5 });
+    this.writer = new Writer(cluster.connect(), channel, { inFlight: 4, timeoutMs: 60_000, pauseMs: 20 });
   }
 
   static async start(t: Test, channel: string): Promise<World> {

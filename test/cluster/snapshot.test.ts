@@ -16,7 +16,7 @@ function said(node: TestNode, text: string): boolean {
 }
 
 t.test('behind the log, and sender and receiver are killed in mid-snapshot', async (t) => {
-  const args = ['--log-max', `${logMax}`, '--checkpoint-age', '1s', '--snapshot-rate', '3MiB'];
+  const args = ['--log-max', `${logMax}`, '--checkpoint-age', '1s', '--snapshot-rate', '6MiB'];
   const cluster = await ProcessCluster.start(t, { partitions: 4, args });
   const client = cluster.connect();
   const counts = new Map<string, number>();

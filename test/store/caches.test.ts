@@ -19,8 +19,8 @@ function bufferBytes(): number {
 }
 
 t.test('the block cache holds no more than its share, whichever way blocks are read', async (t) => {
-  const channels = 200;
-  const cacheBytes = 1_000 * KiB;
+  const channels = 100;
+  const cacheBytes = 500 * KiB;
   const disk = await formatted(simDisk(), [0], 4 * KiB);
   const store = await opened(disk, cacheBytes);
   const partition = store.partition(0);
