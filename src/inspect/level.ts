@@ -20,48 +20,50 @@ export function* inspectTable(bytes: Buffer, options: InspectOptions): Generator
 }
 
 /** `000012.log`: what was written last and is in no table yet. */
-export function* inspectLevelLog(bytes: Buffer, options: InspectOptions): Generator<Item> {
+export function inspectLevelLog(bytes: Buffer, options: InspectOptions): Generator<Item> {
+  return inspectRecords(bytes, 'a write', function* ({ offset, end, data }) {
+    const { sequence, changes } = readBatchRecord(data);
+    if (options.wanted === undefined) {
+      yield {
+        what: 'write',
+        offset,
+        end,
+        fields: { bytes: end - offset, sequence, changes: changes.length },
+      };
+    }
+    for (const change of changes) yield* row(change.key, change.value, change.sequence, offset, options);
+  });
+}
+
+export function inspectManifest(bytes: Buffer): Generator<Item> {
+  return inspectRecords(bytes, 'an edit', function* ({ offset, end, data }) {
+    yield { what: 'edit', offset, end, fields: plain(readVersionEdit(data)) };
+  });
+}
+
+type LogRecord = Extract<LogItem, { kind: 'record' }>;
+
+/** LevelDB writes its log and MANIFEST as the same kind of records. */
+function* inspectRecords(
+  bytes: Buffer,
+  what: string,
+  inspect: (record: LogRecord) => Generator<Item>,
+): Generator<Item> {
   for (const item of readLevelLog(bytes)) {
     if (item.kind !== 'record') {
       yield noRecord(item);
       continue;
     }
-    const { offset, end, data } = item;
     try {
-      const { sequence, changes } = readBatchRecord(data);
-      if (options.wanted === undefined) {
-        yield {
-          what: 'write',
-          offset,
-          end,
-          fields: { bytes: end - offset, sequence, changes: changes.length },
-        };
-      }
-      for (const change of changes) yield* row(change.key, change.value, change.sequence, offset, options);
+      yield* inspect(item);
     } catch (error) {
       if (!(error instanceof MalformedError)) throw error;
-      yield damage(offset, end, `a write whose bytes say nothing: ${error.message}`);
+      yield damage(item.offset, item.end, `${what} whose bytes say nothing: ${error.message}`);
     }
   }
 }
 
-export function* inspectManifest(bytes: Buffer): Generator<Item> {
-  for (const item of readLevelLog(bytes)) {
-    if (item.kind !== 'record') {
-      yield noRecord(item);
-      continue;
-    }
-    const { offset, end, data } = item;
-    try {
-      yield { what: 'edit', offset, end, fields: plain(readVersionEdit(data)) };
-    } catch (error) {
-      if (!(error instanceof MalformedError)) throw error;
-      yield damage(offset, end, `an edit whose bytes say nothing: ${error.message}`);
-    }
-  }
-}
-
-function noRecord(item: Exclude<LogItem, { kind: 'record' }>): Item {
+function noRecord(item: Exclude<LogItem, LogRecord>): Item {
   if (item.kind === 'damage') return damage(item.offset, item.end, item.problem);
   return { what: 'torn', offset: item.offset, end: item.end, fields: { bytes: item.end - item.offset } };
 }

@@ -3,11 +3,12 @@
  * knows? Only reads. What the parts check when they open would come too late for a
  * foreign folder: LevelDB changes files as soon as it opens them.
  */
-import { type FileHandle, open, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { HansardError } from '../common/errors.js';
 import { readDatabaseOwner } from '../store/level-owner.js';
 import { foreign } from '../store/open.js';
+import { withFile } from '../store/piece-reader.js';
 import { storeFormatVersion } from '../store/store.js';
 import { decodeHeader } from '../wal/segment-header.js';
 import type { NodeDirectory } from './directory.js';
@@ -36,7 +37,10 @@ async function checkLog(path: string, identity: NodeDirectory['identity']): Prom
   for (const name of await readdir(path)) {
     const segment = /^log-(\d{16})\.seg$/.exec(name)?.[1];
     if (segment === undefined) continue;
-    const start = await readStart(join(path, name));
+    // Where a process has the folder open, the database's lock is what is told.
+    const start = await withFile(join(path, name), (file) =>
+      file.read(0, Math.min(file.size, headerBytesMax)),
+    );
     const decoded = start === undefined ? undefined : decodeHeader(start, Number(segment));
     if (decoded === undefined) continue;
     const { clusterId, storeId } = decoded.header;
@@ -50,24 +54,5 @@ async function checkLog(path: string, identity: NodeDirectory['identity']): Prom
       found: is,
       expected: should,
     });
-  }
-}
-
-async function readStart(path: string): Promise<Buffer | undefined> {
-  let file: FileHandle;
-  try {
-    file = await open(path, 'r');
-  } catch (error) {
-    // A process that has the folder open gives segments up; the database's lock is what is told then.
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    const { size } = await file.stat();
-    const bytes = Buffer.alloc(Math.min(size, headerBytesMax));
-    const { bytesRead } = await file.read(bytes, 0, bytes.length, 0);
-    return bytes.subarray(0, bytesRead);
-  } finally {
-    await file.close();
   }
 }

@@ -1,14 +1,8 @@
 /** The files of a node's folder, read beside the parts that have them open. */
-import { type FileHandle, open, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type PieceReader, withFile } from '../store/piece-reader.js';
 import { decodeIdentity, identityBytesMax } from './identity-file.js';
-
-/** A file, piece by piece. */
-export interface PieceReader {
-  readonly size: number;
-  /** Fewer bytes only at the file's end. */
-  read(from: number, to: number): Promise<Buffer>;
-}
 
 /** What a scrubber may read of a folder; a simulated node has none. */
 export interface ScrubFiles {
@@ -40,28 +34,4 @@ export function scrubFilesOf({
       decodeIdentity(bytes ?? Buffer.alloc(0), path);
     },
   };
-}
-
-/** Files go while they are looked for: that is no damage by itself. */
-async function withFile<T>(path: string, work: (file: PieceReader) => Promise<T>): Promise<T | undefined> {
-  let file: FileHandle;
-  try {
-    file = await open(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    const { size } = await file.stat();
-    return await work({
-      size,
-      async read(from, to) {
-        const bytes = Buffer.allocUnsafe(Math.max(0, to - from));
-        const { bytesRead } = await file.read(bytes, 0, bytes.length, from);
-        return bytes.subarray(0, bytesRead);
-      },
-    });
-  } finally {
-    await file.close();
-  }
 }

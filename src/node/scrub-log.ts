@@ -4,10 +4,11 @@
  */
 import type { PartitionId } from '../common/ids.js';
 import type { Pace } from '../store/pace.js';
+import type { PieceReader } from '../store/piece-reader.js';
 import { type Batch, readBatch, readEndDirectory, readFrontDirectory } from '../wal/batch.js';
 import { alignBytes, decodeHeader, type SegmentHeader, segmentSeed } from '../wal/segment-header.js';
 import type { LogExtent } from '../wal/types.js';
-import type { PieceReader, ScrubFiles } from './scrub-files.js';
+import type { ScrubFiles } from './scrub-files.js';
 
 export interface LogDamage {
   readonly segment: number;

@@ -2,13 +2,14 @@
  * Whose database lies in a folder, read from its files before LevelDB opens it: opening
  * rewrites MANIFEST and log at once, and a foreign database must stay as it is.
  */
-import { type FileHandle, open, readdir } from 'node:fs/promises';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MalformedError } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
 import { formatKey } from './keys.js';
 import { readBatchRecord, readLevelLog } from './level-log-file.js';
 import { readFirstRows } from './level-table-file.js';
+import { type PieceReader, withFile } from './piece-reader.js';
 import { openRow } from './rows.js';
 
 export interface DatabaseOwner {
@@ -28,24 +29,24 @@ const logBytesMax = 1024 * 1024;
 export async function readDatabaseOwner(path: string): Promise<DatabaseOwner | undefined> {
   const names = await readdir(path);
   const numbered = (end: RegExp) => names.filter((name) => end.test(name)).sort();
-  for (const name of numbered(/^\d+\.(ldb|sst)$/)) {
-    const owner = await withFile(join(path, name), async (file) => {
-      const rows = await readFirstRows(await sizeOf(file), (from, to) => readRange(file, from, to));
-      return ownerIn(rows);
-    });
+  for (const name of [...numbered(/^\d+\.(ldb|sst)$/), ...numbered(/^\d+\.log$/)]) {
+    const ownerOf = name.endsWith('.log') ? ownerInLog : ownerInTable;
+    const owner = await unlessDamaged(withFile(join(path, name), ownerOf));
     if (owner !== undefined) return owner;
   }
-  for (const name of numbered(/^\d+\.log$/)) {
-    const owner = await withFile(join(path, name), async (file) => {
-      const bytes = await readRange(file, 0, Math.min(await sizeOf(file), logBytesMax));
-      for (const item of readLevelLog(bytes)) {
-        if (item.kind !== 'record') return undefined;
-        const found = ownerIn(readBatchRecord(item.data).changes);
-        if (found !== undefined) return found;
-      }
-      return undefined;
-    });
-    if (owner !== undefined) return owner;
+  return undefined;
+}
+
+async function ownerInTable(file: PieceReader): Promise<DatabaseOwner | undefined> {
+  return ownerIn(await readFirstRows(file.size, (from, to) => file.read(from, to)));
+}
+
+async function ownerInLog(file: PieceReader): Promise<DatabaseOwner | undefined> {
+  const bytes = await file.read(0, Math.min(file.size, logBytesMax));
+  for (const item of readLevelLog(bytes)) {
+    if (item.kind !== 'record') return undefined;
+    const found = ownerIn(readBatchRecord(item.data).changes);
+    if (found !== undefined) return found;
   }
   return undefined;
 }
@@ -64,32 +65,12 @@ function ownerIn(rows: readonly { readonly key: Buffer; readonly value: Buffer |
 }
 
 /** Damage is for others to tell, who know what it means. */
-async function withFile<T>(path: string, work: (file: FileHandle) => Promise<T>): Promise<T | undefined> {
-  let file: FileHandle;
+async function unlessDamaged<T>(read: Promise<T>): Promise<T | undefined> {
   try {
-    file = await open(path, 'r');
-  } catch (error) {
-    // A process that has the folder open removes tables; its lock is what is told then.
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    return await work(file);
+    return await read;
   } catch (error) {
     if (error instanceof MalformedError) return undefined;
     if (error instanceof HansardError && error.reason === 'STORE_DAMAGED') return undefined;
     throw error;
-  } finally {
-    await file.close();
   }
-}
-
-async function sizeOf(file: FileHandle): Promise<number> {
-  return (await file.stat()).size;
-}
-
-async function readRange(file: FileHandle, from: number, to: number): Promise<Buffer> {
-  const bytes = Buffer.alloc(to - from);
-  const { bytesRead } = await file.read(bytes, 0, bytes.length, from);
-  return bytes.subarray(0, bytesRead);
 }
