@@ -17,16 +17,13 @@ import {
 import { connect } from '../../src/client/index.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { settingsTable } from '../../src/node/settings-table.js';
+import { until } from '../support/until.js';
 import { FakeNode } from './fake-node.js';
 import { decode, encode, Harness, same, text, words } from './harness.js';
 
 const KiB = 1024;
 const append = 'hansard.v1.MessageService/AppendMessages';
 const exchangePath = '/hansard.v1.ExchangeService/Exchange';
-
-async function until(done: () => boolean): Promise<void> {
-  while (!done()) await new Promise((resolve) => setTimeout(resolve, 5));
-}
 
 /** What a new connection is told that it may send. */
 async function windowsOf(address: string): Promise<{ stream: number; connection: number }> {
@@ -151,7 +148,7 @@ for (const windowBytes of [256 * KiB, defaultReceiveWindowBytes])
     const uploader = new Uploader(proxy.address);
     t.teardown(() => uploader.client.close());
     uploader.send(frames, frame);
-    await until(() => h.node.proposals === 4);
+    await until('the proposals', () => h.node.proposals === 4);
     const taken = await standstill(() => proxy.bytesToServer);
     // What is under way or waits in memory: 4 calls, a message that waits, one being put together.
     t.ok(taken < windowBytes + 8 * frame, `${taken} bytes went to the server`);
@@ -159,14 +156,14 @@ for (const windowBytes of [256 * KiB, defaultReceiveWindowBytes])
     t.equal(h.node.proposals, 4, 'no call beyond the bound was begun');
     t.match(await h.call('ClusterService/GetCluster', {}), { cluster_id: 'cluster-1' }, 'others are served');
     open();
-    await until(() => uploader.answered === frames);
+    await until('the answers', () => uploader.answered === frames);
     t.same(
       uploader.order,
       Array.from({ length: frames }, (_, i) => i + 1),
       'all of it arrives, in order',
     );
     uploader.stream.end();
-    await until(() => uploader.status !== undefined);
+    await until('its end', () => uploader.status !== undefined);
   });
 
 t.test('a client that sends and never reads its answers is held up, too', async (t) => {
@@ -216,7 +213,7 @@ t.test('a client that sends and never reads its answers is held up, too', async 
     }
   });
   stream.resume();
-  await until(() => answers === 500);
+  await until('all answers', () => answers === 500);
   t.pass('reading again, it gets every answer');
 });
 
@@ -240,7 +237,7 @@ t.test('streams to methods that there are not are closed, however much they woul
     stream.write(Buffer.alloc(8 * KiB * KiB, 1));
     return stream;
   });
-  await until(() => streams.every((stream) => stream.closed));
+  await until('their ends', () => streams.every((stream) => stream.closed));
   const taken = await standstill(() => proxy.bytesToServer);
   t.ok(taken < 2 * defaultReceiveWindowBytes, `${taken} bytes of 160 MiB went to the server`);
   t.match(await h.append({ channel: 'c', messages: [text('x')] }), { first_seq: '1' });

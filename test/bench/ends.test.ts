@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
+import { sleep, until } from '../support/until.js';
 
 const main = fileURLToPath(new URL('../../bench/main.js', import.meta.url));
 /** Three nodes start, and end in order, within this even on a busy machine, ms. */
@@ -16,7 +17,7 @@ interface Bench {
   readonly child: ChildProcess;
   /** Its temporary folder: all that it makes is in here, and each of its nodes has the path among its arguments. */
   readonly dir: string;
-  said(text: string): Promise<void>;
+  said(text: string): Promise<true>;
   ended(): Promise<number | null>;
 }
 
@@ -40,12 +41,16 @@ function start(t: Test, args: readonly string[]): Bench {
     child,
     dir,
     said: (wanted) =>
-      until(`"${wanted}"`, () => {
-        if (child.exitCode !== null) throw new Error(`it ended with ${child.exitCode}: ${text}`);
-        return text.includes(wanted);
-      }),
+      until(
+        `"${wanted}"`,
+        () => {
+          if (child.exitCode !== null) throw new Error(`it ended with ${child.exitCode}: ${text}`);
+          return text.includes(wanted);
+        },
+        patienceMs,
+      ),
     ended: async () => {
-      await until('its end', () => child.exitCode !== null || child.signalCode !== null);
+      await until('its end', () => child.exitCode !== null || child.signalCode !== null, patienceMs);
       return child.exitCode;
     },
   };
@@ -66,14 +71,6 @@ function processesOf(dir: string): number[] {
   });
 }
 
-async function until(what: string, reached: () => boolean): Promise<void> {
-  const endMs = performance.now() + patienceMs;
-  while (!reached()) {
-    if (performance.now() > endMs) throw new Error(`${what} did not come within ${patienceMs / 1000} s`);
-    await new Promise((done) => setTimeout(done, 50));
-  }
-}
-
 function nothingIsLeft(t: Test, { dir }: Bench): void {
   t.strictSame(
     processesOf(dir).map((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')),
@@ -90,7 +87,7 @@ t.test('SIGTERM while it measures', { skip }, async (t) => {
   const bench = start(t, single);
   await bench.said('filled Hansard');
   t.equal(processesOf(bench.dir).length, 4, 'the harness and three nodes');
-  await new Promise((done) => setTimeout(done, 1_500));
+  await sleep(1_500);
   bench.child.kill('SIGTERM');
   t.equal(await bench.ended(), 128 + 15);
   nothingIsLeft(t, bench);
@@ -98,7 +95,7 @@ t.test('SIGTERM while it measures', { skip }, async (t) => {
 
 t.test('SIGINT while it starts', { skip }, async (t) => {
   const bench = start(t, single);
-  await until('a node', () => processesOf(bench.dir).length > 1);
+  await until('a node', () => processesOf(bench.dir).length > 1, patienceMs);
   bench.child.kill('SIGINT');
   t.equal(await bench.ended(), 128 + 2);
   nothingIsLeft(t, bench);
@@ -112,7 +109,7 @@ t.test('a second signal at once', { skip }, async (t) => {
   const code = await bench.ended();
   t.ok(code === 128 + 15 || code === 128 + 2, 'by a signal');
   // SIGKILL is delivered at once, its processes' ends take a moment.
-  await until('their ends', () => processesOf(bench.dir).length === 0);
+  await until('their ends', () => processesOf(bench.dir).length === 0, patienceMs);
   nothingIsLeft(t, bench);
 });
 

@@ -5,10 +5,9 @@
 import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
 import t from 'tap';
-import { runCommand } from '../../src/cli/program.js';
 import type { Client } from '../../src/client/index.js';
+import { hansard } from '../support/command.js';
 import { LocalCluster } from '../support/local-cluster.js';
 
 t.setTimeout(240_000);
@@ -16,20 +15,6 @@ t.setTimeout(240_000);
 const root = mkdtempSync(join(tmpdir(), 'hansard-copies-'));
 t.teardown(() => rmSync(root, { recursive: true, force: true }));
 const options = { partitions: 4, segmentBytes: 1024 * 1024, settings: { diskReserve: '0B' } };
-
-class Sink extends Writable {
-  text = '';
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.text += chunk.toString();
-    done();
-  }
-}
-
-async function hansard(...argv: string[]) {
-  const [stdout, stderr] = [new Sink(), new Sink()];
-  const code = await runCommand(argv, { stdout, stderr, env: {} });
-  return { code, out: stdout.text, err: stderr.text };
-}
 
 async function textsOf(client: Client, channel: string): Promise<string[]> {
   const texts: string[] = [];
@@ -52,13 +37,13 @@ t.test(
     for (const node of cluster.nodes) await cluster.stop(node);
     const copies = dirs.map((dir) => `${dir}.copy`);
     for (const [i, dir] of dirs.entries()) cpSync(dir, copies[i] as string, { recursive: true });
-    t.equal((await hansard('inspect', 'any', ...copies)).code, 0, 'the copies are sound');
+    t.equal((await hansard(['inspect', 'any', ...copies])).code, 0, 'the copies are sound');
 
     await cluster.startAll();
     const later = await first.channel('kept').append({ role: 'user', text: 'lost with the restore' });
     const { commitToken } = later;
     t.ok(commitToken.length > 0);
-    const inUse = await hansard('restore', ...dirs);
+    const inUse = await hansard(['restore', ...dirs]);
     t.match(inUse, { code: 6, err: /another process/ }, 'not under running nodes');
     for (const node of cluster.nodes) await cluster.stop(node);
 
@@ -67,22 +52,22 @@ t.test(
       cpSync(copies[i] as string, dir, { recursive: true });
     }
     t.match(
-      await hansard('restore', dirs[0] as string),
+      await hansard(['restore', dirs[0] as string]),
       { code: 2, err: /nodes 2, 3.*--incarnation 2/ },
       'a part needs the number',
     );
-    t.match(await hansard('restore', dirs[0] as string, dirs[0] as string), {
+    t.match(await hansard(['restore', dirs[0] as string, dirs[0] as string]), {
       code: 2,
       err: /both of node 1/,
     });
-    t.equal((await hansard('restore', '--incarnation', '2', dirs[0] as string)).code, 0);
-    const rest = await hansard('restore', '--json', ...dirs, '--incarnation', '2');
+    t.equal((await hansard(['restore', '--incarnation', '2', dirs[0] as string])).code, 0);
+    const rest = await hansard(['restore', '--json', ...dirs, '--incarnation', '2']);
     t.match(JSON.parse(rest.out), {
       incarnation: 2,
       folders: [{ incarnation_before: 2 }, { incarnation_before: 1 }, { incarnation_before: 1 }],
       missing_nodes: [],
     });
-    t.equal((await hansard('inspect', 'any', dirs[0] as string)).code, 0);
+    t.equal((await hansard(['inspect', 'any', dirs[0] as string])).code, 0);
 
     await cluster.startAll();
     const client = cluster.connect();
@@ -91,11 +76,11 @@ t.test(
     const withOld = client.channel('kept').list({ level: 'session', commitTokens: [commitToken] });
     await t.rejects(withOld.page(), { name: 'HansardError', message: /incarnation 1/ });
     t.match(await client.channel('kept').append({ role: 'user', text: 'four' }), { seq: 4 });
-    const { code } = await hansard(
+    const { code } = await hansard([
       'verify',
       '--endpoint',
       cluster.nodes.map((n) => n.clientAddress).join(','),
-    );
+    ]);
     t.equal(code, 0);
 
     await t.test('a node that was forgotten is not talked to', async (t) => {
@@ -133,7 +118,7 @@ t.test('all tenants into a folder, and into an empty cluster', async (t) => {
   }
   const endpoint = (cluster: LocalCluster) => cluster.nodes.map((node) => node.clientAddress).join(',');
   const folder = join(root, 'backup');
-  const exported = await hansard('export', '--all', folder, '--json', '--endpoint', endpoint(from));
+  const exported = await hansard(['export', '--all', folder, '--json', '--endpoint', endpoint(from)]);
   t.match(JSON.parse(exported.out), { tenants: 3, channels: 15, events: 93 }, exported.err);
   t.match(JSON.parse(readFileSync(join(folder, 'EXPORT.json'), 'utf8')), {
     format: 'hansard-export',
@@ -141,13 +126,13 @@ t.test('all tenants into a folder, and into an empty cluster', async (t) => {
     cluster_id: from.clusterId,
     incarnation: 1,
   });
-  t.match(await hansard('export', '--all', folder, '--endpoint', endpoint(from)), {
+  t.match(await hansard(['export', '--all', folder, '--endpoint', endpoint(from)]), {
     code: 6,
     err: /not empty/,
   });
 
   for (let round = 0; round < 2; round++) {
-    const imported = await hansard('import', '--all', folder, '--endpoint', endpoint(to));
+    const imported = await hansard(['import', '--all', folder, '--endpoint', endpoint(to)]);
     t.equal(imported.code, 0, imported.err);
   }
   for (const tenant of tenants) {
@@ -167,7 +152,7 @@ t.test('all tenants into a folder, and into an empty cluster', async (t) => {
   const manifest = join(folder, 'EXPORT.json');
   const whole = readFileSync(manifest, 'utf8');
   const refused = async (what: string, code: number, words: RegExp) => {
-    const { code: got, err } = await hansard('import', '--all', folder, '--endpoint', endpoint(to));
+    const { code: got, err } = await hansard(['import', '--all', folder, '--endpoint', endpoint(to)]);
     t.equal(got, code, what);
     t.match(err, words, what);
   };

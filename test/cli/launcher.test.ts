@@ -17,6 +17,7 @@ import {
 import { clusterToml, nodesOf, stateFileOf } from '../../cluster/layout.js';
 import { readRecord, signal, stateOf } from '../../cluster/processes.js';
 import { parseClusterFile } from '../../src/cli/cluster-file.js';
+import { freeBase } from '../support/free-base.js';
 
 const root = mkdtempSync(join(tmpdir(), 'hansard-launcher-'));
 const used: string[] = [];
@@ -36,27 +37,9 @@ const hooks: LauncherHooks = {
     writeFileSync(join(dir, 'IDENTITY'), `${cluster.clusterId} ${nodeId}`);
     formatted.push(dir);
   },
-  mainScript: fileURLToPath(new URL('../helpers/launched-fake.js', import.meta.url)),
+  mainScript: fileURLToPath(new URL('../support/launched-fake.js', import.meta.url)),
   note: (text) => notes.push(text),
 };
-
-/** Ports that are free now; a launcher needs consecutive ones. */
-async function freeBase(): Promise<number> {
-  for (let base = 21_000 + (process.pid % 700) * 12; ; base += 12) {
-    const servers = await Promise.all(
-      Array.from({ length: 9 }, async (_, i) => {
-        const server = createServer();
-        server.listen(base + i, '127.0.0.1');
-        return await once(server, 'listening').then(
-          () => server,
-          () => undefined,
-        );
-      }),
-    );
-    for (const server of servers) server?.close();
-    if (servers.every((server) => server !== undefined)) return base;
-  }
-}
 
 async function options(
   name: string,

@@ -3,12 +3,10 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import t from 'tap';
 import { ExitCode, exitCodeOf, exitCodeTable } from '../../src/cli/exit-codes.js';
 import { bytesText, count, durationText, Output, printable } from '../../src/cli/output.js';
-import { runCommand } from '../../src/cli/program.js';
 import { progressText } from '../../src/cli/progress.js';
 import { targetOf } from '../../src/cli/session.js';
 import { version } from '../../src/cli/version.js';
@@ -17,24 +15,13 @@ import { HansardError, type Reason, reasons } from '../../src/common/errors.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { startHttp } from '../../src/node/http.js';
 import { createMetrics } from '../../src/node/metrics.js';
+import { hansard, Sink } from '../support/command.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'hansard-cli-'));
 t.teardown(() => rmSync(dir, { recursive: true, force: true }));
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
-class Sink extends Writable {
-  text = '';
-  isTTY?: boolean;
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.text += chunk.toString();
-    done();
-  }
-}
-async function run(...argv: string[]) {
-  const [stdout, stderr] = [new Sink(), new Sink()];
-  const code = await runCommand(argv, { stdout, stderr, env: { HANSARD_ENDPOINT: '127.0.0.1:1' } });
-  return { code, out: stdout.text, err: stderr.text };
-}
+const run = (...argv: string[]) => hansard(argv, { HANSARD_ENDPOINT: '127.0.0.1:1' });
 
 t.test('every command has help with examples; the whole lists the exit codes', async (t) => {
   const commands = [

@@ -5,31 +5,17 @@
  */
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
 import t, { type Test } from 'tap';
-import { runCommand } from '../../src/cli/program.js';
 import type { Client } from '../../src/client/index.js';
-import { LocalCluster, type LocalNode, until } from '../support/local-cluster.js';
+import { hansard } from '../support/command.js';
+import { LocalCluster, type LocalNode } from '../support/local-cluster.js';
+import { until } from '../support/until.js';
 
 t.setTimeout(300_000);
 
 const settings = { diskReserve: '0B', checkpointAge: '1h' };
 const options = { partitions: 2, segmentBytes: 1024 * 1024, settings };
 const channels = ['a', 'b', 'c', 'd', 'e', 'f'];
-
-class Sink extends Writable {
-  text = '';
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.text += chunk.toString();
-    done();
-  }
-}
-
-async function hansard(...argv: string[]) {
-  const [stdout, stderr] = [new Sink(), new Sink()];
-  const code = await runCommand(argv, { stdout, stderr, env: {} });
-  return { code, out: stdout.text, err: stderr.text };
-}
 
 /** What was acknowledged, by channel. */
 class Book {
@@ -91,11 +77,11 @@ async function becomesWhole(t: Test, cluster: LocalCluster): Promise<void> {
       );
     }),
   );
-  const verified = await hansard(
+  const verified = await hansard([
     'verify',
     '--endpoint',
     cluster.nodes.map((node) => node.clientAddress).join(','),
-  );
+  ]);
   t.equal(verified.code, 0, verified.out + verified.err);
 }
 
@@ -117,7 +103,11 @@ t.test('two of three logs are damaged, the third replica lags', async (t) => {
   await cluster.stop(cluster.node(3), 'halt');
   await book.write(client, 15);
   for (const node of cluster.nodes) await cluster.stop(node, 'halt');
-  t.match(await hansard('repair', ...dirs), { code: 0, err: /start them/ }, 'nothing is to be repaired yet');
+  t.match(
+    await hansard(['repair', ...dirs]),
+    { code: 0, err: /start them/ },
+    'nothing is to be repaired yet',
+  );
 
   damageLog(cluster.node(1), 0.8);
   damageLog(cluster.node(2), 0.3);
@@ -131,20 +121,20 @@ t.test('two of three logs are damaged, the third replica lags', async (t) => {
   const copies = join(cluster.root, 'copies');
   for (const { dir, id } of cluster.nodes) cpSync(dir, join(copies, String(id)), { recursive: true });
 
-  const shown = await hansard('repair', ...dirs);
+  const shown = await hansard(['repair', ...dirs]);
   t.equal(shown.code, 7);
   t.match(shown.out, /partition 0 can elect no leader/);
   t.match(shown.out, /if node 1 is trusted/);
-  const plan = JSON.parse((await hansard('repair', '--json', ...dirs)).out) as Plan;
+  const plan = JSON.parse((await hansard(['repair', '--json', ...dirs])).out) as Plan;
   t.equal(plan.refused.length, 2);
   const trust = plan.refused.map(({ partition, choices }) => `${partition}=${choices[0]?.node}`);
-  t.match(await hansard('repair', ...dirs, '--trust', ...trust), { code: 2, err: /--accept-loss/ });
-  t.match(await hansard('repair', ...dirs, '--trust', ...trust, '--dry-run'), {
+  t.match(await hansard(['repair', ...dirs, '--trust', ...trust]), { code: 2, err: /--accept-loss/ });
+  t.match(await hansard(['repair', ...dirs, '--trust', ...trust, '--dry-run']), {
     code: 0,
     err: /nothing was changed/,
   });
-  t.match(await hansard('repair', ...dirs.slice(0, 2), '--trust', '1'), { code: 2, err: /--missing 3/ });
-  t.match(await hansard('repair', ...dirs, '--trust', '9=1'), { code: 2, err: /partition 9/ });
+  t.match(await hansard(['repair', ...dirs.slice(0, 2), '--trust', '1']), { code: 2, err: /--missing 3/ });
+  t.match(await hansard(['repair', ...dirs, '--trust', '9=1']), { code: 2, err: /partition 9/ });
 
   for (const [name, choice] of [
     ['the furthest', trust],
@@ -155,7 +145,7 @@ t.test('two of three logs are damaged, the third replica lags', async (t) => {
         rmSync(dir, { recursive: true });
         cpSync(join(copies, String(id)), dir, { recursive: true });
       }
-      const done = await hansard('repair', ...dirs, '--trust', ...choice, '--accept-loss');
+      const done = await hansard(['repair', ...dirs, '--trust', ...choice, '--accept-loss']);
       t.match(done, { code: 0, out: /incarnation 2/ }, done.err);
       for (const node of cluster.nodes) await cluster.start(node);
       await becomesWhole(t, cluster);

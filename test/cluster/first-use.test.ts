@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { clusterDown, clusterStatus } from '../../cluster/launcher.js';
 import { samplePendingOf, stateFileOf } from '../../cluster/layout.js';
+import { freeBase } from '../support/free-base.js';
 import { mainScript, until } from './harness.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
@@ -69,22 +70,6 @@ function npmStart(dir: string, args: readonly string[]): Start {
     });
   const ended = once(child, 'close').then(([code]) => ({ code: code as number | null, said }));
   return { child, said: () => said, ended };
-}
-
-async function freeBase(): Promise<number> {
-  for (let base = 12_000 + (process.pid % 500) * 12; ; base += 12) {
-    const servers = await Promise.all(
-      Array.from({ length: 9 }, async (_, i) => {
-        const server = createServer().listen(base + i, '127.0.0.1');
-        return await once(server, 'listening').then(
-          () => server,
-          () => undefined,
-        );
-      }),
-    );
-    for (const server of servers) server?.close();
-    if (servers.every((server) => server !== undefined)) return base;
-  }
 }
 
 /** One line of cause and one of cure; both may follow notes. */

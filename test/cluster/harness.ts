@@ -15,7 +15,10 @@ import { type Client, type ClientOptions, connect } from '../../src/client/index
 import { partitionOf } from '../../src/common/partitioning.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
 import { initNode } from '../../src/node/open.js';
+import { sleep, until } from '../support/until.js';
 import type { TestNetwork } from './network.js';
+
+export { sleep, until };
 
 export const mainScript = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
@@ -31,25 +34,6 @@ export function cleanEnv(): NodeJS.ProcessEnv {
     ...Object.fromEntries(names.map((name) => [name, process.env[name]])),
     UV_THREADPOOL_SIZE: '16',
   };
-}
-
-export function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/** Polls until `check` gives something else than undefined or false. */
-export async function until<T>(
-  what: string,
-  check: () => T | Promise<T>,
-  timeoutMs = readyTimeoutMs,
-): Promise<Exclude<T, undefined | false>> {
-  const end = performance.now() + timeoutMs;
-  for (;;) {
-    const value = await check();
-    if (value !== undefined && value !== false) return value as Exclude<T, undefined | false>;
-    if (performance.now() >= end) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await sleep(20);
-  }
 }
 
 /**

@@ -14,7 +14,6 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -30,7 +29,8 @@ import {
 } from '../../cluster/launcher.js';
 import { readRecord, signal, stateOf } from '../../cluster/processes.js';
 import { launcherHooks } from '../../src/cli/commands/cluster.js';
-import { sharedPath } from '../helpers/shared.js';
+import { freeBase } from '../support/free-base.js';
+import { sharedPath } from '../support/shared.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const isLong = process.env.HANSARD_LONG === '1';
@@ -82,23 +82,6 @@ function sample(messages: number): Line[] {
       ...(next(40) === 0 ? { key: `key-${i}` } : {}),
     };
   });
-}
-
-async function freeBase(): Promise<number> {
-  for (let base = 26_000 + (process.pid % 500) * 10; ; base += 10) {
-    const servers = await Promise.all(
-      Array.from({ length: 9 }, async (_, i) => {
-        const server = createServer();
-        server.listen(base + i, '127.0.0.1');
-        return await once(server, 'listening').then(
-          () => server,
-          () => undefined,
-        );
-      }),
-    );
-    for (const server of servers) server?.close();
-    if (servers.every((server) => server !== undefined)) return base;
-  }
 }
 
 const children = new Set<ChildProcess>();

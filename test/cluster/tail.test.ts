@@ -2,7 +2,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,39 +10,13 @@ import { clusterDown, clusterStatus, clusterUp, endpointsOf } from '../../cluste
 import { readRecord, signal, stateOf } from '../../cluster/processes.js';
 import { launcherHooks } from '../../src/cli/commands/cluster.js';
 import { connect, type Event, type TailUpdate } from '../../src/client/index.js';
+import { freeBase } from '../support/free-base.js';
+import { sleep, until } from '../support/until.js';
 
 t.setTimeout(180_000);
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const hooks = launcherHooks(() => {});
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(holds: () => boolean, what: string): Promise<void> {
-  const deadline = Date.now() + 60_000;
-  while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`waited in vain for ${what}`);
-    await sleep(5);
-  }
-}
-
-/** A base whose nine ports are free now, below those that connections take. */
-async function freeBase(): Promise<number> {
-  for (;;) {
-    const base = 12_000 + Math.floor(Math.random() * 18_000);
-    const servers = await Promise.all(
-      range(base, base + 8).map((port) => {
-        const server = createServer();
-        server.listen(port, '127.0.0.1');
-        return once(server, 'listening').then(
-          () => server,
-          () => undefined,
-        );
-      }),
-    );
-    for (const server of servers) server?.close();
-    if (servers.every((server) => server !== undefined)) return base;
-  }
-}
 
 t.test('a tail through the death of leaders, and the command', async (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'hansard-tail-'));
@@ -107,9 +80,9 @@ t.test('a tail through the death of leaders, and the command', async (t) => {
   });
   const caughtUp = async (): Promise<void> => {
     const target = total + 8;
-    await until(() => seen.every(({ events }) => events.length >= target), `event ${target}`);
+    await until(`event ${target}`, () => seen.every(({ events }) => events.length >= target));
   };
-  await until(() => seen.length === 2, 'both tails');
+  await until('both tails', () => seen.length === 2);
   for (let kill = 0; kill < 2; kill++) {
     await caughtUp();
     const { partitions } = await client.cluster();
@@ -118,10 +91,10 @@ t.test('a tail through the death of leaders, and the command', async (t) => {
     const victim = (await clusterStatus(clusterDir)).find(({ nodeId }) => nodeId === leader);
     const record = readRecord(victim?.recordFile ?? '');
     t.ok(record !== undefined && signal(record, 'SIGKILL'), `node ${leader}, which leads, is killed`);
-    await until(() => stateOf(record) !== 'running', 'its end');
+    await until('its end', () => stateOf(record) !== 'running');
     const before = total;
     const began = performance.now();
-    await until(() => seen.every(({ events }) => events.length > before + 8), 'tails and writer to go on');
+    await until('tails and writer to go on', () => seen.every(({ events }) => events.length > before + 8));
     t.comment(`both tails and the writer went on after ${Math.round(performance.now() - began)} ms`);
     await clusterUp(up, hooks);
   }
@@ -147,7 +120,7 @@ t.test('a tail through the death of leaders, and the command', async (t) => {
     );
   }
   t.ok(seen[0]?.updates.includes('interrupted'), 'the one at the leader was interrupted');
-  await until(() => shown.includes(`"seq":${total},`), 'the command');
+  await until('the command', () => shown.includes(`"seq":${total},`));
   command.kill('SIGINT');
   const [status] = (await once(command, 'close')) as [number | null];
   t.equal(status, 0, `Ctrl-C ends it cleanly: ${notes}`);

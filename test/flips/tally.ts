@@ -8,7 +8,8 @@ import { cpSync, existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Client } from '../../src/client/index.js';
 import { HansardError } from '../../src/common/errors.js';
-import { LocalCluster, type LocalNode, until } from '../support/local-cluster.js';
+import { LocalCluster, type LocalNode } from '../support/local-cluster.js';
+import { until } from '../support/until.js';
 import { type Damage, type Draw, damage, drawFrom, namedDamages } from './damages.js';
 
 export interface TallyOptions {

@@ -2,9 +2,7 @@
 import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
 import t from 'tap';
-import { runCommand } from '../../src/cli/program.js';
 import { crc32c } from '../../src/common/crc32c.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import { open } from '../../src/embedded/index.js';
@@ -13,6 +11,7 @@ import type { Item } from '../../src/inspect/item.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
 import { readLevelLog } from '../../src/store/level-log-file.js';
 import { checkLevelTable, readLevelTable } from '../../src/store/level-table-file.js';
+import { hansard } from '../support/command.js';
 
 t.setTimeout(120_000);
 
@@ -20,20 +19,6 @@ const root = mkdtempSync(join(tmpdir(), 'hansard-inspect-'));
 t.teardown(() => rmSync(root, { recursive: true, force: true }));
 const dir = join(root, 'node');
 const partitions = 2;
-
-class Sink extends Writable {
-  text = '';
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.text += chunk.toString();
-    done();
-  }
-}
-
-async function hansard(...argv: string[]) {
-  const [stdout, stderr] = [new Sink(), new Sink()];
-  const code = await runCommand(argv, { stdout, stderr, env: {} });
-  return { code, out: stdout.text, err: stderr.text };
-}
 
 async function inspectAll(path: string, full = false): Promise<{ file: FoundFile; items: Item[] }[]> {
   const all: { file: FoundFile; items: Item[] }[] = [];
@@ -102,11 +87,11 @@ t.test('a sound folder: everything is told, nothing is wrong', async (t) => {
 });
 
 t.test('the command: text, JSON lines, a search for a channel, exit codes', async (t) => {
-  const any = await hansard('inspect', 'any', dir);
+  const any = await hansard(['inspect', 'any', dir]);
   t.equal(any.code, 0, any.err);
   t.match(any.out, /IDENTITY {2}identity/);
   t.match(any.out, /batch {2}number \d+/);
-  const json = await hansard('inspect', 'log', '--json', '--full', join(dir, 'log'));
+  const json = await hansard(['inspect', 'log', '--json', '--full', join(dir, 'log')]);
   const lines = json.out
     .trim()
     .split('\n')
@@ -117,7 +102,7 @@ t.test('the command: text, JSON lines, a search for a channel, exit codes', asyn
       lines.some((line) => line.what === what),
     ),
   );
-  const found = await hansard('inspect', 'key', '--json', '--channel', 'long one', join(dir, 'db'));
+  const found = await hansard(['inspect', 'key', '--json', '--channel', 'long one', join(dir, 'db')]);
   const rows = found.out
     .trim()
     .split('\n')
@@ -127,14 +112,17 @@ t.test('the command: text, JSON lines, a search for a channel, exit codes', asyn
     [...new Set(rows.map(({ partition }) => partition))],
     [partitionOf('default', 'long one', partitions)],
   );
-  t.equal((await hansard('inspect', 'key', join(dir, 'db'))).code, 2, 'which rows must be said');
-  t.equal((await hansard('inspect', 'log', join(dir, 'nowhere'))).code, 2);
+  t.equal((await hansard(['inspect', 'key', join(dir, 'db')])).code, 2, 'which rows must be said');
+  t.equal((await hansard(['inspect', 'log', join(dir, 'nowhere')])).code, 2);
   const clusterFile = join(root, 'cluster.toml');
   writeFileSync(
     clusterFile,
     'cluster_id = "00112233445566778899aabbccddeeff"\n[[nodes]]\nnode = 1\nclient_address = "127.0.0.1:1"\npeer_address = "127.0.0.1:2"\n',
   );
-  t.match((await hansard('inspect', 'any', clusterFile)).out, /cluster_id 00112233445566778899aabbccddeeff/);
+  t.match(
+    (await hansard(['inspect', 'any', clusterFile])).out,
+    /cluster_id 00112233445566778899aabbccddeeff/,
+  );
 });
 
 /** Flips one bit of a byte of a copy of the file. */
@@ -157,7 +145,7 @@ t.test('a flipped byte is told with its place, and what is behind it is read', a
       const wrong = damaged?.items.filter((item) => item.problem !== undefined) ?? [];
       t.match(wrong, [{ what: 'damage', offset: middle.offset, end: middle.end }], 'the batch, and no other');
       t.equal(damaged?.items.filter((item) => item.what === 'batch').length, batches.length - 1);
-      t.equal((await hansard('inspect', 'log', copy)).code, 7);
+      t.equal((await hansard(['inspect', 'log', copy])).code, 7);
     }
     if (file.kind === 'table') {
       const blocks = items.filter((item) => item.what === 'table block');

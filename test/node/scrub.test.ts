@@ -6,9 +6,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import { Writable } from 'node:stream';
 import t from 'tap';
-import { runCommand } from '../../src/cli/program.js';
 import { xxh64 } from '../../src/common/hash.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import type { StoredEvent } from '../../src/conversation/types.js';
@@ -18,26 +16,18 @@ import { readUnit, writeUnit } from '../../src/store/block.js';
 import { kindRange, RowKind } from '../../src/store/keys.js';
 import { databasePath, levelKvFactory } from '../../src/store/level-kv.js';
 import { openRow, rowWriter, sealRow } from '../../src/store/rows.js';
-import { LocalCluster, type LocalNode, until } from '../support/local-cluster.js';
+import { hansard } from '../support/command.js';
+import { LocalCluster, type LocalNode } from '../support/local-cluster.js';
+import { until } from '../support/until.js';
 
 t.setTimeout(240_000);
 
 const partitions = 4;
 const saltBytes = 16;
 
-class Sink extends Writable {
-  text = '';
-  override _write(chunk: Buffer, _encoding: string, done: () => void): void {
-    this.text += chunk.toString();
-    done();
-  }
-}
-
-async function hansard(cluster: LocalCluster, ...argv: string[]) {
+async function on(cluster: LocalCluster, ...argv: string[]) {
   const endpoint = cluster.nodes.map((node) => node.clientAddress).join(',');
-  const [stdout, stderr] = [new Sink(), new Sink()];
-  const code = await runCommand([...argv, '--endpoint', endpoint], { stdout, stderr, env: {} });
-  return { code, out: stdout.text, err: stderr.text };
+  return await hansard([...argv, '--endpoint', endpoint]);
 }
 
 /** A whole pass of one node. */
@@ -152,13 +142,13 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
       0,
     );
     for (const status of all) t.equal(status.pass?.step, 2 + partitions);
-    const told = await hansard(cluster, 'scrub', '--json');
+    const told = await on(cluster, 'scrub', '--json');
     t.equal(told.code, 0, told.out + told.err);
     t.match(JSON.parse(told.out), { nodes: [{ node: 1, finding_count: 0 }, { node: 2 }, { node: 3 }] });
-    t.match((await hansard(cluster, 'scrub', '--status')).out, /NODE +SCRUBBER/);
-    const status = JSON.parse((await hansard(cluster, 'status', '--json')).out) as { nodes: object[] };
+    t.match((await on(cluster, 'scrub', '--status')).out, /NODE +SCRUBBER/);
+    const status = JSON.parse((await on(cluster, 'status', '--json')).out) as { nodes: object[] };
     for (const node of status.nodes) t.match(node, { last_scrub: /^20\d\d-/, scrub_findings: 0 });
-    t.match((await hansard(cluster, 'status')).out, /LAST SCRUB +FOUND/);
+    t.match((await on(cluster, 'status')).out, /LAST SCRUB +FOUND/);
   });
 
   const three = cluster.node(3);
@@ -174,7 +164,7 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     t.match(found, { partition, problem: /node 3 has digest .* a majority has/ });
     await until('it was mended', () => (three.door?.running.node.repaired ?? 0) > 0);
     await sound(three);
-    t.equal((await hansard(cluster, 'verify')).code, 0, 'and so says verify');
+    t.equal((await on(cluster, 'verify')).code, 0, 'and so says verify');
   });
 
   await t.test('a byte of a table under a running node', async (t) => {
@@ -194,10 +184,10 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     );
     await until('it was mended', () => (three.door?.running.node.repaired ?? 0) > 0);
     await sound(three);
-    const verified = await hansard(cluster, 'verify');
+    const verified = await on(cluster, 'verify');
     t.equal(verified.code, 0, verified.out + three.errors.join('; '));
     t.equal(three.failure, undefined, 'the node lives on');
-    const { code, out } = await hansard(cluster, 'scrub', '--status');
+    const { code, out } = await on(cluster, 'scrub', '--status');
     t.equal(code, 1, 'the status shows it');
     t.match(out, table);
   });

@@ -1,7 +1,7 @@
 /** The core's judge: etcd-raft's own scripts, and a check that the driver sees a difference. */
 import { basename } from 'node:path';
 import t from 'tap';
-import { sharedPath } from '../helpers/shared.js';
+import { sharedPath } from '../support/shared.js';
 import { runFile, runScript, scriptFiles } from './oracle/run.js';
 
 for (const folder of ['quorum', 'confchange', 'interaction']) {

@@ -139,17 +139,3 @@ export class LocalCluster {
     rmSync(this.root, { recursive: true, force: true });
   }
 }
-
-export async function until<T>(
-  what: string,
-  check: () => T | Promise<T>,
-  timeoutMs = 60_000,
-): Promise<Exclude<T, undefined | false>> {
-  const end = performance.now() + timeoutMs;
-  for (;;) {
-    const value = await check();
-    if (value !== undefined && value !== false) return value as Exclude<T, undefined | false>;
-    if (performance.now() >= end) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** dist/test/helpers/ → the repository. */
+/** dist/test/support/ → the repository. */
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 
 /** The path inside the shared folder, or undefined where it does not exist. */
