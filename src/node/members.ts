@@ -48,6 +48,8 @@ export interface MembersContext {
   close(replica: Replica): void;
   /** A member that should be here, and of which nothing is. */
   lost(partition: PartitionId, replicaId: ReplicaId): void;
+  /** The replica's removal is on record. Durable when it resolves. */
+  gone(partition: PartitionId, replicaId: ReplicaId): Promise<void>;
   fatal(error: unknown): void;
 }
 
@@ -166,6 +168,7 @@ export class Members {
       if (log.lastIndex() >= log.firstIndex())
         log.reset(log.lastIndex(), log.term(log.lastIndex()) as number);
       await this.#logWritten();
+      await this.#context.gone(partition, replicaId);
       logger.info({ partition, replicaId }, "the removed replica's data is marked for deletion");
     }).catch((error: unknown) => {
       if (!this.#stopped) this.#context.fatal(error);

@@ -255,6 +255,7 @@ export class HansardNode implements NodeService {
       open: (partition, replicaId) => this.#openReplica(partition, replicaId),
       close: (replica) => this.#closeReplica(replica),
       lost: (partition, replicaId) => this.#repairs.replicaLost(partition, replicaId),
+      gone: (partition, replicaId) => this.#repairs.replicaGone(partition, replicaId),
       fatal,
     });
     this.#forwarding.serve(createReplicaMethod, async (_from, request) => {

@@ -214,6 +214,17 @@ export class Repairs {
       });
   }
 
+  /** What was to be mended of it went with it; whether its vote is missed, its partition's leader tells. */
+  async replicaGone(partition: PartitionId, replicaId: ReplicaId): Promise<void> {
+    const { ledger } = this.#context;
+    const kinds = (['state-damaged', 'log-damaged'] as const).filter(
+      (kind) => ledger.of(partition, kind)?.replicaId === replicaId,
+    );
+    if (kinds.length === 0) return;
+    await ledger.clear(partition, kinds);
+    this.#context.changed();
+  }
+
   /** Somebody else holds the data: only then this replica may stop answering. */
   canBeMended(partition: PartitionId): boolean {
     const replica = this.#context.replica(partition);

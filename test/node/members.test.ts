@@ -3,6 +3,7 @@ import t, { type Test } from 'tap';
 import type { HansardError } from '../../src/common/errors.js';
 import type { ReplicaChange } from '../../src/node/change-replicas.js';
 import type { Replica } from '../../src/partition/replica.js';
+import { RowKind } from '../../src/store/keys.js';
 import { append, Cluster } from './cluster.js';
 
 t.setTimeout(120_000);
@@ -199,6 +200,28 @@ t.test('who was away while it was removed hears of it when it is back', async (t
   t.ok(await world.cluster.clock.until(() => world.replicaOn(away.nodeId) === undefined, 10_000));
   await world.cluster.clock.run(5_000);
   t.equal((await world.leader()).term, term, 'it deposed nobody');
+  await world.check(t);
+});
+
+t.test('a damaged replica that was removed is not damaged any more: nothing of it is', async (t) => {
+  const world = await five(t, 6);
+  await world.append();
+  await world.cluster.clock.run(1_000);
+  const leader = await world.leader();
+  const gone = leader.members.filter(({ replicaId }) => replicaId !== leader.replicaId);
+  const away = gone[0] as { replicaId: number; nodeId: number };
+  await world.cluster.stop(away.nodeId);
+  await world.change({ kind: 'replace', replicaId: away.replicaId, nodeId: await world.freeNode() });
+  const rows = world.cluster.folder(away.nodeId).database.disk('db');
+  t.ok(rows.damage((key, value) => (key[0] === RowKind.channelName ? undefined : value)) > 0);
+  const { node } = await world.cluster.open(away.nodeId);
+  const own = () => node.faults().filter(({ nodeId }) => nodeId === away.nodeId);
+  t.same(
+    own().map(({ kind }) => kind),
+    ['state-damaged'],
+  );
+  t.ok(await world.cluster.clock.until(() => world.replicaOn(away.nodeId) === undefined, 10_000));
+  t.ok(await world.cluster.clock.until(() => own().length === 0, 5_000), JSON.stringify(own()));
   await world.check(t);
 });
 

@@ -96,13 +96,18 @@ export class Faults {
   /** Parts of a folder that were damaged. */
   damages = 0;
 
-  constructor(cluster: SimCluster, kinds: readonly FaultKind[], membership: SimMembership | undefined) {
+  /** `mayDamage`: no partition has so few replicas that one node's are not a minority. */
+  constructor(
+    cluster: SimCluster,
+    kinds: readonly FaultKind[],
+    membership: SimMembership | undefined,
+    mayDamage: boolean,
+  ) {
     this.#cluster = cluster;
     this.#membership = membership;
     this.#has = new Set(kinds);
-    // With members down to two, one node that is lost for ever would be half of them.
     const isDone = (kind: FaultKind): boolean =>
-      !lasting.has(kind) && (membership === undefined || !(kind === 'kvDamage' || kind === 'logDamage'));
+      !lasting.has(kind) && (mayDamage || !(kind === 'kvDamage' || kind === 'logDamage'));
     this.#kinds = kinds.filter(isDone);
     this.#damageable = cluster.nodes[cluster.options.seed % cluster.nodes.length] as SimNode;
     this.#adversary = new Adversary(

@@ -90,8 +90,10 @@ class SeedRun {
     this.#reads = options.reads ?? false;
     this.#faultMs = options.faultMs ?? 10_000;
     const drawn = options.faults ?? drawKinds(new SimRandom(options.seed ^ kindsSalt));
-    const kinds = options.damage ? [...drawn, ...damagedOften] : drawn;
-    const hasMembers = options.membership ?? (!options.damage && kinds.includes('members'));
+    const kinds = options.damage ? [...drawn.filter((kind) => kind !== 'lostDisk'), ...damagedOften] : drawn;
+    const hasMembers = options.membership ?? kinds.includes('members');
+    // Then every partition must have a majority without any one of its voters.
+    const mayLose = options.damage || kinds.includes('lostDisk');
     this.#cluster = new SimCluster({
       seed: options.seed,
       nodes: options.nodes ?? (hasMembers ? 5 : 3),
@@ -102,8 +104,8 @@ class SeedRun {
       drift: kinds.includes('drift'),
     });
     this.#cluster.log(`faults: ${kinds.join(' ')}`);
-    this.#membership = hasMembers ? new SimMembership(this.#cluster, kinds.includes('lostDisk')) : undefined;
-    this.#faults = new Faults(this.#cluster, kinds, this.#membership);
+    this.#membership = hasMembers ? new SimMembership(this.#cluster, mayLose) : undefined;
+    this.#faults = new Faults(this.#cluster, kinds, this.#membership, options.damage ?? !hasMembers);
   }
 
   async run(): Promise<SimResult> {
