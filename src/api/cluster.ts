@@ -38,6 +38,13 @@ export function clusterMethods(services: Services): Map<string, Handler> {
       partition_map_version: view.partitionMapVersion,
       partitions: view.partitions.map(partitionMessage),
       faults: node.faults().map(faultMessage),
+      refused: node.refusals().map(({ partition, damagedNodes, channels, moreChannels, text }) => ({
+        partition,
+        damaged_node_ids: damagedNodes,
+        channels: channels.map(({ tenant, channel, knownSeq }) => ({ tenant, channel, known_seq: knownSeq })),
+        more_channels: moreChannels,
+        reason: text,
+      })),
     });
   };
   return new Map([

@@ -1,7 +1,7 @@
 /** Brings a call to the leader of its partition: here, by one hop, or after a short wait for an election. */
 import { HansardError } from '../common/errors.js';
 import type { NodeId, PartitionId } from '../common/ids.js';
-import type { NodeService } from '../node/types.js';
+import type { NodeService, Refusal } from '../node/types.js';
 import type { CallContext } from './calls.js';
 
 /** An election takes one to two seconds at worst; longer means that there is no majority, ms. */
@@ -73,7 +73,8 @@ export class Router {
         return new Promise((resolve) => setTimeout(resolve, forwardRetryMs)).then(() => again(attempt));
       });
     }
-    if (attempt >= attemptsMax) throw this.#noQuorum(partition);
+    // Nobody waits for what only an operator can bring back.
+    if (attempt >= attemptsMax || this.#refusal(partition) !== undefined) throw this.#noQuorum(partition);
     return this.#leaderKnown(context, partition, untilMs).then(() => again());
   }
 
@@ -91,7 +92,16 @@ export class Router {
     );
   }
 
+  #refusal(partition: PartitionId): Refusal | undefined {
+    return this.#node.refusals().find((one) => one.partition === partition);
+  }
+
   #noQuorum(partition: PartitionId): HansardError {
+    const refusal = this.#refusal(partition);
+    if (refusal !== undefined) {
+      const damaged = refusal.damagedNodes.join(',');
+      return new HansardError('NO_QUORUM', refusal.text, { partition, damaged_nodes: damaged });
+    }
     return new HansardError('NO_QUORUM', `partition ${partition} has no leader that this node knows`, {
       partition,
     });

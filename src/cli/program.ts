@@ -140,8 +140,7 @@ function addServer(program: Command, on: On): void {
       '--incarnation <number>',
       'to which the cluster’s is raised; the same on all machines',
       wholeNumber(2),
-    )
-    .option('--all-events', 'read every event of the partitions in question, to name those that are damaged');
+    );
   on(repair, async () => (await import('./commands/repair.js')).repair);
   repair.addHelpText(
     'after',

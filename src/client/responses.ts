@@ -11,6 +11,7 @@ import type {
   Participant,
   PartitionDetail,
   PartitionInfo,
+  RefusedPartitionInfo,
   ReplicaFaultInfo,
   ServedBy,
   UpgradedCluster,
@@ -460,6 +461,7 @@ export function readClusterResponse(bytes: Uint8Array): ClusterInfo {
   const pools: ClusterInfo['pools'][number][] = [];
   const partitions: PartitionInfo[] = [];
   const faults: ReplicaFaultInfo[] = [];
+  const refused: RefusedPartitionInfo[] = [];
   const cluster: Writable<ClusterInfo> = {
     clusterId: '',
     incarnation: 0,
@@ -470,6 +472,7 @@ export function readClusterResponse(bytes: Uint8Array): ClusterInfo {
     partitionMapVersion: 0,
     partitions,
     faults,
+    refused,
   };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 10) cluster.clusterId = r.string();
@@ -481,6 +484,7 @@ export function readClusterResponse(bytes: Uint8Array): ClusterInfo {
     else if (tag === 56) cluster.partitionMapVersion = r.uint();
     else if (tag === 66) partitions.push(r.message(readPartition));
     else if (tag === 74) faults.push(r.message(readFault));
+    else if (tag === 82) refused.push(r.message(readRefused));
     else r.skip();
   }
   return cluster;
@@ -505,6 +509,33 @@ function readFault(r: ProtoReader): ReplicaFaultInfo {
     else r.skip();
   }
   return fault;
+}
+
+function readRefused(r: ProtoReader): RefusedPartitionInfo {
+  const damagedNodeIds: number[] = [];
+  const channels: RefusedPartitionInfo['channels'][number][] = [];
+  const refused = { partition: 0, damagedNodeIds, channels, moreChannels: false, reason: '' };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 8) refused.partition = r.uint();
+    else if (tag === 16) damagedNodeIds.push(r.uint());
+    else if (tag === 18) readPacked(r, damagedNodeIds);
+    else if (tag === 26) channels.push(r.message(readKnownChannel));
+    else if (tag === 32) refused.moreChannels = r.uint() !== 0;
+    else if (tag === 42) refused.reason = r.string();
+    else r.skip();
+  }
+  return refused;
+}
+
+function readKnownChannel(r: ProtoReader): RefusedPartitionInfo['channels'][number] {
+  const known = { tenant: '', channel: '', knownSeq: 0 };
+  for (let tag = r.next(); tag !== 0; tag = r.next()) {
+    if (tag === 10) known.tenant = r.string();
+    else if (tag === 18) known.channel = r.string();
+    else if (tag === 24) known.knownSeq = r.uint();
+    else r.skip();
+  }
+  return known;
 }
 
 const nodeStates = ['unspecified', 'connected', 'unreachable'] as const;

@@ -254,6 +254,16 @@ export interface ClusterInfo {
   readonly partitions: readonly PartitionInfo[];
   /** Damaged replicas, by partition; they become sound by themselves. */
   readonly faults: readonly ReplicaFaultInfo[];
+  /** Partitions that can elect no leader: damage is on a majority of their replicas. */
+  readonly refused: readonly RefusedPartitionInfo[];
+}
+export interface RefusedPartitionInfo {
+  readonly partition: number;
+  readonly damagedNodeIds: readonly number[];
+  /** Events behind `knownSeq` may be lost; as the answering node knows, of up to 100 channels. */
+  readonly channels: readonly { tenant: string; channel: string; knownSeq: number }[];
+  readonly moreChannels: boolean;
+  readonly reason: string;
 }
 export interface ReplicaFaultInfo {
   readonly partition: number;

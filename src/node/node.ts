@@ -53,6 +53,7 @@ import {
 import { placementOf, rankMembers } from './placement.js';
 import { ReadRounds } from './read-rounds.js';
 import { LiveView } from './read-view.js';
+import { Refusals } from './refusals.js';
 import { repairReplicaMethod } from './repair-codec.js';
 import { Repairs } from './repairs.js';
 import { createScrubber } from './scrub-wiring.js';
@@ -73,6 +74,7 @@ import type {
   ProposeResult,
   ReadBarrierOptions,
   ReadView,
+  Refusal,
   SnapshotStats,
 } from './types.js';
 
@@ -138,6 +140,7 @@ export class HansardNode implements NodeService {
   readonly #replicaChanges: ReplicaChanges;
   readonly #ledger: FaultLedger;
   readonly #repairs: Repairs;
+  readonly #refusals: Refusals;
   readonly #scrubber: Scrubber;
   /** Of peers' replicas, as they told. */
   readonly #peerFaults = new Map<NodeId, readonly ToldFault[]>();
@@ -309,6 +312,19 @@ export class HansardNode implements NodeService {
         if (!this.#stopped) this.#gossip();
       },
       fatal,
+    });
+    this.#refusals = new Refusals({
+      nodeId: this.identity.nodeId,
+      clock,
+      logger,
+      replica: (partition) => this.#replicas[partition],
+      leaderOf: (partition) => this.leaderOf(partition),
+      votersOf: (partition) => this.#placesOf(partition).members.length,
+      faults: () => this.faults(),
+      // While it stops the database closes under its readers.
+      fatal: (error) => {
+        if (!this.#stopped) fatal(error);
+      },
     });
     this.#forwarding.serve(repairReplicaMethod, (from, request) => this.#repairs.handle(from, request));
     this.#scrubber = createScrubber({
@@ -615,6 +631,10 @@ export class HansardNode implements NodeService {
     return [...own, ...told].sort((a, b) => a.partition - b.partition || a.nodeId - b.nodeId);
   }
 
+  refusals(): readonly Refusal[] {
+    return this.#refusals.all();
+  }
+
   /** Damaged replicas of this node that became sound again, in this life. */
   get repaired(): number {
     return this.#repairs.repaired;
@@ -906,6 +926,7 @@ export class HansardNode implements NodeService {
     this.#gossipTimer = this.#clock.after(gossipMs, () => {
       if (this.#stopped) return;
       this.#gossip();
+      this.#refusals.look();
       this.#emptyTrash();
       this.#scheduleGossip();
     });

@@ -1,5 +1,5 @@
 /** The node as api/ and cli/ see it: partitions to propose to and read from, and where their leaders are. */
-import type { NodeId, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
+import type { NodeId, PartitionId, ReplicaId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { CommandAnswer } from '../conversation/types.js';
 import type { Proposal } from '../partition/proposals.js';
 import type { ReadBarrierLevel } from '../partition/reads.js';
@@ -18,6 +18,8 @@ export interface NodeService {
   cluster(): ClusterView;
   /** Damaged replicas: this node's, and the others' as they told. */
   faults(): readonly NodeFault[];
+  /** Partitions that can elect no leader: damage is on a majority of their replicas. */
+  refusals(): readonly Refusal[];
   /** Who leads, as this node knows it; undefined: nobody known. */
   leaderOf(partition: PartitionId): NodeId | undefined;
   addressOf(node: NodeId): string | undefined;
@@ -86,6 +88,17 @@ export interface NodeIdentity {
 export interface NodeFault extends ToldFault {
   readonly nodeId: NodeId;
   readonly why?: string;
+}
+
+/** A partition that can elect no leader, and what this node knows of what may be lost there. */
+export interface Refusal {
+  readonly partition: PartitionId;
+  readonly damagedNodes: readonly NodeId[];
+  /** Events behind `knownSeq` may be lost. Of up to 100 channels; empty where this node has no sound state. */
+  readonly channels: readonly { readonly tenant: string; readonly channel: string; readonly knownSeq: Seq }[];
+  readonly moreChannels: boolean;
+  /** All of it for people. */
+  readonly text: string;
 }
 
 export interface SnapshotStats {

@@ -9,9 +9,11 @@ import type { ReplicatedSettings } from '../conversation/types.js';
 import { DirtyChannels } from './dirty-channels.js';
 import { type Generations, putGenerations, readGenerations, sweepGenerations } from './generations.js';
 import { GiveBack } from './give-back.js';
+import { fillLostBlocks, findLostBlocks, type LostEvents } from './give-up.js';
 import { after, asBuffer, factKey, formatKey, partitionKey, RowKind } from './keys.js';
 import { LruCache } from './lru.js';
 import { foreign, loadSealed, openPartition } from './open.js';
+import type { Pace } from './pace.js';
 import { PartitionState, type SealedIndex, type StoreShared } from './partition-state.js';
 import { PartitionStoreImpl } from './partition-store.js';
 import { damaged, openRow, rowWriter, sealRow } from './rows.js';
@@ -562,6 +564,17 @@ class StoreImpl implements Store {
     const { partition } = state.place;
     if (this.#states.get(partition) !== state) return true;
     return this.#found(partition, error);
+  }
+
+  async findLostEvents(partition: PartitionId, pace: Pace): Promise<readonly LostEvents[]> {
+    return (await findLostBlocks(this.#state(partition), pace)).map(({ lost }) => lost);
+  }
+
+  async giveUpLostEvents(partition: PartitionId, pace: Pace): Promise<readonly LostEvents[]> {
+    const state = this.#state(partition);
+    const blocks = await findLostBlocks(state, pace);
+    await fillLostBlocks(state, blocks, (batch) => this.#write(batch));
+    return blocks.map(({ lost }) => lost);
   }
 
   // ---- snapshots

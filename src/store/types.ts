@@ -20,6 +20,7 @@ import type { ApplyState, ChannelState, ReadCursor, StoredEvent } from '../conve
 import type { ChangePage, ChangeQuery, ChannelsAt } from './changes.js';
 import type { CursorQuery } from './cursors.js';
 import type { FindQuery } from './find-channels.js';
+import type { LostEvents } from './give-up.js';
 import type { ChannelQuery } from './list-channels.js';
 import type { Pace } from './pace.js';
 import type { ScanEventsQuery, ScannedChannels, ScannedEvents, ScanQuery } from './scan.js';
@@ -82,6 +83,13 @@ export interface Store {
   setAsidePartitions(): ReadonlyMap<PartitionId, string>;
   /** Under which the partition's rows are, those that count or are set aside; every snapshot brings a higher one. */
   generationOf(partition: PartitionId): number;
+  /**
+   * For `hansard repair`, in a folder that no node runs on: events of damaged blocks; rejects STORE_DAMAGED
+   * where other rows are damaged, which nothing can take the place of.
+   */
+  findLostEvents(partition: PartitionId, pace: Pace): Promise<readonly LostEvents[]>;
+  /** Erased events take their place, synced when it resolves. */
+  giveUpLostEvents(partition: PartitionId, pace: Pace): Promise<readonly LostEvents[]>;
   /** Small durable facts of the node (peers' store ids …), synced. */
   getFact(name: string): Uint8Array | undefined;
   putFact(name: string, value: Uint8Array): Promise<void>;

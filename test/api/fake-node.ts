@@ -234,6 +234,9 @@ export class FakeNode implements NodeService {
     return `127.0.0.1:${7000 + node}`;
   }
 
+  refusals(): readonly never[] {
+    return [];
+  }
   faults(): readonly NodeFault[] {
     return [];
   }

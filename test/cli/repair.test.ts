@@ -7,6 +7,8 @@ import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Client } from '../../src/client/index.js';
+import { RowKind } from '../../src/store/keys.js';
+import { levelKvFactory } from '../../src/store/level-kv.js';
 import { hansard } from '../support/command.js';
 import { LocalCluster, type LocalNode } from '../support/local-cluster.js';
 import { until } from '../support/until.js';
@@ -112,11 +114,17 @@ t.test('two of three logs are damaged, the third replica lags', async (t) => {
   damageLog(cluster.node(1), 0.8);
   damageLog(cluster.node(2), 0.3);
   for (const node of cluster.nodes) await cluster.start(node);
-  const refusal = await client
-    .channel('a')
-    .append({ role: 'user', text: 'no' }, { timeoutMs: 3_000 })
-    .catch((error: unknown) => error);
-  t.ok(refusal instanceof Error, 'nothing is taken while the majority is damaged');
+  const three = cluster.node(3);
+  await until('node 3 says so', () => three.door?.running.node.refusals().length === 2);
+  const told = await hansard(['status', '--endpoint', three.clientAddress]);
+  t.equal(told.code, 3);
+  t.match(told.out, /partition 0 is refused.*nodes 1, 2 are damaged.*default\/a behind seq 1\d/);
+  t.ok(
+    three.errors.some((line) => /partition 0 is refused/.test(line)),
+    'and in its log',
+  );
+  const refusal = await hansard(['read', 'a', '--level', 'linearizable', '--endpoint', three.clientAddress]);
+  t.match(refusal, { code: 3, err: /default\/a behind seq 1\d/ }, 'and to who asks');
   for (const node of cluster.nodes) await cluster.stop(node, 'halt');
   const copies = join(cluster.root, 'copies');
   for (const { dir, id } of cluster.nodes) cpSync(dir, join(copies, String(id)), { recursive: true });
@@ -168,4 +176,64 @@ t.test('two of three logs are damaged, the third replica lags', async (t) => {
       for (const node of cluster.nodes) await cluster.stop(node);
     });
   }
+});
+
+t.test('the only replica: its log is damaged, then its state', async (t) => {
+  const cluster = await LocalCluster.format({ ...options, nodes: 1 });
+  t.teardown(() => cluster.end());
+  const node = cluster.node(1);
+  const book = new Book();
+  await cluster.startAll();
+  await book.write(cluster.connect(), 20);
+  await cluster.stop(node, 'halt');
+  damageLog(node, 0.5);
+  await t.rejects(cluster.start(node), { name: 'HansardError', message: /the log is damaged/ });
+  t.match(await hansard(['repair', node.dir]), { code: 7, out: /if node 1 is trusted/ });
+  t.match(await hansard(['repair', node.dir, '--trust', '1', '--accept-loss']), { code: 0 });
+  await cluster.start(node);
+  await cluster.ready();
+  const kept = await book.kept(t, cluster.connect());
+  t.ok(
+    [...kept.values()].every((count) => count > 0 && count < 20),
+    `kept ${[...kept.values()]}`,
+  );
+  await cluster.stop(node);
+
+  const kv = await levelKvFactory().open(join(node.dir, 'db'), { create: false });
+  const rows = kv.iterator({ gte: Buffer.of(RowKind.block), lt: Buffer.of(RowKind.block + 1) });
+  const [row] = await rows.next(1);
+  await rows.close();
+  const [key, value] = row as [Uint8Array, Uint8Array];
+  const batch = kv.batch();
+  batch.put(key, Buffer.concat([value.subarray(0, -1), Buffer.of((value.at(-1) as number) ^ 1)]));
+  await batch.write();
+  await kv.close();
+
+  const plan = JSON.parse((await hansard(['repair', '--json', node.dir])).out) as {
+    refused: { choices: { lost_or_unknown: string[] }[] }[];
+  };
+  const said = plan.refused[0]?.choices[0]?.lost_or_unknown[0] ?? '';
+  const [, name = '', from = '0', to = '0'] = /^default\/(\w), events (\d+) to (\d+): /.exec(said) ?? [];
+  t.ok(Number(to) > 0, said);
+  t.match(await hansard(['repair', node.dir, '--trust', '1', '--accept-loss']), {
+    code: 0,
+    out: /incarnation 3/,
+  });
+  await cluster.start(node);
+  await cluster.ready();
+  const client = cluster.connect();
+  let seq = 0;
+  for await (const event of client.channel(name).list({ level: 'linearizable', after: 1_000 })) {
+    seq++;
+    const isLost = seq >= Number(from) && seq <= Number(to);
+    const part = event.message?.parts?.[0];
+    const text = part?.type === 'text' ? part.text : '';
+    t.equal(event.seq, seq);
+    t.equal(event.erased, isLost);
+    t.equal(text, isLost ? '' : book.texts.get(name)?.[seq - 1], `event ${seq} of ${name}`);
+  }
+  t.equal(seq, kept.get(name), 'seqs stay dense');
+  t.match(await client.channel(name).append({ role: 'user', text: 'goes on' }), { seq: seq + 1 });
+  const verified = await hansard(['verify', '--endpoint', node.clientAddress]);
+  t.equal(verified.code, 0, verified.out + verified.err);
 });

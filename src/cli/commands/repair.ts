@@ -16,9 +16,10 @@ import {
   type FoundReplica,
   findChannels,
   findReplicas,
+  withStateRead,
 } from '../../node/trust/find.js';
 import { freshStart, judge, type Loss, lossOf, type Refused } from '../../node/trust/judge.js';
-import { closeFolders, openFolders } from '../../node/trust/open-folder.js';
+import { closeFolders, type OpenFolder, openFolders } from '../../node/trust/open-folder.js';
 import type { ActionContext, CommonOptions } from '../action.js';
 import { ExitCode } from '../exit-codes.js';
 import { type Output, printable } from '../output.js';
@@ -30,7 +31,6 @@ export interface RepairOptions extends CommonOptions {
   readonly with?: readonly string[];
   readonly missing?: readonly string[];
   readonly incarnation?: number;
-  readonly allEvents?: boolean;
 }
 
 /** Of one partition and node: more of them fill no screen, and nobody compares them by eye. */
@@ -58,7 +58,7 @@ interface Case {
 
 export async function repair({ output, options, args }: ActionContext<RepairOptions>): Promise<ExitCode> {
   const others = await readOthers(options.with ?? []);
-  const nodes = [...(await look(args, others, options.allEvents === true)), ...others];
+  const nodes = [...(await look(args, others)), ...others];
   checkNodes(nodes);
   const cases = refusedOf(nodes).map((refused) => caseOf(refused, nodes));
   const choices = chosen(cases, options.trust ?? []);
@@ -102,11 +102,12 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
 
 // ---- what is there
 
-async function look(dirs: readonly string[], others: readonly Told[], readsEvents: boolean): Promise<Told[]> {
+async function look(dirs: readonly string[], others: readonly Told[]): Promise<Told[]> {
   const folders = await openFolders(dirs, 'look', silentLogger);
   try {
     const found: FoundNode[] = [];
     for (const folder of folders) found.push(await findReplicas(folder));
+    await readCandidates(folders, found, others);
     const refused = refusedOf([...found, ...others]);
     const told: Told[] = [];
     for (const [i, node] of found.entries()) {
@@ -115,11 +116,7 @@ async function look(dirs: readonly string[], others: readonly Told[], readsEvent
         const mine = replicas.find(({ nodeId }) => nodeId === node.nodeId);
         const store = folders[i]?.store;
         if (mine?.end === undefined || store === undefined) continue;
-        const { channels: all, leftOut } = await findChannels(
-          store.partition(partition),
-          channelsMax,
-          readsEvents,
-        );
+        const { channels: all, leftOut } = await findChannels(store.partition(partition), channelsMax);
         channels[partition] = { all, leftOut };
       }
       told.push({ ...node, channels });
@@ -127,6 +124,26 @@ async function look(dirs: readonly string[], others: readonly Told[], readsEvent
     return told;
   } finally {
     await closeFolders(folders);
+  }
+}
+
+/** Whoever may be trusted is read to the last row first. */
+async function readCandidates(
+  folders: readonly OpenFolder[],
+  found: FoundNode[],
+  others: readonly Told[],
+): Promise<void> {
+  for (const { partition, replicas } of refusedOf([...found, ...others])) {
+    for (const [i, folder] of folders.entries()) {
+      const node = found[i] as FoundNode;
+      const mine = replicas.find(({ nodeId }) => nodeId === node.nodeId);
+      if (mine === undefined) continue;
+      const read = await withStateRead(folder, mine);
+      found[i] = {
+        ...node,
+        replicas: node.replicas.map((one) => (one.partition === partition ? read : one)),
+      };
+    }
   }
 }
 
@@ -191,8 +208,8 @@ function chosen(cases: readonly Case[], texts: readonly string[]): Choice[] {
         `node ${nodeId} has no replica of partition ${partition} that could be gone on from`,
         'trust',
       );
-    const { replicaId } = replica;
-    choices.push({ partition, trusted: { replicaId, nodeId }, fresh: freshStart(refused) });
+    const { replicaId, lostEvents = [] } = replica;
+    choices.push({ partition, trusted: { replicaId, nodeId }, fresh: freshStart(refused), lostEvents });
   }
   return choices;
 }

@@ -3,7 +3,7 @@ import { type NodeScrub, ReplicaClient } from '../../client/replica.js';
 import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
 import { ExitCode } from '../exit-codes.js';
-import { count, type Output } from '../output.js';
+import { count, type Output, printable } from '../output.js';
 import { type ClientOptions, openSession } from '../session.js';
 import { formatTime } from '../times.js';
 
@@ -52,6 +52,16 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
         kind: f.kind,
         since: new Date(f.sinceTimeUs / 1000).toISOString(),
         reason: f.reason,
+      })),
+      refused: cluster.refused.map((each) => ({
+        partition: each.partition,
+        damaged_nodes: each.damagedNodeIds,
+        channels: each.channels.map((one) => ({
+          tenant: one.tenant,
+          channel: one.channel,
+          known_seq: one.knownSeq,
+        })),
+        more_channels: each.moreChannels,
       })),
       ...(options.partitions ? { partitions: cluster.partitions.map(partitionJson) } : {}),
     });
@@ -122,6 +132,11 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
           ]),
       );
     }
+    for (const { reason } of cluster.refused) output.line(c.red(printable(reason)));
+    if (cluster.refused.length > 0)
+      output.note(
+        'put back sound copies, or see docs/operations.md, "Damage on a majority" (hansard repair)',
+      );
     if (leaderless > 0)
       output.line(c.red(`${leaderless} of ${cluster.partitions.length} partitions have no leader`));
     return leaderless > 0 ? ExitCode.unreachable : ExitCode.ok;

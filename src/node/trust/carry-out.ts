@@ -7,13 +7,16 @@
  * talks to a node that was left out (the incarnation), then those that are given up are
  * silenced, and only then the trusted one may lead alone.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { entryChecksum } from '../../common/entry-checksum.js';
-import { InvariantError } from '../../common/errors.js';
+import { HansardError, InvariantError } from '../../common/errors.js';
 import { faultKinds } from '../../common/faults.js';
 import type { PartitionId } from '../../common/ids.js';
 import { type Entry, EntryType } from '../../common/log-types.js';
 import type { Logger } from '../../common/logger.js';
 import { changedMembership, type ReplicaMember } from '../../common/membership.js';
+import type { LostEvents } from '../../store/give-up.js';
+import { Pace } from '../../store/pace.js';
 import type { GroupWrite, Wal } from '../../wal/types.js';
 import { openDirectory } from '../directory.js';
 import { realClock } from '../real-env.js';
@@ -28,6 +31,8 @@ export interface Choice {
   readonly partition: PartitionId;
   readonly trusted: ReplicaMember;
   readonly fresh: FreshStart;
+  /** Damaged events of the trusted replica that the plan told of: no others are given up. */
+  readonly lostEvents: readonly LostEvents[];
 }
 
 export async function carryOut(
@@ -75,7 +80,7 @@ async function giveUpOthers(folder: OpenFolder, choices: readonly Choice[]): Pro
 
 async function trust(
   folder: OpenFolder,
-  { partition, trusted, fresh }: Choice,
+  { partition, trusted, fresh, lostEvents }: Choice,
   logger: Logger,
 ): Promise<void> {
   const { store, wal, ledger } = folder;
@@ -83,6 +88,17 @@ async function trust(
   const state = store.partition(partition);
   const known = wal.group(partition);
   const log = known === undefined || known.replicaId < replicaId ? wal.addGroup(partition, replicaId) : known;
+  const pace = new Pace(realClock, 0);
+  const found = await store.findLostEvents(partition, pace);
+  if (!isDeepStrictEqual(found, lostEvents))
+    throw new HansardError(
+      'STORE_DAMAGED',
+      `partition ${partition}: other events are damaged now than the plan told`,
+      {
+        partition,
+      },
+    );
+  if (found.length > 0) await store.giveUpLostEvents(partition, pace);
   await replayRest(state, log);
   const { appliedIndex, appliedTerm } = state;
   // Its log ends before what is sealed, or says something else there: it goes on from what is sealed.

@@ -4,8 +4,11 @@ import { type FaultKind, type LogPlace, noPlace } from '../../common/faults.js';
 import type { NodeId, PartitionId, ReplicaId, Seq, Term } from '../../common/ids.js';
 import type { ConfState } from '../../common/log-types.js';
 import { firstIdIfZero, type ReplicaMember } from '../../common/membership.js';
+import type { LostEvents } from '../../store/give-up.js';
+import { Pace } from '../../store/pace.js';
 import type { PartitionStore } from '../../store/types.js';
 import type { GroupLog } from '../../wal/types.js';
+import { realClock } from '../real-env.js';
 import { emptyLog, gapBeforeLog, isInstallAheadOfLog, lostEnd } from '../state-and-log.js';
 import type { OpenFolder } from './open-folder.js';
 import { replayRest } from './replay.js';
@@ -29,6 +32,8 @@ export interface FoundReplica {
   readonly last: LogPlace;
   /** Where it would stand if it were trusted; undefined: nothing can go on from its state. */
   readonly end: LogPlace | undefined;
+  /** Damaged events of its state, which erased ones would take the place of; undefined: it was not read. */
+  readonly lostEvents: readonly LostEvents[] | undefined;
   readonly confState: ConfState;
   readonly members: readonly ReplicaMember[];
   /** All below were given out. */
@@ -41,8 +46,6 @@ export interface FoundChannel {
   readonly tenant: string;
   readonly name: string;
   readonly headSeq: Seq;
-  /** Events that should be there and can't be read, or what else is wrong. */
-  readonly damage: string;
 }
 
 export interface FoundNode {
@@ -103,8 +106,10 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
   const { partition, replicaId, log } = held;
   const { store, ledger, directory } = folder;
   const state = store.partition(partition);
+  const generation = store.generationOf(partition);
   const faults: FoundFault[] = ledger.faults
     .filter((fault) => fault.partition === partition && fault.replicaId >= replicaId)
+    .filter((fault) => fault.kind !== 'state-damaged' || generation <= fault.generation)
     .map(({ kind, why, floor }) => ({ kind, why, floor }));
   const add = (kind: FaultKind, why: string): void => {
     if (!faults.some((fault) => fault.kind === kind)) faults.push({ kind, why, floor: noPlace });
@@ -114,8 +119,13 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
   const last = lastPlaceOf(log);
   let unusable = store.setAsidePartitions().get(partition) ?? gapBeforeLog(log ?? emptyLog, state) ?? '';
   let met = { count: 0, highestId: 0 };
+  let lostEvents: readonly LostEvents[] | undefined;
   if (unusable === '' && state.confState.voters.length > 0) {
     try {
+      // One that is alone is told of its damage by nobody.
+      const isSuspect =
+        state.confState.voters.length === 1 || faults.some(({ kind }) => kind === 'state-damaged');
+      if (isSuspect) lostEvents = await store.findLostEvents(partition, new Pace(realClock, 0));
       if (log !== undefined) met = await replayRest(state, log);
     } catch (error) {
       if (!(error instanceof HansardError) || error.reason !== 'STORE_DAMAGED') throw error;
@@ -123,6 +133,7 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
     }
   }
   if (unusable !== '') add('state-damaged', unusable);
+  if (lostEvents !== undefined && lostEvents.length > 0) add('state-damaged', lostText(lostEvents));
   const isUsable = unusable === '' && state.confState.voters.length > 0;
   const { membership } = state;
   return {
@@ -133,12 +144,31 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
     term: Math.max(log?.hardState.term ?? 0, last.term, sealed.term),
     sealed,
     last,
+    lostEvents,
     end: isUsable ? { index: state.appliedIndex, term: state.appliedTerm } : undefined,
     confState: state.confState,
     members: membership.members,
     nextReplicaId: Math.max(membership.nextReplicaId, met.highestId + 1, replicaId + 1),
     changes: membership.changes + met.count,
   };
+}
+
+/** The same, with its state read to the last row: before it is offered as one to trust. */
+export async function withStateRead({ store }: OpenFolder, replica: FoundReplica): Promise<FoundReplica> {
+  if (replica.end === undefined || replica.lostEvents !== undefined) return replica;
+  try {
+    return { ...replica, lostEvents: await store.findLostEvents(replica.partition, new Pace(realClock, 0)) };
+  } catch (error) {
+    if (!(error instanceof HansardError) || error.reason !== 'STORE_DAMAGED') throw error;
+    const fault = { kind: 'state-damaged', why: error.message, floor: noPlace } as const;
+    return { ...replica, end: undefined, faults: [...replica.faults, fault] };
+  }
+}
+
+function lostText(lost: readonly LostEvents[]): string {
+  const [first] = lost;
+  const more = lost.length > 1 ? `, and ${lost.length - 1} more ranges` : '';
+  return `${first?.tenant}/${first?.channel}, events ${first?.firstSeq} to ${first?.lastSeq}: ${first?.problem}${more}`;
 }
 
 function lastPlaceOf(log: GroupLog | undefined): LogPlace {
@@ -149,50 +179,22 @@ function lastPlaceOf(log: GroupLog | undefined): LogPlace {
 }
 
 const channelsAtOnce = 1_000;
-const eventsAtOnce = 1_000;
-const eventBytesAtOnce = 4 * 1024 * 1024;
 
-/**
- * The partition's channels as this replica has them; `readsEvents`: every event is read, and
- * those that are damaged are named. Up to `limit`, by name.
- */
+/** The partition's channels as this replica has them, up to `limit`, by name. */
 export async function findChannels(
   state: PartitionStore,
   limit: number,
-  readsEvents: boolean,
 ): Promise<{ readonly channels: FoundChannel[]; readonly leftOut: boolean }> {
   const channels: FoundChannel[] = [];
   for (let after: Uint8Array | undefined; ; ) {
     const page = await state.scanChannels({ tenant: '', prefix: '', after, limit: channelsAtOnce });
-    for (const { key, state: channel, deleted, damage } of page.channels) {
+    for (const { key, state: channel, deleted } of page.channels) {
       if (channels.length === limit) return { channels, leftOut: true };
       after = key;
-      if (deleted) continue;
-      if (channel === undefined) {
-        const [tenant = '', name = ''] = key.toString().split('\0');
-        channels.push({ tenant, name, headSeq: 0, damage });
-        continue;
-      }
-      const { tenant, name, uid, headSeq } = channel;
-      const lost = readsEvents ? await lostEvents(state, { tenant, name, uid }) : [];
-      const all = damage === '' ? lost : [damage, ...lost];
-      channels.push({ tenant, name, headSeq, damage: all.join('; ') });
+      if (deleted || channel === undefined) continue;
+      const { tenant, name, headSeq } = channel;
+      channels.push({ tenant, name, headSeq });
     }
     if (page.channels.length < channelsAtOnce) return { channels, leftOut: false };
   }
-}
-
-async function lostEvents(
-  state: PartitionStore,
-  channel: { readonly tenant: string; readonly name: string; readonly uid: string },
-): Promise<string[]> {
-  const lost: string[] = [];
-  for (let fromSeq: Seq = 1; fromSeq > 0; ) {
-    const limits = { maxEvents: eventsAtOnce, maxBytes: eventBytesAtOnce };
-    const page = await state.scanEvents({ ...channel, fromSeq, ...limits });
-    for (const { firstSeq, lastSeq, problem } of page.damages)
-      lost.push(`events ${firstSeq} to ${lastSeq}: ${problem}`);
-    fromSeq = page.nextSeq;
-  }
-  return lost;
 }

@@ -116,8 +116,10 @@ export function lossOf(
     }
   }
   const gone: string[] = [];
-  for (const { tenant, name, damage } of mine.values())
-    if (damage !== '') gone.push(`${tenant}/${name}: ${damage}`);
+  for (const { tenant, channel, firstSeq, lastSeq, problem } of chosen.lostEvents ?? [])
+    gone.push(
+      `${tenant}/${channel}, events ${firstSeq} to ${lastSeq}: ${problem}; erased ones take their place`,
+    );
   for (const replica of replicas) {
     for (const { kind, why, floor } of replica.faults) {
       if (kind === 'log-damaged' && !isAtLeast(end, floor))
