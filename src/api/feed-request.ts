@@ -47,7 +47,9 @@ export function filterOf(request: Buffer, message: FeedRequestMessage): Omit<Fee
   };
 }
 
-export function startOf(message: FeedRequestMessage): FeedStart {
+export function startOf(
+  message: Pick<FeedRequestMessage, 'start' | 'from_beginning' | 'from_time'>,
+): FeedStart {
   if (message.start === 'from_beginning') {
     if (!message.from_beginning) throw invalidArgument('from_beginning', 'must be true where it is given');
     return { kind: 'time', fromTimeUs: 0 };

@@ -33,6 +33,13 @@ import {
 import { replicaMethods } from './replicas.js';
 import { Services } from './services.js';
 import { defaultSubscribeLimits, type SubscribeLimits, Subscriptions, subscribeMethod } from './subscribe.js';
+import {
+  type ConsumerLimits,
+  consumeMethod,
+  defaultConsumerLimits,
+  SubscriptionLeaders,
+} from './subscription-leaders.js';
+import { subscriptionMethods } from './subscription-methods.js';
 import { defaultTailLimits, type TailLimits, Tails } from './tails.js';
 
 export interface ApiOptions {
@@ -48,6 +55,7 @@ export interface ApiOptions {
   readonly exchangeStreams?: number;
   readonly tailLimits?: TailLimits;
   readonly subscribeLimits?: SubscribeLimits;
+  readonly consumerLimits?: ConsumerLimits;
   /** What a client may have on its way to us, per stream; see receive-window.ts. */
   readonly receiveWindowBytes?: number;
   /** What grpc.health.v1 says at first; default true. */
@@ -63,6 +71,8 @@ export interface Api {
   readonly openTails: number;
   /** Streams of Subscribe. */
   readonly openSubscriptions: number;
+  /** Durable subscriptions at work here, and their consumers. */
+  readonly leaders: SubscriptionLeaders;
   /** gRPC messages of Exchange since the start, both ways. */
   readonly exchangeMessages: number;
   /** Shown by grpc.health.v1, whole and per service. Draining shows by itself. */
@@ -87,12 +97,19 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
   }
   const protos = loadPublicProtos();
   const services = new Services(node, protos);
+  // Bound late: errors are told by `calls`, which knows the methods.
+  const leaders: SubscriptionLeaders = new SubscriptionLeaders(
+    services,
+    options.consumerLimits ?? defaultConsumerLimits,
+    (error) => calls.errorOf(consumeMethod, error),
+  );
   const methods = new Map<string, Handler>([
     ...messageMethods(services),
     ...channelMethods(services),
     ...clusterMethods(services),
     ...replicaMethods(services),
     ...inboxMethods(services),
+    ...subscriptionMethods(services, leaders),
     [fetchMethod, fetchEvents(services)],
   ]);
   const calls = new Calls(
@@ -137,6 +154,8 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     },
     { TailChannel: (call: OutCall) => tail(call), Subscribe: (call: OutCall) => subscribe(call) },
   );
+  const consume = leaders.handler(options.hooks);
+  server.addService({ Consume: rawMethod(`/${consumeMethod}`, true) }, { Consume: consume });
   const health = addHealth(server, methods);
   new ReflectionService(protos).addToServer(server);
   const windowBytes = options.receiveWindowBytes ?? defaultReceiveWindowBytes;
@@ -156,6 +175,7 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     if (stopping || node.isDraining) {
       tails.close();
       subscriptions.close();
+      leaders.close();
     }
   };
   show();
@@ -171,6 +191,7 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     get openSubscriptions() {
       return subscriptions.open;
     },
+    leaders,
     get exchangeMessages() {
       return load.messages;
     },

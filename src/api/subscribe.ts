@@ -1,8 +1,7 @@
 /** hansard.v1.EventService/Subscribe: opening a subscription, and all of a node. */
 import { HansardError, type Reason } from '../common/errors.js';
-import type { PartitionId } from '../common/ids.js';
 import type { CallHooks } from './calls.js';
-import { backfillStart, type FeedFilter, type FeedPlace } from './feed.js';
+import type { FeedFilter } from './feed.js';
 import { readPlaces, type SubscriptionPlace } from './feed-place.js';
 import {
   budgetOf,
@@ -13,8 +12,9 @@ import {
   startOf,
 } from './feed-request.js';
 import { FeedSource } from './feed-source.js';
+import { startPlaces } from './feed-start.js';
 import { type OutCall, OutStream } from './out-stream.js';
-import { planRead, type ReadOptionsMessage } from './reads.js';
+import type { ReadOptionsMessage } from './reads.js';
 import type { Services } from './services.js';
 import { streamContext } from './stream-context.js';
 import { type FlowMessage, takeRequests } from './stream-requests.js';
@@ -101,7 +101,16 @@ export class Subscriptions {
         reserved = true;
         const bound = feedBound('Subscribe', wanted);
         const partitions = partitionsOf(node, wanted);
-        const { fromTimeUs, places } = await this.#startOf(context.deadlineMs, request, bound, partitions);
+        const { fromTimeUs, places } = await startPlaces(this.#services, {
+          deadlineMs: context.deadlineMs,
+          read: request.read,
+          start: startOf(request),
+          resumed:
+            request.start === 'resume_token'
+              ? this.#services.tokens.openPage(bound, request.resume_token, readPlaces)
+              : undefined,
+          partitions,
+        });
         if (out.isClosed) return;
         if (this.#closed || node.isDraining) throw shuttingDown();
         stream = this.#begin(out, request, bound, { ...wanted, fromTimeUs }, places);
@@ -134,64 +143,6 @@ export class Subscriptions {
     this.#sweep ??= setInterval(() => this.#sweepOnce(), this.#limits.heartbeatMs / 4).unref();
     void stream.run();
     return stream;
-  }
-
-  async #startOf(
-    deadlineMs: number,
-    request: SubscribeRequest,
-    bound: string,
-    partitions: readonly PartitionId[],
-  ): Promise<SubscriptionPlace> {
-    const { tokens, reads } = this.#services;
-    const plan = planRead(request.read, tokens);
-    const start = startOf(request);
-    const resumed =
-      request.start === 'resume_token' ? tokens.openPage(bound, request.resume_token, readPlaces) : undefined;
-    const places = new Map<PartitionId, FeedPlace>();
-    await Promise.all(
-      partitions.map(async (partition) => {
-        const known = resumed?.places.get(partition) ?? (start.kind === 'time' ? backfillStart : undefined);
-        // Where the place is known any state will do, unless another is asked for.
-        const level = known !== undefined && request.read === null ? 'eventual' : plan.level;
-        try {
-          const view = await reads.barrier({ deadlineMs }, partition, { ...plan, level });
-          places.set(partition, known ?? { index: view.appliedIndex, events: 0 });
-        } catch (error) {
-          const elsewhere = error instanceof HansardError && error.reason === 'NOT_LEADER';
-          if (!elsewhere) throw error;
-          places.set(partition, known ?? (await this.#headElsewhere(partition, deadlineMs)));
-        }
-      }),
-    );
-    const sorted = new Map([...places].sort((a, b) => a[0] - b[0]));
-    return {
-      fromTimeUs: resumed?.fromTimeUs ?? (start.kind === 'time' ? start.fromTimeUs : 0),
-      places: sorted,
-    };
-  }
-
-  /** Of a partition that this node holds no replica of: where its leader stands. */
-  async #headElsewhere(partition: PartitionId, deadlineMs: number): Promise<FeedPlace> {
-    const filter = {
-      tenant: 'default',
-      names: undefined,
-      prefix: '',
-      label: undefined,
-      types: undefined,
-      fromTimeUs: 0,
-    };
-    const source = new FeedSource(
-      this.#services,
-      partition,
-      filter,
-      { index: 0, events: 0 },
-      { wake() {}, failed() {} },
-    );
-    try {
-      return await source.headAtLeader(deadlineMs);
-    } finally {
-      source.end();
-    }
   }
 
   #reserve(): void {

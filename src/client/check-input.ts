@@ -296,6 +296,31 @@ const following = {
   timeoutMs: milliseconds,
   credit: object(shape({ events: count, bytes: count }), ' such as { events: 1000, bytes: 1000000 }'),
 };
+const selectorFields: Readonly<Record<string, Check>> = {
+  channels: listOf(text, 'names of channels'),
+  prefix: text,
+  label: object(shape({ key: text, value: text }), " such as { key: '…', value: '…' }"),
+  types: listOf(any, 'event types'),
+};
+const startFields: Readonly<Record<string, Check>> = {
+  fromBeginning: flag,
+  fromTime: (value) =>
+    value instanceof Date
+      ? date(value)
+      : isObject(value) && count(value.timeUs) === undefined
+        ? undefined
+        : 'must be a Date or { timeUs }',
+  resumeToken: text,
+};
+const subscriptionSettings: Readonly<Record<string, Check>> = {
+  description: text,
+  ackDeadlineMs: milliseconds,
+  maxDeliveries: count,
+  retryDelayMs: count,
+  maxPendingChannels: count,
+  paused: flag,
+};
+const callback: Check = (value) => (typeof value === 'function' ? undefined : 'must be a function');
 
 const optionShapes = {
   append: shape({ condition, key: text, messageId: text, timeoutMs: milliseconds }),
@@ -316,19 +341,34 @@ const optionShapes = {
   markRead: shape({ allowBack: flag, timeoutMs: milliseconds }),
   readCursors: shape({ ...readFields, pageSize: count, pageToken: text }),
   inbox: shape({ ...readFields, withoutLastMessage: flag }),
+  subscriptionCreate: shape({
+    ...selectorFields,
+    ...subscriptionSettings,
+    ...startFields,
+    ifMissing: flag,
+    requestId: text,
+    timeoutMs: milliseconds,
+  }),
+  subscriptionUpdate: shape({ ...subscriptionSettings, etag: text, timeoutMs: milliseconds }),
+  subscriptionSeek: shape({ ...startFields, etag: text, dropDeadLetters: flag, timeoutMs: milliseconds }),
+  subscriptionCall: shape({ etag: text, timeoutMs: milliseconds }),
+  subscriptionList: shape({ pageSize: count, timeoutMs: milliseconds }),
+  consume: shape({
+    handler: callback,
+    concurrency: count,
+    consumerId: text,
+    maxBatch: count,
+    creditEvents: count,
+    creditBytes: count,
+    maxHandlerMs: milliseconds,
+    onProgress: callback,
+    onFailure: callback,
+    onInterrupted: callback,
+    timeoutMs: milliseconds,
+  }),
   subscribe: shape({
-    channels: listOf(text, 'names of channels'),
-    prefix: text,
-    label: object(shape({ key: text, value: text }), " such as { key: '…', value: '…' }"),
-    types: listOf(any, 'event types'),
-    fromBeginning: flag,
-    fromTime: (value) =>
-      value instanceof Date
-        ? date(value)
-        : isObject(value) && count(value.timeUs) === undefined
-          ? undefined
-          : 'must be a Date or { timeUs }',
-    resumeToken: text,
+    ...selectorFields,
+    ...startFields,
     maxBatch: count,
     ...following,
   }),

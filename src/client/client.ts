@@ -36,6 +36,8 @@ import {
 } from './responses.js';
 import { Router } from './router.js';
 import { type SubscribeOptions, Subscription } from './subscribe.js';
+import { DurableSubscription } from './subscription.js';
+import { encodeListSubscriptions, readSubscriptionPage, type SubscriptionInfo } from './subscription-wire.js';
 import type {
   ChangedReplicas,
   ChannelInfo,
@@ -163,6 +165,33 @@ export class Client {
   subscribe(options: SubscribeOptions = {}): Subscription {
     checkOptions('subscribe', options);
     return new Subscription(this.#router, this.tenant, options);
+  }
+
+  /**
+   * A durable subscription: the cluster keeps the place, and workers share its channels. A handle; sends nothing.
+   * @example
+   * const worker = client.subscription('mailer').consume({ handler: async ({ channel, event }) => mail(channel, event) });
+   */
+  subscription(name: string): DurableSubscription {
+    return new DurableSubscription(this.#router, this.tenant, name);
+  }
+
+  /** The tenant's durable subscriptions, by name. */
+  async *subscriptions(
+    options: { readonly prefix?: string; readonly timeoutMs?: number } = {},
+  ): AsyncGenerator<SubscriptionInfo, void, void> {
+    let pageToken = '';
+    do {
+      const page: { subscriptions: SubscriptionInfo[]; nextPageToken: string } = await this.#router.call(
+        methods.listSubscriptions,
+        encodeListSubscriptions(this.tenant, options.prefix, pageToken),
+        {},
+        this.#deadline(options.timeoutMs),
+        readSubscriptionPage,
+      );
+      yield* page.subscriptions;
+      pageToken = page.nextPageToken;
+    } while (pageToken !== '');
   }
 
   /** Rejects CHANNEL_EXISTS. Safe to be repeated by the SDK; a second call of yours is a second creation. */

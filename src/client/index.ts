@@ -43,5 +43,21 @@ export {
   Subscription,
   type SubscriptionUpdate,
 } from './subscribe.js';
+export {
+  type ConsumeOptions,
+  type CreateSubscriptionOptions,
+  DurableSubscription,
+  type SubscriptionStart,
+} from './subscription.js';
+export type {
+  DeadLetter,
+  PendingChannel,
+  SubscriptionIdle,
+  SubscriptionInfo,
+  SubscriptionProgress,
+  SubscriptionSelector,
+  SubscriptionSettings,
+} from './subscription-wire.js';
+export { RetryLater, SubscriptionWorker, type WorkerStats, type WorkItem } from './subscription-worker.js';
 export { Tail, type TailOptions, type TailUpdate } from './tail.js';
 export type * from './types.js';

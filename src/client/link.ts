@@ -29,6 +29,8 @@ export interface Link {
   send(call: Call): void;
   /** A stream of its own on the same connection; resolves to why not where the node can't be reached. */
   stream(method: string, request: Uint8Array, isHeldToCredit: boolean): Promise<OpenStream | HansardError>;
+  /** One that goes both ways, with requests that are written as they come. */
+  duplex(method: string): Promise<ClientDuplexStream<Uint8Array, Buffer> | HansardError>;
   close(): void;
 }
 
@@ -69,11 +71,14 @@ const channelOptions: ChannelOptions = {
   'grpc.use_local_subchannel_pool': 1,
 };
 
+const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+const same = (bytes: Buffer): Buffer => bytes;
+
 /** One channel to one address, which says at once whether anybody is there. */
 class Connection {
   readonly client: Client;
   failedAtMs = 0;
-  readonly #streams = new Set<ClientReadableStream<Buffer>>();
+  readonly #streams = new Set<{ cancel(): void }>();
   #closed = false;
   #connecting: Promise<HansardError | undefined> | undefined;
   constructor(readonly address: string) {
@@ -96,18 +101,29 @@ class Connection {
     request: Uint8Array,
     isHeldToCredit: boolean,
   ): Promise<OpenStream | HansardError> {
-    const error = this.isReady ? undefined : await this.ready();
-    if (this.#closed) return new HansardError('CLIENT_CLOSED', 'the client was closed');
-    if (error !== undefined) return error;
-    const asBuffer = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-    const same = (bytes: Buffer): Buffer => bytes;
-    const path = `/${method}`;
-    let stream: OpenStream;
     if (isHeldToCredit) {
-      const duplex = this.client.makeBidiStreamRequest(path, asBuffer, same, new Metadata());
-      duplex.write(request);
-      stream = duplex;
-    } else stream = this.client.makeServerStreamRequest(path, asBuffer, same, request, new Metadata());
+      const both = await this.duplex(method);
+      if (!(both instanceof HansardError)) both.write(request);
+      return both;
+    }
+    const error = await this.#open();
+    if (error !== undefined) return error;
+    return this.#own(
+      this.client.makeServerStreamRequest(`/${method}`, asBuffer, same, request, new Metadata()),
+    );
+  }
+  async duplex(method: string): Promise<ClientDuplexStream<Uint8Array, Buffer> | HansardError> {
+    const error = await this.#open();
+    if (error !== undefined) return error;
+    return this.#own(this.client.makeBidiStreamRequest(`/${method}`, asBuffer, same, new Metadata()));
+  }
+  /** Why no stream can begin. */
+  async #open(): Promise<HansardError | undefined> {
+    const error = this.isReady ? undefined : await this.ready();
+    return this.#closed ? new HansardError('CLIENT_CLOSED', 'the client was closed') : error;
+  }
+  /** It ends with the connection. */
+  #own<S extends { cancel(): void; on(event: 'status', listener: () => void): unknown }>(stream: S): S {
     this.#streams.add(stream);
     stream.on('status', () => this.#streams.delete(stream));
     return stream;
@@ -180,6 +196,10 @@ class ExchangeLink implements Link {
 
   stream(method: string, request: Uint8Array, isHeldToCredit: boolean): Promise<OpenStream | HansardError> {
     return this.#connection.stream(method, request, isHeldToCredit);
+  }
+
+  duplex(method: string): Promise<ClientDuplexStream<Uint8Array, Buffer> | HansardError> {
+    return this.#connection.duplex(method);
   }
 
   send(call: Call): void {
@@ -358,6 +378,10 @@ class UnaryLink implements Link {
 
   stream(method: string, request: Uint8Array, isHeldToCredit: boolean): Promise<OpenStream | HansardError> {
     return this.#connection.stream(method, request, isHeldToCredit);
+  }
+
+  duplex(method: string): Promise<ClientDuplexStream<Uint8Array, Buffer> | HansardError> {
+    return this.#connection.duplex(method);
   }
 
   send(call: Call): void {

@@ -32,6 +32,18 @@ export const methods = {
   moveReadCursor: 'hansard.v1.InboxService/MoveReadCursor',
   listReadCursors: 'hansard.v1.InboxService/ListReadCursors',
   getInbox: 'hansard.v1.InboxService/GetInbox',
+  createSubscription: 'hansard.v1.SubscriptionService/CreateSubscription',
+  getSubscription: 'hansard.v1.SubscriptionService/GetSubscription',
+  listSubscriptions: 'hansard.v1.SubscriptionService/ListSubscriptions',
+  updateSubscription: 'hansard.v1.SubscriptionService/UpdateSubscription',
+  deleteSubscription: 'hansard.v1.SubscriptionService/DeleteSubscription',
+  seekSubscription: 'hansard.v1.SubscriptionService/SeekSubscription',
+  acknowledge: 'hansard.v1.SubscriptionService/Acknowledge',
+  negativeAcknowledge: 'hansard.v1.SubscriptionService/NegativeAcknowledge',
+  extendDeadline: 'hansard.v1.SubscriptionService/ExtendDeadline',
+  listPending: 'hansard.v1.SubscriptionService/ListPending',
+  listDeadLetters: 'hansard.v1.SubscriptionService/ListDeadLetters',
+  replayDeadLetters: 'hansard.v1.SubscriptionService/ReplayDeadLetters',
   scrubNode: 'hansard.v1.ReplicaService/ScrubNode',
 } as const;
 export type Method = (typeof methods)[keyof typeof methods];
@@ -561,7 +573,7 @@ function id(w: BackWriter, field: number, value: string | undefined, name: strin
   w.string(field, value);
 }
 
-function eventTypeNumber(type: EventType | undefined): number {
+export function eventTypeNumber(type: EventType | undefined): number {
   if (type === undefined) return 0;
   if (typeof type === 'number') return type;
   const number = eventTypeNumbers.get(type);

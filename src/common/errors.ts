@@ -172,6 +172,30 @@ const table = {
     'A channel of that name exists.',
     'Use it, or choose another name.',
   ),
+  SUBSCRIPTION_NOT_FOUND: r(
+    Code.notFound,
+    'no',
+    'There is no durable subscription of that name in the tenant.',
+    'Check name and tenant, or create it.',
+  ),
+  SUBSCRIPTION_EXISTS: r(
+    Code.alreadyExists,
+    'no',
+    'A durable subscription of that name exists.',
+    'Use it, or choose another name.',
+  ),
+  SUBSCRIPTION_CHANGED: r(
+    Code.aborted,
+    'no',
+    'The durable subscription was changed meanwhile: its etag is another one.',
+    'Read it again and decide anew.',
+  ),
+  TOO_MANY_SUBSCRIPTIONS: r(
+    Code.resourceExhausted,
+    'no',
+    'The partition that would keep the durable subscription has as many as it may.',
+    'Delete some that nobody uses, or choose a name that falls into another partition.',
+  ),
   TOO_MANY_CHANNELS: r(
     Code.failedPrecondition,
     'no',

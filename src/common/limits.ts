@@ -32,6 +32,8 @@ export const limits = Object.freeze({
   batchGetItems: 1_000,
   /** Names in one Subscribe. */
   subscribedChannels: 1_000,
+  /** Deadlines and delays of durable subscriptions, ms. */
+  subscriptionDelayMs: 3_600_000,
   /** Channels of one GetInbox. */
   inboxChannels: 200,
   channelPageSizeDefault: 100,

@@ -13,7 +13,10 @@ export function isTenantName(tenant: string): boolean {
  * Undefined where `name` may name a channel, else what is wrong with it. Applying
  * asks too: a change of the rule here needs a new apply version.
  */
-export function channelNameProblem(name: string, maxBytes = limits.channelNameBytes): string | undefined {
+export function channelNameProblem(
+  name: string,
+  maxBytes: number = limits.channelNameBytes,
+): string | undefined {
   if (name.length === 0) return 'a channel name is empty';
   if (name.length > maxBytes || Buffer.byteLength(name) > maxBytes) {
     return `a channel name is longer than ${maxBytes} bytes`;

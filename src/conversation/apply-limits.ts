@@ -29,6 +29,29 @@ export const applyLimits = Object.freeze({
   purgesPerEntry: 16,
   /** Channels of one atomic batch. */
   channelsPerBatch: 100,
+  /** Durable subscriptions of one partition: all of them are in memory. From apply version 4 on, like those below. */
+  subscriptionsPerPartition: 64,
+  /** Channels with taken events of one subscription: about 300 KB of its row. */
+  pendingChannels: 1_000,
+  /** Dead letters of one subscription; beyond, their channels wait. */
+  deadLetters: 1_000,
+  /** Dead letters of one channel that are delivered again. */
+  replaysPerChannel: 100,
+  /** Channels that a subscription names. */
+  selectedChannels: 100,
+  /** Event types that a subscription names. */
+  selectedTypes: 64,
+  subscriptionNameBytes: 128,
+  subscriptionTextBytes: 256,
+  /** Of one partition, in the form of the API. */
+  placeBytes: 1_024,
+  /** Steps of one command. */
+  opsPerStep: 10_000,
+  /** Bounds of what a subscription may be set to, ms. */
+  ackDeadlineMsMin: 1_000,
+  ackDeadlineMsMax: 3_600_000,
+  retryDelayMsMax: 3_600_000,
+  maxDeliveriesMax: 1_000,
   /** Producers of one partition, ever. The id holds the partition above these 36 bits. */
   producersPerPartition: 2 ** 36,
 });

@@ -14,6 +14,14 @@ import { createChannel } from './apply-channel.js';
 import { deleteChannel, sealChannel, undeleteChannel, updateChannel } from './apply-channel-change.js';
 import { moveCursor } from './apply-cursor.js';
 import { expireProducers, openProducer } from './apply-producer.js';
+import {
+  applyStep,
+  createSubscription,
+  deleteSubscription,
+  moveDeadLetters,
+  seekSubscription,
+  updateSubscription,
+} from './apply-subscription.js';
 import { emptyTrash } from './apply-trash.js';
 import {
   type Command,
@@ -95,6 +103,24 @@ function applyCommand(
     case 'moveCursor':
       if (isBefore(state, 3)) return notInThisVersion(CommandKind.moveCursor);
       return moveCursor(state, command, commitTimeUs);
+    case 'createSubscription':
+      if (isBefore(state, 4)) return notInThisVersion(CommandKind.createSubscription);
+      return createSubscription(state, command, commitTimeUs);
+    case 'updateSubscription':
+      if (isBefore(state, 4)) return notInThisVersion(CommandKind.updateSubscription);
+      return updateSubscription(state, command, commitTimeUs);
+    case 'deleteSubscription':
+      if (isBefore(state, 4)) return notInThisVersion(CommandKind.deleteSubscription);
+      return deleteSubscription(state, command);
+    case 'seekSubscription':
+      if (isBefore(state, 4)) return notInThisVersion(CommandKind.seekSubscription);
+      return seekSubscription(state, command, commitTimeUs);
+    case 'deadLetters':
+      if (isBefore(state, 4)) return notInThisVersion(CommandKind.deadLetters);
+      return moveDeadLetters(state, command, commitTimeUs);
+    case 'stepSubscription':
+      if (isBefore(state, 4)) return notInThisVersion(CommandKind.stepSubscription);
+      return applyStep(state, command, commitTimeUs);
     case 'setSettings':
       return setSettings(state, command);
     case 'noop':
@@ -106,7 +132,7 @@ function applyCommand(
   }
 }
 
-/** Changing and deleting channels began with apply version 2; sealing, bringing back, batches with 3. */
+/** Changing and deleting channels began with apply version 2; sealing, bringing back, batches with 3; subscriptions with 4. */
 function isBefore(state: ApplyState, version: number): boolean {
   return state.meta.settings.applyVersion < version;
 }

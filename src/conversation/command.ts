@@ -8,11 +8,17 @@ import type { ProducerId, TimeUs } from '../common/ids.js';
 import { entryMemory } from '../common/slab.js';
 import { type AppendCommand, decodeAppend } from './append-command.js';
 import { applyLimits } from './apply-limits.js';
+import {
+  decodeSubscriptionCommand,
+  isSubscriptionCommand,
+  type SubscriptionCommand,
+  SubscriptionCommandKind,
+} from './subscription-command.js';
 import type { Participant, ReplicatedSettings } from './types.js';
 
 export const entryVersion = 1;
 /** The newest apply version that this build can carry out. */
-export const supportedApplyVersion = 3;
+export const supportedApplyVersion = 4;
 /** Bytes of an entry beside its commands, for whoever packs to a size. */
 export const entryHeaderBytes = 16;
 /** Bytes of an entry per command beside the command. */
@@ -38,6 +44,7 @@ export const CommandKind = {
   eraseContent: 16,
   appendMany: 17,
   moveCursor: 20,
+  ...SubscriptionCommandKind,
 } as const;
 export type CommandKind = (typeof CommandKind)[keyof typeof CommandKind];
 
@@ -186,6 +193,7 @@ export type Command =
   | UndeleteChannelCommand
   | AppendManyCommand
   | MoveCursorCommand
+  | SubscriptionCommand
   | SetSettingsCommand
   | NoopCommand
   | UnknownCommand;
@@ -280,7 +288,9 @@ export function decodeCommand(bytes: Buffer, from: number, to: number): Command 
     case CommandKind.noop:
       return ended(reader, { kind: 'noop' });
     default:
-      return { kind: 'unknown', number };
+      return isSubscriptionCommand(number)
+        ? decodeSubscriptionCommand(number, reader)
+        : { kind: 'unknown', number };
   }
 }
 

@@ -5,7 +5,7 @@ import type { PartitionMeta, ReplicatedSettings } from './types.js';
 const hourUs = 3_600_000_000;
 
 export const defaultSettings: Readonly<ReplicatedSettings> = Object.freeze({
-  applyVersion: 3,
+  applyVersion: 4,
   /** Appends: an SDK with 256 in flight on four streams; about 100 KB for a producer that fills it. */
   producerWindow: 1_024,
   /** 48 h in µs: the promise is 24 h, and a client's outage over a day still finds its keys. */

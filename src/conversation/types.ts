@@ -5,6 +5,7 @@
  */
 import type { ErrorFields, Reason } from '../common/errors.js';
 import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
+import type { SubscriptionState } from './subscription-state.js';
 
 /** Numbers of hansard.v1.EventType; on disk the same. */
 export const EventType = {
@@ -170,6 +171,8 @@ export interface PartitionMeta {
   trash?: readonly TrashedChannel[] | undefined;
   /** Read cursors. Undefined: none. */
   cursorCount?: number | undefined;
+  /** Durable subscriptions. Undefined: there was never one. */
+  subscriptionCount?: number | undefined;
   settings: ReplicatedSettings;
 }
 
@@ -212,6 +215,11 @@ export interface ApplyState {
   putMessageId(channelId: ChannelId, messageId: string, seq: Seq): void;
   cursor(tenant: string, channel: string, reader: string): ReadCursor | undefined;
   putCursor(cursor: ReadCursor): void;
+  subscription(tenant: string, name: string): Readonly<SubscriptionState> | undefined;
+  /** The same, to be changed in place in this entry alone. */
+  subscriptionToChange(tenant: string, name: string): SubscriptionState | undefined;
+  putSubscription(subscription: SubscriptionState): void;
+  deleteSubscription(tenant: string, name: string): void;
 }
 
 export interface Appended {
@@ -264,6 +272,11 @@ export type CommandAnswer =
   | { readonly kind: 'cursor'; readonly cursor: ReadCursor; readonly headSeq: Seq }
   /** In the order of the batch's items. */
   | { readonly kind: 'appendedMany'; readonly appended: readonly Appended[] }
+  | { readonly kind: 'subscription'; readonly subscription: Readonly<SubscriptionState> }
+  /** Of each op: 0 where it no longer made sense, else 1; of a lease its number. */
+  | { readonly kind: 'stepped'; readonly results: readonly number[]; readonly version: number }
+  /** Dead letters that were moved. */
+  | { readonly kind: 'deadLettersMoved'; readonly count: number }
   | { readonly kind: 'done' };
 
 /** What one entry did; answers in the order of its commands. */

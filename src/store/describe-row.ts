@@ -2,6 +2,7 @@
 import { ByteReader, MalformedError } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
 import { decodeEventHeader } from '../conversation/event-record.js';
+import { readSubscription, type SubscriptionState } from '../conversation/subscription-state.js';
 import type { StoredEvent } from '../conversation/types.js';
 import { readUnit } from './block.js';
 import { readChanges } from './change-rows.js';
@@ -96,6 +97,10 @@ function placeOf(key: Buffer, kind: number): Record<string, Plain> | undefined {
       const [tenant = '', channel = '', ...reader] = own.toString('utf8').split('\0');
       return { ...place, tenant, channel, reader: reader.join('\0') };
     }
+    case RowKind.subscription: {
+      const [tenant = '', ...name] = own.toString('utf8').split('\0');
+      return { ...place, tenant, subscription: name.join('\0') };
+    }
     case RowKind.change:
       return own.length === 8 ? { ...place, to_index: numberOfKey(key) } : undefined;
     case RowKind.ended:
@@ -157,6 +162,8 @@ function bodyOf(kind: number, reader: ByteReader, version: number, events: boole
     }
     case RowKind.cursor:
       return plain(readCursor(reader));
+    case RowKind.subscription:
+      return subscriptionOf(readSubscription(reader, '', ''));
     case RowKind.ended:
       return plain(readEnded(reader));
     case RowKind.term:
@@ -169,6 +176,18 @@ function bodyOf(kind: number, reader: ByteReader, version: number, events: boole
         ...(reader.remaining <= 64 ? { hex: reader.bytes(reader.remaining).toString('hex') } : {}),
       };
   }
+}
+
+function subscriptionOf(state: SubscriptionState): Record<string, Plain> {
+  const { tenant: _, name: __, places, channels, deadLetters, selector, ...rest } = state;
+  const { label, ...selected } = selector;
+  return plain({
+    ...rest,
+    selector: { ...selected, label: label?.join('=') },
+    places: [...places].map(([partition, place]) => ({ partition, place })),
+    channels: [...channels].map(([channel, pending]) => ({ channel, ...pending })),
+    dead_letters: [...deadLetters.values()],
+  });
 }
 
 function formatOf(reader: ByteReader): Record<string, Plain> {

@@ -37,6 +37,7 @@ import {
   writeProducer,
   writeTrash,
 } from './state-codec.js';
+import { digestSubscriptions } from './subscriptions.js';
 import { channelName, cloneChannel, cloneMeta, cloneProducer } from './tail.js';
 import { termKey, termsOf } from './terms.js';
 import type { PartitionDigest } from './types.js';
@@ -91,6 +92,7 @@ export async function digestPartition(
   const keys = [...active.keys].map(([id, map]) => [id, [...map]] as const);
   const messageIds = [...active.messageIds].map(([id, map]) => [id, [...map]] as const);
   const cursors = new Map(active.cursors);
+  const subscriptions = state.subscriptions.share();
   const meta = cloneMeta(state.meta);
   const { confState, membership } = state;
   const runs = { [RowKind.keyRun]: state.sealed.keyRuns, [RowKind.messageIdRun]: state.sealed.messageIdRuns };
@@ -135,6 +137,10 @@ export async function digestPartition(
           `partition ${meta.partition}`,
           `${count} of ${meta.cursorCount} read cursors are there`,
         );
+      whole.u64big(sum).uvarint(count);
+    }
+    if (meta.subscriptionCount !== undefined) {
+      const { sum, count } = await digestSubscriptions(subscriptions, slicer);
       whole.u64big(sum).uvarint(count);
     }
     for (const { sum, count } of [channelSum, producerSum, keySum, idSum]) whole.u64big(sum).uvarint(count);

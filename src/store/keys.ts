@@ -30,6 +30,8 @@ export const RowKind = {
   change: 0x29,
   /** Read cursors: tenant \0 channel \0 reader. */
   cursor: 0x2a,
+  /** Durable subscriptions: tenant \0 name. */
+  subscription: 0x2b,
 } as const;
 export type RowKind = (typeof RowKind)[keyof typeof RowKind];
 
@@ -81,6 +83,7 @@ export const generationKinds: readonly RowKind[] = Object.freeze([
   RowKind.term,
   RowKind.change,
   RowKind.cursor,
+  RowKind.subscription,
 ]);
 
 /** What a key says beside kind, partition and generation: the same in every generation. */

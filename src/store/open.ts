@@ -8,6 +8,7 @@ import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import { xxh32, xxh32Seeded } from '../common/hash.js';
 import type { ChannelId, Index, PartitionId, ProducerId } from '../common/ids.js';
+import type { SubscriptionState } from '../conversation/subscription-state.js';
 import { readCursor } from './cursors.js';
 import {
   checkpointKey,
@@ -29,6 +30,7 @@ import {
   readEnded,
   readPartition,
 } from './state-codec.js';
+import { openSubscriptionRow } from './subscriptions.js';
 import { channelName, cloneMeta } from './tail.js';
 
 const rowsAtOnce = 1000;
@@ -59,6 +61,7 @@ export async function loadSealed(kv: Kv, record: PartitionRecord, storeId: strin
   const producers = new Set<ProducerId>();
   const producerNames = new Map<string, ProducerId>();
   await loadProducers(kv, place, record, producers, producerNames);
+  const subscriptions = await loadSubscriptions(kv, place, record);
   const keyRuns = [];
   const messageIdRuns = [];
   for (const info of record.runs) {
@@ -66,7 +69,7 @@ export async function loadSealed(kv: Kv, record: PartitionRecord, storeId: strin
     if (info.kind === RowKind.keyRun) keyRuns.push(run);
     else messageIdRuns.push(run);
   }
-  return { record, names, cursors, ended, producers, producerNames, keyRuns, messageIdRuns };
+  return { record, names, cursors, ended, producers, producerNames, subscriptions, keyRuns, messageIdRuns };
 }
 
 async function readPartitionRecord(kv: Kv, partition: PartitionId): Promise<PartitionRecord> {
@@ -143,6 +146,26 @@ async function loadCursors(kv: Kv, place: Place, record: PartitionRecord, cursor
   if (count !== expected) {
     throw damaged(`partition ${place.partition}`, `it has ${count} of ${expected} read cursors`);
   }
+}
+
+async function loadSubscriptions(
+  kv: Kv,
+  place: Place,
+  record: PartitionRecord,
+): Promise<Map<string, SubscriptionState>> {
+  const expected = record.meta.subscriptionCount ?? 0;
+  const subscriptions = new Map<string, SubscriptionState>();
+  await eachRow(kv, RowKind.subscription, place, (key, row) => {
+    const state = openSubscriptionRow(key, row);
+    subscriptions.set(channelName(state.tenant, state.name), state);
+  });
+  if (subscriptions.size !== expected) {
+    throw damaged(
+      `partition ${place.partition}`,
+      `it has ${subscriptions.size} of ${expected} durable subscriptions`,
+    );
+  }
+  return subscriptions;
 }
 
 async function loadEnded(

@@ -16,6 +16,7 @@ import type { ChannelId, Index, ProducerId, Seq, TimeUs } from '../common/ids.js
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
 import type { Membership } from '../common/membership.js';
+import type { SubscriptionState } from '../conversation/subscription-state.js';
 import type {
   KeyRecord,
   PartitionMeta,
@@ -49,6 +50,7 @@ import {
   readProducer,
   type SealedChannel,
 } from './state-codec.js';
+import { Subscriptions } from './subscriptions.js';
 import {
   channelName,
   type FrozenTail,
@@ -102,6 +104,8 @@ export interface SealedIndex {
   readonly ended: Map<ChannelId, EndedChannel>;
   /** By `channelName(tenant, name)`, named producers only. */
   readonly producerNames: Map<string, ProducerId>;
+  /** By `channelName`: as they were loaded. */
+  readonly subscriptions: ReadonlyMap<string, SubscriptionState>;
   /** Oldest first. */
   keyRuns: readonly Run[];
   messageIdRuns: readonly Run[];
@@ -115,6 +119,7 @@ export class PartitionState {
   confState: ConfState;
   membership: Membership;
   readonly meta: PartitionMeta;
+  readonly subscriptions: Subscriptions;
   dirtySinceMs: number | undefined;
   /** Counts the turns in which a frozen tail was dropped. */
   seals = 0;
@@ -148,6 +153,7 @@ export class PartitionState {
     this.confState = record.confState;
     this.membership = record.membership;
     this.meta = meta;
+    this.subscriptions = new Subscriptions(sealed.subscriptions);
     // With the generation: a reader of the one before must not leave its rows to this one.
     this.#cachePrefix = `${record.partition}.${record.generation}/`;
     this.planRemoval();

@@ -5,6 +5,7 @@ import type { ConfState } from '../common/log-types.js';
 import type { Membership } from '../common/membership.js';
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import { lookupsOf } from '../conversation/lookups.js';
+import type { SubscriptionState } from '../conversation/subscription-state.js';
 import type {
   ChannelState,
   DeletedChannel,
@@ -332,7 +333,33 @@ export class PartitionStoreImpl implements PartitionStore {
     this.#state.active.addCursor(cursorName(cursor.tenant, cursor.channel, cursor.reader), cursor);
   }
 
+  subscription(tenant: string, name: string): Readonly<SubscriptionState> | undefined {
+    return this.#state.subscriptions.get(tenant, name);
+  }
+
+  subscriptionToChange(tenant: string, name: string): SubscriptionState | undefined {
+    return this.#state.subscriptions.toChange(this.#state.active, tenant, name);
+  }
+
+  putSubscription(subscription: SubscriptionState): void {
+    this.#state.subscriptions.put(this.#state.active, subscription);
+  }
+
+  deleteSubscription(tenant: string, name: string): void {
+    this.#state.subscriptions.delete(this.#state.active, tenant, name);
+  }
+
   // ---- PartitionReader
+
+  subscriptionNow(tenant: string, name: string): Readonly<SubscriptionState> | undefined {
+    if (this.#isElsewhere) throw this.#gone();
+    return this.subscription(tenant, name);
+  }
+
+  subscriptionsOf(tenant: string): Readonly<SubscriptionState>[] {
+    if (this.#isElsewhere) throw this.#gone();
+    return this.#state.subscriptions.of(tenant);
+  }
 
   readCursor(tenant: string, channel: string, reader: string): Promise<ReadCursor | undefined> {
     return this.#read((state) => loadCursor(state, tenant, channel, reader));

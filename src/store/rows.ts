@@ -9,8 +9,8 @@ import { xxh64Seeded } from '../common/hash.js';
 import { asBuffer } from './keys.js';
 
 /** The newest that this program reads, of any kind of row. A row is written in the oldest version that can hold it. */
-export const rowVersion = 6;
-export type RowVersion = 1 | 2 | 3 | 4 | 5 | 6;
+export const rowVersion = 7;
+export type RowVersion = 1 | 2 | 3 | 4 | 5 | 6 | 7;
 const bodyAt = 9;
 
 /** A writer whose first bytes are kept for the envelope. */

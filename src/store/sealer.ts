@@ -29,6 +29,7 @@ import {
   writePartition,
   writeProducer,
 } from './state-codec.js';
+import { sealSubscriptions } from './subscriptions.js';
 import { channelName, type FrozenTail } from './tail.js';
 import { indexAll, sealTerms, termsChanged } from './terms.js';
 
@@ -73,6 +74,7 @@ export async function sealPartition(
   const messageIdRuns = await seal(RowKind.messageIdRun, await messageIdEntries(frozen, out));
   await ended.seal(state.place, messageIdRuns.runs, before.nextRun, out);
   await sealCursors(state, frozen, out);
+  await sealSubscriptions(state.place, frozen, out);
   const changes = await sealChanges(state, frozen, out);
   let eventCount = before.eventCount - endedEvents;
   for (const channel of frozen.tail.channels.values()) eventCount += channel.events.length;

@@ -64,6 +64,7 @@ export function standIn(shared: StoreShared, partition: PartitionId, generation:
     ended: new Map(),
     producers: new Set<number>(),
     producerNames: new Map<string, number>(),
+    subscriptions: new Map(),
     keyRuns: [],
     messageIdRuns: [],
   };

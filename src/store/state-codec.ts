@@ -347,12 +347,13 @@ export function writePartition(writer: ByteWriter, record: PartitionRecord): voi
   if (version >= 4) writer.uvarint(record.changesFrom).uvarint(record.changesTo);
   if (version >= 5) writeTrash(writer, record.meta.trash ?? []);
   if (version >= 6) writer.uvarint(record.meta.cursorCount ?? 0);
+  if (version >= 7) writer.uvarint(record.meta.subscriptionCount ?? 0);
 }
 
 /**
  * Of the row that `writePartition` fills. 3: its members have changed since it was
  * formatted. 4: the change list does not begin just here. 5: deleted channels may be
- * brought back. 6: there are read cursors.
+ * brought back. 6: there are read cursors. 7: there is or was a durable subscription.
  */
 export function partitionRowVersion({
   membership,
@@ -361,6 +362,7 @@ export function partitionRowVersion({
   changesTo,
   meta,
 }: Pick<PartitionRecord, 'membership' | 'appliedIndex' | 'changesFrom' | 'changesTo' | 'meta'>): RowVersion {
+  if (meta.subscriptionCount !== undefined) return 7;
   if (meta.cursorCount !== undefined) return 6;
   if (meta.trash !== undefined) return 5;
   if (changesFrom !== appliedIndex || changesTo !== appliedIndex) return 4;
@@ -414,7 +416,10 @@ export function readPartition(reader: ByteReader, version: number): PartitionRec
   const changesTo = version >= 4 ? reader.uvarint() : record.appliedIndex;
   const trash = version >= 5 ? readTrash(reader) : [];
   if (trash.length > 0) record.meta.trash = trash;
-  if (version >= 6) record.meta.cursorCount = reader.uvarint();
+  const cursors = version >= 6 ? reader.uvarint() : 0;
+  // Version 7 is also written where there is no cursor.
+  if (version === 6 || cursors > 0) record.meta.cursorCount = cursors;
+  if (version >= 7) record.meta.subscriptionCount = reader.uvarint();
   reader.end();
   return {
     ...record,

@@ -7,6 +7,7 @@
 import type { ChannelId, Index, ProducerId, Seq, Term } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Membership } from '../common/membership.js';
+import type { SubscriptionState } from '../conversation/subscription-state.js';
 import type {
   ChannelState,
   KeyRecord,
@@ -27,6 +28,8 @@ const objectBytes = {
   messageId: 120,
   change: 72,
   cursor: 260,
+  /** Of a row with a few hundred pending channels. */
+  subscription: 64 * 1024,
 } as const;
 
 export interface TailChannel {
@@ -75,6 +78,8 @@ export class Tail {
   readonly messageIds = new Map<ChannelId, Map<string, Seq>>();
   /** By `cursorName`. */
   readonly cursors = new Map<string, ReadCursor>();
+  /** By `channelName`, changed here; undefined: deleted. */
+  readonly subscriptions = new Map<string, SubscriptionState | undefined>();
   /** In the order of applying. Those of channels that were deleted since stay: places count events. */
   readonly changes: Change[] = [];
   keyCount = 0;
@@ -174,6 +179,12 @@ export class Tail {
   addCursor(name: string, cursor: ReadCursor): void {
     if (!this.cursors.has(name)) this.#count(2 * name.length + objectBytes.cursor);
     this.cursors.set(name, cursor);
+  }
+
+  /** Weighed once, as a large one: what is pending comes and goes. */
+  addSubscription(name: string, state: SubscriptionState | undefined): void {
+    if (!this.subscriptions.has(name)) this.#count(objectBytes.subscription);
+    this.subscriptions.set(name, state);
   }
 
   addMessageId(channelId: ChannelId, messageId: string, seq: Seq): void {

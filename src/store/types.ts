@@ -16,6 +16,7 @@ import type {
 import type { ConfState } from '../common/log-types.js';
 import type { Membership } from '../common/membership.js';
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
+import type { SubscriptionState } from '../conversation/subscription-state.js';
 import type { ApplyState, ChannelState, ReadCursor, StoredEvent } from '../conversation/types.js';
 import type { ChangePage, ChangeQuery, ChannelsAt } from './changes.js';
 import type { CursorQuery } from './cursors.js';
@@ -250,6 +251,10 @@ export interface PartitionReader {
   readCursor(tenant: string, channel: string, reader: string): Promise<ReadCursor | undefined>;
   /** All of a channel, by reader. */
   listCursors(query: CursorQuery): Promise<ReadCursor[]>;
+  /** As it stands; changes with every step, so it is not to be kept. Throws NOT_LEADER. */
+  subscriptionNow(tenant: string, name: string): Readonly<SubscriptionState> | undefined;
+  /** By name. Throws NOT_LEADER. */
+  subscriptionsOf(tenant: string): Readonly<SubscriptionState>[];
   /** By label, participant or activity; rejects TOO_MANY_CHANNELS. */
   findChannels(query: FindQuery): Promise<ChannelState[]>;
   /** For verification (scan.ts): the database itself, damage told instead of thrown. */

@@ -73,6 +73,11 @@ class PartitionModel extends ModelState {
         )
         .sort((a, b) => compareBytewise(a.reader, b.reader))
         .slice(0, limit),
+    subscriptionNow: (tenant, name) => this.subscription(tenant, name),
+    subscriptionsOf: (tenant) =>
+      [...this.subscriptions.values()]
+        .filter((each) => each.tenant === tenant)
+        .sort((a, b) => compareBytewise(a.name, b.name)),
     findChannels: async (query) => {
       const found = [...this.channels.values()].filter(
         (c) =>

@@ -496,15 +496,15 @@ t.test(
     t.match(b.one(encodeSetSettings(bad)), refused('INVALID_SETTINGS', { setting: 'keyRetentionUs' }));
     t.match(b.one(encodeSetSettings({ applyVersion: 0 })), refused('INVALID_SETTINGS'));
     t.same(b.state.meta.settings, defaultSettings);
-    t.match(b.one(encodeSetSettings({ applyVersion: 3, producerWindow: 7 })), { kind: 'done' });
+    t.match(b.one(encodeSetSettings({ applyVersion: 4, producerWindow: 7 })), { kind: 'done' });
     t.equal(b.state.meta.settings.producerWindow, 7);
     const before = b.state.dump();
-    const outcome = b.entry(madeAppend('c', ['x']), encodeSetSettings({ applyVersion: 4 }));
-    t.match(outcome, { unsupportedVersion: 4, answers: [] });
+    const outcome = b.entry(madeAppend('c', ['x']), encodeSetSettings({ applyVersion: 5 }));
+    t.match(outcome, { unsupportedVersion: 5, answers: [] });
     t.match(applyEntry(b.state, { index: 2, term: 1, data: Uint8Array.of(2, 0) }), { unsupportedVersion: 2 });
     t.same(b.state.dump(), before);
-    b.state.meta.settings.applyVersion = 4;
-    t.match(b.entry(madeAppend('c', ['x'])), { unsupportedVersion: 4 }, 'state made by a newer build');
+    b.state.meta.settings.applyVersion = 5;
+    t.match(b.entry(madeAppend('c', ['x'])), { unsupportedVersion: 5 }, 'state made by a newer build');
   },
 );
 

@@ -5,6 +5,7 @@
 import type { ChannelId, PartitionId, ProducerId, Seq } from '../../src/common/ids.js';
 import { liveChannel } from '../../src/conversation/apply-trash.js';
 import { initialMeta } from '../../src/conversation/settings.js';
+import type { SubscriptionState } from '../../src/conversation/subscription-state.js';
 import type {
   ApplyState,
   ChannelState,
@@ -37,6 +38,7 @@ export class ModelState implements ApplyState {
   readonly keys = new Map<string, KeyRecord>();
   readonly messageIds = new Map<string, Seq>();
   readonly cursors = new Map<string, ReadCursor>();
+  readonly subscriptions = new Map<string, SubscriptionState>();
 
   constructor(partition: PartitionId = 0, settings: Partial<ReplicatedSettings> = {}) {
     this.meta = initialMeta(partition);
@@ -124,6 +126,22 @@ export class ModelState implements ApplyState {
     this.cursors.set(`${cursor.tenant}/${cursor.channel}\0${cursor.reader}`, cursor);
   }
 
+  subscription(tenant: string, name: string): SubscriptionState | undefined {
+    return this.subscriptions.get(`${tenant}/${name}`);
+  }
+
+  subscriptionToChange(tenant: string, name: string): SubscriptionState | undefined {
+    return this.subscription(tenant, name);
+  }
+
+  putSubscription(subscription: SubscriptionState): void {
+    this.subscriptions.set(`${subscription.tenant}/${subscription.name}`, subscription);
+  }
+
+  deleteSubscription(tenant: string, name: string): void {
+    this.subscriptions.delete(`${tenant}/${name}`);
+  }
+
   putMessageId(channelId: ChannelId, messageId: string, seq: Seq): void {
     this.messageIds.set(`${channelId}/${messageId}`, seq);
   }
@@ -149,6 +167,7 @@ export class ModelState implements ApplyState {
       keys: [...this.keys],
       messageIds: [...this.messageIds],
       ...(this.cursors.size === 0 ? {} : { cursors: [...this.cursors] }),
+      ...(this.subscriptions.size === 0 ? {} : { subscriptions: [...this.subscriptions] }),
     });
   }
 

@@ -1,0 +1,192 @@
+/**
+ * Encoded events that a subscription's leader has at hand, by channel: what feeds brought, and what was read again.
+ * Bounded: what has no room is read when it is due.
+ */
+import type { Seq, TimeUs } from '../common/ids.js';
+import { Wire, WireReader } from '../common/wire.js';
+
+export interface HeldEvent {
+  readonly seq: Seq;
+  readonly type: number;
+  readonly timeUs: TimeUs;
+  /** hansard.v1.Event. */
+  readonly bytes: Buffer;
+}
+
+/** All that is wanted of the channel in [from, through]. */
+export interface HeldRange {
+  readonly uid: string;
+  readonly from: Seq;
+  readonly through: Seq;
+  readonly events: readonly HeldEvent[];
+}
+
+export interface FedChannel {
+  readonly channel: string;
+  readonly uid: string;
+  readonly events: readonly HeldEvent[];
+}
+
+/** Per subscription; a message has at most 1 MiB. */
+const heldBytesMax = 8 * 1024 * 1024;
+
+export class HeldEvents {
+  readonly #channels = new Map<string, HeldRange>();
+  #bytes = 0;
+
+  /** Behind what is there it is joined to it, else it takes its place. */
+  add(channel: string, range: HeldRange): void {
+    const known = this.#channels.get(channel);
+    const follows = known !== undefined && range.from > known.from && range.from <= known.through + 1;
+    this.drop(channel);
+    const joined = follows
+      ? {
+          ...range,
+          from: known.from,
+          through: Math.max(known.through, range.through),
+          events: [...known.events, ...range.events.filter(({ seq }) => seq > known.through)],
+        }
+      : range;
+    const bytes = sizeOf(joined.events);
+    // What is due now must find room, however much there is: one range always fits.
+    if (this.#bytes + bytes > heldBytesMax && this.#channels.size > 0) this.#dropOldest();
+    this.#channels.set(channel, joined);
+    this.#bytes += bytes;
+  }
+
+  /** What is wanted from `from` on, up to `to`; undefined: it must be read. */
+  range(channel: string, from: Seq, to: Seq): HeldRange | undefined {
+    const known = this.#channels.get(channel);
+    if (known === undefined || known.from > from || known.through < from) return undefined;
+    const through = Math.min(known.through, to);
+    return {
+      uid: known.uid,
+      from,
+      through,
+      events: known.events.filter(({ seq }) => seq >= from && seq <= to),
+    };
+  }
+
+  /** Nothing up to `seq` is asked for any more. */
+  release(channel: string, seq: Seq): void {
+    const known = this.#channels.get(channel);
+    if (known === undefined || known.from > seq) return;
+    this.drop(channel);
+    if (known.through <= seq) return;
+    const rest = { ...known, from: seq + 1, events: known.events.filter((event) => event.seq > seq) };
+    this.#channels.set(channel, rest);
+    this.#bytes += sizeOf(rest.events);
+  }
+
+  drop(channel: string): void {
+    const known = this.#channels.get(channel);
+    if (known === undefined) return;
+    this.#bytes -= sizeOf(known.events);
+    this.#channels.delete(channel);
+  }
+
+  clear(): void {
+    this.#channels.clear();
+    this.#bytes = 0;
+  }
+
+  #dropOldest(): void {
+    for (const channel of this.#channels.keys()) {
+      if (this.#bytes <= heldBytesMax / 2) return;
+      this.drop(channel);
+    }
+  }
+}
+
+function sizeOf(events: readonly HeldEvent[]): number {
+  let bytes = 0;
+  for (const event of events) bytes += event.bytes.length + 80;
+  return bytes;
+}
+
+/** Of SubscribedEvents; the events are copied: a stuck channel must not hold a whole page. */
+export function readFed(bytes: Buffer): FedChannel[] {
+  const channels: FedChannel[] = [];
+  const reader = new WireReader(bytes);
+  while (reader.next()) {
+    if (reader.field !== 1 || reader.wire !== Wire.bytes) reader.skip();
+    else {
+      reader.sized();
+      channels.push(readChannelEvents(Buffer.from(bytes.subarray(reader.start, reader.position))));
+    }
+  }
+  return channels;
+}
+
+function readChannelEvents(bytes: Buffer): FedChannel {
+  const reader = new WireReader(bytes);
+  const events: HeldEvent[] = [];
+  let channel = '';
+  let uid = '';
+  while (reader.next()) {
+    if (reader.wire !== Wire.bytes || reader.field > 3) {
+      reader.skip();
+      continue;
+    }
+    reader.sized();
+    const field = bytes.subarray(reader.start, reader.position);
+    if (reader.field === 1) channel = field.toString('utf8');
+    else if (reader.field === 2) uid = field.toString('latin1');
+    else events.push(readEvent(field));
+  }
+  return { channel, uid, events };
+}
+
+/** A page of ListMessagesResponse. */
+export function readListed(response: Uint8Array): {
+  readonly uid: string;
+  readonly events: HeldEvent[];
+  readonly more: boolean;
+} {
+  const bytes = Buffer.from(response);
+  const reader = new WireReader(bytes);
+  const events: HeldEvent[] = [];
+  let uid = '';
+  let more = false;
+  while (reader.next()) {
+    if (reader.wire !== Wire.bytes) {
+      reader.skip();
+      continue;
+    }
+    reader.sized();
+    const field = bytes.subarray(reader.start, reader.position);
+    if (reader.field === 1) events.push(readEvent(field));
+    else if (reader.field === 2) more = field.length > 0;
+    else if (reader.field === 5) uid = field.toString('latin1');
+  }
+  return { uid, events, more };
+}
+
+function readEvent(bytes: Buffer): HeldEvent {
+  const reader = new WireReader(bytes);
+  let seq = 0;
+  let type = 0;
+  let timeUs = 0;
+  while (reader.next()) {
+    if (reader.field === 1 && reader.wire === Wire.varint) seq = reader.varint();
+    else if (reader.field === 2 && reader.wire === Wire.varint) type = reader.varint();
+    else if (reader.field === 3 && reader.wire === Wire.bytes) {
+      reader.sized();
+      timeUs = readTime(bytes.subarray(reader.start, reader.position));
+      // Fields are written in their order: what follows is not looked at.
+      break;
+    } else reader.skip();
+  }
+  return { seq, type, timeUs, bytes };
+}
+
+function readTime(bytes: Buffer): TimeUs {
+  const reader = new WireReader(bytes);
+  let timeUs = 0;
+  while (reader.next()) {
+    if (reader.wire !== Wire.varint) reader.skip();
+    else if (reader.field === 1) timeUs += reader.varint() * 1e6;
+    else timeUs += Math.floor(reader.varint() / 1_000);
+  }
+  return timeUs;
+}

@@ -1,0 +1,115 @@
+/** The feeds of a durable subscription: one per partition, taken in turn; where they stand, as it is written down. */
+import { ByteReader, ByteWriter } from '../common/bytes.js';
+import type { PartitionId } from '../common/ids.js';
+import type { SubscriptionState } from '../conversation/subscription-state.js';
+import { readPlace, writePlace } from './feed-place.js';
+import { FeedSource } from './feed-source.js';
+import type { Services } from './services.js';
+import { type FedChannel, readFed } from './subscription-events.js';
+import { filterOfSelector } from './subscription-message.js';
+
+export interface Taken {
+  readonly partition: PartitionId;
+  readonly place: Uint8Array;
+  /** May be empty: only the place has moved. */
+  readonly channels: readonly FedChannel[];
+}
+
+/** One take: about a step's worth. */
+const takenEvents = 500;
+const takenBytes = 256 * 1024;
+/** Takes in one round, so that what consumers say does not wait long. */
+const takesPerRound = 8;
+
+export class SubscriptionFeeds {
+  readonly #feeds: FeedSource[];
+  /** As written down last. */
+  readonly #written: Map<PartitionId, Uint8Array>;
+  #turn = 0;
+
+  constructor(
+    services: Services,
+    state: Readonly<SubscriptionState>,
+    hooks: { wake(): void; failed(error: unknown): void },
+  ) {
+    const filter = filterOfSelector(state.tenant, state.selector, state.fromTimeUs);
+    this.#written = new Map(state.places);
+    this.#feeds = [...state.places].map(
+      ([partition, place]) =>
+        new FeedSource(services, partition, filter, readPlace(new ByteReader(place)), hooks),
+    );
+  }
+
+  /** All that is applied was taken. */
+  get atEnd(): boolean {
+    return this.#feeds.every((feed) => feed.atEnd && !feed.isBackfilling);
+  }
+
+  /** At most `room` channels come from it, or a few more: it is asked again when there is room. */
+  async take(room: number): Promise<Taken[]> {
+    const taken: Taken[] = [];
+    let left = room;
+    for (let i = 0; i < takesPerRound && left > 0; i++) {
+      const feed = this.#next();
+      if (feed === undefined) break;
+      const events = await feed.take({ events: Math.min(takenEvents, left), bytes: takenBytes });
+      if (events === undefined) continue;
+      const channels = joined(readFed(events));
+      left -= channels.length;
+      taken.push({ partition: feed.partition, place: encodePlace(feed), channels });
+    }
+    return taken;
+  }
+
+  /** Places that are not written down. */
+  *moved(): Generator<[PartitionId, Uint8Array]> {
+    for (const feed of this.#feeds) {
+      const place = encodePlace(feed);
+      const written = this.#written.get(feed.partition);
+      if (written === undefined || Buffer.compare(place, written) !== 0) yield [feed.partition, place];
+    }
+  }
+
+  written(partition: PartitionId, place: Uint8Array): void {
+    this.#written.set(partition, place);
+  }
+
+  /** They look again, and their places move on over what is not wanted. */
+  touch(): void {
+    for (const feed of this.#feeds) feed.touch();
+  }
+
+  end(): void {
+    for (const feed of this.#feeds) feed.end();
+  }
+
+  /** In turn; of those that read what was there before the start one after the other. */
+  #next(): FeedSource | undefined {
+    const count = this.#feeds.length;
+    const backfilling = this.#feeds.find((feed) => feed.isBackfilling);
+    for (let i = 1; i <= count; i++) {
+      const feed = this.#feeds[(this.#turn + i) % count] as FeedSource;
+      if (!feed.isDirty || (feed.isBackfilling && feed !== backfilling)) continue;
+      this.#turn = (this.#turn + i) % count;
+      return feed;
+    }
+    return undefined;
+  }
+}
+
+function encodePlace(feed: FeedSource): Uint8Array {
+  const writer = new ByteWriter(32);
+  writePlace(writer, feed.place);
+  return writer.finish();
+}
+
+/** A channel may be in a page more than once. */
+function joined(channels: readonly FedChannel[]): FedChannel[] {
+  const byName = new Map<string, FedChannel>();
+  for (const one of channels) {
+    if (one.events.length === 0) continue;
+    const known = byName.get(one.channel);
+    byName.set(one.channel, known === undefined ? one : { ...one, events: [...known.events, ...one.events] });
+  }
+  return [...byName.values()];
+}

@@ -1,0 +1,615 @@
+/**
+ * A durable subscription at work, on the node that leads its partition: takes events from the feeds of all partitions, shares
+ * channels among consumers, and writes all of it down in steps, one at a time, before anybody is told. What is here
+ * besides the replicated state (events at hand, credits, who is connected) may be lost at any time.
+ *
+ * A step is refused where the state is not what it was planned on; a step whose outcome is unknown is followed by
+ * reading the state anew. Whichever it was, leases that nobody was told of are given back.
+ */
+import { HansardError } from '../common/errors.js';
+import type { PartitionId, Seq } from '../common/ids.js';
+import { applyLimits } from '../conversation/apply-limits.js';
+import { encodeStep, type StepOp } from '../conversation/subscription-command.js';
+import type { Lease, PendingChannel, SubscriptionState } from '../conversation/subscription-state.js';
+import type { ReadView } from '../node/types.js';
+import { toTimestamp } from './requests.js';
+import type { Services } from './services.js';
+import type { Consumer } from './subscription-consumer.js';
+import { type HeldEvent, HeldEvents } from './subscription-events.js';
+import { SubscriptionFeeds } from './subscription-feeds.js';
+import { Idle, type LiveProgress, progressMessage, type SubscriptionName } from './subscription-message.js';
+import { SubscriptionReads } from './subscription-reads.js';
+import { proposalError } from './writes.js';
+
+/** How long a consumer whose stream ended keeps its leases, ms: time to find the leader again. */
+export const consumerGraceMs = 3_000;
+/** Deadlines, retries and leadership are looked at so often, ms. */
+const tickMs = 200;
+/** Progress is told so often where nothing changes, ms; and at most so often where it does. */
+const progressMs = 5_000;
+const progressSpacingMs = 500;
+const stepTimeoutMs = 5_000;
+/** Places that moved over what is not wanted are written down so often, ms: nobody waits for them. */
+const placesMs = 10_000;
+/** Without consumers it ends after this long, ms. */
+const idleEndMs = 5_000;
+/** Leases in one step; more wait for the next one. */
+const leasesPerStep = 500;
+/** Notes of consumers in one step. */
+const notesPerStep = 2_000;
+
+/** What a consumer says of a lease. */
+export type Note = Extract<StepOp, { kind: 'ack' | 'nack' | 'extend' }>;
+
+interface PendingNote {
+  readonly note: Note;
+  readonly done: (kept: boolean) => void;
+  readonly failed: (error: unknown) => void;
+}
+
+interface Delivery {
+  readonly channel: string;
+  readonly uid: string;
+  readonly deliveries: number;
+  readonly replayed: boolean;
+  readonly events: readonly HeldEvent[];
+}
+
+interface PlannedLease extends Delivery {
+  /** Its place among the step's ops. */
+  readonly op: number;
+  readonly consumer: Consumer;
+}
+
+export interface LeaderHooks {
+  errorOf(error: unknown): HansardError;
+  ended(leader: SubscriptionLeader): void;
+  count(what: 'delivered' | 'redelivered' | 'acked' | 'dead' | 'steps', by: number): void;
+}
+
+export class SubscriptionLeader {
+  readonly partition: PartitionId;
+  readonly #services: Services;
+  readonly #name: SubscriptionName;
+  readonly #hooks: LeaderHooks;
+  readonly #consumers = new Map<string, Consumer>();
+  /** Consumers whose streams ended, and when; at the start all that have leases. */
+  readonly #gone = new Map<string, number>();
+  readonly #held = new HeldEvents();
+  readonly #reads: SubscriptionReads;
+  #feeds: SubscriptionFeeds | undefined;
+  #notes: PendingNote[] = [];
+  #view: ReadView | undefined;
+  /** Of the settings and place that the feeds were made for. */
+  #revision = 0;
+  #isEnded = false;
+  #wake: (() => void) | undefined;
+  #isWoken = false;
+  #ticker: NodeJS.Timeout | undefined;
+  #emptySinceMs: number;
+  #placesAtMs = 0;
+  #idle: Idle = Idle.reading;
+  #toldIdle: Idle | undefined;
+  #toldAtMs = 0;
+  readonly #encodeDelivery: (value: object) => Buffer;
+  readonly #encodeProgress: (value: object) => Buffer;
+  readonly #encodeLost: (value: object) => Buffer;
+
+  constructor(services: Services, partition: PartitionId, name: SubscriptionName, hooks: LeaderHooks) {
+    this.#services = services;
+    this.partition = partition;
+    this.#name = name;
+    this.#hooks = hooks;
+    this.#emptySinceMs = services.node.monotonicMs();
+    this.#reads = new SubscriptionReads(services, name.tenant, this.#held, () => this.wake());
+    const { codecs } = services;
+    this.#encodeDelivery = codecs.encoder('hansard.v1.SubscriptionDelivery');
+    this.#encodeProgress = codecs.encoder('hansard.v1.SubscriptionProgress');
+    this.#encodeLost = codecs.encoder('hansard.v1.LostLeases');
+  }
+
+  get consumers(): number {
+    return this.#consumers.size;
+  }
+
+  /** Undefined: not known yet, or not any more. */
+  get state(): Readonly<SubscriptionState> | undefined {
+    return this.#view?.reader.subscriptionNow(this.#name.tenant, this.#name.name);
+  }
+
+  get live(): LiveProgress {
+    return {
+      idle: this.#consumers.size === 0 ? Idle.noConsumers : this.#idle,
+      caughtUp: this.#feeds?.atEnd ?? false,
+      consumers: this.#consumers.size,
+    };
+  }
+
+  /** Commit time of the event behind `seq`; 0: not at hand. */
+  nextTimeUs(channel: string, seq: Seq): number {
+    return this.#held.range(channel, seq + 1, Number.MAX_SAFE_INTEGER)?.events[0]?.timeUs ?? 0;
+  }
+
+  wake(): void {
+    this.#isWoken = true;
+    this.#wake?.();
+  }
+
+  join(consumer: Consumer): void {
+    const before = this.#consumers.get(consumer.id);
+    before?.fail(
+      new HansardError('INVALID_ARGUMENT', 'another stream came with the same consumer_id', {
+        field: 'start.consumer_id',
+        problem: 'another stream came with the same one',
+      }),
+    );
+    this.#consumers.set(consumer.id, consumer);
+    this.#gone.delete(consumer.id);
+    // Whoever comes hears at once where the subscription stands.
+    this.#toldAtMs = 0;
+    this.#toldIdle = undefined;
+    this.wake();
+  }
+
+  leave(consumer: Consumer): void {
+    if (this.#consumers.get(consumer.id) !== consumer) return;
+    this.#consumers.delete(consumer.id);
+    this.#gone.set(consumer.id, this.#nowMs());
+    if (this.#consumers.size === 0) this.#emptySinceMs = this.#nowMs();
+    this.wake();
+  }
+
+  /** Told with the next step: false where the lease was lost. */
+  settle(note: Note): Promise<boolean> {
+    if (this.#isEnded) return Promise.reject(this.#notLeader());
+    return new Promise((done, failed) => {
+      this.#notes.push({ note, done, failed });
+      this.wake();
+    });
+  }
+
+  /** Notes that wait: a consumer that says more than is written down is not read from. */
+  get waitingNotes(): number {
+    return this.#notes.length;
+  }
+
+  end(error: unknown): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    clearInterval(this.#ticker);
+    this.#feeds?.end();
+    this.#reads.end();
+    const told = this.#hooks.errorOf(error);
+    for (const consumer of this.#consumers.values()) consumer.fail(told);
+    for (const { failed } of this.#notes.splice(0)) failed(told);
+    this.#hooks.ended(this);
+    this.wake();
+  }
+
+  /** To the end of leadership, of the subscription, or of all need. Never rejects. */
+  async run(): Promise<void> {
+    this.#ticker = setInterval(() => this.wake(), tickMs);
+    try {
+      await this.#load();
+      while (!this.#isEnded) await this.#round();
+    } catch (error) {
+      this.end(error);
+    }
+  }
+
+  #nowMs(): number {
+    return this.#services.node.monotonicMs();
+  }
+
+  #notLeader(): HansardError {
+    const { node, router } = this.#services;
+    return router.notLeader(this.partition, node.leaderOf(this.partition));
+  }
+
+  #requireLeadership(): void {
+    const { node } = this.#services;
+    if (node.leaderOf(this.partition) !== node.identity.nodeId) throw this.#notLeader();
+  }
+
+  /** All that may be known of the state is applied here: also the outcome of a step that nobody told. */
+  async #load(): Promise<void> {
+    const { node } = this.#services;
+    this.#requireLeadership();
+    this.#view = await node.readBarrier(this.partition, {
+      level: 'linearizable',
+      minIndex: 0,
+      deadlineMs: this.#nowMs() + stepTimeoutMs,
+    });
+    this.#requireLeadership();
+    this.#resetFeeds(this.#current());
+  }
+
+  #current(): Readonly<SubscriptionState> {
+    const { tenant, name } = this.#name;
+    const state = this.#view?.reader.subscriptionNow(tenant, name);
+    if (state !== undefined) return state;
+    throw new HansardError('SUBSCRIPTION_NOT_FOUND', `tenant ${tenant} has no subscription ${name}`, {
+      tenant,
+      subscription: name,
+    });
+  }
+
+  #resetFeeds(state: Readonly<SubscriptionState>): void {
+    this.#feeds?.end();
+    this.#held.clear();
+    this.#reads.reset(state.selector.types);
+    this.#feeds = new SubscriptionFeeds(this.#services, state, {
+      wake: () => this.wake(),
+      failed: (error) => this.end(error),
+    });
+    this.#revision = state.revision;
+    this.#placesAtMs = this.#nowMs();
+    // Who is not here yet may be on the way.
+    for (const { lease } of state.channels.values()) {
+      if (lease !== undefined && !this.#consumers.has(lease.consumer) && !this.#gone.has(lease.consumer))
+        this.#gone.set(lease.consumer, this.#nowMs());
+    }
+  }
+
+  /** One look at everything, and one step where something is to be written down. */
+  async #round(): Promise<void> {
+    this.#requireLeadership();
+    const state = this.#current();
+    if (state.revision !== this.#revision) this.#resetFeeds(state);
+    const nowMs = this.#nowMs();
+    if (this.#consumers.size === 0 && this.#notes.length === 0 && nowMs - this.#emptySinceMs > idleEndMs)
+      return this.end(this.#notLeader());
+    const plan = new Plan();
+    const notes = this.#notes.slice(0, notesPerStep);
+    for (const { note } of notes) plan.note(note);
+    this.#recover(state, plan);
+    if (!state.settings.paused && this.#consumers.size > 0) {
+      await this.#take(state, plan);
+      if (this.#isEnded) return;
+      // Reading gave others their turn: the state may be another one now.
+      if (this.#current() !== state || state.version !== plan.versionOf(state)) return this.#retake(state);
+      this.#share(state, plan);
+    }
+    this.#places(plan);
+    this.#judgeIdle(state, plan);
+    if (plan.ops.length === 0) {
+      this.#tell(state);
+      await this.#woken();
+      return;
+    }
+    await this.#step(state, plan, notes);
+    this.#tell(this.#current());
+  }
+
+  /** What was taken for a state that is no more is taken again. */
+  #retake(before: Readonly<SubscriptionState>): void {
+    if (this.#current().uid !== before.uid) this.#revision = 0;
+    this.#resetFeeds(this.#current());
+  }
+
+  // ---- planning
+
+  /** Leases whose time is up, whose consumer is gone, or of which nobody was told. */
+  #recover(state: Readonly<SubscriptionState>, plan: Plan): void {
+    const nowUs = this.#services.node.nowUs();
+    const nowMs = this.#nowMs();
+    for (const [name, { lease }] of state.channels) {
+      if (lease === undefined || plan.touched.has(name)) continue;
+      const consumer = this.#consumers.get(lease.consumer);
+      if (lease.deadlineUs <= nowUs) plan.add({ kind: 'expire', channel: name, lease: lease.number });
+      else if (consumer === undefined) {
+        const since = this.#gone.get(lease.consumer);
+        if (since === undefined) this.#gone.set(lease.consumer, nowMs);
+        else if (nowMs - since >= consumerGraceMs)
+          plan.giveBack(name, lease.number, 'the consumer went away', true);
+      } else if (!consumer.sentTo.has(lease.number)) plan.giveBack(name, lease.number, '', false);
+    }
+  }
+
+  async #take(state: Readonly<SubscriptionState>, plan: Plan): Promise<void> {
+    plan.version = state.version;
+    const feeds = this.#feeds as SubscriptionFeeds;
+    const room =
+      Math.min(state.settings.maxPendingChannels, applyLimits.pendingChannels) - state.channels.size;
+    const taken = await feeds.take(room);
+    for (const { partition, place, channels } of taken) {
+      const ranges = channels.map(({ channel, uid, events }) => {
+        const firstSeq = (events[0] as HeldEvent).seq;
+        const lastSeq = (events.at(-1) as HeldEvent).seq;
+        const known = state.channels.get(channel) ?? plan.fresh.get(channel);
+        // All that is wanted behind what was taken before is in here.
+        const from = known === undefined ? firstSeq : Math.min(known.to + 1, firstSeq);
+        this.#held.add(channel, { uid, from, through: lastSeq, events });
+        if (!state.channels.has(channel))
+          plan.fresh.set(channel, { acked: known?.acked ?? firstSeq - 1, to: lastSeq });
+        return { channel, firstSeq, lastSeq, sinceUs: (events[0] as HeldEvent).timeUs };
+      });
+      plan.ops.push({ kind: 'take', partition, place, ranges });
+    }
+  }
+
+  /** Gives channels that nobody has to consumers that have room, in the order in which they came. */
+  #share(state: Readonly<SubscriptionState>, plan: Plan): void {
+    const nowUs = this.#services.node.nowUs();
+    for (const [name, channel] of state.channels) {
+      if (plan.leases.length >= leasesPerStep) return;
+      if (plan.touched.has(name)) continue;
+      if (channel.lease !== undefined) this.#goOn(name, channel, plan);
+      else if (channel.retryUs > nowUs) plan.hasRetries = true;
+      else this.#shareOne(state, name, channel, plan);
+    }
+    for (const [name, { acked, to }] of plan.fresh) {
+      if (plan.leases.length >= leasesPerStep) return;
+      const range = this.#held.range(name, acked + 1, to);
+      // Dropped for want of room already: the next round reads it.
+      if (range !== undefined) this.#lease(name, range.uid, range.events, 0, false, plan);
+    }
+  }
+
+  #shareOne(state: Readonly<SubscriptionState>, name: string, channel: PendingChannel, plan: Plan): void {
+    const [replay] = channel.replays;
+    const from = replay?.seq ?? channel.acked + 1;
+    const to = replay?.seq ?? channel.to;
+    const range = this.#held.range(name, from, to);
+    if (range === undefined) {
+      plan.isReading = true;
+      return this.#reads.want(name, from, to);
+    }
+    const [first] = range.events;
+    if (first === undefined) return plan.add({ kind: 'skip', channel: name, seq: range.through });
+    const deliveries = replay?.deliveries ?? channel.deliveries;
+    const { maxDeliveries } = state.settings;
+    if (maxDeliveries > 0 && deliveries >= maxDeliveries) {
+      if (state.deadLetters.size >= applyLimits.deadLetters) plan.deadAreFull = true;
+      else plan.add({ kind: 'bury', channel: name, seq: first.seq });
+      return;
+    }
+    // What failed before goes alone: what is behind it must not be tried again and again for its sake.
+    const events = deliveries > 0 ? range.events.slice(0, 1) : range.events;
+    this.#lease(name, range.uid, events, deliveries, replay !== undefined, plan);
+  }
+
+  /** More of a channel for the consumer that has it; and what a broken step left untold. */
+  #goOn(name: string, channel: PendingChannel, plan: Plan): void {
+    const { lease, to, acked, replays, deliveries } = channel;
+    if (lease === undefined || lease.isReplay || replays.length > 0) return;
+    const consumer = this.#consumers.get(lease.consumer);
+    const sentTo = consumer?.sentTo.get(lease.number);
+    if (consumer === undefined || sentTo === undefined || !consumer.takes) return;
+    const from = Math.max(sentTo, acked) + 1;
+    const isUntold = sentTo < lease.toSeq;
+    const upTo = isUntold ? lease.toSeq : to;
+    // What failed before is not joined by what is behind it.
+    if (from > upTo || (!isUntold && deliveries > 1)) return;
+    const range = this.#held.range(name, from, upTo);
+    if (range === undefined) {
+      plan.isReading = true;
+      return this.#reads.want(name, from, upTo);
+    }
+    const events = consumer.fitting(range.events, consumer.maxBatch);
+    if (events.length === 0) return;
+    if (!isUntold) return plan.lease(consumer, name, range.uid, events, 1, false);
+    consumer.spend(events);
+    this.#deliver(consumer, lease, { channel: name, uid: range.uid, deliveries, replayed: false, events });
+  }
+
+  #lease(
+    name: string,
+    uid: string,
+    events: readonly HeldEvent[],
+    before: number,
+    replayed: boolean,
+    plan: Plan,
+  ): void {
+    const consumer = this.#freest();
+    if (consumer === undefined) {
+      plan.hasWaiting = true;
+      return;
+    }
+    plan.lease(consumer, name, uid, consumer.fitting(events, events.length), before + 1, replayed);
+  }
+
+  /** Who has most room. */
+  #freest(): Consumer | undefined {
+    let best: Consumer | undefined;
+    for (const consumer of this.#consumers.values()) {
+      if (consumer.takes && (best === undefined || consumer.room > best.room)) best = consumer;
+    }
+    return best;
+  }
+
+  /** Places that have moved over what is not wanted. */
+  #places(plan: Plan): void {
+    const feeds = this.#feeds;
+    const nowMs = this.#nowMs();
+    if (feeds === undefined || nowMs - this.#placesAtMs < placesMs) return;
+    this.#placesAtMs = nowMs;
+    feeds.touch();
+    for (const [partition, place] of feeds.moved())
+      plan.ops.push({ kind: 'take', partition, place, ranges: [] });
+  }
+
+  // ---- carrying it out
+
+  async #step(state: Readonly<SubscriptionState>, plan: Plan, notes: readonly PendingNote[]): Promise<void> {
+    const { node } = this.#services;
+    const { tenant, name, uid, version } = state;
+    const command = encodeStep({ tenant, name, uid, version, ops: plan.ops });
+    let results: readonly number[];
+    try {
+      const { answer } = await node.propose(this.partition, command, {
+        deadlineMs: this.#nowMs() + stepTimeoutMs,
+      });
+      if (answer.kind !== 'stepped') throw proposalError(answer);
+      results = answer.results;
+    } catch (error) {
+      plan.refund();
+      const reason = error instanceof HansardError ? error.reason : undefined;
+      if (reason === 'SUBSCRIPTION_CHANGED') return this.#resetFeeds(this.#current());
+      if (reason === undefined || !retried.has(reason)) throw error;
+      await this.#pause();
+      // Whether it applied is known behind this; notes are sent again, and what was done already does nothing.
+      return this.#load();
+    }
+    this.#hooks.count('steps', 1);
+    this.#notes.splice(0, notes.length);
+    for (const [i, { note, done }] of notes.entries()) {
+      const kept = results[i] !== 0;
+      if (kept && note.kind !== 'extend') this.#settled(note);
+      done(kept);
+    }
+    for (const [i, op] of plan.ops.entries()) {
+      if (op.kind === 'take') {
+        if (results[i] === 0) return this.#resetFeeds(this.#current());
+        this.#feeds?.written(op.partition, op.place);
+      } else if (op.kind === 'bury' && results[i] !== 0) this.#hooks.count('dead', 1);
+    }
+    for (const lease of plan.leases) this.#send(lease, results[lease.op] as number);
+  }
+
+  #settled(note: Note): void {
+    if (note.kind !== 'ack') return;
+    this.#hooks.count('acked', 1);
+    this.#held.release(note.channel, note.seq);
+  }
+
+  #send({ consumer, channel, uid, deliveries, replayed, events }: PlannedLease, lease: number): void {
+    if (lease === 0) return consumer.refund(events);
+    // Not told any more: it is given back where the stream ended.
+    if (consumer.out.isClosed) return;
+    const deadlineUs = this.#current().channels.get(channel)?.lease?.deadlineUs ?? 0;
+    this.#deliver(consumer, { number: lease, deadlineUs }, { channel, uid, deliveries, replayed, events });
+  }
+
+  #deliver(
+    consumer: Consumer,
+    { number, deadlineUs }: Pick<Lease, 'number' | 'deadlineUs'>,
+    { channel, uid, deliveries, replayed, events }: Delivery,
+  ): void {
+    const head = this.#encodeDelivery({
+      channel,
+      channel_uid: uid,
+      lease: number,
+      deliveries,
+      deadline: toTimestamp(deadlineUs),
+      replayed,
+    });
+    consumer.deliver(head, number, events);
+    this.#hooks.count(deliveries > 1 || replayed ? 'redelivered' : 'delivered', events.length);
+  }
+
+  /** A lease that is gone: its consumer should know that what it does is done again. */
+  tellLost(consumer: Consumer, leases: readonly number[]): void {
+    for (const lease of leases) consumer.sentTo.delete(lease);
+    if (!consumer.out.isClosed) consumer.lost(this.#encodeLost({ leases }));
+  }
+
+  // ---- telling
+
+  #judgeIdle(state: Readonly<SubscriptionState>, plan: Plan): void {
+    if (plan.leases.length > 0) this.#idle = Idle.unspecified;
+    else if (state.settings.paused) this.#idle = Idle.paused;
+    else if (plan.deadAreFull) this.#idle = Idle.deadLettersFull;
+    else if (plan.isReading || this.#feeds?.atEnd !== true) this.#idle = Idle.reading;
+    else if (plan.hasWaiting || [...state.channels.values()].some(({ lease }) => lease !== undefined))
+      this.#idle = Idle.consumersBusy;
+    else this.#idle = plan.hasRetries ? Idle.waitingToRetry : Idle.caughtUp;
+    // Room for further channels is what it waits for.
+    if (this.#idle === Idle.reading && state.channels.size >= state.settings.maxPendingChannels)
+      this.#idle = plan.hasRetries ? Idle.waitingToRetry : Idle.consumersBusy;
+  }
+
+  #tell(state: Readonly<SubscriptionState>): void {
+    const nowMs = this.#nowMs();
+    const silentMs = nowMs - this.#toldAtMs;
+    if (silentMs < progressSpacingMs || (silentMs < progressMs && this.#toldIdle === this.#idle)) return;
+    this.#toldAtMs = nowMs;
+    this.#toldIdle = this.#idle;
+    for (const consumer of this.#consumers.values()) pruneSent(consumer, state);
+    const message = this.#encodeProgress(progressMessage(state, this.live, this.#services.node.nowUs()));
+    for (const consumer of this.#consumers.values()) consumer.progress(message);
+  }
+
+  async #pause(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, tickMs));
+  }
+
+  /** In a later turn than that of the wake: perhaps an entry is being applied. */
+  async #woken(): Promise<void> {
+    if (!this.#isWoken) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      this.#wake = undefined;
+    }
+    this.#isWoken = false;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+/** A step that failed so may have applied or not, or may be tried again. */
+const retried: ReadonlySet<string> = new Set([
+  'COMMIT_UNKNOWN',
+  'DEADLINE_EXCEEDED',
+  'OVERLOADED',
+  'NO_QUORUM',
+]);
+
+/** Leases of a consumer that are over. */
+function pruneSent(consumer: Consumer, state: Readonly<SubscriptionState>): void {
+  const there = new Set<number>();
+  for (const { lease } of state.channels.values()) {
+    if (lease !== undefined) there.add(lease.number);
+  }
+  for (const lease of consumer.sentTo.keys()) if (!there.has(lease)) consumer.sentTo.delete(lease);
+}
+
+/** What one step is to write down; notes come first, in their order. */
+class Plan {
+  readonly ops: StepOp[] = [];
+  readonly leases: PlannedLease[] = [];
+  /** Channels that something else of this step is about: no lease is planned on what they will be. */
+  readonly touched = new Set<string>();
+  /** Channels that this step takes up. */
+  readonly fresh = new Map<string, { readonly acked: Seq; readonly to: Seq }>();
+  version: number | undefined;
+  isReading = false;
+  hasWaiting = false;
+  hasRetries = false;
+  deadAreFull = false;
+
+  note(note: Note): void {
+    this.add(note);
+  }
+
+  add(op: Exclude<StepOp, { kind: 'take' }>): void {
+    this.touched.add(op.channel);
+    this.ops.push(op);
+  }
+
+  giveBack(channel: string, lease: number, error: string, counted: boolean): void {
+    this.add({ kind: 'nack', channel, lease, delayMs: 0, counted, error });
+  }
+
+  lease(
+    consumer: Consumer,
+    channel: string,
+    uid: string,
+    events: readonly HeldEvent[],
+    deliveries: number,
+    replayed: boolean,
+  ): void {
+    const toSeq = (events.at(-1) as HeldEvent).seq;
+    consumer.spend(events);
+    const op = this.ops.push({ kind: 'lease', channel, consumer: consumer.id, toSeq }) - 1;
+    this.leases.push({ op, consumer, channel, uid, deliveries, replayed, events });
+  }
+
+  refund(): void {
+    for (const { consumer, events } of this.leases) consumer.refund(events);
+  }
+
+  versionOf(state: Readonly<SubscriptionState>): number {
+    return this.version ?? state.version;
+  }
+}

@@ -1,0 +1,446 @@
+/** hansard.v1.SubscriptionService: its unary calls. All go to the leader of the partition that the subscription's name falls into. */
+import { ByteWriter } from '../common/bytes.js';
+import { HansardError } from '../common/errors.js';
+import type { PartitionId } from '../common/ids.js';
+import { limits } from '../common/limits.js';
+import {
+  encodeCreateSubscription,
+  encodeDeadLetters,
+  encodeDeleteSubscription,
+  encodeSeekSubscription,
+  encodeUpdateSubscription,
+  type SubscriptionStart,
+} from '../conversation/subscription-command.js';
+import type { SubscriptionSelector, SubscriptionState } from '../conversation/subscription-state.js';
+import type { ReadView } from '../node/types.js';
+import type { CallContext, Handler } from './calls.js';
+import { readPlaces, writePlace } from './feed-place.js';
+import { feedBound, partitionsOf, startOf } from './feed-request.js';
+import { startPlaces } from './feed-start.js';
+import { compareBytewise } from './list-channels.js';
+import { takeIdText } from './messages.js';
+import { invalidArgument } from './names.js';
+import { toNumber, toTimestamp } from './requests.js';
+import type { Services } from './services.js';
+import {
+  type AckMessage,
+  type ExtensionMessage,
+  type NackMessage,
+  notesOf,
+  type SubscriptionLeaders,
+} from './subscription-leaders.js';
+import {
+  expectedOf,
+  filterOfSelector,
+  Idle,
+  type LiveProgress,
+  pendingMessage,
+  type SelectorMessage,
+  type SettingsMessage,
+  type SubscriptionName,
+  selectorOf,
+  settingsOf,
+  subscriptionMessage,
+  takeSubscription,
+  takeTenantOf,
+} from './subscription-message.js';
+import { proposeFor } from './writes.js';
+
+const service = 'hansard.v1.SubscriptionService';
+
+export function subscriptionMethods(services: Services, leaders: SubscriptionLeaders): Map<string, Handler> {
+  const methods = new SubscriptionMethods(services, leaders);
+  return new Map<string, Handler>([
+    [`${service}/CreateSubscription`, methods.create()],
+    [`${service}/GetSubscription`, methods.get()],
+    [`${service}/ListSubscriptions`, methods.list()],
+    [`${service}/UpdateSubscription`, methods.update()],
+    [`${service}/DeleteSubscription`, methods.delete()],
+    [`${service}/SeekSubscription`, methods.seek()],
+    [`${service}/Acknowledge`, methods.settle('AcknowledgeRequest')],
+    [`${service}/NegativeAcknowledge`, methods.settle('NegativeAcknowledgeRequest')],
+    [`${service}/ExtendDeadline`, methods.settle('ExtendDeadlineRequest')],
+    [`${service}/ListPending`, methods.listPending()],
+    [`${service}/ListDeadLetters`, methods.listDeadLetters()],
+    [`${service}/ReplayDeadLetters`, methods.replay()],
+  ]);
+}
+
+interface StartMessage {
+  start?: 'from_beginning' | 'from_time' | 'resume_token';
+  from_beginning: boolean;
+  from_time: { seconds: string; nanos: number } | null;
+  resume_token: string;
+}
+
+class SubscriptionMethods {
+  readonly #services: Services;
+  readonly #leaders: SubscriptionLeaders;
+  readonly #encode: (value: object) => Buffer;
+
+  constructor(services: Services, leaders: SubscriptionLeaders) {
+    this.#services = services;
+    this.#leaders = leaders;
+    this.#encode = services.codecs.encoder('hansard.v1.SubscriptionResponse');
+  }
+
+  create(): Handler {
+    const { codecs } = this.#services;
+    const decode = codecs.decoder<{
+      selector: SelectorMessage | null;
+      settings: SettingsMessage | null;
+      start: StartMessage | null;
+      request_id: string;
+    }>('hansard.v1.CreateSubscriptionRequest');
+    return (context, request) => {
+      const on = takeSubscription(request);
+      const message = decode(request);
+      const selector = selectorOf(message.selector);
+      const settings = settingsOf(message.settings);
+      const requestId = takeIdText(message.request_id, 'request_id');
+      return this.#atHome(context, on, request, async (partition) => {
+        const start = await this.#startOf(context, on.tenant, selector, message.start);
+        const command = encodeCreateSubscription({ ...on, requestId, selector, settings, ...start });
+        return this.#change(context, on, partition, command);
+      });
+    };
+  }
+
+  get(): Handler {
+    const decode = this.#services.codecs.decoder<object>('hansard.v1.GetSubscriptionRequest');
+    return (context, request) => {
+      const on = takeSubscription(request);
+      decode(request);
+      return this.#read(context, on, request, (state, partition) => this.#shown(state, partition));
+    };
+  }
+
+  update(): Handler {
+    const decode = this.#services.codecs.decoder<{ settings: SettingsMessage | null; etag: string }>(
+      'hansard.v1.UpdateSubscriptionRequest',
+    );
+    return (context, request) => {
+      const on = takeSubscription(request);
+      const { settings, etag } = decode(request);
+      const command = encodeUpdateSubscription({
+        ...on,
+        expected: expectedOf(etag),
+        settings: settingsOf(settings),
+      });
+      return this.#atHome(context, on, request, (partition) => this.#change(context, on, partition, command));
+    };
+  }
+
+  delete(): Handler {
+    const { node, codecs } = this.#services;
+    const decode = codecs.decoder<{ etag: string }>('hansard.v1.DeleteSubscriptionRequest');
+    const encode = codecs.encoder('hansard.v1.DeleteSubscriptionResponse');
+    return (context, request) => {
+      const on = takeSubscription(request);
+      const command = encodeDeleteSubscription({ ...on, expected: expectedOf(decode(request).etag) });
+      return this.#atHome(context, on, request, async (partition) => {
+        await proposeFor(node, partition, command, context.deadlineMs, 'done');
+        this.#leaders.get(on)?.wake();
+        return encode({});
+      });
+    };
+  }
+
+  seek(): Handler {
+    const decode = this.#services.codecs.decoder<{
+      start: StartMessage | null;
+      etag: string;
+      drop_dead_letters: boolean;
+    }>('hansard.v1.SeekSubscriptionRequest');
+    return (context, request) => {
+      const on = takeSubscription(request);
+      const { start, etag, drop_dead_letters } = decode(request);
+      const expected = expectedOf(etag);
+      return this.#atHome(context, on, request, async (partition) => {
+        const { selector } = await this.#stateAt(context, on, partition);
+        const places = await this.#startOf(context, on.tenant, selector, start);
+        const command = encodeSeekSubscription({
+          ...on,
+          expected,
+          dropDeadLetters: drop_dead_letters,
+          ...places,
+        });
+        return this.#change(context, on, partition, command);
+      });
+    };
+  }
+
+  settle(type: string): Handler {
+    const { codecs } = this.#services;
+    const decode = codecs.decoder<{
+      acks?: AckMessage[];
+      nacks?: NackMessage[];
+      extensions?: ExtensionMessage[];
+    }>(`hansard.v1.${type}`);
+    const encode = codecs.encoder('hansard.v1.SettledResponse');
+    return (context, request) => {
+      const on = takeSubscription(request);
+      const message = decode(request);
+      return this.#atHome(context, on, request, async (partition) => {
+        await this.#stateAt(context, on, partition);
+        const leader = this.#leaders.at(on);
+        const notes = notesOf(message, leader);
+        const kept = await Promise.all(notes.map((note) => leader.settle(note)));
+        return encode({ lost: notes.filter((_, i) => !kept[i]).map(({ lease }) => lease) });
+      });
+    };
+  }
+
+  listPending(): Handler {
+    const { codecs } = this.#services;
+    const decode = codecs.decoder<PageMessage>('hansard.v1.ListPendingRequest');
+    const encode = codecs.encoder('hansard.v1.ListPendingResponse');
+    return (context, request) => {
+      const on = takeSubscription(request);
+      const page = decode(request);
+      return this.#read(context, on, request, (state) => {
+        const names = [...state.channels.keys()];
+        const { items, token } = this.#page('ListPending', on, page, names, (name) => name);
+        return encode({
+          channels: items.flatMap((name) => {
+            const pending = state.channels.get(name);
+            return pending === undefined ? [] : [pendingMessage(name, pending)];
+          }),
+          next_page_token: token,
+        });
+      });
+    };
+  }
+
+  listDeadLetters(): Handler {
+    const { codecs } = this.#services;
+    const decode = codecs.decoder<PageMessage>('hansard.v1.ListDeadLettersRequest');
+    const encode = codecs.encoder('hansard.v1.ListDeadLettersResponse');
+    return (context, request) => {
+      const on = takeSubscription(request);
+      const page = decode(request);
+      return this.#read(context, on, request, (state) => {
+        const entries = [...state.deadLetters];
+        const { items, token } = this.#page('ListDeadLetters', on, page, entries, ([key]) => key);
+        return encode({
+          dead_letters: items.map(([, { channel, seq, deliveries, timeUs, error }]) => ({
+            channel,
+            seq,
+            deliveries,
+            time: toTimestamp(timeUs),
+            error,
+          })),
+          next_page_token: token,
+        });
+      });
+    };
+  }
+
+  replay(): Handler {
+    const { node, codecs } = this.#services;
+    const decode = codecs.decoder<{ dead_letters: { channel: string; seq: string }[]; drop: boolean }>(
+      'hansard.v1.ReplayDeadLettersRequest',
+    );
+    const encode = codecs.encoder('hansard.v1.ReplayDeadLettersResponse');
+    return (context, request) => {
+      const on = takeSubscription(request);
+      const { dead_letters, drop } = decode(request);
+      const letters = dead_letters.map(({ channel, seq }) => ({ channel, seq: toNumber(seq) }));
+      const command = encodeDeadLetters({ ...on, replay: !drop, letters });
+      return this.#atHome(context, on, request, async (partition) => {
+        const { answer } = await proposeFor(node, partition, command, context.deadlineMs, 'deadLettersMoved');
+        this.#leaders.get(on)?.wake();
+        return encode({ count: answer.count });
+      });
+    };
+  }
+
+  list(): Handler {
+    const { node, codecs, tokens } = this.#services;
+    const decode = codecs.decoder<PageMessage & { prefix: string; partitions: number[] }>(
+      'hansard.v1.ListSubscriptionsRequest',
+    );
+    const encodeRequest = codecs.encoder('hansard.v1.ListSubscriptionsRequest');
+    const encode = codecs.encoder('hansard.v1.ListSubscriptionsResponse');
+    const decodeResponse = codecs.answerDecoder<{ subscriptions: { name: string }[] }>(
+      'hansard.v1.ListSubscriptionsResponse',
+    );
+    return async (context, request) => {
+      const tenant = takeTenantOf(request);
+      const { prefix, page_size, page_token, partitions: asked } = decode(request);
+      if (asked.some((partition) => partition >= node.partitionCount))
+        throw invalidArgument('partitions', `partitions are 0 to ${node.partitionCount - 1}`);
+      const partitions =
+        asked.length > 0 ? [...new Set(asked)] : Array.from({ length: node.partitionCount }, (_, i) => i);
+      const bound = JSON.stringify(['ListSubscriptions', tenant, prefix, asked]);
+      const after = page_token === '' ? '' : tokens.openPage(bound, page_token, (reader) => reader.string());
+      const size =
+        page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+      // A partition has few: all of them are asked for, and the page is cut here.
+      const found = await Promise.all(
+        partitions.map(async (partition) => {
+          const ofOne = encodeRequest({
+            tenant,
+            prefix,
+            page_size: limits.channelPageSizeMax,
+            partitions: [partition],
+          });
+          const answer = await this.#services.router.atLeader(context, partition, ofOne, async () => {
+            const view = await this.#viewAt(context, partition);
+            return encode({
+              subscriptions: view.reader
+                .subscriptionsOf(tenant)
+                .filter(({ name }) => name.startsWith(prefix))
+                .map((state) => this.#message(state, partition)),
+              next_page_token: '',
+            });
+          });
+          return decodeResponse(answer).subscriptions;
+        }),
+      );
+      // One of many partitions: nowhere to send the next call.
+      if (partitions.length > 1) context.forwardedTo = 0;
+      const all = (found.flat() as { name: string }[])
+        .filter(({ name }) => after === '' || compareBytewise(name, after) > 0)
+        .sort((a, b) => compareBytewise(a.name, b.name));
+      const subscriptions = all.slice(0, size);
+      const last = subscriptions.at(-1);
+      const more = all.length > size && last !== undefined;
+      return encode({
+        subscriptions,
+        next_page_token: more ? tokens.page(bound, (writer) => writer.string(last.name)) : '',
+      });
+    };
+  }
+
+  // ---- what they share
+
+  #atHome(
+    context: CallContext,
+    { tenant, name }: SubscriptionName,
+    request: Buffer,
+    local: (partition: PartitionId) => Promise<Uint8Array>,
+  ): Promise<Uint8Array> {
+    const { node, router } = this.#services;
+    const partition = node.partitionOf(tenant, name);
+    return router.atLeader(context, partition, request, () => local(partition));
+  }
+
+  /** As of now: what was answered to any call before is seen. */
+  #read(
+    context: CallContext,
+    on: SubscriptionName,
+    request: Buffer,
+    show: (state: Readonly<SubscriptionState>, partition: PartitionId) => Uint8Array,
+  ): Promise<Uint8Array> {
+    return this.#atHome(context, on, request, async (partition) =>
+      show(await this.#stateAt(context, on, partition), partition),
+    );
+  }
+
+  #viewAt(context: CallContext, partition: PartitionId): Promise<ReadView> {
+    const { deadlineMs } = context;
+    return this.#services.node.readBarrier(partition, { level: 'linearizable', minIndex: 0, deadlineMs });
+  }
+
+  async #stateAt(
+    context: CallContext,
+    { tenant, name }: SubscriptionName,
+    partition: PartitionId,
+  ): Promise<Readonly<SubscriptionState>> {
+    const view = await this.#viewAt(context, partition);
+    const state = view.reader.subscriptionNow(tenant, name);
+    if (state !== undefined) return state;
+    throw new HansardError('SUBSCRIPTION_NOT_FOUND', `tenant ${tenant} has no subscription ${name}`, {
+      tenant,
+      subscription: name,
+    });
+  }
+
+  async #change(
+    context: CallContext,
+    on: SubscriptionName,
+    partition: PartitionId,
+    command: Uint8Array,
+  ): Promise<Uint8Array> {
+    const { node } = this.#services;
+    const { answer } = await proposeFor(node, partition, command, context.deadlineMs, 'subscription');
+    this.#leaders.get(on)?.wake();
+    return this.#shown(answer.subscription, partition);
+  }
+
+  #shown(state: Readonly<SubscriptionState>, partition: PartitionId): Uint8Array {
+    return this.#encode({ subscription: this.#message(state, partition) });
+  }
+
+  #message(state: Readonly<SubscriptionState>, partition: PartitionId): object {
+    const live: LiveProgress = this.#leaders.get(state)?.live ?? nobody;
+    return subscriptionMessage(state, partition, live, this.#services.node.nowUs());
+  }
+
+  async #startOf(
+    context: CallContext,
+    tenant: string,
+    selector: SubscriptionSelector,
+    message: StartMessage | null,
+  ): Promise<SubscriptionStart> {
+    const { node, tokens } = this.#services;
+    const filter = filterOfSelector(tenant, selector, 0);
+    const resumed =
+      message?.start === 'resume_token'
+        ? tokens.openPage(feedBound('Subscribe', filter), message.resume_token, readPlaces)
+        : undefined;
+    const { fromTimeUs, places } = await startPlaces(this.#services, {
+      deadlineMs: context.deadlineMs,
+      read: null,
+      start: message === null ? { kind: 'now' } : startOf(message),
+      resumed,
+      partitions: partitionsOf(node, filter),
+    });
+    return {
+      fromTimeUs,
+      places: new Map(
+        [...places].map(([partition, place]) => {
+          const writer = new ByteWriter(32);
+          writePlace(writer, place);
+          return [partition, writer.finish()];
+        }),
+      ),
+    };
+  }
+
+  /** The items behind the one that the token names; a list that changes meanwhile may show one twice or not at all. */
+  #page<T>(
+    method: string,
+    { tenant, name }: SubscriptionName,
+    { page_size, page_token }: PageMessage,
+    all: readonly T[],
+    keyOf: (item: T) => string,
+  ): { items: readonly T[]; token: string } {
+    const { tokens } = this.#services;
+    const bound = JSON.stringify([method, tenant, name]);
+    const place =
+      page_token === ''
+        ? undefined
+        : tokens.openPage(bound, page_token, (reader) => ({ key: reader.string(), at: reader.uvarint() }));
+    const size =
+      page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+    // Where the item is gone its place in the list says enough.
+    const found = place === undefined ? -1 : all.findIndex((item) => keyOf(item) === place.key);
+    const from = place === undefined ? 0 : found >= 0 ? found + 1 : Math.min(place.at, all.length);
+    const items = all.slice(from, from + size);
+    const last = items.at(-1);
+    const more = from + size < all.length && last !== undefined;
+    const token = more
+      ? tokens.page(bound, (writer) => writer.string(keyOf(last)).uvarint(from + size - 1))
+      : '';
+    return { items, token };
+  }
+}
+
+interface PageMessage {
+  page_size: number;
+  page_token: string;
+}
+
+const nobody: LiveProgress = Object.freeze({ idle: Idle.noConsumers, caughtUp: false, consumers: 0 });
