@@ -16,7 +16,7 @@ import { basename, dirname, join } from 'node:path';
 import { type FoundFile, findFiles } from '../../src/inspect/files.js';
 
 export interface Damage {
-  readonly how: 'flip' | 'cut' | 'delete' | 'swap' | 'older' | 'empty';
+  readonly how: 'flip' | 'cut' | 'delete' | 'swap' | 'older' | 'empty' | 'pair';
   readonly kind: string;
   /** File, and byte where one was changed. */
   readonly where: string;

@@ -8,6 +8,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Date.now() % 1_000_000) },
     minutes: { type: 'string', default: '30' },
     'older-folder': { type: 'boolean', default: false },
+    pairs: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
   },
 });
@@ -16,7 +17,8 @@ console.log(`seed ${seed}`);
 const result = await tally({
   seed,
   damages: Number(values.damages),
-  named: true,
+  named: !values.pairs,
+  pairs: values.pairs,
   olderFolder: values['older-folder'],
   untilMs: Date.now() + Number(values.minutes) * 60_000,
   onTrial: ({ damage: { how, kind, where }, outcome, detail }) => {

@@ -17,6 +17,8 @@ export interface TallyOptions {
   /** Drawn ones; the named ones come before. */
   readonly damages: number;
   readonly named: boolean;
+  /** Two things are changed before each start: what one of them alone would tell the other may take away. */
+  readonly pairs?: boolean;
   /** At the end the whole folder of an earlier time is put in the node's place: what it has promised since is gone. */
   readonly olderFolder?: boolean;
   /** No new damage is begun behind it. */
@@ -92,7 +94,7 @@ class Trials {
     const named = this.options.named ? Object.entries(namedDamages) : [];
     for (const [, make] of named) await this.#trial(async (dir) => make(dir));
     for (let i = 0; i < this.options.damages && Date.now() < this.options.untilMs; i++) {
-      await this.#trial((dir) => damage(dir, existsSync(this.#older) ? this.#older : undefined, this.#draw));
+      await this.#trial((dir) => this.#damage(dir));
     }
     if (this.options.olderFolder === true && existsSync(this.#older)) {
       await this.#trial(async (dir) => {
@@ -102,6 +104,20 @@ class Trials {
       });
     }
     return { trials: this.#trials, lost: await this.#lost(), acknowledged: this.#count() };
+  }
+
+  async #damage(dir: string): Promise<Damage | undefined> {
+    const one = (): Promise<Damage | undefined> =>
+      damage(dir, existsSync(this.#older) ? this.#older : undefined, this.#draw);
+    const first = await one();
+    if (this.options.pairs !== true) return first;
+    const second = await one();
+    if (first === undefined || second === undefined) return first ?? second;
+    const kind = [first, second]
+      .map((each) => `${each.how} ${each.kind}`)
+      .sort()
+      .join(', ');
+    return { how: 'pair', kind, where: `${first.where}; ${second.where}` };
   }
 
   /** Each is acknowledged before the next damage. */
@@ -314,6 +330,7 @@ async function wrongIn(
 
 export function tallyText({ trials, lost, acknowledged }: Tally): string {
   const kinds = [...new Set(trials.map(({ damage: { how, kind } }) => `${how} ${kind}`))].sort();
+  const nameWidth = Math.max(24, ...kinds.map((kind) => kind.length + 2));
   const outcomes: readonly Outcome[] = ['unharmed', 'repaired', 'refused', 'stuck', 'silent'];
   const count = (name: string, outcome: Outcome): number =>
     trials.filter(
@@ -321,9 +338,9 @@ export function tallyText({ trials, lost, acknowledged }: Tally): string {
         trial.outcome === outcome && (name === '' || `${trial.damage.how} ${trial.damage.kind}` === name),
     ).length;
   const line = (name: string, title: string): string =>
-    `${title.padEnd(24)}${outcomes.map((outcome) => String(count(name, outcome)).padStart(10)).join('')}`;
+    `${title.padEnd(nameWidth)}${outcomes.map((outcome) => String(count(name, outcome)).padStart(10)).join('')}`;
   return [
-    `${''.padEnd(24)}${outcomes.map((outcome) => outcome.padStart(10)).join('')}`,
+    `${''.padEnd(nameWidth)}${outcomes.map((outcome) => outcome.padStart(10)).join('')}`,
     ...kinds.map((kind) => line(kind, kind)),
     line('', 'all'),
     `${trials.length} damages; ${acknowledged} messages acknowledged, ${lost.length === 0 ? 'all of them there once' : `WRONG: ${lost.join('; ')}`}`,
