@@ -127,6 +127,7 @@ function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
     space: () => running.space,
     faults: () => running.node.faults().filter(({ nodeId }) => nodeId === running.node.identity.nodeId),
     repaired: () => running.node.repaired,
+    quiescentReplicas: () => running.node.quiescentReplicas,
     channelTails: () => api()?.openTails ?? 0,
     subscriptions: () => api()?.openSubscriptions ?? 0,
     exchangeMessages: () => api()?.exchangeMessages ?? 0,

@@ -133,6 +133,7 @@ export class Checkpoints {
     const isFarTooLarge = tooLarge.size > 0 && wal.stats().segmentBytes > 2 * settings.logBytes;
     for (const replica of this.#context.replicas()) {
       let kept = replica.cuttableIndex;
+      if (kept < replica.log.firstIndex()) continue;
       if (!tooLarge.has(replica.partition)) kept = Math.min(kept, this.#context.keptByAll(replica));
       else if (!isFarTooLarge) kept = Math.min(kept, this.#stillFollowed(replica));
       if (kept < replica.log.firstIndex()) continue;

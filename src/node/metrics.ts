@@ -29,6 +29,8 @@ export interface MetricSources {
   scrub?(): ScrubStatus;
   /** Bytes proposed and not yet committed, whole node. */
   uncommittedBytes?(): number;
+  /** Replicas in whose partitions nothing happens. */
+  quiescentReplicas?(): number;
   /** Streams of TailChannel that are open. */
   channelTails?(): number;
   /** gRPC messages of Exchange since the start, both ways. */
@@ -174,6 +176,10 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   if (sources.uncommittedBytes !== undefined)
     gauge('hansard_uncommitted_bytes', 'Proposed here and not yet committed', [], (set) =>
       set(sources.uncommittedBytes?.() ?? 0),
+    );
+  if (sources.quiescentReplicas !== undefined)
+    gauge('hansard_replicas_quiescent', 'Replicas in whose partitions nothing happens', [], (set) =>
+      set(sources.quiescentReplicas?.() ?? 0),
     );
   if (sources.channelTails !== undefined)
     gauge('hansard_channel_tails', 'Streams of TailChannel that are open', [], (set) =>

@@ -51,6 +51,7 @@ import {
   type ToldFault,
 } from './peer-codec.js';
 import { placementOf, rankMembers } from './placement.js';
+import { Quiescence } from './quiescence.js';
 import { ReadRounds } from './read-rounds.js';
 import { LiveView } from './read-view.js';
 import { Refusals } from './refusals.js';
@@ -127,6 +128,7 @@ export class HansardNode implements NodeService {
   readonly #loop: TurnLoop;
   readonly #heartbeats = new Heartbeats();
   readonly #readRounds: ReadRounds;
+  readonly #quiescence: Quiescence;
   readonly #commitNotes: CommitNotes;
   readonly #logSender: LogSender;
   readonly #forwarding: Forwarding;
@@ -200,6 +202,15 @@ export class HansardNode implements NodeService {
       },
       options.random.u32() * 0x1000,
     );
+    this.#quiescence = new Quiescence({
+      nodeId: this.identity.nodeId,
+      settings,
+      replicas: () => this.#held,
+      replica: (partition) => this.#replicas[partition],
+      isConnected: (peer) => this.#isConnected(peer),
+      vouch: (peer, vouchings) => this.#sendNow(peer, { kind: 'vouch', vouchings }),
+      answer: (peer, refused) => this.#sendNow(peer, { kind: 'vouchAnswer', refused }),
+    });
     this.#commitNotes = new CommitNotes(clock, commitNotePeriodMs);
     this.#logSender = new LogSender({
       send: (replica, to, message) => this.#transmit(replica, to, message),
@@ -606,6 +617,11 @@ export class HansardNode implements NodeService {
     return { sent, sentBytes, sending, received, receivedBytes, receiving };
   }
 
+  /** Replicas here in whose partitions nothing happens. */
+  get quiescentReplicas(): number {
+    return this.#quiescence.count;
+  }
+
   /** Rounds by which this node's leaders confirmed reads, in this life. */
   get readRounds(): number {
     return this.#readRounds.rounds;
@@ -752,6 +768,7 @@ export class HansardNode implements NodeService {
     this.#held.splice(this.#held.indexOf(replica), 1);
     replica.retire();
     this.#elections.forget(replica);
+    this.#quiescence.forget(replica);
     this.#snapshotSender.forget(replica);
     this.#snapshotReceiver.forget(replica);
     const { leader } = replica;
@@ -916,8 +933,9 @@ export class HansardNode implements NodeService {
     for (let i = 0; i < ticks; i++) {
       this.#ticks++;
       if (this.#ticks % this.#heartbeatTicks === 0) this.#beatsDue = true;
-      for (const replica of this.#held) replica.tick(now);
+      for (const replica of this.#held) if (this.#quiescence.isTicked(replica, now)) replica.tick(now);
     }
+    this.#quiescence.tick(now);
     // Who leads nothing has no turn to send its answers in.
     if (this.#beatsDue && !this.#loop.isScheduled) this.#endOfTurn();
   }
@@ -1008,6 +1026,7 @@ export class HansardNode implements NodeService {
   /** Comes again when only one direction was lost: what was on its way then will not be answered. */
   #peerUp(peer: NodeId): void {
     this.#forwarding.linkLost(peer);
+    this.#quiescence.wakeAll(peer);
     this.#elections.peerUp();
     // Before it hands leadership to a replica that is damaged.
     if (this.#ledger.faults.length > 0) this.#gossip();
@@ -1017,6 +1036,7 @@ export class HansardNode implements NodeService {
     this.#options.logger.info({ peer, kind, reason }, 'link down');
     this.#forwarding.linkLost(peer);
     this.#readRounds.peerDown(peer);
+    this.#quiescence.wakeAll(peer);
     this.#unwilling.delete(peer);
     this.#withFullDisks.delete(peer);
     this.#peerFaults.delete(peer);
@@ -1098,6 +1118,12 @@ export class HansardNode implements NodeService {
     return this.#options.transport.send(to, encodePeerMessage(message), true);
   }
 
+  /** Outside of turns. */
+  #sendNow(to: NodeId, message: PeerMessage): void {
+    this.#sendUrgent(to, message);
+    this.#options.transport.flush();
+  }
+
   #receive(from: NodeId, bytes: Uint8Array): void {
     if (this.#stopped || this.#guard.hasFailed) return;
     // What is malformed throws into the transport, which drops the link and says why; nothing of it was believed.
@@ -1128,6 +1154,10 @@ export class HansardNode implements NodeService {
         return this.#vouch(from, message.question);
       case 'readRoundAnswer':
         return this.#readRounds.answered(from, message.answer);
+      case 'vouch':
+        return this.#quiescence.heard(from, message.vouchings, this.#clock.monotonicMs());
+      case 'vouchAnswer':
+        return this.#quiescence.answered(from, message.refused, this.#clock.monotonicMs());
     }
   }
 
@@ -1135,8 +1165,7 @@ export class HansardNode implements NodeService {
     const refused: PartitionId[] = [];
     for (const { partition, term } of pairs)
       if (!this.#replicas[partition]?.vouchesFor(from, term)) refused.push(partition);
-    this.#sendUrgent(from, { kind: 'readRoundAnswer', answer: { number, refused } });
-    this.#options.transport.flush();
+    this.#sendNow(from, { kind: 'readRoundAnswer', answer: { number, refused } });
   }
 
   /** A message is believed only for a member's replica that lives on the node it came from. */

@@ -259,6 +259,7 @@ function nodeSettings(settings: Settings): NodeSettings {
     tickMs: settings.tick,
     electionTimeoutMs: settings.electionTimeout,
     heartbeatMs: settings.heartbeat,
+    quiesceAfterMs: settings.quiesceAfter,
     diskSlowMs: settings.diskSlow,
     uncommittedBytesPerPartition: settings.uncommittedPartition,
     uncommittedBytesPerNode: settings.uncommittedNode,

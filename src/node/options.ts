@@ -17,6 +17,8 @@ export interface NodeSettings {
   /** Silence of a leader before an election; a multiple of the tick, at least ten heartbeats would be 2 s: five are enough on a LAN. */
   electionTimeoutMs: number;
   heartbeatMs: number;
+  /** A leader with nothing to do for this long falls quiet. */
+  quiesceAfterMs: number;
   /** A write of the log that takes this long: leaderships go to other nodes. */
   diskSlowMs: number;
   /** Ticks made up for after a stall; more would elect in panic. */
@@ -65,6 +67,7 @@ export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
   tickMs: 50,
   electionTimeoutMs: 1_000,
   heartbeatMs: 100,
+  quiesceAfterMs: 2_000,
   diskSlowMs: 1_500,
   maxTicksPerTurn: 3,
   entryBytes: replicaDefaults.entryBytes,

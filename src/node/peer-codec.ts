@@ -108,6 +108,11 @@ export interface ReadRoundAnswer {
   readonly refused: readonly PartitionId[];
 }
 
+/** A quiescent partition that the sender leads, in this term, up to this index (quiescence.ts). */
+export interface Vouching extends ReadPair {
+  readonly commit: Index;
+}
+
 export type PeerMessage =
   | { readonly kind: 'raft'; readonly partition: PartitionId; readonly message: Message }
   | {
@@ -120,7 +125,10 @@ export type PeerMessage =
   | { readonly kind: 'cancel'; readonly id: number }
   | { readonly kind: 'gossip'; readonly gossip: Gossip }
   | { readonly kind: 'readRound'; readonly question: ReadRoundQuestion }
-  | { readonly kind: 'readRoundAnswer'; readonly answer: ReadRoundAnswer };
+  | { readonly kind: 'readRoundAnswer'; readonly answer: ReadRoundAnswer }
+  | { readonly kind: 'vouch'; readonly vouchings: readonly Vouching[] }
+  /** `refused`: partitions for which only their leader's own messages will do. */
+  | { readonly kind: 'vouchAnswer'; readonly refused: readonly PartitionId[] };
 
 /** First byte. Numbers are part of the protocol: never reuse one. */
 const Kind = {
@@ -135,6 +143,8 @@ const Kind = {
   readRound: 9,
   readRoundAnswer: 10,
   acknowledgements: 11,
+  vouch: 12,
+  vouchAnswer: 13,
 } as const;
 
 /** Second byte. */
@@ -150,6 +160,7 @@ const entryHeaderBytes = 32;
 const entryBytesMin = 8;
 const beatBytesMin = 6;
 const pairBytesMin = 2;
+const vouchingBytesMin = 3;
 /** A deadline far enough away to be none, ms. */
 const timeoutMsMax = 2 ** 31 - 1;
 
@@ -218,11 +229,28 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
     case 'readRoundAnswer': {
       const { number, refused } = message.answer;
       const writer = new ByteWriter(24 + refused.length * 4, 'pooled');
-      writer.u8(Kind.readRoundAnswer).u8(version).uvarint(number).uvarint(refused.length);
-      for (const partition of refused) writer.uvarint(partition);
+      writer.u8(Kind.readRoundAnswer).u8(version).uvarint(number);
+      return writePartitions(writer, refused).finish();
+    }
+    case 'vouch': {
+      const { vouchings } = message;
+      const writer = new ByteWriter(16 + vouchings.length * 12, 'pooled');
+      writer.u8(Kind.vouch).u8(version).uvarint(vouchings.length);
+      for (const { partition, term, commit } of vouchings)
+        writer.uvarint(partition).uvarint(term).uvarint(commit);
       return writer.finish();
     }
+    case 'vouchAnswer': {
+      const writer = new ByteWriter(16 + message.refused.length * 4, 'pooled');
+      return writePartitions(writer.u8(Kind.vouchAnswer).u8(version), message.refused).finish();
+    }
   }
+}
+
+function writePartitions(writer: ByteWriter, partitions: readonly PartitionId[]): ByteWriter {
+  writer.uvarint(partitions.length);
+  for (const partition of partitions) writer.uvarint(partition);
+  return writer;
 }
 
 function placesRow({ changes, nextReplicaId, members, learners, settled }: Places) {
@@ -342,13 +370,25 @@ function readBody(reader: ByteReader, kind: number): PeerMessage {
     }
     case Kind.readRoundAnswer: {
       const number = reader.uvarint();
-      const refused = new Array<PartitionId>(countOf(reader, 1));
-      for (let i = 0; i < refused.length; i++) refused[i] = reader.uvarint();
-      return { kind: 'readRoundAnswer', answer: { number, refused } };
+      return { kind: 'readRoundAnswer', answer: { number, refused: readPartitions(reader) } };
     }
+    case Kind.vouch: {
+      const vouchings = new Array<Vouching>(countOf(reader, vouchingBytesMin));
+      for (let i = 0; i < vouchings.length; i++)
+        vouchings[i] = { partition: reader.uvarint(), term: reader.uvarint(), commit: reader.uvarint() };
+      return { kind: 'vouch', vouchings };
+    }
+    case Kind.vouchAnswer:
+      return { kind: 'vouchAnswer', refused: readPartitions(reader) };
     default:
       throw new MalformedError(`message of unknown kind ${kind}`);
   }
+}
+
+function readPartitions(reader: ByteReader): PartitionId[] {
+  const partitions = new Array<PartitionId>(countOf(reader, 1));
+  for (let i = 0; i < partitions.length; i++) partitions[i] = reader.uvarint();
+  return partitions;
 }
 
 function readRaftMessage(reader: ByteReader): PeerMessage {

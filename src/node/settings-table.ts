@@ -84,6 +84,13 @@ const table = {
     60 * second,
     'Silence after which followers elect another leader; at least five ticks. A crash is noticed sooner, by its broken streams.',
   ),
+  quiesceAfter: duration(
+    'consensus',
+    2 * second,
+    100,
+    3600 * second,
+    'A partition in which nothing has happened for this long falls quiet: its node vouches for all such partitions in one message, and wakes them when something comes.',
+  ),
   uncommittedPartition: bytes(
     'consensus',
     16 * MiB,

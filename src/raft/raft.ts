@@ -256,6 +256,14 @@ export class Raft {
     }
   }
 
+  /**
+   * The leader was last heard of so long ago, whoever told: by a word that vouches for many
+   * groups at once no message is stepped. Nothing for a leader or a candidate.
+   */
+  leaderHeard(ticksAgo: number): void {
+    if (this.role === Role.follower && this.lead !== NONE) this.electionElapsed = ticksAgo;
+  }
+
   /** Sets when a leader beats next: in `ticks`, of at most a heartbeat's own. */
   heartbeatIn(ticks: number): void {
     if (!(ticks >= 1 && ticks <= this.#heartbeatTick))

@@ -222,6 +222,11 @@ export class RawNode {
     this.#raft.heartbeatIn(ticks);
   }
 
+  /** See Raft.leaderHeard. */
+  leaderHeard(ticksAgo: number): void {
+    this.#raft.leaderHeard(ticksAgo);
+  }
+
   /** What was last sent to `id` has probably not arrived. */
   reportUnreachable(id: ReplicaId): void {
     const m = message(M.MsgUnreachable, NONE);

@@ -20,8 +20,14 @@ export interface CalledNode {
   readonly clock: NodeClock;
 }
 
+/** Nobody calls for so long, ms, once in each period: long enough for partitions to fall quiet. */
+const lullMs = 900;
+const lullPeriodMs = 3_000;
+
 export class Callers {
   readonly faults: CallFaults = { delayMaxMs: 0, lossChance: 0 };
+  /** There are times in which nobody calls. */
+  hasLulls = false;
 
   constructor(
     private readonly clock: SimClock,
@@ -43,6 +49,15 @@ export class Callers {
           );
         });
       });
+    });
+  }
+
+  /** What a caller does before its next call; it outlasts a lull. */
+  rest(ms: number): Promise<void> {
+    const intoMs = (this.clock.monotonicMs() + ms) % lullPeriodMs;
+    const restMs = this.hasLulls && intoMs < lullMs ? ms + lullMs - intoMs : ms;
+    return new Promise((resolve) => {
+      this.clock.after(restMs, resolve);
     });
   }
 

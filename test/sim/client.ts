@@ -70,7 +70,7 @@ export class SimClient {
         counter = 0;
       }
       if (this.kind === 'deleter') await this.#delete(partition, channel);
-      await this.#pause(this.world.random.below(150));
+      await this.world.callers.rest(this.world.random.below(150));
     }
   }
 

@@ -257,6 +257,7 @@ export class SimNode implements SeenNode {
       snapshotsOut: 1 + random.below(2),
       snapshotsIn: 1 + random.below(2),
       snapshotIdleMs: 500 + random.below(2_000),
+      quiesceAfterMs: random.below(200),
     };
     const cache = (): number => [1, 20_000, 64 << 20][random.below(3)] as number;
     this.#caches = { storeCache: cache(), entryCache: cache() };

@@ -47,12 +47,12 @@ export class JudgedClient {
   }
 
   async #run(): Promise<void> {
-    const { random, clock } = this.world;
+    const { random } = this.world;
     while (!this.#stopped) {
       const channel = this.channels[random.below(this.channels.length)] as string;
       if (random.below(5) < 2) await this.#read(channel);
       else await this.#append(channel, random.below(2) === 0);
-      await new Promise<void>((resolve) => clock.after(1 + random.below(40), resolve));
+      await this.world.callers.rest(1 + random.below(40));
     }
   }
 

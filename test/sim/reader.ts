@@ -59,7 +59,7 @@ export class SimReader {
   }
 
   async #run(): Promise<void> {
-    const { random, clock } = this.world;
+    const { random } = this.world;
     while (!this.#stopped) {
       const channel = this.channels[random.below(this.channels.length)] as string;
       const partition = this.world.partitionOf(channel);
@@ -70,7 +70,7 @@ export class SimReader {
         if (this.#failed >= loyalTries) this.#leaders.delete(partition);
       }
       const restMs = this.kind === 'loyal' ? 1 + random.below(20) : 5 + random.below(60);
-      await new Promise<void>((resolve) => clock.after(restMs, resolve));
+      await this.world.callers.rest(restMs);
     }
   }
 

@@ -103,6 +103,7 @@ class SeedRun {
       smallLogs: options.smallLogs ?? options.seed % 3 === 0,
       drift: kinds.includes('drift'),
     });
+    this.#cluster.callers.hasLulls = options.seed % 2 === 1;
     this.#cluster.log(`faults: ${kinds.join(' ')}`);
     this.#membership = hasMembers ? new SimMembership(this.#cluster, mayLose) : undefined;
     this.#faults = new Faults(this.#cluster, kinds, this.#membership, options.damage ?? !hasMembers);
