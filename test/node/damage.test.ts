@@ -379,3 +379,38 @@ t.test('a fault of long ago: the partition has all its replicas elsewhere', asyn
   t.equal(leader.node.replicas()[0]?.members.length, 3, 'no fourth one has come');
   await cluster.stopAll();
 });
+
+t.test('a leader meets damage in its log while it runs: it ends, and the next start mends it', async (t) => {
+  const cluster = await Cluster.start({
+    nodes: 3,
+    partitions: 1,
+    cacheBytes: 1,
+    settings: { checkpointAgeMs: 100_000_000, balanceMs: 100_000_000 },
+  });
+  await appendAll(cluster, 1, 10);
+  const leader = (await cluster.led()).node.identity.nodeId;
+  const away = [1, 2, 3].find((id) => id !== leader) as number;
+  await cluster.stop(away, { seal: false });
+  await appendAll(cluster, 11, 30);
+  await cluster.clock.until(() => false, 500);
+  const { bytes } = newestSegment(cluster, leader);
+  const at = bytes.indexOf('text 12');
+  t.ok(at > 0);
+  bytes[at + 5] = 0x40;
+  // What the other lacks is in no cache any more.
+  await cluster.open(away);
+  const { fatal } = cluster.get(leader);
+  t.ok(await cluster.clock.until(() => fatal.length > 0, 20_000), 'it does not send what is damaged');
+  t.match(fatal, [{ reason: 'LOG_DAMAGED' }]);
+  await cluster.stop(leader, { seal: false });
+  await appendAll(cluster, 31, 35);
+  await cluster.open(leader);
+  t.match(faultsOf(cluster, leader), [{ kind: 'log-damaged' }]);
+  t.ok(
+    await cluster.clock.until(() => faultsOf(cluster, leader).length === 0, 60_000),
+    'it is sound by itself',
+  );
+  await appendAll(cluster, 36, 40);
+  await sameEverywhere(t, cluster);
+  await cluster.stopAll();
+});

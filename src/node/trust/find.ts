@@ -117,7 +117,10 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
   if (lost !== '') add('term-or-vote-lost', lost);
   const sealed = { index: state.sealedIndex, term: state.sealedTerm };
   const last = lastPlaceOf(log);
-  let unusable = store.setAsidePartitions().get(partition) ?? gapBeforeLog(log ?? emptyLog, state) ?? '';
+  // A state that is older than the replica that its log belongs to has lost what it came with.
+  const isOfLater = log !== undefined && log.replicaId > replicaId;
+  let unusable = isOfLater ? lost : '';
+  unusable ||= store.setAsidePartitions().get(partition) ?? gapBeforeLog(log ?? emptyLog, state) ?? '';
   let met = { count: 0, highestId: 0 };
   let lostEvents: readonly LostEvents[] | undefined;
   if (unusable === '' && state.confState.voters.length > 0) {

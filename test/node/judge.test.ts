@@ -1,0 +1,129 @@
+/** Which partitions need an operator's choice, decided by the rules of votes alone. */
+import t from 'tap';
+import { noPlace, unknownIndex } from '../../src/common/faults.js';
+import type { FoundFault, FoundReplica } from '../../src/node/trust/find.js';
+import { freshStart, judge, lossOf } from '../../src/node/trust/judge.js';
+
+const conf = (...voters: number[]) => ({
+  voters,
+  votersOutgoing: [] as number[],
+  learners: [] as number[],
+  learnersNext: [] as number[],
+  autoLeave: false,
+});
+
+function replica(id: number, index: number, over: Partial<FoundReplica> = {}): FoundReplica {
+  const place = { index, term: 2 };
+  return {
+    partition: 0,
+    nodeId: id,
+    replicaId: id,
+    faults: [],
+    term: 2,
+    sealed: noPlace,
+    last: place,
+    end: place,
+    lostEvents: undefined,
+    confState: conf(1, 2, 3),
+    members: [1, 2, 3].map((one) => ({ replicaId: one, nodeId: one })),
+    nextReplicaId: 4,
+    changes: 0,
+    ...over,
+  };
+}
+
+const fault = (kind: FoundFault['kind'], floor = noPlace): FoundFault => ({
+  kind,
+  why: 'for the test',
+  floor,
+});
+const mute = [fault('term-or-vote-lost')];
+
+t.test('what elects a leader by itself needs nobody', async (t) => {
+  t.equal(judge(0, [replica(1, 10), replica(2, 10), replica(3, 10)]), undefined);
+  t.equal(judge(0, [replica(1, 10), replica(2, 12)]), undefined, 'two of three');
+  t.equal(judge(0, [replica(1, 10), replica(2, 10), replica(3, 10, { faults: mute })]), undefined);
+  const state = { faults: [fault('state-damaged')], end: undefined };
+  t.equal(
+    judge(0, [replica(1, 10), replica(2, 10, state), replica(3, 9, state)]),
+    undefined,
+    'the sound one leads',
+  );
+  const floor = [fault('log-damaged', { term: 2, index: 20 })];
+  t.equal(
+    judge(0, [replica(1, 5, { faults: floor }), replica(2, 20), replica(3, 4)]),
+    undefined,
+    'it has the floor',
+  );
+  t.equal(
+    judge(0, [replica(1, 20, { faults: floor }), replica(2, 9), replica(3, 4)]),
+    undefined,
+    'it reaches it again',
+  );
+});
+
+t.test('what elects nobody is refused, and who could be trusted comes the furthest first', async (t) => {
+  const refusedBy = (...replicas: FoundReplica[]) =>
+    judge(0, replicas)?.candidates.map(({ nodeId }) => nodeId);
+  t.strictSame(refusedBy(replica(1, 10)), [1], 'the others are missing');
+  t.strictSame(
+    refusedBy(replica(1, 10, { faults: mute }), replica(2, 12, { faults: mute }), replica(3, 11)),
+    [2, 3, 1],
+  );
+  const floor = [fault('log-damaged', { term: 2, index: unknownIndex })];
+  t.strictSame(
+    refusedBy(replica(1, 5, { faults: floor }), replica(2, 9), replica(3, 3, { faults: floor })),
+    [2, 1, 3],
+  );
+  const gone = { faults: [fault('state-damaged')], end: undefined };
+  t.strictSame(
+    refusedBy(replica(1, 9, gone), replica(2, 9, gone), replica(3, 9, gone)),
+    [],
+    'no state at all',
+  );
+  t.strictSame(
+    refusedBy(
+      replica(1, 9, { term: 3, last: { index: 8, term: 3 }, end: { index: 8, term: 3 } }),
+      replica(2, 12, { faults: mute }),
+    ),
+    [1, 2],
+    'a later term is further',
+  );
+});
+
+t.test('both halves of a joint configuration count, and who was removed is no candidate', async (t) => {
+  const joint = { confState: { ...conf(1, 4), votersOutgoing: [1, 2, 3] }, changes: 2 };
+  const four = replica(4, 10, joint);
+  t.ok(judge(0, [replica(1, 10, joint), four]), 'no majority of the outgoing half');
+  t.equal(judge(0, [replica(1, 10, joint), four, replica(2, 9)]), undefined);
+  const later = { confState: conf(1, 4, 5), changes: 3 };
+  const refused = judge(0, [replica(1, 10, later), replica(2, 30), replica(3, 30)]);
+  t.strictSame(
+    refused?.candidates.map(({ nodeId }) => nodeId),
+    [1],
+    'two of three here were removed long ago',
+  );
+});
+
+t.test('a choice says what it loses, and begins above all that is known', async (t) => {
+  const one = replica(1, 10, {
+    faults: [fault('log-damaged', { term: 4, index: 30 })],
+    nextReplicaId: 9,
+    changes: 5,
+  });
+  const two = replica(2, 20, { faults: mute });
+  const refused = judge(0, [one, two]);
+  if (refused === undefined) throw new Error('it is not refused');
+  const channel = (headSeq: number) => [{ tenant: 'x', name: 'a', headSeq }];
+  const loss = lossOf(
+    one,
+    refused,
+    new Map([
+      [1, channel(4)],
+      [2, channel(7)],
+    ]),
+  );
+  t.strictSame(loss.events, [{ tenant: 'x', channel: 'a', firstSeq: 5, lastSeq: 7, nodes: [2] }]);
+  t.match(loss.gone.join('\n'), /11 to 30.*node 1.*\n.*node 2 had acknowledged.*\n.*node 3/s);
+  t.strictSame(freshStart(refused), { term: 5, nextReplicaId: 9, changes: 6 });
+});
