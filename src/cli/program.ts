@@ -11,6 +11,7 @@ import { addData } from './syntax/data.js';
 import { addNode } from './syntax/node.js';
 import { type Env, examples, explain, type On } from './syntax/options.js';
 import { addPartition } from './syntax/partition.js';
+import { addSubscriptions } from './syntax/subscriptions.js';
 import { addTransfer } from './syntax/transfer.js';
 import { version } from './version.js';
 
@@ -71,6 +72,7 @@ function buildProgram(env: Env, runner: Runner): Command {
   addPartition(program, on, env);
   addData(program, on, env);
   addChannel(program, on, env);
+  addSubscriptions(program, on, env);
   addTransfer(program, on, env);
   addVerify(program, on, env);
   addScrub(program, on, env);
