@@ -1,7 +1,9 @@
 /** The durable subscriptions that this node leads, and the streams of their consumers: hansard.v1.SubscriptionService/Consume. */
 import { HansardError, type Reason } from '../common/errors.js';
+import type { TimeUs } from '../common/ids.js';
 import { WireReader } from '../common/wire.js';
-import type { CallContext, CallHooks } from './calls.js';
+import type { SubscriptionState } from '../conversation/subscription-state.js';
+import type { CallHooks } from './calls.js';
 import { takeIdText } from './messages.js';
 import { invalidArgument } from './names.js';
 import { type Credit, type OutCall, OutStream } from './out-stream.js';
@@ -15,6 +17,7 @@ import {
   type DurationMessage,
   millisecondsOf,
   type SubscriptionName,
+  sumsOf,
   takeSubscription,
 } from './subscription-message.js';
 import { shuttingDown } from './tails.js';
@@ -96,8 +99,18 @@ export class SubscriptionLeaders {
     return this.#streams;
   }
 
-  all(): Iterable<SubscriptionLeader> {
-    return this.#leaders.values();
+  /** For metrics. */
+  measured(): {
+    readonly consumers: number;
+    readonly counts: SubscriptionCounts;
+    readonly subscriptions: ReturnType<typeof measuredOf>[];
+  } {
+    const nowUs = this.#services.node.nowUs();
+    const subscriptions = [...this.#leaders.values()].flatMap((leader) => {
+      const { state } = leader;
+      return state === undefined ? [] : [measuredOf(state, nowUs)];
+    });
+    return { consumers: this.#streams, counts: this.counts, subscriptions };
   }
 
   /** What works here now. */
@@ -143,7 +156,7 @@ export class SubscriptionLeaders {
       const startedMs = node.monotonicMs();
       const context = streamContext(call, consumeMethod, startedMs);
       const out = new OutStream(call, startedMs);
-      const session = new ConsumeSession(this, out, context);
+      const session = new ConsumeSession(this, out);
       this.#streams++;
       out.onClose = (reason: Reason | 'CANCELLED' | undefined) => {
         context.cancelled = true;
@@ -195,6 +208,18 @@ export class SubscriptionLeaders {
   }
 }
 
+function measuredOf(state: Readonly<SubscriptionState>, nowUs: TimeUs) {
+  const { events, sinceUs } = sumsOf(state);
+  return {
+    tenant: state.tenant,
+    name: state.name,
+    pendingEvents: events,
+    oldestPendingMs: sinceUs === 0 ? 0 : Math.max(0, nowUs - sinceUs) / 1_000,
+    lastProgressMs: Math.max(0, nowUs - state.progressTimeUs) / 1_000,
+    deadLetters: state.deadLetters.size,
+  };
+}
+
 /** One stream: what it says, brought to its leader. */
 class ConsumeSession {
   #leader: SubscriptionLeader | undefined;
@@ -202,7 +227,7 @@ class ConsumeSession {
   readonly #leaders: SubscriptionLeaders;
   readonly #out: OutStream;
 
-  constructor(leaders: SubscriptionLeaders, out: OutStream, _context: CallContext) {
+  constructor(leaders: SubscriptionLeaders, out: OutStream) {
     this.#leaders = leaders;
     this.#out = out;
   }

@@ -116,6 +116,8 @@ function openHttp(
   );
 }
 
+const noCounts = Object.freeze({ delivered: 0, redelivered: 0, acked: 0, dead: 0, steps: 0 });
+
 function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
   return createMetrics({
     identity: () => running.node.identity,
@@ -130,6 +132,7 @@ function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
     quiescentReplicas: () => running.node.quiescentReplicas,
     channelTails: () => api()?.openTails ?? 0,
     subscriptions: () => api()?.openSubscriptions ?? 0,
+    durable: () => api()?.leaders.measured() ?? { consumers: 0, counts: noCounts, subscriptions: [] },
     exchangeMessages: () => api()?.exchangeMessages ?? 0,
     scrub: () => running.node.scrubber.status(),
   });

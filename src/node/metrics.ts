@@ -37,6 +37,23 @@ export interface MetricSources {
   exchangeMessages?(): number;
   /** Streams of Subscribe that are open. */
   subscriptions?(): number;
+  /** Durable subscriptions that have consumers here. */
+  durable?(): DurableSource;
+}
+
+export interface DurableSource {
+  /** Streams of Consume that are open. */
+  readonly consumers: number;
+  /** Since the start, of all that this node led. */
+  readonly counts: Readonly<Record<'delivered' | 'redelivered' | 'acked' | 'dead' | 'steps', number>>;
+  readonly subscriptions: Iterable<{
+    readonly tenant: string;
+    readonly name: string;
+    readonly pendingEvents: number;
+    readonly oldestPendingMs: number;
+    readonly lastProgressMs: number;
+    readonly deadLetters: number;
+  }>;
 }
 
 export interface Metrics {
@@ -193,6 +210,7 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
     gauge('hansard_subscriptions', 'Streams of Subscribe that are open', [], (set) =>
       set(sources.subscriptions?.() ?? 0),
     );
+  if (sources.durable !== undefined) defineDurableGauges(registry, () => sources.durable?.());
   const perPeer = (name: string, help: string, value: (peer: PeerState) => number) =>
     gauge(name, help, ['peer'], (set) => {
       for (const peer of sources.peers()) set(value(peer), String(peer.nodeId));
@@ -212,6 +230,51 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
     'hansard_peer_dropped_messages_total',
     'Not sent: link down or queue full',
     (p) => p.droppedMessages,
+  );
+}
+
+/** Labels of durable subscriptions that are shown. */
+const subscriptionsMax = 200;
+
+function defineDurableGauges(registry: Registry, durable: () => DurableSource | undefined): void {
+  const gauge = gaugeMaker(registry);
+  gauge('hansard_consumers', 'Streams of Consume that are open', [], (set) => set(durable()?.consumers ?? 0));
+  gauge(
+    'hansard_subscription_events_total',
+    'What became of deliveries of durable subscriptions',
+    ['what'],
+    (set) => {
+      for (const [what, count] of Object.entries(durable()?.counts ?? {})) set(count, what);
+    },
+  );
+  type One = DurableSource['subscriptions'] extends Iterable<infer S> ? S : never;
+  const perSubscription = (name: string, help: string, value: (one: One) => number): void =>
+    gauge(name, help, ['tenant', 'subscription'], (set) => {
+      let shown = 0;
+      for (const one of durable()?.subscriptions ?? []) {
+        if (shown++ === subscriptionsMax) return;
+        set(value(one), one.tenant, one.name);
+      }
+    });
+  perSubscription(
+    'hansard_subscription_pending_events',
+    'Taken and not acknowledged',
+    (one) => one.pendingEvents,
+  );
+  perSubscription(
+    'hansard_subscription_lag_seconds',
+    'Age of the oldest event that is taken and not acknowledged',
+    (one) => one.oldestPendingMs / 1_000,
+  );
+  perSubscription(
+    'hansard_subscription_last_progress_seconds',
+    'Since something was last acknowledged or became a dead letter',
+    (one) => one.lastProgressMs / 1_000,
+  );
+  perSubscription(
+    'hansard_subscription_dead_letters',
+    'Dead letters that are there',
+    (one) => one.deadLetters,
   );
 }
 
