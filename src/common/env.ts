@@ -46,6 +46,10 @@ export interface Kv {
   compact(range: KvRange): Promise<void>;
   /** Bytes on disk of the range's rows, about; what was written last does not count yet. */
   sizeOf(range: KvRange): Promise<number>;
+  /** Values that were deleted hold space which no `compact` gives back, enough of it to be worth the work. */
+  readonly reclaimable: boolean;
+  /** Gives the space of some of them back, a bounded piece of work, and ends early where `goOn` says no. */
+  reclaim(goOn: () => boolean): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -56,7 +60,8 @@ export interface KvSnapshot {
 
 export interface KvBatch {
   put(key: Uint8Array, value: Uint8Array): void;
-  del(key: Uint8Array): void;
+  /** `bytes`: of its value, where that was just read; it saves looking. */
+  del(key: Uint8Array, bytes?: number): void;
   readonly length: number;
   /** Applies all or nothing, synced to the disk. Rejects at most once; the process must end then. */
   write(): Promise<void>;

@@ -4,14 +4,16 @@ import { basename, join } from 'node:path';
 import { HansardError } from '../common/errors.js';
 import { decodeIdentity, identityBytesMax } from '../node/identity-file.js';
 import { plain } from '../store/describe-row.js';
+import { numberOfValueFile } from '../store/value-format.js';
 import { damage, type InspectOptions, type Item } from './item.js';
-import { inspectLevelLog, inspectManifest, inspectTable } from './level.js';
+import { inspectLevelLog, inspectManifest, inspectTable, inspectValues } from './level.js';
 import { inspectSegment } from './segment.js';
 
 export type FileKind =
   | 'segment'
   | 'identity'
   | 'table'
+  | 'values'
   | 'level-log'
   | 'manifest'
   | 'current'
@@ -26,12 +28,19 @@ export interface FoundFile {
 
 /** Files of each part of a folder: log first, then the database. */
 export const logKinds: ReadonlySet<FileKind> = new Set(['segment']);
-export const databaseKinds: ReadonlySet<FileKind> = new Set(['table', 'level-log', 'manifest', 'current']);
+export const databaseKinds: ReadonlySet<FileKind> = new Set([
+  'table',
+  'values',
+  'level-log',
+  'manifest',
+  'current',
+]);
 
 const segmentName = /^log-(\d{16})\.seg(\.new)?$/;
 const magics: readonly (readonly [string, FileKind])[] = [
   ['HANSARDL', 'segment'],
   ['HANSARD\n', 'identity'],
+  ['HANSARDV', 'values'],
 ];
 
 /** A file as it is, a folder as the files in it and below it, by name. Throws INVALID_SETTINGS where there is none. */
@@ -60,6 +69,7 @@ function kindOfName(name: string): FileKind {
   if (segmentName.test(name)) return 'segment';
   if (name === 'IDENTITY' || name === 'IDENTITY.new') return 'identity';
   if (/^\d+\.(ldb|sst)$/.test(name)) return 'table';
+  if (numberOfValueFile(name) !== undefined) return 'values';
   if (/^\d+\.log$/.test(name)) return 'level-log';
   if (/^MANIFEST-\d+$/.test(name)) return 'manifest';
   if (name === 'CURRENT') return 'current';
@@ -82,6 +92,8 @@ export async function inspectFile(
       return [identityItem(path, bytes)];
     case 'table':
       return inspectTable(bytes, options);
+    case 'values':
+      return inspectValues(bytes, options);
     case 'level-log':
       return inspectLevelLog(bytes, options);
     case 'manifest':

@@ -1,8 +1,10 @@
-/** LevelDB's files: tables and logs with Hansard's rows in them, and MANIFEST. */
+/** LevelDB's files: tables and logs with Hansard's rows in them, and MANIFEST; and the files of values beside them. */
 import { MalformedError } from '../common/bytes.js';
+import { HansardError } from '../common/errors.js';
 import { describeRow, plain } from '../store/describe-row.js';
 import { type LogItem, readBatchRecord, readLevelLog, readVersionEdit } from '../store/level-log-file.js';
 import { readLevelTable } from '../store/level-table-file.js';
+import { decodeValueHeader, readRecord, valueHeaderBytesMax } from '../store/value-format.js';
 import { damage, type InspectOptions, type Item } from './item.js';
 
 export function* inspectTable(bytes: Buffer, options: InspectOptions): Generator<Item> {
@@ -16,6 +18,30 @@ export function* inspectTable(bytes: Buffer, options: InspectOptions): Generator
       yield { what: 'table block', offset, end, fields: { bytes: end - offset, rows: rows.length } };
     }
     for (const { key, value, sequence } of rows) yield* row(key, value, sequence, offset, options);
+  }
+}
+
+/** Large rows, whether or not they still count. */
+export function* inspectValues(bytes: Buffer, options: InspectOptions): Generator<Item> {
+  let at = 0;
+  try {
+    const header = decodeValueHeader(bytes.subarray(0, valueHeaderBytesMax));
+    const { file, clusterId, storeId } = header;
+    at = header.bytes;
+    yield { what: 'header', offset: 0, end: at, fields: plain({ file, clusterId, storeId }) };
+    while (at < bytes.length) {
+      const record = readRecord(bytes, at);
+      // The write that a crash cut short, or one that was never decided.
+      if (typeof record === 'number') {
+        yield { what: 'torn', offset: at, end: bytes.length, fields: { bytes: bytes.length - at } };
+        return;
+      }
+      yield* row(record.key, record.value, undefined, at, options);
+      at = record.end;
+    }
+  } catch (error) {
+    if (!(error instanceof MalformedError) && !(error instanceof HansardError)) throw error;
+    yield damage(at, bytes.length, error.message);
   }
 }
 
@@ -71,7 +97,8 @@ function noRecord(item: Exclude<LogItem, LogRecord>): Item {
 function* row(
   key: Buffer,
   value: Buffer | undefined,
-  sequence: number,
+  /** LevelDB's; rows of value files have none. */
+  sequence: number | undefined,
   offset: number,
   { full, wanted }: InspectOptions,
 ): Generator<Item> {
@@ -83,7 +110,7 @@ function* row(
     fields: {
       kind,
       ...place,
-      sequence,
+      ...(sequence === undefined ? {} : { sequence }),
       key: key.toString('hex'),
       ...(value === undefined ? {} : { bytes: value.length }),
       ...(fields === undefined ? {} : { value: fields }),

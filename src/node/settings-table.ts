@@ -174,7 +174,7 @@ const table = {
     128 * MiB,
     4 * MiB,
     1 * GiB,
-    "LevelDB's write buffer: 128 MiB writes 3.5 bytes per byte where its default writes 5.7.",
+    "LevelDB's write buffer: with a larger one small rows are written fewer times, and more is read again at a start.",
   ),
   dbCache: bytes('memory and disk', 32 * MiB, 1 * MiB, 64 * GiB, "LevelDB's own cache of table blocks."),
   storeCache: bytes(

@@ -25,6 +25,7 @@ import {
   readProducer,
   type SealedChannel,
 } from './state-codec.js';
+import { fileOfKey, placeIn, readValueFileRow } from './value-format.js';
 
 export type Plain = string | number | boolean | readonly Plain[] | { readonly [name: string]: Plain };
 
@@ -54,6 +55,8 @@ export function describeRow(key: Uint8Array, value: Uint8Array | undefined, even
     return { kind: name, place: { key: asBuffer(key).toString('hex') }, problem: 'the key is none of ours' };
   }
   if (value === undefined) return { kind: name, place };
+  const elsewhere = placeIn(key, value);
+  if (elsewhere !== undefined) return { kind: name, place, value: { in_value_file: plain(elsewhere) } };
   try {
     const opened = openRow(key, value, `a row of kind ${name}`, (reader, version) => {
       if (version > rowVersion) throw new MalformedError(`version ${version}`);
@@ -74,6 +77,8 @@ function placeOf(key: Buffer, kind: number): Record<string, Plain> | undefined {
       return key.length === 1 ? {} : undefined;
     case RowKind.fact:
       return { name: key.toString('utf8', 1) };
+    case RowKind.valueFile:
+      return key.length === 9 ? { file: fileOfKey(key) } : undefined;
   }
   if (wholePartitionKinds.has(kind)) return key.length === 3 ? { partition: key.readUInt16BE(1) } : undefined;
   if (!kindNames.has(kind) || key.length < generationPrefixBytes) return undefined;
@@ -120,6 +125,8 @@ function bodyOf(kind: number, reader: ByteReader, version: number, events: boole
   switch (kind) {
     case RowKind.format:
       return formatOf(reader);
+    case RowKind.valueFile:
+      return plain(readValueFileRow(reader));
     case RowKind.partition: {
       const { confState, meta, runs, retired, membership, ...rest } = readPartition(reader, version);
       return plain({

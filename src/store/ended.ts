@@ -118,7 +118,7 @@ export async function removeBlocks(
         const rows = await iterator.next(wanted);
         left -= rows.length;
         for (const [key, row] of rows) {
-          out.del(key);
+          out.del(key, row.length);
           state.countRemoved(RowKind.block, key.length + row.length);
           nextSeq = firstSeqOfBlockKey(key) + 1;
           const pause = out.spent(row.length);

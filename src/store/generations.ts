@@ -84,7 +84,7 @@ export async function sweepGenerations(
         if (rows.length === 0) break;
         if (!goOn()) return false;
         const batch = kv.batch();
-        for (const [key] of rows) batch.del(key);
+        for (const [key, row] of rows) batch.del(key, row.length);
         await batch.write();
         await pause();
       }

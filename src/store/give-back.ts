@@ -31,7 +31,8 @@ export class GiveBack {
         this.#due.push({ state, kind, bytes });
       }
     }
-    return this.#running || this.#due.length === 0 ? undefined : this.#run(goOn);
+    if (this.#running || (this.#due.length === 0 && !this.#kv.reclaimable)) return undefined;
+    return this.#run(goOn);
   }
 
   async #run(goOn: () => boolean): Promise<void> {
@@ -44,6 +45,7 @@ export class GiveBack {
           next.state.countRemoved(next.kind, next.bytes);
         else await this.#kv.compact(range);
       }
+      while (this.#kv.reclaimable && goOn()) await this.#kv.reclaim(goOn);
     } finally {
       this.#running = false;
     }

@@ -10,6 +10,8 @@ import type { ChannelId, Index, PartitionId, Seq } from '../common/ids.js';
 export const RowKind = {
   format: 0x01,
   fact: 0x02,
+  /** What is known of a file of values (value-format.ts). */
+  valueFile: 0x03,
   /** One per partition, without generation: it names the one that counts. */
   partition: 0x10,
   /** One per partition that ever took in a snapshot, without generation: which generations may have rows. */

@@ -55,13 +55,18 @@ function ownerIn(rows: readonly { readonly key: Buffer; readonly value: Buffer |
   const key = formatKey();
   for (const row of rows) {
     if (row.value === undefined || !row.key.equals(key)) continue;
-    return openRow(key, row.value, 'the format record', (reader) => ({
-      formatVersion: reader.u16(),
-      clusterId: reader.string(),
-      storeId: reader.string(),
-    }));
+    return readOwner(key, row.value);
   }
   return undefined;
+}
+
+/** From the format record. */
+export function readOwner(key: Uint8Array, row: Uint8Array): DatabaseOwner {
+  return openRow(key, row, 'the format record', (reader) => ({
+    formatVersion: reader.u16(),
+    clusterId: reader.string(),
+    storeId: reader.string(),
+  }));
 }
 
 /** Damage is for others to tell, who know what it means. */

@@ -11,15 +11,18 @@ import { asBuffer } from './keys.js';
 /** The newest that this program reads, of any kind of row. A row is written in the oldest version that can hold it. */
 export const rowVersion = 7;
 export type RowVersion = 1 | 2 | 3 | 4 | 5 | 6 | 7;
-const bodyAt = 9;
+/** In the place of the version: the row lies in a value file (value-format.ts). `Kv` resolves it; no reader of rows meets one. */
+export const elsewhere = 0x80;
+/** Where a row's body begins. */
+export const bodyAt = 9;
 
 /** A writer whose first bytes are kept for the envelope. */
-export function rowWriter(initialBytes = 256, version: RowVersion = 1): ByteWriter {
+export function rowWriter(initialBytes = 256, version: RowVersion | typeof elsewhere = 1): ByteWriter {
   return beginRow(new ByteWriter(initialBytes + bodyAt), version);
 }
 
 /** The same with a writer that was used before. */
-export function beginRow(writer: ByteWriter, version: RowVersion = 1): ByteWriter {
+export function beginRow(writer: ByteWriter, version: RowVersion | typeof elsewhere = 1): ByteWriter {
   return writer.truncate(0).u8(version).u64big(0n);
 }
 

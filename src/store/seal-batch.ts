@@ -60,8 +60,9 @@ export class SealBatch {
     return true;
   }
 
-  del(key: Uint8Array): void {
-    this.batch.del(key);
+  /** `bytes`: of the row, where it was just read. */
+  del(key: Uint8Array, bytes?: number): void {
+    this.batch.del(key, bytes);
   }
 
   spent(bytes: number): Promise<void> | undefined {

@@ -101,7 +101,7 @@ export async function sealEvents(
     const old = openMerged(place, before as SealedChannel, plan, merged);
     for (const event of old) weight += weightOf(event);
     // Before the puts: the first key is the merged block's as well.
-    for (const key of mergedKeys(place, before, plan)) out.del(key);
+    for (const [i, key] of mergedKeys(place, before, plan).entries()) out.del(key, merged[i]?.length);
     events = [...old, ...events];
   }
   let blockCount = (before?.blockCount ?? 0) - merged.length;

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { connect } from '../../src/client/index.js';
 import { initNode } from '../../src/node/open.js';
+import { valueFileName } from '../../src/store/value-format.js';
 import { freePorts, mainScript, Running, until } from '../cluster/harness.js';
 import { checkState } from './check.js';
 import { noPromises, promisesAt } from './promises.js';
@@ -31,6 +32,7 @@ const padded = (n: number, digits: number): string => String(n).padStart(digits,
 const segments = numbers.map((n) => `log/log-${padded(n, 16)}.seg`);
 const drafts = segments.map((name) => `${name}.new`);
 const databaseLogs = numbers.map((n) => `db/${padded(n, 6)}.log`);
+const valueFiles = numbers.map((n) => `db/${valueFileName(n)}`);
 const tables = numbers.map((n) => `db/${padded(n, 6)}.ldb`);
 
 const failures: readonly Failure[] = [
@@ -75,6 +77,20 @@ const failures: readonly Failure[] = [
     how: 'error=EIO:when=4',
     on: databaseLogs,
     word: [/a write to the database failed/, /Input\/output error/, /\d+\.log/],
+  },
+  {
+    what: 'a sync of a value file',
+    call: 'fdatasync',
+    how: 'error=EIO:when=3',
+    on: valueFiles,
+    word: [/a write to the database failed/, /EIO/, /fdatasync/, /values-\d+\.val/],
+  },
+  {
+    what: 'a write of a value file, for want of room',
+    call: 'pwrite64',
+    how: 'error=ENOSPC:when=4',
+    on: valueFiles,
+    word: [/a write to the database failed/, /ENOSPC/, /values-\d+\.val/],
   },
   {
     what: 'a sync of a table that the database writes by itself',

@@ -11,6 +11,7 @@
  *   kept P T I E     it told the leader of T that it has the log up to I, whose entry there is of term E
  *   installing, installed   it takes a snapshot; it has taken one
  */
+import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startApi } from '../../src/api/server.js';
@@ -62,7 +63,14 @@ export const recordedSettings: Partial<Settings> = Object.freeze({
 /** The text of append `n`: from a few bytes to some KiB, told by its beginning. */
 export function textOf(channel: string, n: number): string {
   const start = `${channel}#${n};`;
-  return start.padEnd(start.length + ((n * 7919) % 17 === 0 ? 6000 : (n * 104_729) % 1500), `${n} `);
+  return start + noise(n, (n * 7919) % 17 === 0 ? 6000 : (n * 104_729) % 1500);
+}
+
+/** Nothing that compresses: blocks come to lie in value files. The same for the same number. */
+function noise(n: number, length: number): string {
+  let text = '';
+  for (let i = 0; text.length < length; i++) text += createHash('md5').update(`${n}/${i}`).digest('base64');
+  return text.slice(0, length);
 }
 
 async function main(options: RecordedOptions): Promise<void> {

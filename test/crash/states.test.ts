@@ -6,6 +6,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { connect } from '../../src/client/index.js';
+import { numberOfValueFile } from '../../src/store/value-format.js';
 import { freePorts, mainScript, run, until } from '../cluster/harness.js';
 import { SimRandom } from '../sim/sim-clock.js';
 import { writeTree } from './disk-model.js';
@@ -49,6 +50,7 @@ t.test('power lost at any moment', { skip: missing ?? false }, async (t) => {
       ["of the log's segments", alone, (name) => !/^log\/.*\.seg$/.test(name)],
       ["of a member's log", third, (name) => !/^log\/.*\.seg$/.test(name)],
       ["of the database's own log", alone, (name) => !/^db\/\d+\.log$/.test(name)],
+      ['of value files', alone, (name) => numberOfValueFile(name.slice(3)) === undefined],
       ["of the log's folder", alone, (name) => name !== 'log'],
     ];
     for (const [what, recorded, believes] of lies) {
@@ -70,6 +72,10 @@ function theRecordingsReach(t: Test, alone: Recorded, member: Recorded): void {
   const names = new Set(alone.recorder.names);
   t.ok([...names].filter((name) => /^log\/.*\.seg$/.test(name)).length > 6, 'segments are made and recycled');
   t.ok([...names].filter((name) => /^db\/\d+\.ldb$/.test(name)).length > 3, 'the database writes tables');
+  t.ok(
+    [...names].filter((name) => numberOfValueFile(name.slice(3)) !== undefined).length > 0,
+    'and value files',
+  );
   t.ok([...names].filter((name) => /^db\/MANIFEST/.test(name)).length > 2, 'and changes CURRENT');
   t.ok(done(member.recorder, 'kept') > 50, 'entries are acknowledged to leaders');
   t.ok(done(member.recorder, 'vote') > 0, 'votes are given');

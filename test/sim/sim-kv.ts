@@ -311,6 +311,12 @@ export class SimKv implements Kv {
     return Promise.resolve(0);
   }
 
+  readonly reclaimable = false;
+
+  reclaim(): Promise<void> {
+    return Promise.resolve();
+  }
+
   close(): Promise<void> {
     if (this.disk.handle === this) this.disk.handle = undefined;
     return Promise.resolve();
