@@ -186,8 +186,11 @@ class LevelKv implements Kv, PointingDatabase {
     const kv = new LevelKv(database, path);
     const known = new Map<number, ValueFileRecord>();
     const kind = Buffer.of(RowKind.valueFile);
-    const rows = database.iterator({ gte: kind, lt: after(kind) });
-    for await (const [key, row] of rows) {
+    const rows = await database
+      .iterator({ gte: kind, lt: after(kind) })
+      .all()
+      .catch(readFailed);
+    for (const [key, row] of rows) {
       const file = fileOfKey(key);
       known.set(file, openRow(key, row, `what is known of value file ${file}`, readValueFileRow));
     }
@@ -309,8 +312,12 @@ class LevelKv implements Kv, PointingDatabase {
 
   owner(): ValueFileOwner {
     const key = formatKey();
-    const row = this.#owner === undefined ? this.database.getSync(key) : undefined;
-    if (row !== undefined) this.#owner = readOwner(key, row);
+    try {
+      const row = this.#owner === undefined ? this.database.getSync(key) : undefined;
+      if (row !== undefined) this.#owner = readOwner(key, row);
+    } catch (error) {
+      readFailed(error);
+    }
     // A database that no store was made in is nobody's.
     return this.#owner ?? { clusterId: '', storeId: '' };
   }
