@@ -132,6 +132,8 @@ function withoutWrites(kv: Kv): Kv {
     snapshot: () => kv.snapshot(),
     compact: () => Promise.resolve(),
     sizeOf: (range) => kv.sizeOf(range),
+    reclaimable: false,
+    reclaim: () => Promise.resolve(),
     close: () => kv.close(),
   };
 }
