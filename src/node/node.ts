@@ -7,10 +7,10 @@ import type { Clock, Timer } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
-import { firstIdIfZero, type Membership } from '../common/membership.js';
+import { firstIdIfZero } from '../common/membership.js';
 import { partitionOf } from '../common/partitioning.js';
 import { purgeTimeUs } from '../conversation/apply-trash.js';
-import { CommandKind, encodeNoop, supportedApplyVersion } from '../conversation/command.js';
+import { encodeNoop } from '../conversation/command.js';
 import { CommitNotes } from '../partition/commit-notes.js';
 import { end, type Proposal } from '../partition/proposals.js';
 import { Replica } from '../partition/replica.js';
@@ -21,20 +21,22 @@ import {
   replicaDefaults,
 } from '../partition/types.js';
 import { type Message, MessageType } from '../raft/types.js';
+import { noRoom, takesRoom, takesRoomHere } from './admission.js';
 import {
   type ChangeReplicasOptions,
   type ChangeReplicasResult,
-  hasCaughtUp,
   type ReplicaChange,
   ReplicaChanges,
 } from './change-replicas.js';
 import { Checkpoints } from './checkpoints.js';
 import { ClockWatch } from './clock-watch.js';
+import { ClusterViews } from './cluster-views.js';
 import { DiskStall } from './disk-stall.js';
 import { Elections } from './elections.js';
 import { FaultLedger } from './fault-ledger.js';
 import { type ForwardHandler, Forwarding } from './forwarding.js';
 import { Guard } from './guard.js';
+import { Hearsay } from './hearsay.js';
 import { type BeatKind, Heartbeats } from './heartbeats.js';
 import { LogSender } from './log-sender.js';
 import { createReplicaMethod, decodeCreateReplica, Members } from './members.js';
@@ -48,9 +50,8 @@ import {
   type PeerMessage,
   type Places,
   type ReadRoundQuestion,
-  type ToldFault,
 } from './peer-codec.js';
-import { placementOf, rankMembers } from './placement.js';
+import { rankMembers } from './placement.js';
 import { Quiescence } from './quiescence.js';
 import { ReadRounds } from './read-rounds.js';
 import { LiveView } from './read-view.js';
@@ -70,7 +71,6 @@ import type {
   NodeIdentity,
   NodeService,
   PartitionDetail,
-  PartitionView,
   ProposeOptions,
   ProposeResult,
   ReadBarrierOptions,
@@ -84,9 +84,6 @@ const gossipMs = 1_000;
 
 /** Entries that wait for the disk here; above it those of other leaders are dropped, and sent again later. */
 const walQueueBytes = 64 * 1024 * 1024;
-
-/** Looking for room takes at least as long, and leadership moves meanwhile where another node has some. */
-const diskFullRetryMs = 1_000;
 
 /** What a peer's replica may say to ours; the rest is for the core's own use, or not built yet. */
 const fromPeers: ReadonlySet<MessageType> = new Set([
@@ -144,20 +141,10 @@ export class HansardNode implements NodeService {
   readonly #repairs: Repairs;
   readonly #refusals: Refusals;
   readonly #scrubber: Scrubber;
-  /** Of peers' replicas, as they told. */
-  readonly #peerFaults = new Map<NodeId, readonly ToldFault[]>();
+  readonly #hearsay: Hearsay;
+  readonly #views: ClusterViews;
   #host: ReplicaHost | undefined;
   readonly #budget: ProposalBudget;
-  /** By partition: what all members have, as its leader told last. */
-  readonly #keptByAll = new Map<PartitionId, { term: number; index: Index }>();
-  /** Leaders of partitions that this node holds no replica of, as told by peers. */
-  readonly #foreignLeaders = new Map<PartitionId, NodeId>();
-  /** Peers that said so: they stop, or their clocks are ahead. */
-  readonly #unwilling = new Set<NodeId>();
-  /** Peers whose disks have less room than their reserve. */
-  readonly #withFullDisks = new Set<NodeId>();
-  /** Of connected peers: the newest apply version that they can carry out, as they told. */
-  readonly #applyVersions = new Map<NodeId, number>();
   #tickTimer: Timer | undefined;
   #gossipTimer: Timer | undefined;
   #lastTickMs = 0;
@@ -258,6 +245,15 @@ export class HansardNode implements NodeService {
     });
     this.#stall = new DiskStall(wal, settings.diskSlowMs, logger);
     this.#clockWatch = new ClockWatch(this.identity.nodeId, options.nodes.length);
+    this.#hearsay = new Hearsay(options.partitionCount);
+    this.#views = new ClusterViews({
+      options,
+      hearsay: this.#hearsay,
+      replica: (partition) => this.#replicas[partition],
+      leaderOf: (partition) => this.leaderOf(partition),
+      isConnected: (node) => this.#isConnected(node),
+      told: (partition) => this.#members.told(partition),
+    });
     this.#members = new Members({
       nodeId: this.identity.nodeId,
       partitionCount: options.partitionCount,
@@ -330,7 +326,7 @@ export class HansardNode implements NodeService {
       logger,
       replica: (partition) => this.#replicas[partition],
       leaderOf: (partition) => this.leaderOf(partition),
-      votersOf: (partition) => this.#placesOf(partition).members.length,
+      votersOf: (partition) => this.#views.placesOf(partition).members.length,
       faults: () => this.faults(),
       // While it stops the database closes under its readers.
       fatal: (error) => {
@@ -453,9 +449,9 @@ export class HansardNode implements NodeService {
 
   leaderOf(partition: PartitionId): NodeId | undefined {
     const replica = this.#replicas[partition];
-    if (replica === undefined) return this.#foreignLeaders.get(partition);
+    if (replica === undefined) return this.#hearsay.leaderOf(partition);
     const isTold = !replica.isInitialised || replica.isMute;
-    return replica.leader ?? (isTold ? this.#foreignLeaders.get(partition) : undefined);
+    return replica.leader ?? (isTold ? this.#hearsay.leaderOf(partition) : undefined);
   }
 
   addressOf(node: NodeId): string | undefined {
@@ -496,35 +492,10 @@ export class HansardNode implements NodeService {
       );
     }
     if (takesRoom(proposal.command)) {
-      const full = this.#diskFull(replica);
+      const full = noRoom(replica, this.identity.nodeId, this.#options.space, this.#hearsay);
       if (full !== undefined) return end(proposal, full);
     }
     replica.submit(proposal);
-  }
-
-  /** Why what takes room can't be taken in: ours is the disk that is full, or a majority's are. */
-  #diskFull(replica: Replica): HansardError | undefined {
-    const { space } = this.#options;
-    const isOurs = space?.isLow === true;
-    if (!isOurs && this.#withFullDisks.size === 0) return undefined;
-    if (!replica.isLeader) return undefined;
-    const hasRoom = (node: NodeId): boolean =>
-      node === this.identity.nodeId ? !isOurs : !this.#withFullDisks.has(node);
-    if (!isOurs && replica.hasQuorum(hasRoom)) return undefined;
-    const { partition } = replica;
-    return isOurs
-      ? new HansardError(
-          'DISK_FULL',
-          `the disk of node ${this.identity.nodeId} is almost full: ${space.freeBytes} bytes are free, ${space.reserveBytes} are its reserve`,
-          { partition, free_bytes: space.freeBytes, disk_reserve: space.reserveBytes },
-          { retryDelayMs: diskFullRetryMs },
-        )
-      : new HansardError(
-          'DISK_FULL',
-          `the disks of a majority of partition ${partition} are almost full: nodes ${[...this.#withFullDisks].join(', ')}`,
-          { partition },
-          { retryDelayMs: diskFullRetryMs },
-        );
   }
 
   async readBarrier(partition: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {
@@ -552,24 +523,11 @@ export class HansardNode implements NodeService {
   }
 
   cluster(): ClusterView {
-    const peers = new Map(this.#options.transport.peers().map((peer) => [peer.nodeId, peer]));
-    const self = this.identity.nodeId;
-    return {
-      nodes: this.#options.nodes.map(({ nodeId, clientAddress, peerAddress }) => ({
-        nodeId,
-        clientAddress,
-        peerAddress,
-        connected: nodeId === self || (peers.get(nodeId)?.connected ?? false),
-        storeId: nodeId === self ? this.identity.storeId : (peers.get(nodeId)?.storeId ?? ''),
-        applyVersion: nodeId === self ? this.#applyVersion : (this.#applyVersions.get(nodeId) ?? 0),
-        diskFull: nodeId === self ? this.#isDiskLow : this.#withFullDisks.has(nodeId),
-      })),
-      replicationFactor: this.#options.replicationFactor,
-      partitionMapVersion: this.#partitionMapVersion(),
-      partitions: Array.from({ length: this.partitionCount }, (_, partition) =>
-        this.#partitionView(partition),
-      ),
-    };
+    return this.#views.cluster();
+  }
+
+  partitionDetail(partition: PartitionId): PartitionDetail {
+    return this.#views.partitionDetail(partition);
   }
 
   async changeReplicas(
@@ -579,35 +537,6 @@ export class HansardNode implements NodeService {
   ): Promise<ChangeReplicasResult> {
     if (this.#draining) throw new HansardError('SHUTTING_DOWN', 'the node is stopping');
     return this.#replicaChanges.change(this.#replica(partition), changes, options);
-  }
-
-  partitionDetail(partition: PartitionId): PartitionDetail {
-    const replica = this.#replicas[partition];
-    const view = this.#partitionView(partition);
-    const leads = replica?.isLeader === true;
-    const conf = replica?.isInitialised ? replica.conf : undefined;
-    const isOutgoing = (id: number): boolean => conf?.votersOutgoing.includes(id) ?? false;
-    return {
-      ...view,
-      toldByLeader: leads,
-      isJoint: (conf?.votersOutgoing.length ?? 0) > 0,
-      changes: this.#membershipOf(partition)?.changes ?? 0,
-      replicas: view.replicas.map(({ replicaId, nodeId, learner }) => {
-        const progress = leads ? replica.progressOf(replicaId) : undefined;
-        const isVoter = conf === undefined ? !learner : conf.voters.includes(replicaId);
-        const isJoining =
-          isVoter && conf !== undefined && conf.votersOutgoing.length > 0 && !isOutgoing(replicaId);
-        const isSelf = replicaId === replica?.replicaId;
-        return {
-          replicaId,
-          nodeId,
-          role: isJoining ? 'incoming' : isVoter ? 'voter' : isOutgoing(replicaId) ? 'outgoing' : 'learner',
-          connected: nodeId === this.identity.nodeId || this.#isConnected(nodeId),
-          matchIndex: isSelf ? view.commitIndex : (progress?.match ?? 0),
-          caughtUp: leads && (isSelf || hasCaughtUp(replica, replicaId)),
-        };
-      }),
-    };
   }
 
   /** Snapshots sent and taken in by this life, and under way now. */
@@ -641,10 +570,7 @@ export class HansardNode implements NodeService {
   /** Of this node's replicas, with all that is known; those of peers as they told. */
   faults(): readonly NodeFault[] {
     const own = this.#ledger.faults.map((fault) => ({ nodeId: this.identity.nodeId, ...fault }));
-    const told = [...this.#peerFaults].flatMap(([nodeId, faults]) =>
-      faults.map((fault) => ({ nodeId, ...fault })),
-    );
-    return [...own, ...told].sort((a, b) => a.partition - b.partition || a.nodeId - b.nodeId);
+    return [...own, ...this.#hearsay.faults].sort((a, b) => a.partition - b.partition || a.nodeId - b.nodeId);
   }
 
   refusals(): readonly Refusal[] {
@@ -773,7 +699,7 @@ export class HansardNode implements NodeService {
     this.#snapshotReceiver.forget(replica);
     const { leader } = replica;
     if (leader !== undefined && leader !== this.identity.nodeId)
-      this.#foreignLeaders.set(replica.partition, leader);
+      this.#hearsay.noteLeader(replica.partition, leader);
   }
 
   #replicaHost(): ReplicaHost {
@@ -831,55 +757,8 @@ export class HansardNode implements NodeService {
     return replica;
   }
 
-  #partitionView(partition: PartitionId): PartitionView {
-    const replica = this.#replicas[partition];
-    const { members, learners } = this.#placesOf(partition);
-    return {
-      partition,
-      leader: this.leaderOf(partition),
-      term: replica?.term ?? 0,
-      commitIndex: replica?.commitIndex ?? 0,
-      appliedIndex: replica?.appliedIndex ?? 0,
-      applyVersion: replica?.store.meta.settings.applyVersion ?? 0,
-      replicas: members.map(({ replicaId, nodeId }) => ({
-        replicaId,
-        nodeId,
-        learner: learners.includes(replicaId),
-      })),
-    };
-  }
-
-  /** The newest table that this node knows: its own replica's, a leader's; undefined: as the cluster was made. */
-  #membershipOf(partition: PartitionId): Membership | undefined {
-    const own = this.#replicas[partition]?.store.membership;
-    const told = this.#members.told(partition);
-    return told !== undefined && told.changes > (own?.changes ?? -1) ? told : own;
-  }
-
-  #placesOf(partition: PartitionId): Pick<Places, 'members' | 'learners'> {
-    const replica = this.#replicas[partition];
-    const told = this.#members.told(partition);
-    if (told !== undefined && this.#membershipOf(partition) === told)
-      return { members: rankMembers(partition, told.members), learners: told.learners };
-    if (replica?.isInitialised) return { members: replica.members, learners: replica.conf.learners };
-    const nodeIds = this.#options.nodes.map(({ nodeId }) => nodeId);
-    return { members: placementOf(partition, nodeIds, this.#options.replicationFactor), learners: [] };
-  }
-
-  /** Rises with every change that this node hears of. */
-  #partitionMapVersion(): number {
-    let version = 1;
-    for (let partition = 0; partition < this.partitionCount; partition++)
-      version += this.#membershipOf(partition)?.changes ?? 0;
-    return version;
-  }
-
   get #isDiskLow(): boolean {
     return this.#options.space?.isLow === true;
-  }
-
-  get #applyVersion(): number {
-    return this.#options.applyVersion ?? supportedApplyVersion;
   }
 
   #hasOtherMember(replica: Replica): boolean {
@@ -993,7 +872,7 @@ export class HansardNode implements NodeService {
         unwilling,
         diskFull,
         led,
-        applyVersion: this.#applyVersion,
+        applyVersion: this.#views.applyVersion,
         faults,
       };
       this.#send(nodeId, { kind: 'gossip', gossip });
@@ -1005,10 +884,7 @@ export class HansardNode implements NodeService {
 
   /** Index up to which every member has the partition's log. */
   #keptBy(replica: Replica): Index {
-    if (replica.isLeader) return replica.matchedByAll();
-    const told = this.#keptByAll.get(replica.partition);
-    // Also an earlier leader's word holds: what a member has synced it keeps.
-    return told?.index ?? 0;
+    return replica.isLeader ? replica.matchedByAll() : this.#hearsay.keptByAll(replica.partition);
   }
 
   // ---- peers ---------------------------------------------------------------
@@ -1018,8 +894,8 @@ export class HansardNode implements NodeService {
   }
 
   #mayLead(node: NodeId, partition: PartitionId): boolean {
-    if (this.#unwilling.has(node) || this.#clockWatch.isPeerAhead(node)) return false;
-    const faults = node === this.identity.nodeId ? this.#ledger.faults : (this.#peerFaults.get(node) ?? []);
+    if (this.#hearsay.isUnwilling(node) || this.#clockWatch.isPeerAhead(node)) return false;
+    const faults = node === this.identity.nodeId ? this.#ledger.faults : this.#hearsay.faultsOf(node);
     return !faults.some((fault) => fault.partition === partition);
   }
 
@@ -1037,16 +913,9 @@ export class HansardNode implements NodeService {
     this.#forwarding.linkLost(peer);
     this.#readRounds.peerDown(peer);
     this.#quiescence.wakeAll(peer);
-    this.#unwilling.delete(peer);
-    this.#withFullDisks.delete(peer);
-    this.#peerFaults.delete(peer);
-    // It may come back as an older build.
-    this.#applyVersions.delete(peer);
+    this.#hearsay.peerDown(peer);
     this.#clockWatch.forget(peer);
     if (kind === 'refused') this.#elections.peerGone(peer);
-    // Calls wait for the next leader to say so, instead of being sent to one that can't be reached.
-    for (const [partition, leader] of this.#foreignLeaders)
-      if (leader === peer) this.#foreignLeaders.delete(partition);
     if (kind === 'rejected' && reason.startsWith('REPLICA_LOST')) {
       // The peer knew this node with another store: what that one had promised is gone (design rule 12).
       this.#guard.fail(
@@ -1204,41 +1073,14 @@ export class HansardNode implements NodeService {
 
   #hear(from: NodeId, gossip: Gossip): void {
     this.#clockWatch.heard(from, this.nowUs() - gossip.nowUs);
-    if (gossip.unwilling) this.#unwilling.add(from);
-    else this.#unwilling.delete(from);
-    if (gossip.diskFull) this.#withFullDisks.add(from);
-    else this.#withFullDisks.delete(from);
-    this.#applyVersions.set(from, gossip.applyVersion);
-    if (gossip.faults.length > 0) this.#peerFaults.set(from, gossip.faults);
-    else this.#peerFaults.delete(from);
-    for (const { partition, term, keptByAll, places } of gossip.led) {
+    this.#hearsay.heard(from, gossip);
+    for (const { partition, places } of gossip.led) {
       if (partition >= this.partitionCount) continue;
       const replica = this.#replicas[partition];
-      if (!replica?.isInitialised || replica.isMute) this.#foreignLeaders.set(partition, from);
+      if (!replica?.isInitialised || replica.isMute) this.#hearsay.noteLeader(partition, from);
       if (places !== undefined) this.#members.hear(partition, places);
-      const known = this.#keptByAll.get(partition);
-      if (known !== undefined && (known.term > term || known.index >= keptByAll)) continue;
-      this.#keptByAll.set(partition, { term, index: keptByAll });
     }
   }
-}
-
-/** Appends, and what makes channels; what deletes, moves and settles works to the last. */
-function takesRoom(command: Uint8Array): boolean {
-  const kind = command[0];
-  return (
-    kind === CommandKind.append ||
-    kind === CommandKind.appendMany ||
-    kind === CommandKind.createChannel ||
-    kind === CommandKind.updateChannel
-  );
-}
-
-function takesRoomHere(message: Message): boolean {
-  return (
-    message.type === MessageType.MsgSnap ||
-    (message.type === MessageType.MsgApp && message.entries.length > 0)
-  );
 }
 
 /** Undefined: as it was made, which everybody knows. */
