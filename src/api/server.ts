@@ -17,6 +17,7 @@ import type { NodeService } from '../node/types.js';
 import { type CallHooks, type CallLimits, Calls, defaultCallLimits, type Handler } from './calls.js';
 import { channelMethods } from './channels.js';
 import { clusterMethods } from './cluster.js';
+import { deliveryMethods } from './delivery.js';
 import { tailChannel, tailMethod } from './events.js';
 import { defaultExchangeLimits, type ExchangeLimits, ExchangeLoad, ExchangeStream } from './exchange.js';
 import { fetchEvents, fetchMethod } from './fetch-events.js';
@@ -110,6 +111,7 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     ...replicaMethods(services),
     ...inboxMethods(services),
     ...subscriptionMethods(services, leaders),
+    ...deliveryMethods(services),
     [fetchMethod, fetchEvents(services)],
   ]);
   const calls = new Calls(

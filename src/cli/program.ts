@@ -8,6 +8,7 @@ import { addChannel } from './syntax/channel.js';
 import { addInspect, addScrub, addVerify } from './syntax/checks.js';
 import { addCluster } from './syntax/cluster.js';
 import { addData } from './syntax/data.js';
+import { addDelivery } from './syntax/delivery.js';
 import { addNode } from './syntax/node.js';
 import { type Env, examples, explain, type On } from './syntax/options.js';
 import { addPartition } from './syntax/partition.js';
@@ -73,6 +74,7 @@ function buildProgram(env: Env, runner: Runner): Command {
   addData(program, on, env);
   addChannel(program, on, env);
   addSubscriptions(program, on, env);
+  addDelivery(program, on, env);
   addTransfer(program, on, env);
   addVerify(program, on, env);
   addScrub(program, on, env);

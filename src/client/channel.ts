@@ -1,8 +1,22 @@
 /** A channel as applications use it. */
+
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import { checkMessage, checkOptions, checkRef, invalid } from './check-input.js';
+import { type DeliverOptions, type DeliveryHandler, deliver, redeliver } from './deliver.js';
+import {
+  type DeliveryPage,
+  type DeliveryQuery,
+  type DeliveryReport,
+  encodeListDeliveries,
+  encodeReportDelivery,
+  type FailedEvent,
+  type ReportedDelivery,
+  readDeliveryPage,
+  readReportedDelivery,
+  requireRecipient,
+} from './delivery.js';
 import {
   type CursorPage,
   encodeListCursors,
@@ -365,6 +379,53 @@ export class Channel {
       options,
       (asked) => encodeListCursors(this.#prefix, options, asked),
       readCursorPage,
+    );
+  }
+
+  /**
+   * Hands the channel's events to `handler`, one after the other, each at least once, and reports for the recipient
+   * what became of them, until the signal. Begins where the recipient's last report ended. Rejects what no retry can mend.
+   * @example
+   * await channel.deliver('ann', (event) => push(event), { signal });
+   */
+  async deliver(recipient: string, handler: DeliveryHandler, options: DeliverOptions = {}): Promise<void> {
+    requireRecipient(recipient);
+    checkOptions('deliver', options);
+    await deliver(this, recipient, handler, options);
+  }
+
+  /** Hands out once more what has failed, and reports what became of it. */
+  async redeliver(
+    recipient: string,
+    handler: DeliveryHandler,
+  ): Promise<{ readonly recovered: readonly number[]; readonly failed: readonly FailedEvent[] }> {
+    return redeliver(this, recipient, handler);
+  }
+
+  /**
+   * Notes up to where a recipient is done with the channel's events, and what failed. Takes nothing back: it may be repeated.
+   * Rejects CHANNEL_NOT_FOUND, INVALID_ARGUMENT, TOO_MANY_FAILED_DELIVERIES.
+   */
+  async reportDelivery(
+    recipient: string,
+    report: DeliveryReport,
+    options: { readonly timeoutMs?: number } = {},
+  ): Promise<ReportedDelivery> {
+    const request = encodeReportDelivery(this.#prefix, recipient, report);
+    return this.#write(methods.reportDelivery, request, options.timeoutMs, readReportedDelivery);
+  }
+
+  /**
+   * How far the channel's events have got, by recipient; with `seq` or `messageId` the state of that event: pending,
+   * delivered or failed. Rejects CHANNEL_NOT_FOUND, MESSAGE_NOT_FOUND.
+   */
+  async deliveries(options: DeliveryQuery & ReadOptions = {}): Promise<DeliveryPage> {
+    checkOptions('deliveries', options);
+    return this.#read(
+      methods.listDeliveries,
+      options,
+      (asked) => encodeListDeliveries(this.#prefix, options, asked),
+      readDeliveryPage,
     );
   }
 

@@ -366,6 +366,21 @@ const optionShapes = {
     onInterrupted: callback,
     timeoutMs: milliseconds,
   }),
+  deliver: shape({
+    preference: readFields.preference,
+    ...following,
+    attempts: count,
+    retryDelayMs: milliseconds,
+    reportEveryMs: milliseconds,
+  }),
+  deliveries: shape({
+    ...readFields,
+    seq: count,
+    messageId: text,
+    recipient: text,
+    pageSize: count,
+    pageToken: text,
+  }),
   subscribe: shape({
     ...selectorFields,
     ...startFields,

@@ -23,6 +23,16 @@ export {
 } from './client.js';
 export { fromUIMessage, fromUIMessages, toUIMessage, type UIMessageLike } from './convert/ai-sdk.js';
 export { fromResponseItem, fromResponseItems, toResponseItem, toResponseItems } from './convert/openai.js';
+export type { DeliverOptions, DeliveryHandler } from './deliver.js';
+export type {
+  Delivery,
+  DeliveryPage,
+  DeliveryQuery,
+  DeliveryReport,
+  DeliveryState,
+  FailedEvent,
+  ReportedDelivery,
+} from './delivery.js';
 export type { CursorPage, InboxEntry, MovedCursor, ReadCursor } from './inbox.js';
 export { parseMetadata } from './metadata.js';
 export { type ClientOptions, clientDefaults, parseTarget } from './options.js';

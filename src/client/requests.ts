@@ -44,6 +44,8 @@ export const methods = {
   listPending: 'hansard.v1.SubscriptionService/ListPending',
   listDeadLetters: 'hansard.v1.SubscriptionService/ListDeadLetters',
   replayDeadLetters: 'hansard.v1.SubscriptionService/ReplayDeadLetters',
+  reportDelivery: 'hansard.v1.DeliveryService/ReportDelivery',
+  listDeliveries: 'hansard.v1.DeliveryService/ListDeliveries',
   scrubNode: 'hansard.v1.ReplicaService/ScrubNode',
 } as const;
 export type Method = (typeof methods)[keyof typeof methods];

@@ -160,6 +160,12 @@ const table = {
     'The channel was sealed: it takes no more events.',
     'Append to another channel; what the channel has can be read as before.',
   ),
+  TOO_MANY_FAILED_DELIVERIES: r(
+    Code.failedPrecondition,
+    'no',
+    'More deliveries to one recipient in one channel have failed than are kept.',
+    'Deliver some of them again and report them as recovered, then go on.',
+  ),
   CHANNEL_NOT_FOUND: r(
     Code.notFound,
     'no',

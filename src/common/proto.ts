@@ -12,6 +12,7 @@ export const publicProtos: readonly string[] = [
   'hansard/v1/event_service.proto',
   'hansard/v1/inbox_service.proto',
   'hansard/v1/subscription_service.proto',
+  'hansard/v1/delivery_service.proto',
   'hansard/v1/replica_service.proto',
   'hansard/v1/exchange_service.proto',
   'google/rpc/error_details.proto',

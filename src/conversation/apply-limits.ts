@@ -52,6 +52,9 @@ export const applyLimits = Object.freeze({
   ackDeadlineMsMax: 3_600_000,
   retryDelayMsMax: 3_600_000,
   maxDeliveriesMax: 1_000,
+  /** Failed deliveries of one recipient in one channel: at most about 30 KB of its row. From apply version 4 on. */
+  failedDeliveries: 100,
+  deliveryReasonBytes: 256,
   /** Producers of one partition, ever. The id holds the partition above these 36 bits. */
   producersPerPartition: 2 ** 36,
 });

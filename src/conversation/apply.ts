@@ -13,6 +13,7 @@ import { appendMany } from './apply-append-many.js';
 import { createChannel } from './apply-channel.js';
 import { deleteChannel, sealChannel, undeleteChannel, updateChannel } from './apply-channel-change.js';
 import { moveCursor } from './apply-cursor.js';
+import { reportDelivery } from './apply-delivery.js';
 import { expireProducers, openProducer } from './apply-producer.js';
 import {
   applyStep,
@@ -121,6 +122,9 @@ function applyCommand(
     case 'stepSubscription':
       if (isBefore(state, 4)) return notInThisVersion(CommandKind.stepSubscription);
       return applyStep(state, command, commitTimeUs);
+    case 'reportDelivery':
+      if (isBefore(state, 4)) return notInThisVersion(CommandKind.reportDelivery);
+      return reportDelivery(state, command, commitTimeUs);
     case 'setSettings':
       return setSettings(state, command);
     case 'noop':
@@ -132,7 +136,7 @@ function applyCommand(
   }
 }
 
-/** Changing and deleting channels began with apply version 2; sealing, bringing back, batches with 3; subscriptions with 4. */
+/** Changing and deleting channels began with apply version 2; sealing, bringing back, batches, cursors with 3; subscriptions and deliveries with 4. */
 function isBefore(state: ApplyState, version: number): boolean {
   return state.meta.settings.applyVersion < version;
 }

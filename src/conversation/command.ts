@@ -9,6 +9,11 @@ import { entryMemory } from '../common/slab.js';
 import { type AppendCommand, decodeAppend } from './append-command.js';
 import { applyLimits } from './apply-limits.js';
 import {
+  decodeReportDelivery,
+  type ReportDeliveryCommand,
+  reportDeliveryNumber,
+} from './delivery-command.js';
+import {
   decodeSubscriptionCommand,
   isSubscriptionCommand,
   type SubscriptionCommand,
@@ -44,6 +49,7 @@ export const CommandKind = {
   eraseContent: 16,
   appendMany: 17,
   moveCursor: 20,
+  reportDelivery: reportDeliveryNumber,
   ...SubscriptionCommandKind,
 } as const;
 export type CommandKind = (typeof CommandKind)[keyof typeof CommandKind];
@@ -193,6 +199,7 @@ export type Command =
   | UndeleteChannelCommand
   | AppendManyCommand
   | MoveCursorCommand
+  | ReportDeliveryCommand
   | SubscriptionCommand
   | SetSettingsCommand
   | NoopCommand
@@ -283,6 +290,8 @@ export function decodeCommand(bytes: Buffer, from: number, to: number): Command 
       return decodeAppendMany(bytes, reader, to);
     case CommandKind.moveCursor:
       return ended(reader, decodeMoveCursor(reader));
+    case CommandKind.reportDelivery:
+      return ended(reader, decodeReportDelivery(reader));
     case CommandKind.setSettings:
       return ended(reader, decodeSetSettings(reader));
     case CommandKind.noop:

@@ -43,7 +43,13 @@ function collect(lookups: Lookups, command: Command | MalformedCommand): void {
     case 'moveCursor': {
       const { tenant, channel: name, reader } = command;
       channelOnce(lookups, tenant, name);
-      lookups.cursors.push({ tenant, name, reader });
+      lookups.cursors.push({ tenant, name, reader, kind: 'read' });
+      return;
+    }
+    case 'reportDelivery': {
+      const { tenant, channel: name, recipient } = command;
+      channelOnce(lookups, tenant, name);
+      lookups.cursors.push({ tenant, name, reader: recipient, kind: 'delivery' });
       return;
     }
     case 'openProducer':

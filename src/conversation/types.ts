@@ -134,16 +134,31 @@ export interface ReplicatedSettings {
   producerIdleUs: number;
 }
 
-/** How far a reader has got in a channel; belongs to the channel's name. */
+/** What a cursor says: up to where somebody has read a channel, or confirmed that its events came. */
+export type CursorKind = 'read' | 'delivery';
+
+/** An event that could not be delivered; from apply version 4 on. */
+export interface FailedDelivery {
+  readonly seq: Seq;
+  /** Commit time of the report. */
+  readonly timeUs: TimeUs;
+  /** As the recipient counts them. */
+  readonly attempts: number;
+  readonly reason: string;
+}
+
+/** How far a reader or recipient has got in a channel; belongs to the channel's name. */
 export interface ReadCursor {
   readonly tenant: string;
   readonly channel: string;
-  /** The application's own id of who reads. */
+  /** The application's own id of who reads or receives. */
   readonly reader: string;
-  /** The last event that was read; 0: none. */
+  /** The last event that was read, or is done with; 0: none. */
   readonly seq: Seq;
   /** Commit time of the move. */
   readonly timeUs: TimeUs;
+  /** Of a cursor of deliveries alone, and there always: the exceptions up to `seq`, ascending. */
+  readonly failed?: readonly FailedDelivery[];
 }
 
 export interface TrashedChannel {
@@ -213,7 +228,7 @@ export interface ApplyState {
   putKey(channelId: ChannelId, key: string, record: KeyRecord): void;
   messageId(channelId: ChannelId, messageId: string): Seq | undefined;
   putMessageId(channelId: ChannelId, messageId: string, seq: Seq): void;
-  cursor(tenant: string, channel: string, reader: string): ReadCursor | undefined;
+  cursor(tenant: string, channel: string, reader: string, kind?: CursorKind): ReadCursor | undefined;
   putCursor(cursor: ReadCursor): void;
   subscription(tenant: string, name: string): Readonly<SubscriptionState> | undefined;
   /** The same, to be changed in place in this entry alone. */
@@ -301,7 +316,7 @@ export interface Lookups {
   messageIds: { tenant: string; name: string; messageId: string }[];
   /** Keys under channel id 0: request ids of commands on channels. */
   requestKeys: string[];
-  cursors: { tenant: string; name: string; reader: string }[];
+  cursors: { tenant: string; name: string; reader: string; kind: CursorKind }[];
 }
 
 export interface AppliedEntry {

@@ -1,28 +1,45 @@
-/** Read cursors: in the tails, else a row each. A row is never deleted; which there are is known from memory. */
-import type { ByteReader, ByteWriter } from '../common/bytes.js';
+/** Cursors of readers and recipients: in the tails, else a row each. A row is never deleted; which there are is known from memory. */
+import { type ByteReader, ByteWriter } from '../common/bytes.js';
 import { xxh64, xxh64Seeded } from '../common/hash.js';
-import type { ReadCursor } from '../conversation/types.js';
+import { readFailures, writeFailures } from '../conversation/delivery-command.js';
+import type { CursorKind, ReadCursor } from '../conversation/types.js';
 import { after, nameKey, nameOfKey, RowKind } from './keys.js';
 import type { PartitionState } from './partition-state.js';
 import { damaged, openRow } from './rows.js';
 import type { SealBatch } from './seal-batch.js';
-import type { FrozenTail } from './tail.js';
+import { type FrozenTail, failuresMemory } from './tail.js';
 
 const rowsAtOnce = 256;
 
-/** Tenant, channel and reader hold no zero byte but in the reader, which comes last. */
-export function cursorName(tenant: string, channel: string, reader: string): string {
-  return `${tenant}\0${channel}\0${reader}`;
+/** Behind the channel's name, which holds no such bytes; the reader may, and comes last. */
+const separators = { read: '\0', delivery: '\u0001' } as const;
+
+export function cursorName(
+  tenant: string,
+  channel: string,
+  reader: string,
+  kind: CursorKind = 'read',
+): string {
+  return `${tenant}\0${channel}${separators[kind]}${reader}`;
 }
 
-export function writeCursor(writer: ByteWriter, { seq, timeUs }: ReadCursor): void {
+export function nameOfCursor({ tenant, channel, reader, failed }: ReadCursor): string {
+  return cursorName(tenant, channel, reader, failed === undefined ? 'read' : 'delivery');
+}
+
+type CursorValue = Pick<ReadCursor, 'seq' | 'timeUs' | 'failed'>;
+
+export function writeCursor(writer: ByteWriter, { seq, timeUs, failed }: CursorValue): void {
   writer.uvarint(seq).u64(timeUs);
+  if (failed !== undefined) writeFailures(writer, failed);
 }
 
-export function readCursor(reader: ByteReader): Pick<ReadCursor, 'seq' | 'timeUs'> {
+export function readCursor(reader: ByteReader): CursorValue {
   const cursor = { seq: reader.uvarint(), timeUs: reader.u64() };
+  if (reader.remaining === 0) return cursor;
+  const failed = readFailures(reader);
   reader.end();
-  return cursor;
+  return { ...cursor, failed };
 }
 
 /** In the tails alone. */
@@ -36,8 +53,9 @@ export function cursorAtHand(
   tenant: string,
   channel: string,
   reader: string,
+  kind: CursorKind = 'read',
 ): ReadCursor | undefined | 'unknown' {
-  const name = cursorName(tenant, channel, reader);
+  const name = cursorName(tenant, channel, reader, kind);
   const known = tailCursor(state, name) ?? state.shared.cursorCache.get(state.cacheKey(name));
   return known ?? (state.sealed.cursors.has(Buffer.from(name)) ? 'unknown' : undefined);
 }
@@ -47,11 +65,13 @@ export function cursorSync(
   tenant: string,
   channel: string,
   reader: string,
+  kind: CursorKind = 'read',
 ): ReadCursor | undefined {
-  const found = cursorAtHand(state, tenant, channel, reader);
+  const found = cursorAtHand(state, tenant, channel, reader, kind);
   if (found !== 'unknown') return found;
   state.shared.counters.syncReads++;
-  const key = nameKey(RowKind.cursor, state.place, Buffer.from(cursorName(tenant, channel, reader)));
+  const name = cursorName(tenant, channel, reader, kind);
+  const key = nameKey(RowKind.cursor, state.place, Buffer.from(name));
   return keep(state, key, state.shared.kv.getSync(key), { tenant, channel, reader });
 }
 
@@ -60,17 +80,18 @@ export async function loadCursor(
   tenant: string,
   channel: string,
   reader: string,
+  kind: CursorKind = 'read',
 ): Promise<ReadCursor | undefined> {
+  const name = cursorName(tenant, channel, reader, kind);
   for (;;) {
-    const found = cursorAtHand(state, tenant, channel, reader);
+    const found = cursorAtHand(state, tenant, channel, reader, kind);
     if (found !== 'unknown') return found;
     const { seals } = state;
-    const key = nameKey(RowKind.cursor, state.place, Buffer.from(cursorName(tenant, channel, reader)));
+    const key = nameKey(RowKind.cursor, state.place, Buffer.from(name));
     const row = await state.shared.kv.get(key);
     // A checkpoint ended meanwhile: the row may be the one before it.
     if (seals === state.seals) {
-      const recent = tailCursor(state, cursorName(tenant, channel, reader));
-      return recent ?? keep(state, key, row, { tenant, channel, reader });
+      return tailCursor(state, name) ?? keep(state, key, row, { tenant, channel, reader });
     }
   }
 }
@@ -85,13 +106,15 @@ function keep(
   if (row === undefined)
     throw damaged(`the cursor of ${of.reader} in ${of.channel}`, 'its row is missing', key);
   const cursor = { ...of, ...openRow(key, row, 'a cursor row', readCursor) };
-  state.shared.cursorCache.set(state.cacheKey(cursorName(of.tenant, of.channel, of.reader)), cursor, 300);
+  state.shared.cursorCache.set(state.cacheKey(nameOfCursor(cursor)), cursor, memoryOf(cursor));
   return cursor;
 }
 
 export interface CursorQuery {
   readonly tenant: string;
   readonly channel: string;
+  /** Default `read`. */
+  readonly kind?: CursorKind;
   /** Empty: from the first one on. */
   readonly after: string;
   readonly limit: number;
@@ -99,9 +122,10 @@ export interface CursorQuery {
 
 /** Of a channel, by reader bytewise, behind `after` (exclusive). */
 export async function listCursors(state: PartitionState, query: CursorQuery): Promise<ReadCursor[]> {
-  const { tenant, channel, limit } = query;
-  const prefix = Buffer.from(cursorName(tenant, channel, ''));
-  const from = query.after === '' ? prefix : Buffer.from(`${cursorName(tenant, channel, query.after)}\0`);
+  const { tenant, channel, limit, kind = 'read' } = query;
+  const beginning = cursorName(tenant, channel, '', kind);
+  const prefix = Buffer.from(beginning);
+  const from = query.after === '' ? prefix : Buffer.from(`${beginning}${query.after}\0`);
   // Tails and iterator in one turn: one state.
   const recent = new Map<string, ReadCursor>();
   for (const tail of [state.frozen?.tail, state.active]) {
@@ -109,6 +133,7 @@ export async function listCursors(state: PartitionState, query: CursorQuery): Pr
       if (
         cursor.tenant === tenant &&
         cursor.channel === channel &&
+        (cursor.failed === undefined) === (kind === 'read') &&
         Buffer.compare(Buffer.from(name), from) >= 0
       )
         recent.set(name, cursor);
@@ -123,7 +148,7 @@ export async function listCursors(state: PartitionState, query: CursorQuery): Pr
   try {
     for (const [key, row] of await iterator.next(limit)) {
       const name = Buffer.from(nameOfKey(key)).toString();
-      const reader = name.slice(cursorName(tenant, channel, '').length);
+      const reader = name.slice(beginning.length);
       found.set(name, { tenant, channel, reader, ...openRow(key, row, 'a cursor row', readCursor) });
     }
   } finally {
@@ -151,7 +176,12 @@ export async function sealCursors(state: PartitionState, frozen: FrozenTail, out
 /** What is in the cache is of before. */
 export function cursorsSealed(state: PartitionState, frozen: FrozenTail): void {
   for (const [name, cursor] of frozen.tail.cursors)
-    state.shared.cursorCache.set(state.cacheKey(name), cursor, 300);
+    state.shared.cursorCache.set(state.cacheKey(name), cursor, memoryOf(cursor));
+}
+
+/** Approximate bytes in memory. */
+function memoryOf(cursor: ReadCursor): number {
+  return 300 + failuresMemory(cursor);
 }
 
 /** Sum of the hashes of all cursors, modulo 2^64, and how many there are; the tail is copied in the caller's turn. */
@@ -161,11 +191,10 @@ export async function digestCursors(
 ): Promise<{ sum: bigint; count: number }> {
   let sum = 0n;
   let count = 0;
-  const add = (name: Uint8Array, cursor: Pick<ReadCursor, 'seq' | 'timeUs'>): void => {
-    const value = Buffer.alloc(16);
-    value.writeBigUInt64LE(BigInt(cursor.seq), 0);
-    value.writeBigUInt64LE(BigInt(cursor.timeUs), 8);
-    sum = (sum + xxh64Seeded(value, xxh64(name))) & 0xffff_ffff_ffff_ffffn;
+  const add = (name: Uint8Array, { seq, timeUs, failed }: CursorValue): void => {
+    const value = new ByteWriter().u64(seq).u64(timeUs);
+    if (failed !== undefined) writeFailures(value, failed);
+    sum = (sum + xxh64Seeded(value.view(), xxh64(name))) & 0xffff_ffff_ffff_ffffn;
     count++;
   };
   for (;;) {

@@ -99,8 +99,11 @@ function placeOf(key: Buffer, kind: number): Record<string, Plain> | undefined {
     case RowKind.checkpoint:
       return own.length === 8 ? { ...place, number: numberOfKey(key) } : undefined;
     case RowKind.cursor: {
-      const [tenant = '', channel = '', ...reader] = own.toString('utf8').split('\0');
-      return { ...place, tenant, channel, reader: reader.join('\0') };
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what separates
+      const parts = /^([^\0]*)\0([^\0\u0001]*)([\0\u0001])(.*)$/s.exec(own.toString('utf8'));
+      if (parts === null) return undefined;
+      const [, tenant = '', channel = '', separator, holder = ''] = parts;
+      return { ...place, tenant, channel, [separator === '\0' ? 'reader' : 'recipient']: holder };
     }
     case RowKind.subscription: {
       const [tenant = '', ...name] = own.toString('utf8').split('\0');

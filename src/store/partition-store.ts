@@ -8,6 +8,7 @@ import { lookupsOf } from '../conversation/lookups.js';
 import type { SubscriptionState } from '../conversation/subscription-state.js';
 import type {
   ChannelState,
+  CursorKind,
   DeletedChannel,
   KeyRecord,
   PartitionMeta,
@@ -22,7 +23,7 @@ import {
   listChannelsAt,
   readChangePage,
 } from './changes.js';
-import { type CursorQuery, cursorName, cursorSync, listCursors, loadCursor } from './cursors.js';
+import { type CursorQuery, cursorSync, listCursors, loadCursor, nameOfCursor } from './cursors.js';
 import { digestPartition } from './digest.js';
 import { type FindQuery, findChannels } from './find-channels.js';
 import { RowKind } from './keys.js';
@@ -325,12 +326,12 @@ export class PartitionStoreImpl implements PartitionStore {
     this.#state.active.addMessageId(channelId, messageId, seq);
   }
 
-  cursor(tenant: string, channel: string, reader: string): ReadCursor | undefined {
-    return cursorSync(this.#state, tenant, channel, reader);
+  cursor(tenant: string, channel: string, reader: string, kind?: CursorKind): ReadCursor | undefined {
+    return cursorSync(this.#state, tenant, channel, reader, kind);
   }
 
   putCursor(cursor: ReadCursor): void {
-    this.#state.active.addCursor(cursorName(cursor.tenant, cursor.channel, cursor.reader), cursor);
+    this.#state.active.addCursor(nameOfCursor(cursor), cursor);
   }
 
   subscription(tenant: string, name: string): Readonly<SubscriptionState> | undefined {
@@ -361,8 +362,13 @@ export class PartitionStoreImpl implements PartitionStore {
     return this.#state.subscriptions.of(tenant);
   }
 
-  readCursor(tenant: string, channel: string, reader: string): Promise<ReadCursor | undefined> {
-    return this.#read((state) => loadCursor(state, tenant, channel, reader));
+  readCursor(
+    tenant: string,
+    channel: string,
+    reader: string,
+    kind?: CursorKind,
+  ): Promise<ReadCursor | undefined> {
+    return this.#read((state) => loadCursor(state, tenant, channel, reader, kind));
   }
 
   listCursors(query: CursorQuery): Promise<ReadCursor[]> {

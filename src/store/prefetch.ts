@@ -41,9 +41,9 @@ export function prefetch(state: PartitionState, lookups: Lookups): Promise<void>
     const id = state.sealed.producerNames.get(channelName(tenant, name));
     if (id !== undefined) fetchProducer(state, id, waits);
   }
-  for (const { tenant, name, reader } of lookups.cursors) {
-    if (cursorAtHand(state, tenant, name, reader) === 'unknown')
-      waits.push(loadCursor(state, tenant, name, reader));
+  for (const { tenant, name, reader, kind } of lookups.cursors) {
+    if (cursorAtHand(state, tenant, name, reader, kind) === 'unknown')
+      waits.push(loadCursor(state, tenant, name, reader, kind));
   }
   for (const text of lookups.requestKeys) fetchChunks(state, RowKind.keyRun, 0, text, waits);
   for (const { tenant, name, key } of lookups.keys) {

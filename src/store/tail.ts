@@ -30,7 +30,13 @@ const objectBytes = {
   cursor: 260,
   /** Of a row with a few hundred pending channels. */
   subscription: 64 * 1024,
+  failure: 100,
 } as const;
+
+/** Of what failed, beside the cursor itself. */
+export function failuresMemory({ failed = [] }: Pick<ReadCursor, 'failed'>): number {
+  return failed.reduce((sum, { reason }) => sum + objectBytes.failure + 2 * reason.length, 0);
+}
 
 export interface TailChannel {
   state: ChannelState;
@@ -177,7 +183,9 @@ export class Tail {
   }
 
   addCursor(name: string, cursor: ReadCursor): void {
-    if (!this.cursors.has(name)) this.#count(2 * name.length + objectBytes.cursor);
+    const before = this.cursors.get(name);
+    if (before === undefined) this.#count(2 * name.length + objectBytes.cursor);
+    if (cursor.failed !== undefined) this.#count(failuresMemory(cursor) - failuresMemory(before ?? {}));
     this.cursors.set(name, cursor);
   }
 

@@ -17,7 +17,7 @@ import type { ConfState } from '../common/log-types.js';
 import type { Membership } from '../common/membership.js';
 import type { DecodedEntry } from '../conversation/decoded-entry.js';
 import type { SubscriptionState } from '../conversation/subscription-state.js';
-import type { ApplyState, ChannelState, ReadCursor, StoredEvent } from '../conversation/types.js';
+import type { ApplyState, ChannelState, CursorKind, ReadCursor, StoredEvent } from '../conversation/types.js';
 import type { ChangePage, ChangeQuery, ChannelsAt } from './changes.js';
 import type { CursorQuery } from './cursors.js';
 import type { FindQuery } from './find-channels.js';
@@ -247,8 +247,13 @@ export interface PartitionReader {
   channelsAt(query: ChannelQuery): Promise<ChannelsAt>;
   /** What changed behind a place; rejects TOKEN_TOO_OLD where the change list no longer reaches back so far. */
   changes(query: ChangeQuery): Promise<ChangePage>;
-  /** How far a reader has got in the channel of that name; undefined: it has none. */
-  readCursor(tenant: string, channel: string, reader: string): Promise<ReadCursor | undefined>;
+  /** How far a reader or recipient has got in the channel of that name; undefined: it has none. */
+  readCursor(
+    tenant: string,
+    channel: string,
+    reader: string,
+    kind?: CursorKind,
+  ): Promise<ReadCursor | undefined>;
   /** All of a channel, by reader. */
   listCursors(query: CursorQuery): Promise<ReadCursor[]>;
   /** As it stands; changes with every step, so it is not to be kept. Throws NOT_LEADER. */

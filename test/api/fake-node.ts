@@ -62,13 +62,14 @@ class PartitionModel extends ModelState {
       return { appliedIndex, channels: channels.map((channel) => ({ ...channel })) };
     },
     changes: async (query) => changePageOf(this.changes, this.index, query),
-    readCursor: async (tenant, channel, reader) => this.cursor(tenant, channel, reader),
-    listCursors: async ({ tenant, channel, after, limit }) =>
+    readCursor: async (tenant, channel, reader, kind) => this.cursor(tenant, channel, reader, kind),
+    listCursors: async ({ tenant, channel, after, limit, kind = 'read' }) =>
       [...this.cursors.values()]
         .filter(
           (c) =>
             c.tenant === tenant &&
             c.channel === channel &&
+            (c.failed === undefined) === (kind === 'read') &&
             (after === '' || compareBytewise(c.reader, after) > 0),
         )
         .sort((a, b) => compareBytewise(a.reader, b.reader))

@@ -34,6 +34,8 @@ t.test('every command has help with examples; the whole lists the exit codes', a
     ['subscribe'],
     ['inbox'],
     ['channel', 'mark-read'],
+    ['delivery', 'list'],
+    ['delivery', 'report'],
     ['channels'],
     ['channel', 'create'],
     ['channel', 'update'],

@@ -1,4 +1,5 @@
 /** Plain gRPC calls to one node, with bytes or objects: what no SDK would send, and answers of just this node. */
+import { createHash } from 'node:crypto';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { decodeStatus, statusTrailer } from '../../src/common/status.js';
 import { type Decoded, decode, encode, type Failure, same } from '../api/harness.js';
@@ -53,9 +54,9 @@ export class Direct {
     );
   }
 
-  /** All events of a channel as this node's own copy has them; undefined where it has no replica, or no channel. */
-  async ownCopy(channel: string, nodeId: number): Promise<Decoded[]> {
-    const events: Decoded[] = [];
+  /** How many events this node's own copy of a channel has, and the hash of them all. */
+  async ownCopy(channel: string, nodeId: number): Promise<{ count: number; hash: string }> {
+    const hash = createHash('sha256');
     for (let anchor = 1; ; ) {
       const page = await this.call('MessageService/ListMessages', {
         channel,
@@ -64,9 +65,9 @@ export class Direct {
         read: { level: 4 },
       });
       if (Number(page.served_by.node_id) !== nodeId) throw new Error(`served by ${page.served_by.node_id}`);
-      events.push(...page.events);
-      if (page.next_page_token === '') return events;
-      anchor = Number(events.at(-1).seq) + 1;
+      for (const event of page.events) hash.update(JSON.stringify(event));
+      if (page.events.length > 0) anchor = Number(page.events.at(-1).seq) + 1;
+      if (page.next_page_token === '') return { count: anchor - 1, hash: hash.digest('hex') };
     }
   }
 }
@@ -94,8 +95,10 @@ export async function differingCopies(
       const direct = new Direct(clientAddress);
       try {
         return await until(`node ${id} has ${count} events of ${channel}`, async () => {
-          const copy = await direct.ownCopy(channel, id).catch(() => []);
-          return copy.length >= count ? JSON.stringify(copy) : undefined;
+          const last = { channel, anchor_seq: count, after: 1, read: { level: 4 } };
+          const answer = await direct.call('MessageService/ListMessages', last).catch(() => undefined);
+          const hasAll = Number(answer?.served_by.node_id) === id && answer.events.length > 0;
+          return hasAll ? (await direct.ownCopy(channel, id).catch(() => undefined))?.hash : undefined;
         });
       } finally {
         direct.close();

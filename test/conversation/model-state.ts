@@ -9,6 +9,7 @@ import type { SubscriptionState } from '../../src/conversation/subscription-stat
 import type {
   ApplyState,
   ChannelState,
+  CursorKind,
   DeletedChannel,
   KeyRecord,
   PartitionMeta,
@@ -118,12 +119,14 @@ export class ModelState implements ApplyState {
     return this.messageIds.get(`${channelId}/${messageId}`);
   }
 
-  cursor(tenant: string, channel: string, reader: string): ReadCursor | undefined {
-    return this.cursors.get(`${tenant}/${channel}\0${reader}`);
+  cursor(tenant: string, channel: string, reader: string, kind: CursorKind = 'read'): ReadCursor | undefined {
+    return this.cursors.get(JSON.stringify([tenant, channel, kind, reader]));
   }
 
   putCursor(cursor: ReadCursor): void {
-    this.cursors.set(`${cursor.tenant}/${cursor.channel}\0${cursor.reader}`, cursor);
+    const { tenant, channel, reader, failed } = cursor;
+    const kind: CursorKind = failed === undefined ? 'read' : 'delivery';
+    this.cursors.set(JSON.stringify([tenant, channel, kind, reader]), cursor);
   }
 
   subscription(tenant: string, name: string): SubscriptionState | undefined {

@@ -18,6 +18,7 @@ const pages = [
   'docs/concepts.md',
   'docs/guide/subscribe.md',
   'docs/guide/inbox.md',
+  'docs/guide/delivery.md',
 ];
 /** Kinds that are no programs. */
 const shownOnly = new Set(['text', 'mermaid', 'json', 'toml']);
