@@ -154,23 +154,35 @@ function refusedOf(nodes: readonly FoundNode[]): Refused[] {
 }
 
 function caseOf(refused: Refused, nodes: readonly Told[]): Case {
-  const channels = new Map(nodes.map((node) => [node.nodeId, node.channels[refused.partition]?.all ?? []]));
-  return {
-    refused,
-    options: refused.candidates.map((replica) => ({ replica, loss: lossOf(replica, refused, channels) })),
-  };
+  const told = nodes.map((node) => ({ nodeId: node.nodeId, ...node.channels[refused.partition] }));
+  const channels = new Map(told.map(({ nodeId, all }) => [nodeId, all ?? []]));
+  const cut = told.filter(({ leftOut }) => leftOut).map(({ nodeId }) => nodeId);
+  const notCompared = `of nodes ${cut.join(', ')} only the first ${channelsMax} channels, by name, were compared`;
+  const options = refused.candidates.map((replica) => {
+    const { events, gone } = lossOf(replica, refused, channels);
+    return { replica, loss: { events, gone: cut.length > 0 ? [...gone, notCompared] : gone } };
+  });
+  return { refused, options };
 }
 
 async function readOthers(files: readonly string[]): Promise<Told[]> {
   const told: Told[] = [];
   for (const file of files) {
-    const parsed: unknown = JSON.parse(await readFile(file, 'utf8').catch(() => '{}'));
-    const { format: found, found: nodes } = parsed as { format?: unknown; found?: unknown };
+    const { format: found, found: nodes } = parse(await readFile(file, 'utf8').catch(() => ''));
     if (found !== format || !Array.isArray(nodes))
       throw wrong(`${file} is not what \`hansard repair --json\` of this version says`, 'with');
     told.push(...(nodes as Told[]));
   }
   return told;
+}
+
+function parse(text: string): { readonly format?: unknown; readonly found?: unknown } {
+  try {
+    return (JSON.parse(text) as object | null) ?? {};
+  } catch (error) {
+    if (error instanceof SyntaxError) return {};
+    throw error;
+  }
 }
 
 function checkNodes(nodes: readonly FoundNode[]): void {

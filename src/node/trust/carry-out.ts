@@ -109,7 +109,8 @@ async function trust(
   const place = { term, index, type: EntryType.normal, data: new Uint8Array(0) };
   const entry: Entry = { ...place, sizeBytes: 0, checksum: entryChecksum(partition, place) };
   // The log first: a state that is sealed beyond its log's end would look like a log that lost it.
-  await written(wal, { partition, hardState: { term, vote: 0, commit: index }, entries: [entry] });
+  const write = { partition, hardState: { term, vote: 0, commit: index }, entries: [entry] };
+  await Promise.race([written(wal, write), folder.failed]);
   const confState = {
     voters: [replicaId],
     votersOutgoing: [],

@@ -107,10 +107,10 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
   const { store, ledger, directory } = folder;
   const state = store.partition(partition);
   const generation = store.generationOf(partition);
-  const faults: FoundFault[] = ledger.faults
+  const known = ledger.faults
     .filter((fault) => fault.partition === partition && fault.replicaId >= replicaId)
-    .filter((fault) => fault.kind !== 'state-damaged' || generation <= fault.generation)
-    .map(({ kind, why, floor }) => ({ kind, why, floor }));
+    .filter((fault) => fault.kind !== 'state-damaged' || generation <= fault.generation);
+  const faults: FoundFault[] = known.map(({ kind, why, floor }) => ({ kind, why, floor }));
   const add = (kind: FaultKind, why: string): void => {
     if (!faults.some((fault) => fault.kind === kind)) faults.push({ kind, why, floor: noPlace });
   };
@@ -139,6 +139,7 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
   if (lostEvents !== undefined && lostEvents.length > 0) add('state-damaged', lostText(lostEvents));
   const isUsable = unusable === '' && state.confState.voters.length > 0;
   const { membership } = state;
+  const ids = [replicaId, met.highestId, ...known.map((fault) => fault.replicaId)];
   return {
     partition,
     nodeId: directory.identity.nodeId,
@@ -151,7 +152,7 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
     end: isUsable ? { index: state.appliedIndex, term: state.appliedTerm } : undefined,
     confState: state.confState,
     members: membership.members,
-    nextReplicaId: Math.max(membership.nextReplicaId, met.highestId + 1, replicaId + 1),
+    nextReplicaId: Math.max(membership.nextReplicaId, ...ids.map((id) => id + 1)),
     changes: membership.changes + met.count,
   };
 }

@@ -76,7 +76,7 @@ function floorsOf({ faults }: FoundReplica): LogPlace[] {
 }
 
 /** Events that the choice gives up and another replica here still has. */
-export interface LostEvents {
+export interface EventsElsewhere {
   readonly tenant: string;
   readonly channel: string;
   readonly firstSeq: Seq;
@@ -87,7 +87,7 @@ export interface LostEvents {
 
 export interface Loss {
   /** Known, and here: given up by this choice alone. */
-  readonly events: readonly LostEvents[];
+  readonly events: readonly EventsElsewhere[];
   /** Known to be gone whatever is chosen, or not known: for people. */
   readonly gone: readonly string[];
 }
@@ -99,7 +99,7 @@ export function lossOf(
 ): Loss {
   const end = chosen.end as LogPlace;
   const mine = new Map((channels.get(chosen.nodeId) ?? []).map((one) => [keyOf(one), one]));
-  const lost = new Map<string, LostEvents>();
+  const lost = new Map<string, EventsElsewhere>();
   for (const { nodeId } of replicas) {
     if (nodeId === chosen.nodeId) continue;
     for (const theirs of channels.get(nodeId) ?? []) {
@@ -116,6 +116,11 @@ export function lossOf(
     }
   }
   const gone: string[] = [];
+  for (const { nodeId, end: theirs } of replicas)
+    if (theirs !== undefined && !isAtLeast(end, theirs))
+      gone.push(
+        `node ${nodeId} is further: at index ${theirs.index} of term ${theirs.term}; where terms differ, other events may stand at the same seqs`,
+      );
   for (const { tenant, channel, firstSeq, lastSeq, problem } of chosen.lostEvents ?? [])
     gone.push(
       `${tenant}/${channel}, events ${firstSeq} to ${lastSeq}: ${problem}; erased ones take their place`,

@@ -22,11 +22,16 @@ import { type PartsFolder, realFolder } from '../parts-folder.js';
 import { resolveSettings } from '../settings.js';
 import type { Settings } from '../settings-table.js';
 
+/** The least that the setting log_segment allows. */
+const segmentBytesMin = 1024 * 1024;
+
 export interface OpenFolder {
   readonly directory: NodeDirectory;
   readonly store: Store;
   readonly wal: Wal;
   readonly ledger: FaultLedger;
+  /** Rejects when a write of the log has failed: its callback never comes. */
+  readonly failed: Promise<never>;
   close(): Promise<void>;
 }
 
@@ -43,37 +48,35 @@ export async function openFolder(dir: string, mode: 'look' | 'change', logger: L
   try {
     const real = realFolder({ directory, settings, watch: new SharedArrayBuffer(8) });
     const folder = mode === 'change' ? real : await untouched(directory, real, settings, closing);
-    let failure: unknown;
+    let fail: (error: unknown) => void = () => {};
+    const failed = new Promise<never>((_, reject) => {
+      fail = reject;
+    });
+    failed.catch(() => undefined);
     const parts = new PartsOpener({
       folder,
       settings,
       logger,
       firstPartitions: partitionsOf(directory.identity).map(({ partition }) => partition),
       isLastResort: true,
-      onFailure: (error) => {
-        failure ??= error;
-      },
+      onFailure: (error) => fail(error),
       opened: closing,
     });
     await parts.openStore();
     const { wal, store } = await parts.openLog();
-    const close = async (): Promise<void> => {
-      await closeAll();
-      // A write that failed leaves its callback uncalled: it must not look as if all had gone well.
-      if (failure !== undefined) throw failure;
-    };
-    return { directory, store, wal, ledger: parts.ledger, close };
+    return { directory, store, wal, ledger: parts.ledger, failed, close: closeAll };
   } catch (error) {
     await closeAll().catch(() => undefined);
     throw error;
   }
 }
 
-/** As long as those that are there: another length would be made anew for nothing. */
+/** As long as those that are there: another length would be made anew for nothing. One that was cut short tells nothing. */
 async function segmentBytesIn(logPath: string, fallback: number): Promise<number> {
-  const names = (await readdir(logPath)).filter((name) => name.endsWith('.seg')).sort();
-  const newest = names.at(-1);
-  return newest === undefined ? fallback : (await stat(join(logPath, newest))).size || fallback;
+  const names = (await readdir(logPath)).filter((name) => name.endsWith('.seg'));
+  const sizes = await Promise.all(names.map(async (name) => (await stat(join(logPath, name))).size));
+  const longest = Math.max(0, ...sizes);
+  return longest < segmentBytesMin ? fallback : longest;
 }
 
 async function untouched(
