@@ -28,6 +28,7 @@ interface Options {
   readonly report?: string;
   readonly peers?: string;
   readonly against?: string;
+  readonly partitions?: number;
   readonly profile?: string;
 }
 
@@ -69,7 +70,11 @@ const program = new Command('bench')
   .option('--json [file]', 'all samples as JSON to the file, or to standard output instead of the tables')
   .option('--report <file>', 'a page with plots, which needs nothing else')
   .option('--peers <names>', `compare: with these alone, of ${peers.map((peer) => peer.name).join(', ')}`)
-  .option('--against <main.js>', "compare: with the nodes of another build's dist/src/cli/main.js")
+  .option(
+    '--against <what>',
+    "compare: with the nodes of another build's dist/src/cli/main.js, or with `partitions=N`",
+  )
+  .option('--partitions <n>', "of Hansard's clusters (default: as `hansard cluster up`)", number(1))
   .option('--profile <dir>', 'run: CPU profiles and loop delay of the nodes, per workload')
   .action(async (what: string, options: Options) => {
     if (what === 'smoke') return showSmoke(options);
@@ -109,7 +114,8 @@ async function measure(what: 'run' | 'compare', options: Options): Promise<void>
   const wanted = options.workload?.split(',').map((each) => each.trim()) ?? ['standard', 'import'];
   const missing: string[] = [];
   const profiled = options.profile === undefined ? undefined : new ProfiledNodes(options.profile);
-  const subject = new Hansard(profiled === undefined ? {} : { env: profiled.env });
+  const { partitions } = options;
+  const subject = new Hansard(profiled === undefined ? { partitions } : { partitions, env: profiled.env });
   const run: Run = {
     subject,
     systems: [subject, ...(what === 'compare' ? others(options, missing) : [])],
@@ -133,8 +139,11 @@ async function measure(what: 'run' | 'compare', options: Options): Promise<void>
 }
 
 function others(options: Options, missing: string[]): System[] {
-  if (options.against !== undefined)
-    return [new Hansard({ name: 'other build', mainScript: options.against })];
+  const { against, partitions } = options;
+  const otherCount = /^partitions=(\d+)$/.exec(against ?? '')?.[1];
+  if (otherCount !== undefined)
+    return [new Hansard({ name: `${otherCount} partitions`, partitions: Number(otherCount) })];
+  if (against !== undefined) return [new Hansard({ name: 'other build', mainScript: against, partitions })];
   const wanted = options.peers?.split(',').map((each) => each.trim());
   const unknown = wanted?.find((name) => !peers.some((peer) => peer.name === name));
   if (unknown !== undefined) throw new Error(`no peer ${unknown}`);

@@ -7,7 +7,14 @@ import {
   loadPackageDefinition,
   type ServiceClientConstructor,
 } from '@grpc/grpc-js';
-import { clusterDown, clusterKill, clusterUp, endpointsOf, type NodeStatus } from '../../cluster/launcher.js';
+import {
+  clusterDown,
+  clusterKill,
+  clusterUp,
+  endpointsOf,
+  launcherDefaults,
+  type NodeStatus,
+} from '../../cluster/launcher.js';
 import { stateFileOf } from '../../cluster/layout.js';
 import { launcherHooks } from '../../src/cli/commands/cluster.js';
 import { type Channel, type Client, connect } from '../../src/client/index.js';
@@ -21,6 +28,8 @@ export interface HansardOptions {
   /** Another checkout's compiled cli/main.js: to compare two versions' nodes. */
   readonly mainScript?: string | undefined;
   readonly nodes?: number;
+  /** As `hansard cluster up` would where undefined. */
+  readonly partitions?: number | undefined;
   /** Environment for the nodes, NODE_OPTIONS above all. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -58,7 +67,8 @@ export class Hansard implements System {
   get version(): string {
     const file = new URL('../../../package.json', import.meta.url);
     const { version } = JSON.parse(readFileSync(file, 'utf8')) as { version: string };
-    return `${version}, its SDK, one connection per node`;
+    const partitions = this.#options.partitions ?? launcherDefaults.partitions;
+    return `${version}, its SDK, one connection per node, ${partitions} partitions`;
   }
 
   get endpoints(): string {
@@ -73,7 +83,13 @@ export class Hansard implements System {
     Object.assign(process.env, env);
     try {
       this.#nodes = await clusterUp(
-        { dir: this.#dir, nodes: this.#options.nodes ?? 3, basePort: await freePorts(9), signal },
+        {
+          dir: this.#dir,
+          nodes: this.#options.nodes ?? 3,
+          basePort: await freePorts(9),
+          partitions: this.#options.partitions,
+          signal,
+        },
         mainScript === undefined ? hooks : { ...hooks, mainScript: resolve(mainScript) },
       );
     } catch (error) {
