@@ -18,6 +18,7 @@ import {
 import { createServer } from 'node:net';
 import { resolve } from 'node:path';
 import { HansardError } from '../src/common/errors.js';
+import { defaultPartitions } from '../src/common/limits.js';
 import {
   type ClusterState,
   clusterFileOf,
@@ -80,7 +81,7 @@ export interface NodeStatus extends LaunchedNode {
 export const launcherDefaults = Object.freeze({
   nodes: 3,
   basePort: 4650,
-  partitions: 64,
+  partitions: defaultPartitions,
   /** A start replays at most the log's size; a laptop does that in seconds. */
   readyTimeoutMs: 60_000,
   /** Above the nodes' own stop_timeout. */

@@ -1,6 +1,7 @@
 /** The file that says which nodes a cluster has: TOML, or JSON with the same names. */
 import { readFileSync } from 'node:fs';
 import { HansardError } from '../common/errors.js';
+import { defaultPartitions } from '../common/limits.js';
 import { parseAddress } from '../node/setting-values.js';
 
 export interface ClusterFile {
@@ -38,7 +39,7 @@ export async function parseClusterFile(name: string, text: string): Promise<Clus
       .regex(/^[0-9a-fA-F-]{32,36}$/, 'must be 16 bytes in hex, such as a UUID')
       .transform((id) => id.replaceAll('-', '').toLowerCase())
       .refine((id) => id.length === 32, 'must be 16 bytes in hex, such as a UUID'),
-    partitions: z.int().min(1).max(maxPartitions).default(64),
+    partitions: z.int().min(1).max(maxPartitions).default(defaultPartitions),
     replication_factor: z.int().min(1).max(9).optional(),
     nodes: z
       .array(

@@ -17,6 +17,7 @@ import {
 import { clusterToml, nodesOf, stateFileOf } from '../../cluster/layout.js';
 import { readRecord, signal, stateOf } from '../../cluster/processes.js';
 import { parseClusterFile } from '../../src/cli/cluster-file.js';
+import { defaultPartitions } from '../../src/common/limits.js';
 import { freeBase } from '../support/free-base.js';
 
 const root = mkdtempSync(join(tmpdir(), 'hansard-launcher-'));
@@ -193,7 +194,7 @@ t.test('cluster files', async (t) => {
   };
   t.match(await parseClusterFile('c.json', JSON.stringify(json)), {
     clusterId: '0f9b3c1e000040008000123456789abc',
-    partitions: 64,
+    partitions: defaultPartitions,
     replicationFactor: 1,
   });
   const bad: [unknown, RegExp][] = [

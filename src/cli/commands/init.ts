@@ -1,6 +1,7 @@
 /** `hansard init`: makes a node's folder. Nothing else ever does. */
 import { randomBytes } from 'node:crypto';
 import { HansardError } from '../../common/errors.js';
+import { defaultPartitions } from '../../common/limits.js';
 import { initNode } from '../../node/open.js';
 import { settingsTable } from '../../node/settings-table.js';
 import type { ActionContext, CommonOptions } from '../action.js';
@@ -88,7 +89,7 @@ function singleNode(options: InitOptions): ClusterFile {
     );
   return {
     clusterId: randomBytes(16).toString('hex'),
-    partitions: options.partitions ?? 64,
+    partitions: options.partitions ?? defaultPartitions,
     replicationFactor: 1,
     nodes: [
       {

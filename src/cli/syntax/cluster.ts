@@ -1,5 +1,6 @@
 /** Clusters of this machine, and upgrading any. */
 import type { Command } from 'commander';
+import { defaultPartitions } from '../../common/limits.js';
 import { connection, type Env, type On, repeated, wholeNumber } from './options.js';
 
 export function addCluster(program: Command, on: On, env: Env): void {
@@ -17,7 +18,11 @@ export function addCluster(program: Command, on: On, env: Env): void {
       "first node's client port; the others follow (default 4650, or as made)",
       wholeNumber(1024, 65_500),
     )
-    .option('--partitions <number>', 'fixed when the cluster is made (default 64)', wholeNumber(1, 65_536))
+    .option(
+      '--partitions <number>',
+      `fixed when the cluster is made (default ${defaultPartitions})`,
+      wholeNumber(1, 65_536),
+    )
     .option('--timeout <seconds>', 'how long to wait until ready', wholeNumber(1, 3600))
     .option('--start-arg <argument>', "passed on to every node's `start` (repeatable)", repeated, []);
   on(up, async () => (await import('../commands/cluster.js')).up, [
@@ -37,7 +42,11 @@ export function addCluster(program: Command, on: On, env: Env): void {
       "first node's client port; the others follow (default 4650, or as made)",
       wholeNumber(1024, 65_500),
     )
-    .option('--partitions <number>', 'fixed when the cluster is made (default 64)', wholeNumber(1, 65_536))
+    .option(
+      '--partitions <number>',
+      `fixed when the cluster is made (default ${defaultPartitions})`,
+      wholeNumber(1, 65_536),
+    )
     .option('--timeout <seconds>', 'how long to wait until ready', wholeNumber(1, 3600))
     .option('--no-sample', 'load no sample into a new cluster');
   on(run, async () => (await import('../commands/cluster-run.js')).run, [

@@ -1,5 +1,6 @@
 /** Commands for a folder of a node, and the node itself. */
 import { type Command, Option } from 'commander';
+import { defaultPartitions } from '../../common/limits.js';
 import { formatSetting } from '../../node/setting-values.js';
 import { flagOf, variableOf } from '../../node/settings.js';
 import { type SettingName, settingNames, settingsTable } from '../../node/settings-table.js';
@@ -16,7 +17,7 @@ export function addNode(program: Command, on: On): void {
     .option('--peer-address <host:port>', 'without --cluster-file: where nodes connect')
     .option(
       '--partitions <number>',
-      'without --cluster-file: fixed for ever (default 64)',
+      `without --cluster-file: fixed for ever (default ${defaultPartitions})`,
       wholeNumber(1, 65_536),
     );
   on(init, async () => (await import('../commands/init.js')).init, [
