@@ -143,9 +143,30 @@ export class Faults {
     }
   }
 
+  /**
+   * Nothing breaks any more but for one node, which is down or cut off: the one that was
+   * damaged, if there is one. Undefined: not with members that change, who may be two.
+   */
+  async endForMajority(): Promise<SimNode | undefined> {
+    if (this.#membership !== undefined) return undefined;
+    const { random, network, nodes } = this.#cluster;
+    const drawn = nodes[random.below(nodes.length)] as SimNode;
+    const broken = this.#damageable.isDamaged ? this.#damageable : drawn;
+    const isDown = random.below(2) === 0;
+    this.#log(`all is well but node ${broken.nodeId}, which is ${isDown ? 'down' : 'cut off'}`);
+    if (isDown) this.kill([broken], 'process');
+    await this.#healAll(nodes.filter((node) => node !== broken));
+    if (!isDown) network.isolate(broken.nodeId, this.#idsBut(broken));
+    return broken;
+  }
+
   /** Nothing breaks any more, and whoever can starts. */
   async end(): Promise<void> {
-    const { network, nodes, callers } = this.#cluster;
+    await this.#healAll(this.#cluster.nodes);
+  }
+
+  async #healAll(healed: readonly SimNode[]): Promise<void> {
+    const { network, callers } = this.#cluster;
     network.healAll();
     network.faults.breakChance = 0;
     network.faults.delayMaxMs = 1;
@@ -154,11 +175,15 @@ export class Faults {
     callers.faults.lossChance = 0;
     this.#cluster.repeatChance = 0;
     for (const end of [...this.#hung]) end();
-    for (const node of nodes) {
+    for (const node of healed) {
       node.repair();
       node.database.resume();
       if (!node.isUp) await this.restart(node, true);
     }
+  }
+
+  #idsBut(node: SimNode): number[] {
+    return this.#cluster.nodes.filter((one) => one !== node).map(({ nodeId }) => nodeId);
   }
 
   kill(nodes: readonly SimNode[], kind: CrashKind): void {
@@ -191,7 +216,7 @@ export class Faults {
   async #fault(kind: FaultKind): Promise<void> {
     const { random, network, nodes } = this.#cluster;
     const victim = nodes[random.below(nodes.length)] as SimNode;
-    const others = nodes.filter((node) => node !== victim).map((node) => node.nodeId);
+    const others = this.#idsBut(victim);
     const other = others[random.below(others.length)] as number;
     switch (kind) {
       case 'kill':

@@ -12,6 +12,7 @@ import { drawKinds, type FaultKind, Faults } from './faults.js';
 import { checkFollowing } from './follow.js';
 import { History } from './history.js';
 import { JudgedClient } from './judged.js';
+import { checkLiveness } from './liveness.js';
 import { SimMembership } from './membership.js';
 import { SimReader } from './reader.js';
 import { SimRandom } from './sim-clock.js';
@@ -266,6 +267,8 @@ class SeedRun {
 
   async #heal(): Promise<void> {
     const { clock, nodes, violations } = this.#cluster;
+    const broken = await this.#faults.endForMajority();
+    if (broken !== undefined) violations.push(...(await checkLiveness(this.#cluster, broken, healMs)));
     await this.#faults.end();
     const led = (): boolean =>
       Array.from({ length: this.#cluster.options.partitions }, (_, p) => this.#cluster.leaderOf(p)).every(

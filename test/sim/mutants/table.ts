@@ -434,6 +434,15 @@ export const plantedBugs: readonly PlantedBug[] = [
     withinSeeds: 10,
   },
   {
+    name: 'newest-segment-not-missed',
+    breaks: 'a log whose newest segment is gone counts as whole',
+    patches: [
+      { file: 'src/wal/types.js', find: 'if (newest >= current && isNextThere)', replace: 'if (true)' },
+    ],
+    faults: ['logDamage'],
+    withinSeeds: 20,
+  },
+  {
     name: 'lost-vote-given-again',
     breaks: 'a replica whose vote may be lost takes part as before',
     patches: [
