@@ -73,7 +73,11 @@ export class Checkpoints {
     const { store, wal, settings, clock } = this.#context;
     const now = clock.monotonicMs();
     const isFull = store.tailBytes >= Math.min(settings.checkpointBytes, settings.tailBytes);
-    const dirty = store.partitions().filter((partition) => partition.dirtySinceMs !== undefined);
+    // What is damaged is sealed no more, however full its tail: asked for at every end of a checkpoint it would never end.
+    const damaged = store.setAsidePartitions();
+    const dirty = store
+      .partitions()
+      .filter(({ partition, dirtySinceMs }) => dirtySinceMs !== undefined && !damaged.has(partition));
     if (isFull) {
       // All of them: sealing the fullest alone would leave old small ones to hold back the log.
       return dirty.map((partition) => partition.partition);

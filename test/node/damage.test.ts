@@ -414,3 +414,24 @@ t.test('a leader meets damage in its log while it runs: it ends, and the next st
   await sameEverywhere(t, cluster);
   await cluster.stopAll();
 });
+
+t.test('a tail full of what is not sealed any more does not keep a node busy for ever', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1, settings: { checkpointBytes: 1 } });
+  await appendAll(cluster, 1, 5);
+  const leader = await cluster.led();
+  const [, follower] = [...cluster.running].find(([, running]) => running !== leader) ?? [];
+  const { store } = follower as NonNullable<typeof follower>;
+  const checkpoint = store.checkpoint.bind(store);
+  let asked = 0;
+  store.checkpoint = (partitions) => {
+    // No timer comes in between where it is asked for without end.
+    if (++asked > 1_000) throw new Error('asked for checkpoints without end');
+    return checkpoint(partitions);
+  };
+  store.distrust(0, 'as though a row of it were damaged');
+  await appendAll(cluster, 6, 10);
+  await cluster.clock.run(1_000);
+  t.ok(asked < 50, `${asked} checkpoints asked for`);
+  t.strictSame(follower?.fatal, []);
+  await cluster.stopAll();
+});

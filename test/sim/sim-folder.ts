@@ -66,7 +66,7 @@ export class SimFolder {
     watched: (device: LogDevice) => LogDevice,
   ): PartsFolder {
     const faults = this.#faults === undefined ? 'unreadable' : decodeFaults(this.#faults);
-    if (faults !== 'unreadable' && faults.logMove > 0) this.#moveLog();
+    if (faults !== 'unreadable' && faults.logMove > 0) this.#moveLog(faults.logMove);
     if (faults !== 'unreadable' && faults.dbMove > 0) this.#moveDatabase(faults.dbMove);
     /** Before and after it the process may die. */
     const step = async (act: () => void): Promise<void> => {
@@ -88,7 +88,7 @@ export class SimFolder {
       },
       nextMove: async () => Math.max(0, ...this.#aside) + 1,
       moveDatabase: (number) => step(() => this.#moveDatabase(number)),
-      moveLog: () => step(() => this.#moveLog()),
+      moveLog: (number) => step(() => this.#moveLog(number)),
       writeFaults: (record) => {
         const kept = Buffer.from(record);
         return step(() => {
@@ -104,10 +104,11 @@ export class SimFolder {
     this.database.disks.delete('db');
   }
 
-  #moveLog(): void {
+  /** Nothing, where it was done before the process ended. */
+  #moveLog(number: number): void {
     if (this.#newLog === undefined) return;
+    this.#aside.add(number);
     this.disk = this.#newLog;
     this.#newLog = undefined;
-    this.#aside.add(Math.max(0, ...this.#aside) + 1);
   }
 }
