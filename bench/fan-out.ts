@@ -12,8 +12,8 @@
 import { Client, type ClientReadableStream, credentials, Metadata } from '@grpc/grpc-js';
 import { Command } from 'commander';
 import { build, type Histogram } from 'hdr-histogram-js';
+import { readTailResponse } from '../src/client/follow-responses.js';
 import { encodeTail, encodeTarget } from '../src/client/requests.js';
-import { readTailResponse } from '../src/client/responses.js';
 import { Hansard, nameOf } from './harness/hansard.js';
 import { usageOf } from './harness/measure.js';
 import { count, inMB, loadAverage, statusBytes } from './harness/proc-figures.js';

@@ -3,6 +3,12 @@
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
+import {
+  type DeletedChannel,
+  readChannelResponse,
+  readDeleteChannelResponse,
+  readGetChannelResponse,
+} from './channel-responses.js';
 import { checkMessage, checkOptions, checkRef, invalid } from './check-input.js';
 import { type DeliverOptions, type DeliveryHandler, deliver, redeliver } from './deliver.js';
 import {
@@ -46,16 +52,7 @@ import {
   methods,
   requireChannelName,
 } from './requests.js';
-import {
-  type AppendResponse,
-  type DeletedChannel,
-  readBatchGetResponse,
-  readChannelResponse,
-  readDeleteChannelResponse,
-  readGetChannelResponse,
-  readGetResponse,
-  readListResponse,
-} from './responses.js';
+import { type AppendResponse, readBatchGetResponse, readGetResponse, readListResponse } from './responses.js';
 import type { Router } from './router.js';
 import { Tail, type TailOptions } from './tail.js';
 import type { ChannelInfo, Event, NewMessage, ReadOptions, ServedBy } from './types.js';

@@ -3,7 +3,13 @@ import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import { type AppendResult, Channel, resultOf } from './channel.js';
+import { readChannelResponse, readListChannelsResponse } from './channel-responses.js';
 import { checkOptions, invalid } from './check-input.js';
+import {
+  readChangeReplicasResponse,
+  readPartitionResponse,
+  readUpgradeResponse,
+} from './cluster-responses.js';
 import { encodeInbox, type InboxEntry, readInboxResponse } from './inbox.js';
 import { Budget } from './lane.js';
 import { type ClientOptions, checkedOptions, parseTarget } from './options.js';
@@ -26,14 +32,7 @@ import {
   requireChannelName,
   type UpgradeRequest,
 } from './requests.js';
-import {
-  readAppendBatchResponse,
-  readChangeReplicasResponse,
-  readChannelResponse,
-  readListChannelsResponse,
-  readPartitionResponse,
-  readUpgradeResponse,
-} from './responses.js';
+import { readAppendBatchResponse } from './responses.js';
 import { Router } from './router.js';
 import { type SubscribeOptions, Subscription } from './subscribe.js';
 import { DurableSubscription } from './subscription.js';

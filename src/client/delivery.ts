@@ -4,7 +4,7 @@ import { invalid } from './check-input.js';
 import { readTimestamp } from './content-decode.js';
 import { limited } from './content-encode.js';
 import { writeReadOptions } from './requests.js';
-import { nobody, readServedBy, type Writable } from './responses.js';
+import { nobody, readServedBy, type Writable } from './response-parts.js';
 import type { ReadOptions, ServedBy } from './types.js';
 import { BackWriter } from './wire.js';
 import { ProtoReader } from './wire-reader.js';

@@ -1,11 +1,12 @@
 /** Read cursors and inboxes: the protocol's bytes, and what they come to. Field numbers: proto/hansard/v1/inbox_service.proto. */
 import { limits } from '../common/limits.js';
+import { readChannel } from './channel-responses.js';
 import { invalid } from './check-input.js';
 import { readTimestamp } from './content-decode.js';
 import { limited } from './content-encode.js';
 import { readEvent } from './event-decode.js';
 import { requireChannelName, writeReadOptions } from './requests.js';
-import { nobody, readChannel, readServedBy, type Writable } from './responses.js';
+import { nobody, readServedBy, type Writable } from './response-parts.js';
 import type { ChannelInfo, Event, ReadOptions, ServedBy } from './types.js';
 import { BackWriter } from './wire.js';
 import { ProtoReader } from './wire-reader.js';

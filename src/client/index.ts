@@ -12,6 +12,7 @@ export {
   type Page,
   type StateOptions,
 } from './channel.js';
+export type { DeletedChannel } from './channel-responses.js';
 export {
   type BatchItem,
   type ChannelPage,
@@ -33,6 +34,7 @@ export type {
   FailedEvent,
   ReportedDelivery,
 } from './delivery.js';
+export type { SubscribedEvents } from './follow-responses.js';
 export type { CursorPage, InboxEntry, MovedCursor, ReadCursor } from './inbox.js';
 export { parseMetadata } from './metadata.js';
 export { type ClientOptions, clientDefaults, parseTarget } from './options.js';
@@ -46,7 +48,6 @@ export type {
   SubscribeFilter,
   UpgradeRequest,
 } from './requests.js';
-export type { DeletedChannel, SubscribedEvents } from './responses.js';
 export {
   type SubscribedEvent,
   type SubscribeOptions,

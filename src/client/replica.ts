@@ -4,10 +4,11 @@
  * this node's answer, as wrong as it may be.
  */
 import type { HansardError } from '../common/errors.js';
+import { readChannel } from './channel-responses.js';
 import { readEvent } from './event-decode.js';
 import { type Link, openLink } from './link.js';
 import { type Method, methods } from './requests.js';
-import { nobody, readChannel, readServedBy } from './responses.js';
+import { nobody, readServedBy } from './response-parts.js';
 import { attemptOn } from './router.js';
 import type { ChannelInfo, Event, ServedBy } from './types.js';
 import { BackWriter } from './wire.js';

@@ -6,10 +6,10 @@
 import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { partitionOf } from '../common/partitioning.js';
+import { readClusterResponse } from './cluster-responses.js';
 import { type Link, openLink } from './link.js';
 import type { ClientOptions } from './options.js';
 import { type Method, methods } from './requests.js';
-import { readClusterResponse } from './responses.js';
 import { RoundTrips } from './round-trips.js';
 import type { Outcome } from './rpc-errors.js';
 import { Session } from './session.js';

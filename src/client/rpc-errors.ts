@@ -2,7 +2,7 @@
 import type { Metadata, ServiceError } from '@grpc/grpc-js';
 import { Code, HansardError, type Reason, reasons } from '../common/errors.js';
 import { readTimestamp } from './content-decode.js';
-import { readMapEntry } from './responses.js';
+import { readMapEntry } from './response-parts.js';
 import { ProtoReader, WireError } from './wire-reader.js';
 
 /** What one attempt of a call came to. */

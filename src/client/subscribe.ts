@@ -3,11 +3,11 @@
  */
 import { HansardError, reasons } from '../common/errors.js';
 import { invalid } from './check-input.js';
+import { readSubscribeResponse, type SubscribedEvents, type SubscribeResponse } from './follow-responses.js';
 import { type FollowOptions, follow, type Place } from './following.js';
 import type { Link } from './link.js';
 import { MessageStream, withCredit } from './message-stream.js';
 import { encodeSubscribe, type SubscribeFilter } from './requests.js';
-import { readSubscribeResponse, type SubscribedEvents, type SubscribeResponse } from './responses.js';
 import type { Router } from './router.js';
 import type { Event } from './types.js';
 

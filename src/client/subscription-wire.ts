@@ -4,7 +4,7 @@ import { invalid } from './check-input.js';
 import { readTimestamp } from './content-decode.js';
 import { readEvent } from './event-decode.js';
 import { eventTypeNumber, eventTypes, requireChannelName } from './requests.js';
-import type { Writable } from './responses.js';
+import type { Writable } from './response-parts.js';
 import type { Event, EventType } from './types.js';
 import { BackWriter } from './wire.js';
 import { ProtoReader } from './wire-reader.js';

@@ -5,10 +5,10 @@
 import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { invalid } from './check-input.js';
+import { readTailResponse, type TailResponse } from './follow-responses.js';
 import { type FollowOptions, follow, type Place } from './following.js';
 import { MessageStream, withCredit } from './message-stream.js';
 import { encodeTail } from './requests.js';
-import { readTailResponse, type TailResponse } from './responses.js';
 import type { Router } from './router.js';
 import type { Event, ReadOptions, ServedBy } from './types.js';
 

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import t from 'tap';
+import { readChannelResponse } from '../../src/client/channel-responses.js';
+import { readClusterResponse } from '../../src/client/cluster-responses.js';
 import { readContent } from '../../src/client/content-decode.js';
 import { type Call, decodeFrame, encodeFrame, encodeRequest } from '../../src/client/frames.js';
 import { parseTarget } from '../../src/client/options.js';
@@ -12,7 +14,7 @@ import {
   encodeTarget,
   methods,
 } from '../../src/client/requests.js';
-import { readAppendResponse, readChannelResponse, readClusterResponse } from '../../src/client/responses.js';
+import { readAppendResponse } from '../../src/client/responses.js';
 import type { MessageContent, NewMessage, Part } from '../../src/client/types.js';
 import { ProtoReader, WireError } from '../../src/client/wire-reader.js';
 import { HansardError } from '../../src/common/errors.js';
