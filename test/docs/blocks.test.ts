@@ -19,6 +19,7 @@ const pages = [
   'docs/guide/subscribe.md',
   'docs/guide/inbox.md',
   'docs/guide/delivery.md',
+  'docs/guide/durable-subscriptions.md',
 ];
 /** Kinds that are no programs. */
 const shownOnly = new Set(['text', 'mermaid', 'json', 'toml']);

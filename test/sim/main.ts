@@ -9,8 +9,8 @@ import { runSeed, type SimResult } from './run.js';
 import { traceSeed } from './trace/run.js';
 import { followTrace } from './trace/spec.js';
 
-const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--json]
-       npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads]
+const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--json]
+       npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads] [--subscriptions]
        npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5] [--membership]
 
 Whole clusters on a simulated clock, disk and network. The same seed gives the same history.
@@ -21,6 +21,7 @@ Whole clusters on a simulated clock, disk and network. The same seed gives the s
 --membership     five nodes, three replicas of each partition, and members that change all the time
 --damage         one node's log and database are damaged again and again, and become sound each time
 --reads          clients of the levels session and bounded, and of batches, beside the others
+--subscriptions  two who work on one durable subscription, beside the others
 --json           one JSON object a seed
 --trace FILE     writes one group's history as etcd raft's TLA+ trace specification reads it
 
@@ -38,6 +39,7 @@ const { values } = parseArgs({
     membership: { type: 'boolean', default: false },
     damage: { type: 'boolean', default: false },
     reads: { type: 'boolean', default: false },
+    subscriptions: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     trace: { type: 'string' },
     'trace-lines': { type: 'string', default: '2000' },
@@ -51,6 +53,7 @@ const modes = [
   ...(values.membership ? ['--membership'] : []),
   ...(values.damage ? ['--damage'] : []),
   ...(values.reads ? ['--reads'] : []),
+  ...(values.subscriptions ? ['--subscriptions'] : []),
 ];
 
 interface Line extends Omit<SimResult, 'trace'> {
@@ -95,6 +98,7 @@ async function oneSeed(seed: number): Promise<{ line: Line; trace: readonly stri
     ...(values.membership ? { membership: true } : {}),
     ...(values.damage ? { damage: true } : {}),
     ...(values.reads ? { reads: true } : {}),
+    ...(values.subscriptions ? { subscriptions: true } : {}),
   });
   return { line: { ...result, seconds: (performance.now() - started) / 1_000 }, trace };
 }

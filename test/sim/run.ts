@@ -16,6 +16,7 @@ import { checkLiveness } from './liveness.js';
 import { SimMembership } from './membership.js';
 import { SimReader } from './reader.js';
 import { SimRandom } from './sim-clock.js';
+import { checkReceived, type Received, SimSubscriber } from './subscriber.js';
 import { SimWeakReader } from './weak-reader.js';
 
 export interface SimResult {
@@ -33,6 +34,8 @@ export interface SimResult {
   readonly memberChanges: Readonly<Record<string, number>>;
   /** Of each client of the weaker levels: answers that it had, and its batches. */
   readonly weakReads: readonly { session: number; bounded: number; batches: number }[];
+  /** Of each who worked on the durable subscription. */
+  readonly subscribed: readonly { steps: number; refused: number; received: number; buried: number }[];
   readonly simulatedMs: number;
   readonly trace: readonly string[];
   /** Two runs of a seed must agree on it. */
@@ -56,6 +59,8 @@ export interface SimOptions {
   readonly damage?: boolean;
   /** Clients of the weaker read levels and of batches beside the others. */
   readonly reads?: boolean;
+  /** Two who work on one durable subscription beside the others. */
+  readonly subscriptions?: boolean;
 }
 
 /** Those whose every operation is judged by the linearizability checker. */
@@ -84,11 +89,15 @@ class SeedRun {
   readonly #membership: SimMembership | undefined;
   readonly #weakReaders: SimWeakReader[] = [];
   readonly #reads: boolean;
+  readonly #subscribers: SimSubscriber[] = [];
+  readonly #received: Received = new Map();
+  readonly #subscribes: boolean;
   readonly #seed: number;
 
   constructor(options: SimOptions) {
     this.#seed = options.seed;
     this.#reads = options.reads ?? false;
+    this.#subscribes = options.subscriptions ?? false;
     this.#faultMs = options.faultMs ?? 10_000;
     const drawn = options.faults ?? drawKinds(new SimRandom(options.seed ^ kindsSalt));
     const kinds = options.damage ? [...drawn.filter((kind) => kind !== 'lostDisk'), ...damagedOften] : drawn;
@@ -116,7 +125,8 @@ class SeedRun {
     await clock.run(3_000);
     const clients = [...this.#startClients(), ...this.#startReaders(), ...this.#startJudged()];
     if (this.#reads) this.#startWeakReaders();
-    const all = [...clients, ...this.#weakReaders];
+    if (this.#subscribes) this.#startSubscribers();
+    const all = [...clients, ...this.#weakReaders, ...this.#subscribers];
     await this.#faults.run(this.#faultMs);
     // A broken promise ends the run: what follows from it would only hide it.
     if (violations.length > 0) return this.#result();
@@ -132,6 +142,7 @@ class SeedRun {
     if (!(await clock.until(() => stopped, healMs)))
       violations.push('liveness: calls did not end after healing');
     await this.#settle();
+    if (violations.length === 0) await this.#drain();
     if (this.#membership !== undefined && violations.length === 0) await this.#move(this.#membership);
     if (violations.length === 0) await this.#check();
     return this.#result();
@@ -148,6 +159,7 @@ class SeedRun {
       digestsCompared: this.#cluster.digestsCompared,
       snapshots: this.#cluster.nodes.reduce((sum, node) => sum + node.snapshots, 0),
       memberChanges: Object.fromEntries(this.#membership?.outcomes ?? []),
+      subscribed: this.#subscribers.map(({ counts }) => ({ ...counts })),
       weakReads: this.#weakReaders.map(({ counts }) => ({ ...counts })),
       simulatedMs: clock.monotonicMs(),
       trace: this.#history.trace,
@@ -222,6 +234,33 @@ class SeedRun {
     const names = channelNames.filter((name) => name !== 'gone');
     for (const i of [1, 2])
       this.#weakReaders.push(new SimWeakReader(`weak-${i}`, names, world, this.#seed * 1_000 + i));
+  }
+
+  #startSubscribers(): void {
+    const { nodes, violations } = this.#cluster;
+    const world = {
+      ...this.#clientWorld(),
+      violations,
+      anyNode: (random: SimRandom) => nodes[random.below(nodes.length)]?.node,
+    };
+    for (const i of [1, 2])
+      this.#subscribers.push(new SimSubscriber(`worker-${i}`, this.#received, world, this.#seed * 2_000 + i));
+  }
+
+  /** With nothing in the way one of them comes to the end of all that is there. */
+  async #drain(): Promise<void> {
+    const [last] = this.#subscribers;
+    if (last === undefined) return;
+    const { clock, violations } = this.#cluster;
+    const endMs = clock.monotonicMs() + healMs;
+    for (let isDone = false; !isDone; ) {
+      isDone = await this.#wait(last.step(true));
+      if (!isDone) await this.#cluster.pass(20);
+      if (clock.monotonicMs() > endMs) {
+        violations.push('liveness: the durable subscription does not come to an end');
+        return;
+      }
+    }
   }
 
   /** With nothing in the way a replica of each partition moves; and who was removed is gone from its node. */
@@ -373,6 +412,11 @@ class SeedRun {
         if (node === undefined || isDamaged || this.#membership !== undefined) continue;
         this.#cluster.violations.push(...(await this.#wait(reader.check(node))));
       }
+    }
+    if (this.#subscribers.length > 0) {
+      const whole = channelNames.filter((name) => name !== 'gone');
+      const heads = new Map(whole.map((name) => [name, texts.get(name)?.length ?? 0]));
+      this.#cluster.violations.push(...checkReceived(this.#received, heads));
     }
     for (const { channel, seq, text, client } of this.#history.acknowledged) {
       const found = texts.get(channel)?.[seq - 1];

@@ -54,6 +54,18 @@ t.test('reads of the weaker levels, and batches over two channels', async (t) =>
   t.ok(sum.session > 100 && sum.bounded > 100 && sum.batches > 25, JSON.stringify(sum));
 });
 
+t.test("two who work on one durable subscription, in each other's way", async (t) => {
+  const result = await runSeed({ seed: 81, subscriptions: true, faultMs: 6_000 });
+  t.same(result.violations, [], 'again: npm run sim -- --seed 81 --subscriptions');
+  const sum = { steps: 0, refused: 0, received: 0 };
+  for (const each of result.subscribed) {
+    sum.steps += each.steps;
+    sum.refused += each.refused;
+    sum.received += each.received;
+  }
+  t.ok(sum.steps > 50 && sum.refused > 5 && sum.received > 100, JSON.stringify(sum));
+});
+
 const mutants = [
   ['early-acknowledgement', 'a node that acknowledges before it has synced is found', ['powerAll', 'power']],
   ['unasked-reads', 'a read that asks no quorum is found', ['isolate', 'pause']],
