@@ -6,6 +6,7 @@ import type { ReadView } from '../node/types.js';
 import type { Served } from './encode.js';
 import { encodeCaughtUp, encodeHeartbeat, encodeTailEvents } from './encode-tail.js';
 import { OutMessage } from './framed.js';
+import { leaderless } from './out-stream.js';
 import type { Services } from './services.js';
 import type { TailStream } from './tail-stream.js';
 import type { Tails } from './tails.js';
@@ -45,6 +46,8 @@ export class ChannelTails {
   /** Woken during a round. */
   #again = false;
   #served = 0;
+  /** Since when no leader is known here. */
+  #leaderlessSinceMs: number | undefined;
   #token = { after: -1, text: '' };
 
   /** Throws NOT_LEADER where this node holds no replica. */
@@ -71,6 +74,7 @@ export class ChannelTails {
 
   add(tail: TailStream): void {
     this.#tails.add(tail);
+    tail.cameLeaderless = this.#services.node.leaderOf(this.#partition) === undefined;
     tail.onRoom = () => this.wake();
     const closed = tail.onClose;
     tail.onClose = (reason) => {
@@ -117,6 +121,22 @@ export class ChannelTails {
       sent++;
     }
     return sent;
+  }
+
+  /**
+   * Sends readers away where no leader has been known for so long: this node may be cut off, and others go on
+   * without it. Once for each loss: who comes back while it lasts has found nobody better, and stays.
+   */
+  handOver(nowMs: number, leaderlessMs: number): void {
+    if (this.#services.node.leaderOf(this.#partition) !== undefined) {
+      if (this.#leaderlessSinceMs === undefined) return;
+      this.#leaderlessSinceMs = undefined;
+      for (const tail of this.#tails) tail.cameLeaderless = false;
+      return;
+    }
+    this.#leaderlessSinceMs ??= nowMs;
+    if (nowMs - this.#leaderlessSinceMs < leaderlessMs) return;
+    for (const tail of this.tails()) if (!tail.cameLeaderless) tail.fail(leaderless(this.#partition));
   }
 
   async #look(): Promise<void> {

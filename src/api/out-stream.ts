@@ -4,11 +4,17 @@
  * more, is not read for, and goes on from its place in the store when it has.
  */
 import type { ServerDuplexStream } from '@grpc/grpc-js';
-import type { HansardError, Reason } from '../common/errors.js';
+import { HansardError, type Reason } from '../common/errors.js';
+import type { PartitionId } from '../common/ids.js';
 import { FramedWriter, type OutMessage } from './framed.js';
 import { grpcStatusOf } from './grpc-status.js';
 
 export type OutCall = ServerDuplexStream<Buffer, Buffer>;
+
+/** What this replica has may no longer be all that there is: who follows it looks for another. */
+export function leaderless(partition: PartitionId): HansardError {
+  return new HansardError('NO_QUORUM', `this node knows no leader of partition ${partition}`, { partition });
+}
 
 /** Events and bytes that the caller still takes. */
 export interface Credit {

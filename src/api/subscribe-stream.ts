@@ -4,7 +4,7 @@
  * the places of its feeds, which every message carries as the resume token.
  */
 import type { HansardError } from '../common/errors.js';
-import type { TimeUs } from '../common/ids.js';
+import type { PartitionId, TimeUs } from '../common/ids.js';
 import {
   encodeSubscribeCaughtUp,
   encodeSubscribed,
@@ -14,7 +14,7 @@ import {
 import { writePlaces } from './feed-place.js';
 import type { FeedSource } from './feed-source.js';
 import { OutMessage } from './framed.js';
-import type { OutStream } from './out-stream.js';
+import { leaderless, type OutStream } from './out-stream.js';
 import type { Services } from './services.js';
 
 export interface SubscribeStreamOptions {
@@ -33,6 +33,7 @@ export class SubscribeStream {
   /** The caller knows that it is at the head, and has not fallen behind since. */
   #isLive = false;
   #turn = 0;
+  readonly #cameLeaderless: Set<PartitionId>;
   #wake: (() => void) | undefined;
   #isWoken = false;
 
@@ -47,6 +48,8 @@ export class SubscribeStream {
     this.#feeds = feeds;
     this.#options = options;
     out.onRoom = () => this.wake();
+    const unled = feeds.filter(({ partition }) => services.node.leaderOf(partition) === undefined);
+    this.#cameLeaderless = new Set(unled.map(({ partition }) => partition));
   }
 
   get isClosed(): boolean {
@@ -63,6 +66,18 @@ export class SubscribeStream {
   touch(): void {
     for (const feed of this.#feeds) feed.touch();
     this.wake();
+  }
+
+  /**
+   * Sends the reader away where a partition has had no leader here for long: this node may be cut off, and others go
+   * on without it. Once for each loss: who came while it lasts has found nobody better, and stays.
+   */
+  handOver(lost: ReadonlyMap<PartitionId, boolean>): void {
+    for (const { partition } of this.#feeds) {
+      const isLong = lost.get(partition);
+      if (isLong === undefined) this.#cameLeaderless.delete(partition);
+      else if (isLong && !this.#cameLeaderless.has(partition)) return this.fail(leaderless(partition));
+    }
   }
 
   heartbeat(): void {

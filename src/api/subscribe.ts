@@ -1,5 +1,6 @@
 /** hansard.v1.EventService/Subscribe: opening a subscription, and all of a node. */
 import { HansardError, type Reason } from '../common/errors.js';
+import type { PartitionId } from '../common/ids.js';
 import type { CallHooks } from './calls.js';
 import type { FeedFilter } from './feed.js';
 import { readPlaces, type SubscriptionPlace } from './feed-place.js';
@@ -35,6 +36,8 @@ export interface SubscribeLimits {
   readonly streams: number;
   /** A stream on which nothing was sent for this long gets a heartbeat, ms. */
   readonly heartbeatMs: number;
+  /** Where a partition has had no leader here for this long, its readers go on elsewhere, ms: an election takes less. */
+  readonly leaderlessMs: number;
   /** Bytes of one message's events, where few streams are open. */
   readonly pageBytes: number;
   /** With many streams pages are smaller, so that all of them together hold about this much at worst. */
@@ -45,6 +48,7 @@ export interface SubscribeLimits {
 export const defaultSubscribeLimits: SubscribeLimits = Object.freeze({
   streams: 1_000,
   heartbeatMs: 5_000,
+  leaderlessMs: 3_000,
   pageBytes: 128 * 1024,
   untakenBytes: 48 * 1024 * 1024,
   leastPageBytes: 16 * 1024,
@@ -56,6 +60,7 @@ export class Subscriptions {
   readonly #errorOf: (error: unknown) => HansardError;
   readonly #streams = new Set<SubscribeStream>();
   #open = 0;
+  readonly #leaderlessSinceMs = new Map<PartitionId, number>();
   #closed = false;
   #sweep: NodeJS.Timeout | undefined;
 
@@ -163,10 +168,28 @@ export class Subscriptions {
     return Math.max(leastPageBytes, Math.min(pageBytes, Math.floor(untakenBytes / (1.5 * this.#open))));
   }
 
+  /** Partitions of which this node knows no leader; true: for so long that it may be cut off. */
+  #leaderless(nowMs: number): ReadonlyMap<PartitionId, boolean> {
+    const { node } = this.#services;
+    const found = new Map<PartitionId, boolean>();
+    for (let partition = 0; partition < node.partitionCount; partition++) {
+      if (node.leaderOf(partition) !== undefined) {
+        this.#leaderlessSinceMs.delete(partition);
+        continue;
+      }
+      const sinceMs = this.#leaderlessSinceMs.get(partition) ?? nowMs;
+      this.#leaderlessSinceMs.set(partition, sinceMs);
+      found.set(partition, nowMs - sinceMs >= this.#limits.leaderlessMs);
+    }
+    return found;
+  }
+
   #sweepOnce(): void {
     const nowMs = this.#services.node.monotonicMs();
+    const lost = this.#leaderless(nowMs);
     for (const stream of this.#streams) {
       const silentMs = nowMs - stream.lastSentMs;
+      stream.handOver(lost);
       if (silentMs >= this.#limits.heartbeatMs) stream.heartbeat();
       else if (silentMs >= this.#limits.heartbeatMs / 2) stream.touch();
     }

@@ -15,6 +15,8 @@ export interface TailLimits {
   readonly streams: number;
   /** A stream on which nothing was sent for this long gets a heartbeat, ms. */
   readonly heartbeatMs: number;
+  /** Where the partition has had no leader here for this long, its readers go on elsewhere, ms: an election takes less. */
+  readonly leaderlessMs: number;
   /** Bytes of one message's events, where few streams are open. */
   readonly pageBytes: number;
   /** With many streams pages are smaller, so that all of them together hold about this much at worst. */
@@ -25,6 +27,7 @@ export interface TailLimits {
 export const defaultTailLimits: TailLimits = Object.freeze({
   streams: 10_000,
   heartbeatMs: 5_000,
+  leaderlessMs: 3_000,
   pageBytes: 128 * 1024,
   untakenBytes: 96 * 1024 * 1024,
   leastPageBytes: 8 * 1024,
@@ -141,11 +144,12 @@ export class Tails {
 
   #sweepOnce(): void {
     const nowMs = this.#services.node.monotonicMs();
-    const { heartbeatMs } = this.#limits;
+    const { heartbeatMs, leaderlessMs } = this.#limits;
     // Twice what is due on average: streams that were opened together are told apart by it, and no turn gets long.
     let quota = 16 + Math.ceil((2 * this.#open * sweepMs) / heartbeatMs);
     for (const channel of this.#channels.values()) {
       if (nowMs - channel.lastRoundMs >= recheckMs) channel.wake();
+      channel.handOver(nowMs, leaderlessMs);
       if (quota > 0) quota -= channel.beat(nowMs, heartbeatMs, quota);
     }
     if (this.#channels.size > 0) return;

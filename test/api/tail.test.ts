@@ -358,6 +358,27 @@ t.test('messages are framed once where grpc-js lets us', async (t) => {
   t.same(seen, [true], 'grpc-js has the field that leads to the HTTP/2 stream');
 });
 
+t.test('a node that has had no leader for long sends its readers away, once', async (t) => {
+  const h = await start(t, { leaderlessMs: 300, heartbeatMs: 100 });
+  await h.append({ channel: 'c', messages: some(3) });
+  const away = await new Reader(h, { channel: 'c', after_seq: 0 }).said('caught_up');
+  const { leader } = h.node;
+  h.node.leader = undefined;
+  const anyState = { level: 4 };
+  const back = await new Reader(h, { channel: 'c', after_seq: 0, read: anyState }).said('caught_up');
+  t.match(await away.failed(), {
+    reason: 'NO_QUORUM',
+    fields: { partition: h.node.partitionOf('default', 'c') },
+  });
+  await back.said('heartbeat', 5);
+  t.equal(back.failure, undefined, 'who comes while it lasts stays');
+  h.node.leader = leader;
+  await back.said('heartbeat', 10);
+  h.node.leader = undefined;
+  t.match(await back.failed(), { reason: 'NO_QUORUM' }, 'the next loss');
+  h.node.leader = leader;
+});
+
 t.test('a node that drains sends its readers away', async (t) => {
   const h = await start(t);
   await h.append({ channel: 'c', messages: some(3) });
