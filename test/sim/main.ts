@@ -5,12 +5,13 @@ import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { type FaultKind, faultKinds } from './faults.js';
 import { runSeed, type SimResult } from './run.js';
 import { traceSeed } from './trace/run.js';
 import { followTrace } from './trace/spec.js';
 
-const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--json]
-       npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads] [--subscriptions]
+const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--faults A,B] [--json]
+       npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--faults A,B]
        npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5] [--membership]
 
 Whole clusters on a simulated clock, disk and network. The same seed gives the same history.
@@ -22,6 +23,7 @@ Whole clusters on a simulated clock, disk and network. The same seed gives the s
 --damage         one node's log and database are damaged again and again, and become sound each time
 --reads          clients of the levels session and bounded, and of batches, beside the others
 --subscriptions  two who work on one durable subscription, beside the others
+--faults A,B     these kinds of fault alone (docs/simulator.md), in the place of what the seed draws
 --json           one JSON object a seed
 --trace FILE     writes one group's history as etcd raft's TLA+ trace specification reads it
 
@@ -40,6 +42,7 @@ const { values } = parseArgs({
     damage: { type: 'boolean', default: false },
     reads: { type: 'boolean', default: false },
     subscriptions: { type: 'boolean', default: false },
+    faults: { type: 'string' },
     json: { type: 'boolean', default: false },
     trace: { type: 'string' },
     'trace-lines': { type: 'string', default: '2000' },
@@ -54,6 +57,7 @@ const modes = [
   ...(values.damage ? ['--damage'] : []),
   ...(values.reads ? ['--reads'] : []),
   ...(values.subscriptions ? ['--subscriptions'] : []),
+  ...(values.faults === undefined ? [] : ['--faults', values.faults]),
 ];
 
 interface Line extends Omit<SimResult, 'trace'> {
@@ -99,6 +103,7 @@ async function oneSeed(seed: number): Promise<{ line: Line; trace: readonly stri
     ...(values.damage ? { damage: true } : {}),
     ...(values.reads ? { reads: true } : {}),
     ...(values.subscriptions ? { subscriptions: true } : {}),
+    ...(values.faults === undefined ? {} : { faults: kindsOf(values.faults) }),
   });
   return { line: { ...result, seconds: (performance.now() - started) / 1_000 }, trace };
 }
@@ -177,6 +182,15 @@ async function writeTrace(file: string): Promise<number> {
     return 1;
   }
   return run.violations.length === 0 ? 0 : 1;
+}
+
+function kindsOf(names: string): FaultKind[] {
+  return names.split(',').map((name) => {
+    const kind = faultKinds.find((one) => one === name);
+    if (kind !== undefined) return kind;
+    console.error(`--faults: there is no kind "${name}"; there are ${faultKinds.join(', ')}`);
+    process.exit(2);
+  });
 }
 
 function positive(name: 'seed' | 'seeds' | 'from' | 'jobs' | 'step' | 'trace-lines' | 'nodes'): number {
