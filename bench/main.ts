@@ -49,7 +49,7 @@ const program = new Command('bench')
   .description('Measures Hansard: three nodes as processes on this machine, one client.')
   .argument(
     '[what]',
-    '`run`, `compare` with the systems found on this machine, `smoke`: counts that do not depend on the machine, each in its band; or one of footprint, recovery, write-amplification, checkpoints, bring-up, fan-out, which tell their own options with --help',
+    '`run`, `compare` with the systems found on this machine, `smoke`: counts that do not depend on the machine, each in its band; or one of footprint, recovery, write-amplification, checkpoints, bring-up, fan-out, reads, which tell their own options with --help',
     'run',
   )
   .option(
@@ -335,7 +335,15 @@ function messageOf(error: unknown): string {
 }
 
 /** Measurements of one thing, each a program of its own with its own options. */
-const programs = ['footprint', 'recovery', 'write-amplification', 'checkpoints', 'bring-up', 'fan-out'];
+const programs = [
+  'footprint',
+  'recovery',
+  'write-amplification',
+  'checkpoints',
+  'bring-up',
+  'fan-out',
+  'reads',
+];
 const [, , named = ''] = process.argv;
 if (programs.includes(named)) {
   process.argv.splice(2, 1);
