@@ -35,6 +35,8 @@ const options = new Command('bench write-amplification')
     order: FillOptions['order'];
     delete: string;
   }>();
+/** For files to be given up, at most. */
+const spaceBackMs = 120_000;
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 
 for (const payload of options.payload.split(',')) {
@@ -102,8 +104,15 @@ async function giveBack(filling: Filling, dbPath: string, channels: number): Pro
   const started = performance.now();
   await filling.sealAll();
   const seconds = (performance.now() - started) / 1000;
-  await new Promise((resolve) => setTimeout(resolve, 5_000));
+  let after = folderBytes(dbPath);
+  const quietFrom = performance.now();
+  for (let steady = 0; steady < 5 && performance.now() - quietFrom < spaceBackMs; ) {
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    const now = folderBytes(dbPath);
+    steady = now === after ? steady + 1 : 0;
+    after = now;
+  }
   say(
-    `  ${percent} % of the channels deleted: database ${inMB(full)} before, ${inMB(marked)} when they were marked, ${inMB(folderBytes(dbPath))} after checkpoints removed their blocks (${seconds.toFixed(1)} s)`,
+    `  ${percent} % of the channels deleted: database ${inMB(full)} before, ${inMB(marked)} when they were marked, ${inMB(after)} after checkpoints removed their blocks (${seconds.toFixed(1)} s, and ${((performance.now() - quietFrom) / 1000).toFixed(0)} s until it changed no more)`,
   );
 }

@@ -59,7 +59,8 @@ export interface KvSnapshot {
 }
 
 export interface KvBatch {
-  put(key: Uint8Array, value: Uint8Array): void;
+  /** `soonGone`: it will be deleted or put again before long, so it is not worth a place where that leaves a hole. */
+  put(key: Uint8Array, value: Uint8Array, soonGone?: boolean): void;
   /** `bytes`: of its value, where that was just read; it saves looking. */
   del(key: Uint8Array, bytes?: number): void;
   readonly length: number;

@@ -11,6 +11,7 @@ import { mergedBytesMax } from './run-merge.js';
 import type { Run } from './runs.js';
 import type { SealBatch } from './seal-batch.js';
 import { type EndedChannel, type SealedChannel, writeEnded } from './state-codec.js';
+import { pointerBytes, valueBytesMin } from './value-format.js';
 
 /** Blocks that one checkpoint of a partition removes at most: reads and deletes of about 16 MiB. */
 const removedAtOnce = 4096;
@@ -119,7 +120,9 @@ export async function removeBlocks(
         left -= rows.length;
         for (const [key, row] of rows) {
           out.del(key, row.length);
-          state.countRemoved(RowKind.block, key.length + row.length);
+          // Of LevelDB's: value files count for themselves.
+          const inTable = row.length < valueBytesMin ? row.length : pointerBytes;
+          state.countRemoved(RowKind.block, key.length + inTable);
           nextSeq = firstSeqOfBlockKey(key) + 1;
           const pause = out.spent(row.length);
           if (pause !== undefined) await pause;

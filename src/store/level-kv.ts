@@ -11,8 +11,9 @@ import type { Kv, KvBatch, KvFactory, KvIterator, KvRange, KvSnapshot } from '..
 import { HansardError } from '../common/errors.js';
 import { after, formatKey, RowKind } from './keys.js';
 import { readOwner } from './level-owner.js';
+import { PendingValues } from './pending-values.js';
 import { checksumOfRow, openRow } from './rows.js';
-import { PendingValues, type PointingDatabase, syncDirectory, ValueFiles } from './value-files.js';
+import { type PointingDatabase, syncDirectory, ValueFiles } from './value-files.js';
 import {
   fileOfKey,
   numberOfValueFile,
@@ -23,6 +24,7 @@ import {
   type ValueFileOwner,
   type ValueFileRecord,
   type ValuePlace,
+  valueBytesMin,
   valueFileKey,
   valueFileRow,
 } from './value-format.js';
@@ -39,8 +41,6 @@ export const levelDefaults = Object.freeze({
   maxOpenFiles: 500,
   /** Bytes that an iterator reads ahead in one step. */
   readAheadBytes: 256 * 1024,
-  /** Blocks from this size on lie in value files: smaller ones merge soon, and would leave holes there. */
-  valueBytes: 4 * 1024,
 });
 
 export interface LevelOptions {
@@ -367,9 +367,9 @@ class LevelBatch implements KvBatch {
     this.#batch = kv.database.batch();
   }
 
-  put(key: Uint8Array, value: Uint8Array): void {
+  put(key: Uint8Array, value: Uint8Array, soonGone = false): void {
     if (mayLieElsewhere(key)) {
-      if (value.length >= levelDefaults.valueBytes) {
+      if (!soonGone && value.length >= valueBytesMin) {
         this.#values.put(key, value, checksumOfRow(value));
         return;
       }
@@ -378,10 +378,10 @@ class LevelBatch implements KvBatch {
     this.#batch.put(key, value);
   }
 
-  del(key: Uint8Array, bytes = levelDefaults.valueBytes): void {
+  del(key: Uint8Array, bytes = valueBytesMin): void {
     if (mayLieElsewhere(key)) {
       this.#values.del(key);
-      if (bytes >= levelDefaults.valueBytes) this.#deleted.push(Uint8Array.prototype.slice.call(key));
+      if (bytes >= valueBytesMin) this.#deleted.push(Uint8Array.prototype.slice.call(key));
     }
     this.#batch.del(key);
   }
@@ -402,7 +402,11 @@ class LevelBatch implements KvBatch {
 
   async #writeValues(): Promise<void> {
     const { values } = this.#kv;
-    const places = await this.#kv.placesOf(this.#deleted);
+    const places = await this.#kv.placesOf(this.#deleted).catch((error: unknown) => {
+      // Only what they leave is not counted then. Who reads them tells the damage, and LevelDB whether it still writes.
+      if (isCorruption(error)) return [];
+      throw error;
+    });
     const dead = places.flatMap((place, i) => {
       if (place === undefined) return [];
       const key = this.#deleted[i] as Uint8Array;

@@ -40,12 +40,12 @@ export class SealBatch {
   }
 
   /** Completes and adds the row that `row` began; then, where the slice is over, a pause. */
-  put(key: Uint8Array, writer: ByteWriter): Promise<void> | undefined {
+  put(key: Uint8Array, writer: ByteWriter, soonGone = false): Promise<void> | undefined {
     assert(this.#writing && writer === this.#writer, 'a row is put with the writer it was begun with');
     this.#writing = false;
     const row = sealRow(key, writer);
     // Copied by the batch, so the memory is free for the next row.
-    this.batch.put(key, row);
+    this.batch.put(key, row, soonGone);
     this.rowCount++;
     this.bytes += key.length + row.length;
     this.#checksums.u64big(checksumOfRow(row));

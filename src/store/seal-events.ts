@@ -111,9 +111,10 @@ export async function sealEvents(
     const firstSeq = (events[cuts.from] as StoredEvent).seq;
     const writer = out.row();
     writeUnit(writer, events, true, cuts.from, to);
-    const pause = out.put(blockKey(place, channelId, firstSeq), writer) ?? out.spent(cuts.weight);
+    const willMerge = isSmall(cuts.weight, shared.blockBytes);
+    const pause = out.put(blockKey(place, channelId, firstSeq), writer, willMerge) ?? out.spent(cuts.weight);
     blockCount++;
-    if (isSmall(cuts.weight, shared.blockBytes)) small.push({ firstSeq, weight: cuts.weight });
+    if (willMerge) small.push({ firstSeq, weight: cuts.weight });
     // Small blocks are the last ones: what a large one follows is none of them any more.
     else small = [];
     if (pause !== undefined) await pause;

@@ -2,19 +2,18 @@
  * The value files of a database: writing, reading, and giving their space back. Whoever writes does so alone
  * (`alone`): what LevelDB is told of a file must never go back.
  */
-import { closeSync, open as openForReading, openSync, read, readSync } from 'node:fs';
 import { type FileHandle, open, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MalformedError } from '../common/bytes.js';
+import { HansardError } from '../common/errors.js';
+import { PendingValues } from './pending-values.js';
 import { isRowSound } from './rows.js';
 import {
   decodeValueHeader,
   encodeValueHeader,
   isValueOf,
   numberOfValueFile,
-  putRecord,
   readRecord,
-  recordBytes,
   type ValueFileOwner,
   type ValueFileRecord,
   type ValuePlace,
@@ -22,99 +21,19 @@ import {
   valueFileName,
   valueHeaderBytesMax,
 } from './value-format.js';
+import { isErrorOf, ValueReader } from './value-reader.js';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
 /** A file takes no more once it has reached this. */
 const fileBytes = 64 * MiB;
-/** Of records on their way, allocated at once. */
-const slabBytes = 1 * MiB;
-/** Files that are open for reading at most. */
-const openFilesMax = 100;
-/** Values so near to each other are read at once, up to so much. */
-const gapBytesMax = 4 * KiB;
-const readBytesMax = 1 * MiB;
-/**
- * What the page cache holds the loop reads by itself in 5 µs; asking a thread takes 40 of its time. Where a read came
- * from the disk, longer than this, so many of the next ones are left to threads.
- */
-const quickReadMs = 0.2;
-const quickReadBytesMax = 64 * KiB;
-const readsBesideAfterSlow = 64;
-
 /** Of a file of which this share is dead the rest is written anew: at most two bytes for one that it gives back. */
 const deadShare = 1 / 3;
 /** Less is not worth the work. */
 const deadBytesMin = 256 * KiB;
 /** Read and written again in one step of giving space back; batches wait for it. */
 const reclaimBytes = 4 * MiB;
-
-/** Stands in for a value that can't be read: its row is cut short, which every reader takes for damage. */
-const unreadable = new Uint8Array(0);
-
-/** Records of one batch. */
-export class PendingValues {
-  readonly #slabs: { readonly bytes: Buffer; used: number }[] = [];
-  readonly #places = new Map<
-    string,
-    {
-      readonly key: Uint8Array;
-      readonly slab: number;
-      readonly at: number;
-      readonly value: Pick<ValuePlace, 'bytes' | 'checksum'>;
-    }
-  >();
-  /** Of values that were put and deleted again. */
-  dead = 0;
-
-  put(key: Uint8Array, value: Uint8Array, checksum: bigint): void {
-    this.del(key);
-    const bytes = recordBytes(key.length, value.length);
-    let slab = this.#slabs.at(-1);
-    if (slab === undefined || slab.used + bytes > slab.bytes.length) {
-      const room = Math.max(bytes, this.#slabs.length === 0 ? slabBytes / 16 : slabBytes);
-      slab = { bytes: Buffer.allocUnsafeSlow(room), used: 0 };
-      this.#slabs.push(slab);
-    }
-    const at = putRecord(slab.bytes, slab.used, key, value);
-    slab.used += bytes;
-    const copy = slab.bytes.subarray(at - key.length, at);
-    this.#places.set(copy.toString('latin1'), {
-      key: copy,
-      slab: this.#slabs.length - 1,
-      at,
-      value: { bytes: value.length, checksum },
-    });
-  }
-
-  del(key: Uint8Array): void {
-    if (this.#places.size === 0) return;
-    const name = Buffer.from(key.buffer, key.byteOffset, key.length).toString('latin1');
-    const known = this.#places.get(name);
-    if (known === undefined) return;
-    this.dead += recordBytes(key.length, known.value.bytes);
-    this.#places.delete(name);
-  }
-
-  get size(): number {
-    return this.#places.size;
-  }
-
-  get slabs(): readonly Buffer[] {
-    return this.#slabs.map(({ bytes, used }) => bytes.subarray(0, used));
-  }
-
-  /** `slabs`: where each one lies now. */
-  *placesIn(
-    slabs: readonly { readonly file: number; readonly offset: number }[],
-  ): Generator<[Uint8Array, ValuePlace]> {
-    for (const { key, slab, at, value } of this.#places.values()) {
-      const { file, offset } = slabs[slab] as (typeof slabs)[number];
-      yield [key, { file, offset: offset + at, ...value }];
-    }
-  }
-}
 
 /** What the files need of the database that points into them. */
 export interface PointingDatabase {
@@ -130,46 +49,19 @@ export interface PointingDatabase {
   afterReaders(work: () => void): void;
 }
 
+/** Of a file that is to be given up. */
+interface Found {
+  readonly live: PendingValues;
+  /** Of their records. */
+  readonly bytes: number;
+  /** Where the next records begin. */
+  readonly next: number;
+}
+
 interface Active {
   readonly file: number;
   readonly handle: FileHandle;
   size: number;
-}
-
-/** A file that is open for reading: by number, since a FileHandle's promises cost more than the read. */
-interface Reading {
-  fd: number | undefined;
-  readonly opening: Promise<number>;
-  users: number;
-  forgotten: boolean;
-}
-
-function closeUnused(reading: Reading): void {
-  const { fd } = reading;
-  if (reading.users > 0 || fd === undefined || fd < 0) return;
-  reading.fd = -1;
-  closeSync(fd);
-}
-
-/** Fewer bytes only at the file's end. */
-function readAt(fd: number, bytes: Buffer, from: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    read(fd, bytes, 0, bytes.length, from, (error, count) => {
-      if (error !== null) reject(error);
-      else resolve(count);
-    });
-  });
-}
-
-/** -1: it is not there. */
-function openFile(path: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    openForReading(path, 'r', (error, fd) => {
-      if (error === null) resolve(fd);
-      else if (isErrorOf(error, 'ENOENT')) resolve(-1);
-      else reject(error);
-    });
-  });
 }
 
 export class ValueFiles {
@@ -178,12 +70,9 @@ export class ValueFiles {
   readonly #known: Map<number, ValueFileRecord>;
   /** Files that LevelDB knows nothing of: an earlier process ended before it was told, or before they were removed. */
   readonly #strays: Set<number>;
-  /** For reading, used last behind. */
-  readonly #open = new Map<number, Reading>();
+  readonly #reader: ValueReader;
   /** Of which something can not be read: never removed. */
   readonly #damaged = new Set<number>();
-  /** Reads that threads make before the loop tries one again. */
-  #readsBeside = 0;
   #next: number;
   #active: Active | undefined;
   #turn: Promise<unknown> = Promise.resolve();
@@ -198,6 +87,7 @@ export class ValueFiles {
   ) {
     this.#path = path;
     this.#database = database;
+    this.#reader = new ValueReader(path, () => database.owner());
     this.#known = known;
     this.#strays = new Set(there.filter((file) => !known.has(file)));
     this.#next = Math.max(0, ...there, ...known.keys()) + 1;
@@ -279,147 +169,14 @@ export class ValueFiles {
     }
   }
 
-  /** In the places' order; a value that can't be read, or is not the one that was put there, is empty. */
-  async read(places: readonly ValuePlace[]): Promise<Uint8Array[]> {
-    const order = places.map((_, i) => i);
-    if (places.length > 1)
-      order.sort((a, b) => {
-        const [x, y] = [places[a] as ValuePlace, places[b] as ValuePlace];
-        return x.file - y.file || x.offset - y.offset;
-      });
-    const values: Uint8Array[] = new Array<Uint8Array>(places.length).fill(unreadable);
-    const reads: Promise<void>[] = [];
-    for (let from = 0; from < order.length; ) {
-      const first = places[order[from] as number] as ValuePlace;
-      let end = first.offset + first.bytes;
-      let to = from + 1;
-      for (; to < order.length; to++) {
-        const next = places[order[to] as number] as ValuePlace;
-        const nextEnd = Math.max(end, next.offset + next.bytes);
-        if (next.file !== first.file || next.offset - end > gapBytesMax) break;
-        if (nextEnd - first.offset > readBytesMax) break;
-        end = nextEnd;
-      }
-      reads.push(this.#readInto(values, places, order.slice(from, to), first, end));
-      from = to;
-    }
-    await Promise.all(reads);
-    return values;
+  // ---- reading
+
+  read(places: readonly ValuePlace[]): Promise<Uint8Array[]> {
+    return this.#reader.read(places);
   }
 
-  /** Blocks the loop. */
   readSync(place: ValuePlace): Uint8Array {
-    const value = Buffer.allocUnsafeSlow(place.bytes);
-    let file: number;
-    try {
-      file = openSync(this.#pathOf(place.file), 'r');
-    } catch (error) {
-      if (isErrorOf(error, 'ENOENT')) return unreadable;
-      throw error;
-    }
-    try {
-      const bytes = readSync(file, value, 0, value.length, place.offset);
-      return isValueOf(place, value.subarray(0, bytes)) ? value : unreadable;
-    } finally {
-      closeSync(file);
-    }
-  }
-
-  async #readInto(
-    values: Uint8Array[],
-    places: readonly ValuePlace[],
-    which: readonly number[],
-    { file, offset }: ValuePlace,
-    end: number,
-  ): Promise<void> {
-    const bytes = await this.#bytesOf(file, offset, end);
-    for (const i of which) {
-      const place = places[i] as ValuePlace;
-      const at = place.offset - offset;
-      const value = bytes.subarray(at, at + place.bytes);
-      // Whoever keeps one of several does not keep the others.
-      if (isValueOf(place, value))
-        values[i] = which.length === 1 ? value : Uint8Array.prototype.slice.call(value);
-    }
-  }
-
-  /** Fewer where the file is gone, ends sooner or can't be read. */
-  async #bytesOf(file: number, from: number, to: number): Promise<Buffer> {
-    const bytes = Buffer.allocUnsafeSlow(to - from);
-    const reading = this.#toRead(file);
-    reading.users++;
-    try {
-      // Waited for only where it is not open yet.
-      const fd = reading.fd ?? (await reading.opening);
-      if (fd < 0) return bytes.subarray(0, 0);
-      if (bytes.length > quickReadBytesMax) return bytes.subarray(0, await readAt(fd, bytes, from));
-      if (this.#readsBeside > 0) {
-        this.#readsBeside--;
-        return bytes.subarray(0, await readAt(fd, bytes, from));
-      }
-      const began = performance.now();
-      const count = readSync(fd, bytes, 0, bytes.length, from);
-      if (performance.now() - began > quickReadMs) this.#readsBeside = readsBesideAfterSlow;
-      return bytes.subarray(0, count);
-    } catch (error) {
-      // A bad place of the disk: damage of these rows alone.
-      if (isErrorOf(error, 'EIO')) return bytes.subarray(0, 0);
-      throw error;
-    } finally {
-      reading.users--;
-      if (reading.forgotten) closeUnused(reading);
-    }
-  }
-
-  #toRead(file: number): Reading {
-    let reading = this.#open.get(file);
-    if (reading === undefined) {
-      const made: Reading = { fd: undefined, opening: this.#openToRead(file), users: 0, forgotten: false };
-      reading = made;
-      made.opening.then(
-        (fd) => {
-          made.fd = fd;
-        },
-        () => this.#forget(file),
-      );
-      for (const oldest of this.#open.keys()) {
-        if (this.#open.size < openFilesMax) break;
-        this.#forget(oldest);
-      }
-      this.#open.set(file, reading);
-    } else if (this.#open.size === openFilesMax) {
-      // Used last: behind all others.
-      this.#open.delete(file);
-      this.#open.set(file, reading);
-    }
-    return reading;
-  }
-
-  /** -1: gone, or not the file of this name. */
-  async #openToRead(file: number): Promise<number> {
-    const fd = await openFile(this.#pathOf(file));
-    if (fd < 0) return -1;
-    try {
-      const start = Buffer.alloc(valueHeaderBytesMax);
-      const header = decodeValueHeader(start.subarray(0, await readAt(fd, start, 0)));
-      const { clusterId, storeId } = this.#database.owner();
-      if (header.file === file && header.clusterId === clusterId && header.storeId === storeId) return fd;
-    } catch (error) {
-      if (!(error instanceof MalformedError) && !isErrorOf(error, 'EIO')) {
-        closeSync(fd);
-        throw error;
-      }
-    }
-    closeSync(fd);
-    return -1;
-  }
-
-  #forget(file: number): void {
-    const reading = this.#open.get(file);
-    this.#open.delete(file);
-    if (reading === undefined) return;
-    reading.forgotten = true;
-    closeUnused(reading);
+    return this.#reader.readSync(place);
   }
 
   // ---- writing
@@ -473,6 +230,7 @@ export class ValueFiles {
     }
     const file = this.#victim();
     if (file === undefined) return;
+    await this.alone(() => this.#retire(file));
     let at = 0;
     while (at < (this.#known.get(file)?.end ?? 0)) {
       if (!goOn()) return;
@@ -498,6 +256,13 @@ export class ValueFiles {
     });
   }
 
+  /** Nothing more is written to it. */
+  async #retire(file: number): Promise<void> {
+    if (this.#active?.file !== file) return;
+    await this.#active.handle.close();
+    this.#active = undefined;
+  }
+
   #victim(): number | undefined {
     for (const [file, { end, dead }] of this.#known) {
       if (dead >= deadBytesMin && dead >= deadShare * end && !this.#damaged.has(file)) return file;
@@ -507,38 +272,47 @@ export class ValueFiles {
 
   /** Records from `at` on: those that count go to the active file. Gives where the next ones begin; undefined: damage. */
   async #moveSome(file: number, at: number): Promise<number | undefined> {
-    // Not into itself.
-    if (this.#active?.file === file) {
-      await this.#active.handle.close();
-      this.#active = undefined;
+    let found: Found | undefined;
+    try {
+      found = await this.#liveFrom(file, at);
+    } catch (error) {
+      // Whoever reads it tells it; here it only keeps the file.
+      const isDamage = error instanceof HansardError && error.reason === 'STORE_DAMAGED';
+      if (!isDamage && !(error instanceof MalformedError)) throw error;
     }
+    if (found === undefined) return undefined;
+    if (found.live.size === 0) return found.next;
+    const record = this.#known.get(file) as ValueFileRecord;
+    const { places, files } = await this.append(found.live, []);
+    files.set(file, { end: record.end, dead: record.dead + found.bytes });
+    await this.#database.decide(places, files);
+    this.decided(files);
+    return found.next;
+  }
+
+  /** Undefined: there is damage. */
+  async #liveFrom(file: number, at: number): Promise<Found | undefined> {
     const record = this.#known.get(file) as ValueFileRecord;
     const from = at > 0 ? at : await this.#firstRecord(file);
     if (from === undefined) return undefined;
     const records = await this.#recordsFrom(file, from, record.end);
     if (records === undefined) return undefined;
     const places = await this.#database.placesOf(records.map(({ key }) => key));
-    const moving = new PendingValues();
-    let moved = 0;
+    const live = new PendingValues();
+    let bytes = 0;
     for (const [i, { key, value, at, end }] of records.entries()) {
       const place = places[i];
       const offset = from + end - value.length;
       if (place === undefined || place.file !== file || place.offset !== offset) continue;
       if (!isRowSound(key, value) || !isValueOf(place, value)) return undefined;
-      moving.put(key, value, place.checksum);
-      moved += end - at;
+      live.put(key, value, place.checksum);
+      bytes += end - at;
     }
-    if (moving.size > 0) {
-      const { places: pointers, files } = await this.append(moving, []);
-      files.set(file, { end: record.end, dead: record.dead + moved });
-      await this.#database.decide(pointers, files);
-      this.decided(files);
-    }
-    return from + (records.at(-1)?.end ?? 0);
+    return { live, bytes, next: from + (records.at(-1)?.end ?? 0) };
   }
 
   async #firstRecord(file: number): Promise<number | undefined> {
-    const start = await this.#bytesOf(file, 0, valueHeaderBytesMax);
+    const start = await this.#reader.bytesOf(file, 0, valueHeaderBytesMax);
     // A header that is not right was told when the file was opened to be read.
     return start.length === 0 ? undefined : decodeValueHeader(start).bytes;
   }
@@ -547,7 +321,7 @@ export class ValueFiles {
   async #recordsFrom(file: number, from: number, end: number): Promise<ValueRecord[] | undefined> {
     let wanted = Math.min(reclaimBytes, end - from);
     for (;;) {
-      const bytes = await this.#bytesOf(file, from, from + wanted);
+      const bytes = await this.#reader.bytesOf(file, from, from + wanted);
       if (bytes.length < wanted) return undefined;
       const records: ValueRecord[] = [];
       try {
@@ -572,7 +346,7 @@ export class ValueFiles {
   }
 
   async #remove(file: number): Promise<void> {
-    this.#forget(file);
+    this.#reader.forget(file);
     await unlink(this.#pathOf(file)).catch((error: unknown) => {
       if (!isErrorOf(error, 'ENOENT')) throw error;
     });
@@ -581,7 +355,7 @@ export class ValueFiles {
   async close(): Promise<void> {
     await this.#turn.catch(() => {});
     await this.#removal;
-    for (const file of [...this.#open.keys()]) this.#forget(file);
+    this.#reader.close();
     await this.#active?.handle.close();
     this.#active = undefined;
   }
@@ -599,10 +373,6 @@ function addDead(
 ): void {
   const record = files.get(file) ?? known.get(file);
   if (record !== undefined) files.set(file, { end: record.end, dead: record.dead + bytes });
-}
-
-function isErrorOf(error: unknown, code: string): boolean {
-  return (error as NodeJS.ErrnoException).code === code;
 }
 
 export async function syncDirectory(path: string): Promise<void> {

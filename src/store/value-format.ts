@@ -15,6 +15,10 @@ export const recordHeadBytes = 10;
 /** A header has two ids and some numbers; a longer one is damage. */
 export const valueHeaderBytesMax = 1024;
 const recordBytesMax = 128 * 1024 * 1024;
+/** Blocks from this size on lie in value files, unless they are to merge, which leaves holes there. */
+export const valueBytesMin = 4 * 1024;
+/** Of what stands in LevelDB in the place of a value. */
+export const pointerBytes = 9 + 28;
 
 export interface ValueFileOwner {
   readonly clusterId: string;

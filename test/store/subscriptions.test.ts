@@ -162,7 +162,11 @@ t.test('what changes while a checkpoint or a digest runs is not in it', async (t
   await store.close();
   const again = await opened(disk);
   const { appliedIndex } = again.partition(0);
-  t.match(again.partition(0).subscriptionNow('default', 'x'), { version: appliedIndex }, 'as of the checkpoint');
+  t.match(
+    again.partition(0).subscriptionNow('default', 'x'),
+    { version: appliedIndex },
+    'as of the checkpoint',
+  );
   await again.close();
 });
 
