@@ -264,10 +264,11 @@ export class SubscriptionLeader {
     for (const { note } of notes) plan.note(note);
     this.#recover(state, plan);
     if (!state.settings.paused && this.#consumers.size > 0) {
+      const { version } = state;
       await this.#take(state, plan);
       if (this.#isEnded) return;
-      // Reading gave others their turn: the state may be another one now.
-      if (this.#current() !== state || state.version !== plan.versionOf(state)) return this.#retake(state);
+      // Reading gave others their turn: what was taken for a state that is no more is taken again.
+      if (this.#current() !== state || state.version !== version) return this.#resetFeeds(this.#current());
       this.#share(state, plan);
     }
     this.#places(plan);
@@ -279,12 +280,6 @@ export class SubscriptionLeader {
     }
     await this.#step(state, plan, notes);
     this.#tell(this.#current());
-  }
-
-  /** What was taken for a state that is no more is taken again. */
-  #retake(before: Readonly<SubscriptionState>): void {
-    if (this.#current().uid !== before.uid) this.#revision = 0;
-    this.#resetFeeds(this.#current());
   }
 
   // ---- planning
@@ -307,7 +302,6 @@ export class SubscriptionLeader {
   }
 
   async #take(state: Readonly<SubscriptionState>, plan: Plan): Promise<void> {
-    plan.version = state.version;
     const feeds = this.#feeds as SubscriptionFeeds;
     const room =
       Math.min(state.settings.maxPendingChannels, applyLimits.pendingChannels) - state.channels.size;
@@ -526,6 +520,8 @@ export class SubscriptionLeader {
     this.#toldAtMs = nowMs;
     this.#toldIdle = this.#idle;
     for (const consumer of this.#consumers.values()) pruneSent(consumer, state);
+    // Their leases are long given back.
+    for (const [id, sinceMs] of this.#gone) if (nowMs - sinceMs > 2 * consumerGraceMs) this.#gone.delete(id);
     const message = this.#encodeProgress(progressMessage(state, this.live, this.#services.node.nowUs()));
     for (const consumer of this.#consumers.values()) consumer.progress(message);
   }
@@ -572,7 +568,6 @@ class Plan {
   readonly touched = new Set<string>();
   /** Channels that this step takes up. */
   readonly fresh = new Map<string, { readonly acked: Seq; readonly to: Seq }>();
-  version: number | undefined;
   isReading = false;
   hasWaiting = false;
   hasRetries = false;
@@ -607,9 +602,5 @@ class Plan {
 
   refund(): void {
     for (const { consumer, events } of this.leases) consumer.refund(events);
-  }
-
-  versionOf(state: Readonly<SubscriptionState>): number {
-    return this.version ?? state.version;
   }
 }

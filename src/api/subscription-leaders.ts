@@ -2,7 +2,7 @@
 import { HansardError, type Reason } from '../common/errors.js';
 import type { TimeUs } from '../common/ids.js';
 import { WireReader } from '../common/wire.js';
-import type { SubscriptionState } from '../conversation/subscription-state.js';
+import type { SubscriptionSettings, SubscriptionState } from '../conversation/subscription-state.js';
 import type { CallHooks } from './calls.js';
 import { takeIdText } from './messages.js';
 import { invalidArgument } from './names.js';
@@ -178,7 +178,7 @@ export class SubscriptionLeaders {
         try {
           if (!session.isStarted) hooks.admit?.(context);
           session.take(bytes, decode(bytes));
-          if (session.waitingNotes > this.#limits.waitingNotes) {
+          if (session.waitingNotes > this.#limits.waitingNotes && !call.isPaused()) {
             call.pause();
             const later = setInterval(() => {
               if (!out.isClosed && session.waitingNotes > this.#limits.waitingNotes / 2) return;
@@ -256,7 +256,7 @@ class ConsumeSession {
       throw invalidArgument('start', 'the first request of a stream must have it');
     if (message.credit !== null) consumer.grant(creditOf(message.credit));
     if (message.leaving) consumer.isLeaving = true;
-    for (const note of notesOf(message, leader)) {
+    for (const note of notesOf(message, leader, leader.state?.settings)) {
       leader.settle(note).then(
         (kept) => {
           if (!kept) leader.tellLost(consumer, [note.lease]);
@@ -310,16 +310,16 @@ function creditOf({ events, bytes }: FlowMessage): Credit {
   return credit;
 }
 
-/** Shared with the unary calls. `leader` knows the defaults. */
+/** Shared with the unary calls. Before the settings are known nothing was delivered on this stream: no delay is as good. */
 export function notesOf(
   {
     acks = [],
     nacks = [],
     extensions = [],
   }: { acks?: AckMessage[]; nacks?: NackMessage[]; extensions?: ExtensionMessage[] },
-  leader: Pick<SubscriptionLeader, 'state' | 'nextTimeUs'>,
+  leader: Pick<SubscriptionLeader, 'nextTimeUs'>,
+  settings: SubscriptionSettings | undefined,
 ): Note[] {
-  const settings = leader.state?.settings;
   return [
     ...acks.map(({ channel, lease, seq }): Note => {
       const last = toNumber(seq);

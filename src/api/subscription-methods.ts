@@ -182,9 +182,9 @@ class SubscriptionMethods {
       const on = takeSubscription(request);
       const message = decode(request);
       return this.#atHome(context, on, request, async (partition) => {
-        await this.#stateAt(context, on, partition);
+        const { settings } = await this.#stateAt(context, on, partition);
         const leader = this.#leaders.at(on);
-        const notes = notesOf(message, leader);
+        const notes = notesOf(message, leader, settings);
         const kept = await Promise.all(notes.map((note) => leader.settle(note)));
         return encode({ lost: notes.filter((_, i) => !kept[i]).map(({ lease }) => lease) });
       });

@@ -199,6 +199,26 @@ t.test('failures, dead letters, replay, seek, pause: a subscription as its users
   t.equal(redelivered, 2);
   await third.stop();
   await hanging.stop({ timeoutMs: 10 });
+  // No more is sent than a consumer has credit for, and by single calls it is as by the stream.
+  await client.channel('job/c').append(Array.from({ length: 10 }, (_, i) => ({ text: `${i}` })));
+  const narrow = subscription.consume({
+    handler: () => new Promise(() => undefined),
+    creditEvents: 3,
+    consumerId: 'narrow',
+  });
+  const leased = async () => {
+    for await (const each of subscription.pending()) if (each.consumerId === 'narrow') return each;
+    return undefined;
+  };
+  await until('a delivery', async () => (await leased()) !== undefined);
+  await sleep(300);
+  t.match(await leased(), { channel: 'job/c', deliveredSeq: 3, takenSeq: 10, deliveries: 1 });
+  t.same(
+    await subscription.acknowledge([{ channel: 'job/c', lease: 1, seq: 3 }]),
+    [1],
+    'an old lease is lost',
+  );
+  await narrow.stop({ timeoutMs: 10 });
   await subscription.delete();
   await t.rejects(subscription.consume({ handler: () => undefined }).done, { message: /no subscription/ });
 });
