@@ -48,6 +48,7 @@ const longest = new Map([
   ['node/foreign', 28],
   ['api/services', 27],
   ['bench/smoke', 25],
+  ['cli/repair', 25],
   ['flips/flips', 23],
   ['store/snapshot', 22],
 ]);
