@@ -1,6 +1,5 @@
 /** hansard.v1.DeliveryService: what recipients have confirmed, and what is pending. */
 import { HansardError } from '../common/errors.js';
-import { limits } from '../common/limits.js';
 import { encodeReportDelivery } from '../conversation/delivery-command.js';
 import type { ChannelState, ReadCursor } from '../conversation/types.js';
 import type { ReadView } from '../node/types.js';
@@ -8,7 +7,7 @@ import type { Handler } from './calls.js';
 import { servedMessage } from './encode.js';
 import { compareBytewise } from './list-channels.js';
 import { takeIdText } from './messages.js';
-import { invalidArgument } from './names.js';
+import { invalidArgument, takePageSize } from './names.js';
 import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
 import { toNumber, toTimestamp } from './requests.js';
 import type { Services } from './services.js';
@@ -81,11 +80,9 @@ function listDeliveries(services: Services): Handler {
     const route = skimRoute(bytes);
     const request = decode(bytes);
     const { page_size, page_token, read, recipient } = request;
-    if (page_size < 0) throw invalidArgument('page_size', 'must not be negative');
     if (recipient !== '') takeRecipient(recipient);
     if (request.ref === 'message_id') takeIdText(request.message_id, 'message_id');
-    const size =
-      page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+    const size = takePageSize(page_size);
     const bound = JSON.stringify(['ListDeliveries', route.tenant, route.channel]);
     const after = page_token === '' ? '' : tokens.openPage(bound, page_token, (reader) => reader.string());
     const partition = node.partitionOf(route.tenant, route.channel);

@@ -13,7 +13,7 @@ import { channelMessage, twoTexts } from './channel-message.js';
 import { servedMessage } from './encode.js';
 import { encodeInboxEntry, entriesOf, joinEntries } from './encode-inbox.js';
 import { takeIdText } from './messages.js';
-import { invalidArgument, invalidName, takeTenant } from './names.js';
+import { invalidArgument, invalidName, takePageSize, takeTenant } from './names.js';
 import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
 import { toNumber, toTimestamp } from './requests.js';
 import type { Services } from './services.js';
@@ -80,9 +80,7 @@ function listReadCursors(services: Services): Handler {
   return (context, request) => {
     const route = skimRoute(request);
     const { page_size, page_token, read } = decode(request);
-    if (page_size < 0) throw invalidArgument('page_size', 'must not be negative');
-    const size =
-      page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+    const size = takePageSize(page_size);
     const bound = JSON.stringify(['ListReadCursors', route.tenant, route.channel]);
     const after = page_token === '' ? '' : tokens.openPage(bound, page_token, (reader) => reader.string());
     const partition = node.partitionOf(route.tenant, route.channel);

@@ -12,7 +12,7 @@ import type { ChannelFilter } from '../store/terms.js';
 import type { Handler } from './calls.js';
 import { channelMessage, twoTexts } from './channel-message.js';
 import { servedMessage } from './encode.js';
-import { invalidArgument, takePrefix, takeTenant } from './names.js';
+import { invalidArgument, takePageSize, takePrefix, takeTenant } from './names.js';
 import { planRead, type ReadOptionsMessage } from './reads.js';
 import { toNumber, toTimeUs } from './requests.js';
 import type { Services } from './services.js';
@@ -48,9 +48,7 @@ export function listChannels(services: Services): Handler {
     const { tenant, prefix } = skimTenantAndPrefix(request);
     const list = decode(request);
     const { page_size, page_token, read, partitions: asked } = list;
-    if (page_size < 0) throw invalidArgument('page_size', 'must not be negative');
-    const size =
-      page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+    const size = takePageSize(page_size);
     const query: Query = { tenant, prefix, ...filterOf(list), order: orderOf(list) };
     const bound = boundOf(query, asked);
     const after =

@@ -103,3 +103,9 @@ export function takeId(bytes: Buffer, from: number, to: number, field: string): 
 export function invalidUtf8(field: string): HansardError {
   return new HansardError('INVALID_UTF8', `${field} is not valid UTF-8`, { field });
 }
+
+/** Of a listing of anything but events; 0: the default. */
+export function takePageSize(pageSize: number): number {
+  if (pageSize < 0) throw invalidArgument('page_size', 'must not be negative');
+  return pageSize === 0 ? limits.channelPageSizeDefault : Math.min(pageSize, limits.channelPageSizeMax);
+}

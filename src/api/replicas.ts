@@ -8,7 +8,7 @@ import type { CallContext, Handler } from './calls.js';
 import { channelMessage } from './channel-message.js';
 import { encodeEvents } from './encode.js';
 import { weightOf } from './list-channels.js';
-import { invalidArgument, takeChannelName, takePrefix, takeTenant } from './names.js';
+import { invalidArgument, takeChannelName, takePageSize, takePrefix, takeTenant } from './names.js';
 import { toNumber } from './requests.js';
 import { scrubNode } from './scrub.js';
 import type { Services } from './services.js';
@@ -42,9 +42,7 @@ function listReplicaChannels(services: Services): Handler {
   return async (context, request) => {
     const list = decode(request);
     const { partition, page_size, page_token } = list;
-    if (page_size < 0) throw invalidArgument('page_size', 'must not be negative');
-    const limit =
-      page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+    const limit = takePageSize(page_size);
     const { tenant, prefix } = scopeOf(list);
     const bound = JSON.stringify(['ListReplicaChannels', partition, tenant, prefix]);
     const after = page_token === '' ? undefined : tokens.openPage(bound, page_token, readKey);

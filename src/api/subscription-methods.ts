@@ -19,7 +19,7 @@ import { feedBound, partitionsOf, startOf } from './feed-request.js';
 import { startPlaces } from './feed-start.js';
 import { compareBytewise } from './list-channels.js';
 import { takeIdText } from './messages.js';
-import { invalidArgument } from './names.js';
+import { invalidArgument, takePageSize } from './names.js';
 import { toNumber, toTimestamp } from './requests.js';
 import type { Services } from './services.js';
 import {
@@ -274,8 +274,7 @@ class SubscriptionMethods {
         asked.length > 0 ? [...new Set(asked)] : Array.from({ length: node.partitionCount }, (_, i) => i);
       const bound = JSON.stringify(['ListSubscriptions', tenant, prefix, asked]);
       const after = page_token === '' ? '' : tokens.openPage(bound, page_token, (reader) => reader.string());
-      const size =
-        page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+      const size = takePageSize(page_size);
       // A partition has few: all of them are asked for, and the page is cut here.
       const found = await Promise.all(
         partitions.map(async (partition) => {
@@ -423,8 +422,7 @@ class SubscriptionMethods {
       page_token === ''
         ? undefined
         : tokens.openPage(bound, page_token, (reader) => ({ key: reader.string(), at: reader.uvarint() }));
-    const size =
-      page_size === 0 ? limits.channelPageSizeDefault : Math.min(page_size, limits.channelPageSizeMax);
+    const size = takePageSize(page_size);
     // Where the item is gone its place in the list says enough.
     const found = place === undefined ? -1 : all.findIndex((item) => keyOf(item) === place.key);
     const from = place === undefined ? 0 : found >= 0 ? found + 1 : Math.min(place.at, all.length);
