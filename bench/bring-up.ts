@@ -19,19 +19,20 @@ import {
 } from './harness/filled-folder.js';
 import { removeFolder, temporaryFolder } from './harness/leftovers.js';
 import { NodeProcess } from './harness/node-process.js';
+import { number } from './harness/options.js';
 import { randomOf } from './harness/payload.js';
 import { count, folderBytes, inMB, loadAverage } from './harness/proc-figures.js';
 
 const options = new Command('bench bring-up')
-  .option('--messages <n>', '', '1000000')
-  .option('--channels <n>', '', '10000')
-  .option('--rate <n>', 'appends a second meanwhile, at fixed times', '200')
-  .option('--seconds <n>', 'of the undisturbed run', '10')
+  .option('--messages <n>', '', number(1), 1000000)
+  .option('--channels <n>', '', number(1), 10000)
+  .option('--rate <n>', 'appends a second meanwhile, at fixed times', number(0.1), 200)
+  .option('--seconds <n>', 'of the undisturbed run', number(0.1), 10)
   .option('--snapshot-rate <bytes>', 'as the setting', '64MiB')
   .parse()
-  .opts<Record<'messages' | 'channels' | 'rate' | 'seconds' | 'snapshotRate', string>>();
+  .opts<Record<'messages' | 'channels' | 'rate' | 'seconds', number> & { snapshotRate: string }>();
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
-const channels = Number(options.channels);
+const channels = options.channels;
 const withinMs = 300_000;
 const installed = 'a snapshot takes the place of the state';
 
@@ -56,7 +57,7 @@ async function fillTwo(): Promise<void> {
     const shape: FillOptions = {
       dir,
       channels,
-      messages: Number(options.messages),
+      messages: options.messages,
       messageBytes: 200,
       order: 'random',
       payload: 'chat',
@@ -68,7 +69,7 @@ async function fillTwo(): Promise<void> {
   }
   const { dbPath } = await openDirectory(dirs[0] as string);
   say(
-    `${count(Number(options.messages))} messages in ${count(channels)} channels, ${inMB(folderBytes(dbPath))} of database on each of two nodes`,
+    `${count(options.messages)} messages in ${count(channels)} channels, ${inMB(folderBytes(dbPath))} of database on each of two nodes`,
   );
 }
 
@@ -86,7 +87,7 @@ async function measure(): Promise<void> {
     });
     const under: Promise<unknown>[] = [];
     const started = performance.now();
-    const stepMs = 1000 / Number(options.rate);
+    const stepMs = 1000 / options.rate;
     for (let n = 0; !isOver(); ) {
       for (; n * stepMs <= performance.now() - started; n++) {
         const dueMs = started + n * stepMs;
@@ -107,7 +108,7 @@ async function measure(): Promise<void> {
     return () => performance.now() >= end;
   };
   await load(lasting(4_000));
-  const before = await load(lasting(Number(options.seconds) * 1000));
+  const before = await load(lasting(options.seconds * 1000));
   const started = performance.now();
   const third = new NodeProcess(dirs[2] as string);
   nodes.push(third);

@@ -9,25 +9,26 @@
 import { Command } from 'commander';
 import { build } from 'hdr-histogram-js';
 import { Hansard } from './harness/hansard.js';
+import { number } from './harness/options.js';
 import { chatTexts, randomOf } from './harness/payload.js';
 import { count, loadAverage } from './harness/proc-figures.js';
 import { median } from './harness/stats.js';
 
 const options = new Command('bench checkpoints')
-  .option('--rounds <n>', '', '3')
-  .option('--seconds <n>', 'of a round', '6')
-  .option('--rate <n>', 'single appends a second, at fixed times', '200')
-  .option('--batches <n>', 'a second, of 64 messages: what fills the tails', '60')
-  .option('--channels <n>', '', '1000')
-  .option('--overload <n>', 'calls at once')
-  .option('--nodes <n>', 'of the overloaded cluster', '1')
+  .option('--rounds <n>', '', number(1), 3)
+  .option('--seconds <n>', 'of a round', number(0.1), 6)
+  .option('--rate <n>', 'single appends a second, at fixed times', number(0.1), 200)
+  .option('--batches <n>', 'a second, of 64 messages: what fills the tails', number(0), 60)
+  .option('--channels <n>', '', number(1), 1000)
+  .option('--overload <n>', 'calls at once', number(1))
+  .option('--nodes <n>', 'of the overloaded cluster', number(1), 1)
   .parse()
   .opts<
-    Record<'rounds' | 'seconds' | 'rate' | 'batches' | 'channels' | 'nodes', string> & { overload?: string }
+    Record<'rounds' | 'seconds' | 'rate' | 'batches' | 'channels' | 'nodes', number> & { overload?: number }
   >();
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
-const seconds = Number(options.seconds);
-const channels = Number(options.channels);
+const seconds = options.seconds;
+const channels = options.channels;
 const texts = chatTexts(5_000, 200);
 const random = randomOf(3);
 const text = (): string => texts[Math.floor(random() * texts.length)] as string;
@@ -36,7 +37,7 @@ const batchMessages = 64;
 const never = new AbortController().signal;
 
 if (options.overload === undefined) await beside();
-else await overload(Number(options.overload));
+else await overload(options.overload);
 process.exit();
 
 async function beside(): Promise<void> {
@@ -55,7 +56,7 @@ async function beside(): Promise<void> {
       await system.start(never);
       await load(system, 3, false);
     }
-    for (let round = 0; round < Number(options.rounds); round++) {
+    for (let round = 0; round < options.rounds; round++) {
       for (const system of round % 2 === 0 ? systems : [...systems].reverse())
         p99s.get(system.name)?.push(await load(system, seconds, true));
     }
@@ -78,16 +79,16 @@ async function load(system: Hansard, forSeconds: number, tell: boolean): Promise
   const before = await system.counters();
   const under: Promise<unknown>[] = [];
   const started = performance.now();
-  const singles = forSeconds * Number(options.rate);
-  const batches = forSeconds * Number(options.batches);
+  const singles = forSeconds * options.rate;
+  const batches = forSeconds * options.batches;
   let [nextSingle, nextBatch] = [0, 0];
   while (nextSingle < singles) {
     const now = performance.now() - started;
-    for (; nextBatch < batches && (nextBatch * 1000) / Number(options.batches) <= now; nextBatch++)
+    for (; nextBatch < batches && (nextBatch * 1000) / options.batches <= now; nextBatch++)
       under.push(system.appendBatch(channel(), Array.from({ length: batchMessages }, text)));
-    for (; nextSingle < singles && (nextSingle * 1000) / Number(options.rate) <= now; nextSingle++) {
+    for (; nextSingle < singles && (nextSingle * 1000) / options.rate <= now; nextSingle++) {
       // From when it was due: what waits for the loop counts.
-      const dueMs = started + (nextSingle * 1000) / Number(options.rate);
+      const dueMs = started + (nextSingle * 1000) / options.rate;
       under.push(
         system
           .append({ channel: channel(), text: text() })
@@ -103,14 +104,14 @@ async function load(system: Hansard, forSeconds: number, tell: boolean): Promise
     const checkpoints = (after.checkpoints ?? 0) - (before.checkpoints ?? 0);
     say(
       `${system.name}: p50 ${p(50).toFixed(1)}, p99 ${p(99).toFixed(1)}, p99.9 ${p(99.9).toFixed(1)} ms; ${checkpoints} checkpoints in ${forSeconds} s, ` +
-        `${count(Number(options.rate) + Number(options.batches) * batchMessages)} messages/s (load average ${loadAverage()})`,
+        `${count(options.rate + options.batches * batchMessages)} messages/s (load average ${loadAverage()})`,
     );
   }
   return p(99);
 }
 
 async function overload(calls: number): Promise<void> {
-  const system = new Hansard({ nodes: Number(options.nodes) });
+  const system = new Hansard({ nodes: options.nodes });
   try {
     await system.start(never);
     const steady = async (what: string, forSeconds: number): Promise<void> => {

@@ -16,22 +16,24 @@ import { readTailResponse } from '../src/client/follow-responses.js';
 import { encodeTail, encodeTarget } from '../src/client/requests.js';
 import { Hansard, nameOf } from './harness/hansard.js';
 import { usageOf } from './harness/measure.js';
+import { number, numbers } from './harness/options.js';
 import { count, inMB, loadAverage, statusBytes } from './harness/proc-figures.js';
 import { ProfiledNodes } from './harness/profiled.js';
 
 const options = new Command('bench fan-out')
-  .option('--tails <counts>', 'of one channel, one after the other', '1,100,1000')
-  .option('--seconds <n>', 'of each count', '10')
-  .option('--deliveries <n>', 'a second, from all readers together', '5000')
-  .option('--rate <n>', 'with --stall: appends a second, at fixed times', '5')
-  .option('--bytes <n>', 'of a message', '1024')
-  .option('--stall <seconds>', 'one reader takes nothing for so long')
+  .option('--tails <counts>', 'of one channel, one after the other', numbers(1), [1, 100, 1_000])
+  .option('--seconds <n>', 'of each count', number(0.1), 10)
+  .option('--deliveries <n>', 'a second, from all readers together', number(1), 5000)
+  .option('--rate <n>', 'with --stall: appends a second, at fixed times', number(0.1), 5)
+  .option('--bytes <n>', 'of a message', number(1), 1024)
+  .option('--stall <seconds>', 'one reader takes nothing for so long', number(0.1))
   .option('--profile <dir>', 'CPU profile of the node, for each count of tails')
-  .option('--connections <n>', 'that the readers share', '8')
+  .option('--connections <n>', 'that the readers share', number(1), 8)
   .parse()
   .opts<
-    Record<'tails' | 'seconds' | 'deliveries' | 'rate' | 'bytes' | 'connections', string> & {
-      stall?: string;
+    Record<'seconds' | 'deliveries' | 'rate' | 'bytes' | 'connections', number> & {
+      tails: number[];
+      stall?: number;
       profile?: string;
     }
   >();
@@ -95,11 +97,11 @@ class FanOut {
     private readonly system: Hansard,
     private readonly channel: number,
     tails: number,
-    private readonly rate = Number(options.rate),
+    private readonly rate = options.rate,
   ) {
     const own = { 'grpc.use_local_subchannel_pool': 1 };
     this.#clients = Array.from(
-      { length: Math.min(tails, Number(options.connections)) },
+      { length: Math.min(tails, options.connections) },
       () => new Client(system.endpoints, credentials.createInsecure(), own),
     );
     const request = encodeTail(
@@ -130,7 +132,7 @@ class FanOut {
     const before = usageOf(group);
     const rss: number[] = [];
     const sampler = setInterval(() => rss.push(statusBytes(group.pid, 'VmRSS')), sampleMs);
-    const text = '.'.repeat(Number(options.bytes));
+    const text = '.'.repeat(options.bytes);
     const startedMs = performance.now();
     const first = this.#appended;
     const appends: Promise<unknown>[] = [];
@@ -182,16 +184,16 @@ function tell(name: string, { rss, p50Ms, p99Ms, perSecond }: Stretch, more = ''
 }
 
 async function costs(system: Hansard): Promise<void> {
-  for (const [i, tails] of options.tails.split(',').map(Number).entries()) {
-    const rate = Math.min(rateMax, Math.ceil(Number(options.deliveries) / tails));
+  for (const [i, tails] of options.tails.entries()) {
+    const rate = Math.min(rateMax, Math.ceil(options.deliveries / tails));
     const channel = 5_000 + 2 * i;
     // What the same appends cost where nobody reads is not the tails'.
     const bare = new FanOut(system, channel, 0, rate);
     const fan = new FanOut(system, channel + 1, tails, rate);
     await bare.stretch(2);
     await fan.stretch(2);
-    const without = await bare.stretch(Number(options.seconds));
-    const measured = (): Promise<Stretch> => fan.stretch(Number(options.seconds));
+    const without = await bare.stretch(options.seconds);
+    const measured = (): Promise<Stretch> => fan.stretch(options.seconds);
     const found = await (profiled?.during(system.processes(), `${tails}-tails`, measured) ?? measured());
     const each = (of: 'cpuUs' | 'mainUs'): string =>
       ((found[of] - without[of]) / (found.appended * tails)).toFixed(1);
@@ -202,7 +204,7 @@ async function costs(system: Hansard): Promise<void> {
 }
 
 async function stall(system: Hansard, seconds: number): Promise<void> {
-  const fan = new FanOut(system, 5_100, Number(options.tails.split(',').at(-1)));
+  const fan = new FanOut(system, 5_100, options.tails.at(-1) as number);
   // Warm code, and memory that has found its size.
   await fan.stretch(Math.min(30, seconds));
   const before = await fan.stretch(seconds);
@@ -246,7 +248,7 @@ const system = new Hansard({ nodes: 1, env: profiled?.env ?? {} });
 try {
   await system.start(never);
   if (options.stall === undefined) await costs(system);
-  else await stall(system, Number(options.stall));
+  else await stall(system, options.stall);
 } finally {
   await system.stop();
 }

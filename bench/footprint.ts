@@ -14,6 +14,7 @@ import { openDirectory } from '../src/node/directory.js';
 import { channelName, Filling, type FillOptions, makeFolders } from './harness/filled-folder.js';
 import { removeFolder, temporaryFolder } from './harness/leftovers.js';
 import { NodeProcess } from './harness/node-process.js';
+import { number } from './harness/options.js';
 import { randomOf } from './harness/payload.js';
 import {
   bytesOfWrites,
@@ -26,12 +27,12 @@ import {
 } from './harness/proc-figures.js';
 
 interface Options {
-  readonly channels: string;
-  readonly messages: string;
-  readonly bytes: string;
+  readonly channels: number;
+  readonly messages: number;
+  readonly bytes: number;
   readonly order: 'sessions' | 'random';
-  readonly unsealed: string;
-  readonly batch: string;
+  readonly unsealed: number;
+  readonly batch: number;
   readonly recovery?: boolean;
   readonly fillOnly?: boolean;
   readonly dir?: string;
@@ -44,19 +45,19 @@ const touches = 20_000;
 const inFlight = 16;
 
 const options = new Command('bench footprint')
-  .option('--channels <n>', '', '1000000')
-  .option('--messages <n>', '', '10000000')
-  .option('--bytes <n>', 'of text a message', '200')
+  .option('--channels <n>', '', number(1), 1000000)
+  .option('--messages <n>', '', number(1), 10000000)
+  .option('--bytes <n>', 'of text a message', number(1), 200)
   .option('--order <order>', 'sessions or random', 'sessions')
-  .option('--unsealed <n>', 'messages that only the log has when the node starts', '0')
-  .option('--batch <n>', 'messages of an append', '1')
+  .option('--unsealed <n>', 'messages that only the log has when the node starts', number(0), 0)
+  .option('--batch <n>', 'messages of an append', number(1), 1)
   .option('--recovery', 'nothing but the start: 1,000 channels, and as much unsealed as the tails may hold')
   .option('--dir <folder>', 'filled where it is empty or absent; else opened as it is')
   .option('--keep', 'leaves the folder')
   .option('--fill-only', 'with --dir: to open it later')
   .parse()
   .opts<Options>();
-const channels = Number(options.channels);
+const channels = options.channels;
 const dir = options.dir ?? temporaryFolder('hansard-footprint-');
 const isKept = options.keep === true || options.dir !== undefined;
 
@@ -69,15 +70,15 @@ try {
 process.exit();
 
 async function fillFolder(): Promise<void> {
-  const messages = Number(options.messages);
-  const unsealed = Number(options.unsealed);
+  const messages = options.messages;
+  const unsealed = options.unsealed;
   const shape: FillOptions = {
     dir,
     channels,
     messages: messages - unsealed,
-    messageBytes: Number(options.bytes),
+    messageBytes: options.bytes,
     order: options.order,
-    batch: Number(options.batch),
+    batch: options.batch,
     payload: 'chat',
     logged: false,
     onProgress: progress,

@@ -1,10 +1,11 @@
 /** The harness: `npm run bench -- --help`. */
 import { writeFileSync } from 'node:fs';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command } from 'commander';
 import { Hansard } from './harness/hansard.js';
 import { importRate } from './harness/import-rate.js';
 import { endLeftovers, untilSignal } from './harness/leftovers.js';
 import { fill } from './harness/load.js';
+import { number } from './harness/options.js';
 import { page } from './harness/page.js';
 import { ProfiledNodes } from './harness/profiled.js';
 import { bestLines, compareTable, costTable, footer, machine, type Report, table } from './harness/report.js';
@@ -36,14 +37,6 @@ interface Options {
 const waitOutMs = 2_000;
 /** For all systems to end in order; then they are killed, ms. */
 const stopMs = 30_000;
-
-const number =
-  (min: number) =>
-  (text: string): number => {
-    const value = Number(text);
-    if (!(value >= min) || text.trim() === '') throw new InvalidArgumentError(`a number, at least ${min}`);
-    return value;
-  };
 
 const program = new Command('bench')
   .description('Measures Hansard: three nodes as processes on this machine, one client.')

@@ -14,6 +14,7 @@ import { settingsTable } from '../src/node/settings-table.js';
 import { DistantCluster } from './harness/distant-cluster.js';
 import { untilSignal } from './harness/leftovers.js';
 import { usageOf } from './harness/measure.js';
+import { number, numbers } from './harness/options.js';
 import { chatTexts } from './harness/payload.js';
 import { startProxyThread } from './harness/proxy-thread.js';
 import { sinkPath } from './harness/upload-sink.js';
@@ -210,12 +211,12 @@ function bytesOf(text: string): number {
 }
 
 interface Options {
-  readonly rttMs: string;
+  readonly rttMs: readonly number[];
   readonly window: string;
   readonly what: string;
   readonly message: string;
-  readonly seconds: string;
-  readonly nodes: string;
+  readonly seconds: number;
+  readonly nodes: number;
   readonly setting: readonly string[];
   readonly json?: boolean;
 }
@@ -224,13 +225,13 @@ const list = (text: string): string[] => text.split(',').map((each) => each.trim
 
 await new Command('upload')
   .description('How fast a client uploads over distance: a bare gRPC stream, and the SDK into nodes.')
-  .option('--rtt-ms <list>', 'round trips that the proxy makes', '0,10,50')
+  .option('--rtt-ms <list>', 'round trips that the proxy makes', numbers(0), [0, 10, 50])
   .option('--window <list>', "the server's receive window (setting client_window)", '64KiB,2MiB')
   .option('--what <list>', 'bare, nodes', 'bare,nodes')
   .option('--message <list>', 'nodes: sizes of messages', '1KiB,64KiB')
-  .option('--nodes <n>', 'nodes: how many', '3')
+  .option('--nodes <n>', 'nodes: how many', number(1), 3)
   .option('--setting <lines...>', 'nodes: further settings, as \'tail_limit="1GiB"\'', [])
-  .option('--seconds <n>', 'of each case', '3')
+  .option('--seconds <n>', 'of each case', number(0.1), 3)
   .option('--json', 'one JSON line per case')
   .action(async (options: Options) => {
     const show = (result: Result): void => {
@@ -243,10 +244,9 @@ await new Command('upload')
       );
     };
     untilSignal(() => process.exit());
-    const seconds = Number(options.seconds);
-    if (!(seconds > 0)) throw new Error('--seconds takes a positive number');
+    const { seconds } = options;
     for (const what of list(options.what))
-      for (const rttMs of list(options.rttMs).map(Number))
+      for (const rttMs of options.rttMs)
         for (const windowBytes of list(options.window).map(bytesOf)) {
           if (what === 'bare') show(await bare(rttMs, windowBytes, seconds));
           else if (what === 'nodes')
@@ -255,7 +255,7 @@ await new Command('upload')
               windowBytes,
               list(options.message).map(bytesOf),
               seconds,
-              Number(options.nodes),
+              options.nodes,
               options.setting,
             ))
               show(result);
