@@ -7,6 +7,7 @@
 import type { Clock } from '../../src/common/env.js';
 import { MessageType } from '../../src/raft/types.js';
 import type { Transport } from '../../src/transport/types.js';
+import { sendingBy } from './sending.js';
 import type { SimRandom } from './sim-clock.js';
 
 /** First bytes: raft, heartbeats and their answers, read rounds and theirs, acknowledgements (node/peer-codec.ts). */
@@ -38,29 +39,18 @@ export function repeating(
   random: SimRandom,
   chance: () => number,
 ): Transport {
-  return {
-    start: (handlers) => transport.start(handlers),
-    get address() {
-      return transport.address;
-    },
-    send: (to, message, urgent) => {
-      const set = chance();
-      const probability = set > 0 && isFew(message) ? fewChance : set;
-      if (probability > 0 && kinds.has(message[0] as number) && random.chance(probability)) {
-        for (let n = isSnapshot(message) ? snapshotRepeats : 1; n > 0; n--) {
-          const laterMs = random.fraction() * (random.below(isFew(message) ? 2 : 4) === 0 ? farMs : nearMs);
-          clock.after(laterMs, () => {
-            transport.send(to, message, random.below(2) === 0);
-            transport.flush();
-          });
-        }
+  return sendingBy(transport, (to, message, urgent) => {
+    const set = chance();
+    const probability = set > 0 && isFew(message) ? fewChance : set;
+    if (probability > 0 && kinds.has(message[0] as number) && random.chance(probability)) {
+      for (let n = isSnapshot(message) ? snapshotRepeats : 1; n > 0; n--) {
+        const laterMs = random.fraction() * (random.below(isFew(message) ? 2 : 4) === 0 ? farMs : nearMs);
+        clock.after(laterMs, () => {
+          transport.send(to, message, random.below(2) === 0);
+          transport.flush();
+        });
       }
-      return transport.send(to, message, urgent);
-    },
-    flush: () => transport.flush(),
-    fetch: (from, request, handlers) => transport.fetch(from, request, handlers),
-    isConnected: (peer) => transport.isConnected(peer),
-    peers: () => transport.peers(),
-    stop: () => transport.stop(),
-  };
+    }
+    return transport.send(to, message, urgent);
+  });
 }

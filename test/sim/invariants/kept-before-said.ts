@@ -8,6 +8,7 @@ import { MessageType } from '../../../src/raft/types.js';
 import type { Store } from '../../../src/store/types.js';
 import type { Transport } from '../../../src/transport/types.js';
 import type { GroupLog, Wal } from '../../../src/wal/index.js';
+import { sendingBy } from '../sending.js';
 
 /** A transport whose every message is looked at as it leaves. */
 export function watchPromises(
@@ -16,22 +17,11 @@ export function watchPromises(
   store: Store,
   violated: (what: string) => void,
 ): Transport {
-  return {
-    start: (handlers) => transport.start(handlers),
-    get address() {
-      return transport.address;
-    },
-    send: (to, message, urgent) => {
-      const problem = problemOf(message, wal, store);
-      if (problem !== undefined) violated(`said before it was kept: ${problem}`);
-      return transport.send(to, message, urgent);
-    },
-    flush: () => transport.flush(),
-    fetch: (from, request, handlers) => transport.fetch(from, request, handlers),
-    isConnected: (peer) => transport.isConnected(peer),
-    peers: () => transport.peers(),
-    stop: () => transport.stop(),
-  };
+  return sendingBy(transport, (to, message, urgent) => {
+    const problem = problemOf(message, wal, store);
+    if (problem !== undefined) violated(`said before it was kept: ${problem}`);
+    return transport.send(to, message, urgent);
+  });
 }
 
 /** First bytes of messages that may hold a promise: kinds 1 (raft) and 11 (acknowledgements). */
