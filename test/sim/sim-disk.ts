@@ -220,12 +220,17 @@ export class SimDisk {
     const operation = offset === 0 ? 'table' : 'write';
     this.#spring(operation, 'before');
     this.#check('write');
+    this.put(segment, offset, bytes);
+    this.#spring(operation, 'after');
+  }
+
+  /** As much of a write as was done when its process died. */
+  put(segment: number, offset: number, bytes: Uint8Array): void {
     const file = this.#file(segment);
     if (offset + bytes.length > file.cache.length) throw diskFailed('segments never grow', 'EFBIG');
     const copy = Buffer.from(bytes);
     copy.copy(file.cache, offset);
     file.unsynced.push({ offset, bytes: copy });
-    this.#spring(operation, 'after');
   }
 
   sync(segment: number): void {
@@ -379,18 +384,18 @@ class SimDevice implements LogDevice {
     );
   }
   write(segment: number, offset: number, bytes: Uint8Array): Promise<number> {
-    const write = (length: number): void => this.#disk.write(segment, offset, bytes.subarray(0, length));
     const sync = (settle: Settle<number>): void => {
       this.#disk.sync(segment);
       settle.value(1);
     };
     return this.#inOrder((settle) => {
       if (offset === 0) this.#disk.beginSegment();
-      const steps = [() => this.#checkWhole() ?? write(bytes.length), () => sync(settle)];
+      const write = (): void => this.#disk.write(segment, offset, bytes);
+      const steps = [() => this.#checkWhole() ?? write(), () => sync(settle)];
       this.#steps(steps, this.#breaking(settle), (done) => {
         // Killed in mid-call: any part of the bytes may have reached the cache.
-        if (done === 0 && this.#disk.fraction() < 0.5)
-          write(Math.floor(this.#disk.fraction() * bytes.length));
+        if (done > 0 || this.#disk.fraction() >= 0.5) return;
+        this.#disk.put(segment, offset, bytes.subarray(0, Math.floor(this.#disk.fraction() * bytes.length)));
       });
     });
   }

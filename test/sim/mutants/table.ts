@@ -108,7 +108,7 @@ export const plantedBugs: readonly PlantedBug[] = [
       { file: 'src/raft/reads.js', find: 'if (r.committedInCurrentTerm())', replace: 'if (true)' },
       { file: replica, find: ' && this.#raft.committedInCurrentTerm;', replace: ';' },
     ],
-    faults: ['kill', 'isolate', 'pause', 'stall'],
+    faults: ['outlive', 'handover', 'stall', 'slow'],
     withinSeeds: 10,
   },
   {
