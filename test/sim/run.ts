@@ -141,6 +141,7 @@ class SeedRun {
     );
     if (!(await clock.until(() => stopped, healMs)))
       violations.push('liveness: calls did not end after healing');
+    await this.#becomeSound();
     await this.#settle();
     if (violations.length === 0) await this.#drain();
     if (this.#membership !== undefined && violations.length === 0) await this.#move(this.#membership);
@@ -305,7 +306,7 @@ class SeedRun {
   }
 
   async #heal(): Promise<void> {
-    const { clock, nodes, violations } = this.#cluster;
+    const { clock, violations } = this.#cluster;
     const broken = await this.#faults.endForMajority();
     if (broken !== undefined) violations.push(...(await checkLiveness(this.#cluster, broken, healMs)));
     await this.#faults.end();
@@ -315,6 +316,12 @@ class SeedRun {
       );
     if (!(await clock.until(led, healMs)))
       this.#cluster.violations.push('liveness: a partition has no leader after healing');
+    await this.#cluster.pass(2_000);
+  }
+
+  /** Without load: whose log is drawn too small to hold what comes while a snapshot is taken is brought up by none. */
+  async #becomeSound(): Promise<void> {
+    const { clock, nodes, violations } = this.#cluster;
     const sound = (): boolean =>
       nodes.every(
         ({ node, faults, refused }) => refused !== undefined || (node !== undefined && faults.length === 0),
@@ -323,7 +330,6 @@ class SeedRun {
       const faults = nodes.map(({ nodeId, faults }) => `node ${nodeId}: ${JSON.stringify(faults)}`);
       violations.push(`liveness: damaged replicas do not become sound: ${faults.join(' ')}`);
     }
-    await this.#cluster.pass(2_000);
   }
 
   /** Lets every replica apply all that is committed. */

@@ -109,7 +109,7 @@ export const plantedBugs: readonly PlantedBug[] = [
       { file: replica, find: ' && this.#raft.committedInCurrentTerm;', replace: ';' },
     ],
     faults: ['outlive', 'handover', 'stall', 'slow'],
-    withinSeeds: 10,
+    withinSeeds: 30,
   },
   {
     name: 'truncation-below-commit',
