@@ -452,13 +452,17 @@ export class SubscriptionLeader {
       if (kept && note.kind !== 'extend') this.#settled(note);
       done(kept);
     }
+    let isTaken = true;
     for (const [i, op] of plan.ops.entries()) {
+      const hasWorked = results[i] !== 0;
       if (op.kind === 'take') {
-        if (results[i] === 0) return this.#resetFeeds(this.#current());
-        this.#feeds?.written(op.partition, op.place);
-      } else if (op.kind === 'bury' && results[i] !== 0) this.#hooks.count('dead', 1);
+        if (hasWorked) this.#feeds?.written(op.partition, op.place);
+        else isTaken = false;
+      } else if (op.kind === 'bury' && hasWorked) this.#hooks.count('dead', 1);
     }
+    // What was granted is told first: else it would be given back, and its credit be lost.
     for (const lease of plan.leases) this.#send(lease, results[lease.op] as number);
+    if (!isTaken) this.#resetFeeds(this.#current());
   }
 
   #settled(note: Note): void {

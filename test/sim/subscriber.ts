@@ -182,7 +182,10 @@ export class SimSubscriber {
     // More of it, as all before is known to have come.
     if (drawn === 7 && to > lease.toSeq && !lease.isReplay && replays.length === 0)
       return [{ kind: 'lease', channel, consumer: this.id, toSeq: to }];
-    const last = lease.isReplay || isLast ? lease.toSeq : acked + 1 + this.#random.below(lease.toSeq - acked);
+    const last =
+      lease.isReplay || isLast
+        ? lease.toSeq
+        : acked + 1 + this.#random.below(Math.max(1, lease.toSeq - acked));
     return [{ kind: 'ack', channel, lease: lease.number, seq: last, nextUs: 0 }];
   }
 
