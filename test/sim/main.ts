@@ -189,7 +189,7 @@ function kindsOf(names: string): FaultKind[] {
     const kind = faultKinds.find((one) => one === name);
     if (kind !== undefined) return kind;
     console.error(`--faults: there is no kind "${name}"; there are ${faultKinds.join(', ')}`);
-    process.exit(2);
+    return process.exit(2);
   });
 }
 

@@ -6,49 +6,27 @@ import { connection, type Env, type On, repeated, wholeNumber } from './options.
 export function addCluster(program: Command, on: On, env: Env): void {
   const cluster = program.command('cluster').description('A cluster of several nodes on this machine.');
   const dir = ['--dir <folder>', 'where the cluster lives: data, logs, pids', './hansard-data'] as const;
-  const up = cluster
-    .command('up')
-    .description(
-      'Start the nodes in the background, making them first in a new folder; returns when all are ready.',
-    )
-    .option(...dir)
-    .option('--nodes <number>', 'how many (default 3, or as made)', wholeNumber(1, 9))
-    .option(
-      '--base-port <port>',
-      "first node's client port; the others follow (default 4650, or as made)",
-      wholeNumber(1024, 65_500),
-    )
-    .option(
-      '--partitions <number>',
-      `fixed when the cluster is made (default ${defaultPartitions})`,
-      wholeNumber(1, 65_536),
-    )
-    .option('--timeout <seconds>', 'how long to wait until ready', wholeNumber(1, 3600))
-    .option('--start-arg <argument>', "passed on to every node's `start` (repeatable)", repeated, []);
+  const up = making(
+    cluster
+      .command('up')
+      .description(
+        'Start the nodes in the background, making them first in a new folder; returns when all are ready.',
+      )
+      .option(...dir),
+  ).option('--start-arg <argument>', "passed on to every node's `start` (repeatable)", repeated, []);
   on(up, async () => (await import('../commands/cluster.js')).up, [
     ['hansard cluster up --dir ./data', 'three nodes; the first one listens on 4650'],
     ['hansard cluster up --dir ./data', 'again: starts those that are down'],
     ['hansard cluster up --dir ./small --nodes 1 --base-port 5000', ''],
   ]);
-  const run = cluster
-    .command('run')
-    .description(
-      'The same in the foreground, with a sample in a new folder; Ctrl-C stops it. `npm start` is this.',
-    )
-    .option('--dir <folder>', 'where the cluster lives (HANSARD_DIR)', env.HANSARD_DIR || './data')
-    .option('--nodes <number>', 'how many (default 3, or as made)', wholeNumber(1, 9))
-    .option(
-      '--base-port <port>',
-      "first node's client port; the others follow (default 4650, or as made)",
-      wholeNumber(1024, 65_500),
-    )
-    .option(
-      '--partitions <number>',
-      `fixed when the cluster is made (default ${defaultPartitions})`,
-      wholeNumber(1, 65_536),
-    )
-    .option('--timeout <seconds>', 'how long to wait until ready', wholeNumber(1, 3600))
-    .option('--no-sample', 'load no sample into a new cluster');
+  const run = making(
+    cluster
+      .command('run')
+      .description(
+        'The same in the foreground, with a sample in a new folder; Ctrl-C stops it. `npm start` is this.',
+      )
+      .option('--dir <folder>', 'where the cluster lives (HANSARD_DIR)', env.HANSARD_DIR || './data'),
+  ).option('--no-sample', 'load no sample into a new cluster');
   on(run, async () => (await import('../commands/cluster-run.js')).run, [
     ['hansard cluster run --dir ./data', ''],
   ]);
@@ -77,4 +55,21 @@ export function addCluster(program: Command, on: On, env: Env): void {
     ['hansard cluster upgrade --dry-run', ''],
     ['hansard cluster upgrade --endpoint 10.0.0.1:4650', 'it never goes back'],
   ]);
+}
+
+/** What commands have that make a cluster where there is none. */
+function making(command: Command): Command {
+  return command
+    .option('--nodes <number>', 'how many (default 3, or as made)', wholeNumber(1, 9))
+    .option(
+      '--base-port <port>',
+      "first node's client port; the others follow (default 4650, or as made)",
+      wholeNumber(1024, 65_500),
+    )
+    .option(
+      '--partitions <number>',
+      `fixed when the cluster is made (default ${defaultPartitions})`,
+      wholeNumber(1, 65_536),
+    )
+    .option('--timeout <seconds>', 'how long to wait until ready', wholeNumber(1, 3600));
 }
