@@ -11,17 +11,18 @@ import { closedLoop } from './harness/drive.js';
 import { Hansard, nameOf } from './harness/hansard.js';
 import { channelCount, fill, pageEvents } from './harness/load.js';
 import { difference, usageOf } from './harness/measure.js';
+import { number } from './harness/options.js';
 import { randomOf } from './harness/payload.js';
 import { count, loadAverage } from './harness/proc-figures.js';
 
 const options = new Command('bench reads')
-  .option('--seconds <n>', 'of each sample', '4')
-  .option('--in-flight <n>', '', '64')
-  .option('--rounds <n>', 'through all of them', '1')
+  .option('--seconds <n>', 'of each sample', number(0.1), 4)
+  .option('--in-flight <n>', 'reads', number(1), 64)
+  .option('--rounds <n>', 'through all of them', number(1), 1)
   .option('--levels <names>', '', 'linearizable,session,bounded,eventual')
   .option('--preferences <names>', '', 'primary,secondary,nearest')
   .parse()
-  .opts<Record<'seconds' | 'inFlight' | 'rounds' | 'levels' | 'preferences', string>>();
+  .opts<Record<'seconds' | 'inFlight' | 'rounds', number> & Record<'levels' | 'preferences', string>>();
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 const never = new AbortController().signal;
 /** Of code and connections, before a sample, ms. */
@@ -52,15 +53,12 @@ async function measure(system: Hansard, { level, preference, isHot }: Row): Prom
     if (page.events.length !== pageEvents) throw new Error(`a page of ${page.events.length} events`);
     served.set(page.servedBy.nodeId, (served.get(page.servedBy.nodeId) ?? 0) + 1);
   };
-  const running = closedLoop(call, Number(options.inFlight), 1);
+  const running = closedLoop(call, options.inFlight, 1);
   await new Promise((done) => setTimeout(done, warmMs));
   const groups = system.processes();
   const before = groups.map(usageOf);
   running.open();
-  await Promise.race([
-    new Promise((done) => setTimeout(done, 1000 * Number(options.seconds))),
-    running.failed,
-  ]);
+  await Promise.race([new Promise((done) => setTimeout(done, 1000 * options.seconds)), running.failed]);
   const { latency, units, seconds } = await running.close();
   const cpuUs = groups.reduce((sum, group, i) => {
     const usage = before[i];
@@ -81,7 +79,7 @@ const system = new Hansard();
 try {
   await system.start(never);
   await fill(system, never);
-  for (let round = 0; round < Number(options.rounds); round++) {
+  for (let round = 0; round < options.rounds; round++) {
     for (const isHot of [false, true])
       for (const level of options.levels.split(',') as ReadLevel[])
         for (const preference of options.preferences.split(',') as ReadPreference[])
