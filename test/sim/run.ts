@@ -258,7 +258,7 @@ class SeedRun {
       isDone = await this.#wait(last.step(true));
       if (!isDone) await this.#cluster.pass(20);
       if (clock.monotonicMs() > endMs) {
-        violations.push('liveness: the durable subscription does not come to an end');
+        violations.push(`liveness: the durable subscription does not come to an end: ${last.lastSeen}`);
         return;
       }
     }

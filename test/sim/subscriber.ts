@@ -54,6 +54,9 @@ interface Told {
 
 export class SimSubscriber {
   readonly counts = { steps: 0, refused: 0, unknown: 0, received: 0, buried: 0 };
+  /** What the last step found, for who waits for the end in vain. */
+  lastSeen = '';
+  #why = '';
   #stopped = false;
   /** By lease: what came under it. */
   readonly #told = new Map<number, Told>();
@@ -87,6 +90,7 @@ export class SimSubscriber {
     const state = await this.#state();
     if (state === undefined) return false;
     const taken = await this.#take(state);
+    this.lastSeen = `${taken === undefined ? this.#why : `at the end: ${taken.atEnd}`}; pending: ${[...state.channels].map(([channel, { acked, to, lease }]) => `${channel} ${acked}-${to} ${lease?.consumer ?? ''}`).join(', ')}; dead: ${state.deadLetters.size}`;
     const ops: StepOp[] = taken?.op === undefined ? [] : [taken.op];
     for (const [channel, pending] of state.channels) {
       if (isLast || this.#random.below(3) > 0) ops.push(...this.#opsOf(channel, pending, isLast));
@@ -140,7 +144,10 @@ export class SimSubscriber {
         });
         return pullFeed(view.reader, filter, place, { events: 1 + this.#random.below(30), bytes: 10_000 });
       });
-      if (page === undefined || page instanceof HansardError) return undefined;
+      if (page === undefined || page instanceof HansardError) {
+        this.#why = `partition ${partition}: ${page?.message ?? 'no answer'}`;
+        return undefined;
+      }
       if (!page.atEnd) atEnd = false;
       if (page.parts.length === 0 && page.place.backfill === undefined && place.backfill === undefined)
         continue;
@@ -164,7 +171,7 @@ export class SimSubscriber {
       const seq = replays[0]?.seq ?? acked + 1;
       if ((replays[0]?.deliveries ?? deliveries) >= settings.maxDeliveries)
         return [{ kind: 'bury', channel, seq }];
-      const toSeq = replays[0]?.seq ?? Math.min(to, acked + 1 + this.#random.below(5));
+      const toSeq = replays[0]?.seq ?? (isLast ? to : Math.min(to, acked + 1 + this.#random.below(5)));
       return [{ kind: 'lease', channel, consumer: this.id, toSeq }];
     }
     const told = this.#told.get(lease.number);
@@ -199,14 +206,17 @@ export class SimSubscriber {
     );
     if (outcome === undefined || outcome instanceof HansardError) {
       this.counts.unknown++;
+      this.lastSeen += `; a step: ${outcome?.message ?? 'no answer'}`;
       return;
     }
     const { answer } = outcome;
     if (answer.kind !== 'stepped') {
       this.counts.refused++;
+      this.lastSeen += `; a step: ${answer.kind === 'refused' ? answer.message : answer.kind}`;
       return;
     }
     this.counts.steps++;
+    this.lastSeen += `; results: ${answer.results.join(' ')}`;
     for (const [i, op] of ops.entries()) this.#note(state, op, answer.results[i] ?? 0);
   }
 
