@@ -13,9 +13,11 @@ import {
 } from './encode-subscribe.js';
 import { writePlaces } from './feed-place.js';
 import type { FeedSource } from './feed-source.js';
+import { FeedTurns } from './feed-turns.js';
 import { OutMessage } from './framed.js';
 import { leaderless, type OutStream } from './out-stream.js';
 import type { Services } from './services.js';
+import { nextTurn, Waker } from './waker.js';
 
 export interface SubscribeStreamOptions {
   readonly bound: string;
@@ -32,10 +34,9 @@ export class SubscribeStream {
   readonly #options: SubscribeStreamOptions;
   /** The caller knows that it is at the head, and has not fallen behind since. */
   #isLive = false;
-  #turn = 0;
+  readonly #turns: FeedTurns;
   readonly #cameLeaderless: Set<PartitionId>;
-  #wake: (() => void) | undefined;
-  #isWoken = false;
+  readonly #waker = new Waker();
 
   constructor(
     services: Services,
@@ -46,6 +47,7 @@ export class SubscribeStream {
     this.#services = services;
     this.#out = out;
     this.#feeds = feeds;
+    this.#turns = new FeedTurns(feeds);
     this.#options = options;
     out.onRoom = () => this.wake();
     const unled = feeds.filter(({ partition }) => services.node.leaderOf(partition) === undefined);
@@ -58,8 +60,7 @@ export class SubscribeStream {
 
   /** Something may be there to send, or room for it. Also called while an entry is being applied: only takes a note. */
   wake(): void {
-    this.#isWoken = true;
-    this.#wake?.();
+    this.#waker.wake();
   }
 
   /** Its feeds look again: their places move on over what is not wanted, before the next heartbeat says where they are. */
@@ -106,7 +107,7 @@ export class SubscribeStream {
 
   async #step(): Promise<void> {
     const takes = this.#out.eventsTaken;
-    const feed = takes > 0 ? this.#next() : undefined;
+    const feed = takes > 0 ? this.#turns.next() : undefined;
     if (feed === undefined) {
       // It does not take what there is: it has fallen behind, and will be told when it is back.
       if (takes === 0) this.#isLive &&= this.#feeds.every((each) => !each.isDirty);
@@ -115,7 +116,7 @@ export class SubscribeStream {
         this.#send(encodeSubscribeCaughtUp(this.#token(), this.#services.node.identity.nodeId));
         return;
       }
-      await this.#woken();
+      await this.#waker.woken();
       return;
     }
     const events = await feed.take({
@@ -129,22 +130,6 @@ export class SubscribeStream {
     }
     // What is in memory is taken without a pause: where little of it is wanted, nothing else would get its turn.
     await nextTurn();
-  }
-
-  /**
-   * In turn, so that none waits for another; of those that read what was there before
-   * the start one after the other, as the place of each under way makes the token longer.
-   */
-  #next(): FeedSource | undefined {
-    const count = this.#feeds.length;
-    const backfilling = this.#feeds.find((feed) => feed.isBackfilling);
-    for (let i = 1; i <= count; i++) {
-      const feed = this.#feeds[(this.#turn + i) % count] as FeedSource;
-      if (!feed.isDirty || (feed.isBackfilling && feed !== backfilling)) continue;
-      this.#turn = (this.#turn + i) % count;
-      return feed;
-    }
-    return undefined;
   }
 
   #send(bytes: Buffer, events = 0): void {
@@ -161,20 +146,4 @@ export class SubscribeStream {
     const places = new Map(this.#feeds.map((feed) => [feed.partition, feed.place]));
     return this.#services.tokens.page(bound, (writer) => writePlaces(writer, { fromTimeUs, places }));
   }
-
-  /** Resolves in a later turn than that of the wake: perhaps an entry is being applied. */
-  async #woken(): Promise<void> {
-    if (!this.#isWoken) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-      this.#wake = undefined;
-    }
-    this.#isWoken = false;
-    await nextTurn();
-  }
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

@@ -4,6 +4,7 @@ import type { PartitionId } from '../common/ids.js';
 import type { SubscriptionState } from '../conversation/subscription-state.js';
 import { readPlace, writePlace } from './feed-place.js';
 import { FeedSource } from './feed-source.js';
+import { FeedTurns } from './feed-turns.js';
 import type { Services } from './services.js';
 import { type FedChannel, readFed } from './subscription-events.js';
 import { filterOfSelector } from './subscription-message.js';
@@ -25,7 +26,7 @@ export class SubscriptionFeeds {
   readonly #feeds: FeedSource[];
   /** As written down last. */
   readonly #written: Map<PartitionId, Uint8Array>;
-  #turn = 0;
+  readonly #turns: FeedTurns;
 
   constructor(
     services: Services,
@@ -38,6 +39,7 @@ export class SubscriptionFeeds {
       ([partition, place]) =>
         new FeedSource(services, partition, filter, readPlace(new ByteReader(place)), hooks),
     );
+    this.#turns = new FeedTurns(this.#feeds);
   }
 
   /** All that is applied was taken. */
@@ -50,7 +52,7 @@ export class SubscriptionFeeds {
     const taken: Taken[] = [];
     let left = room;
     for (let i = 0; i < takesPerRound && left > 0; i++) {
-      const feed = this.#next();
+      const feed = this.#turns.next();
       if (feed === undefined) break;
       const events = await feed.take({ events: Math.min(takenEvents, left), bytes: takenBytes });
       if (events === undefined) continue;
@@ -81,19 +83,6 @@ export class SubscriptionFeeds {
 
   end(): void {
     for (const feed of this.#feeds) feed.end();
-  }
-
-  /** In turn; of those that read what was there before the start one after the other. */
-  #next(): FeedSource | undefined {
-    const count = this.#feeds.length;
-    const backfilling = this.#feeds.find((feed) => feed.isBackfilling);
-    for (let i = 1; i <= count; i++) {
-      const feed = this.#feeds[(this.#turn + i) % count] as FeedSource;
-      if (!feed.isDirty || (feed.isBackfilling && feed !== backfilling)) continue;
-      this.#turn = (this.#turn + i) % count;
-      return feed;
-    }
-    return undefined;
   }
 }
 

@@ -19,6 +19,7 @@ import { type HeldEvent, HeldEvents } from './subscription-events.js';
 import { SubscriptionFeeds } from './subscription-feeds.js';
 import { Idle, type LiveProgress, progressMessage, type SubscriptionName } from './subscription-message.js';
 import { SubscriptionReads } from './subscription-reads.js';
+import { Waker } from './waker.js';
 import { proposalError } from './writes.js';
 
 /** How long a consumer whose stream ended keeps its leases, ms: time to find the leader again. */
@@ -83,8 +84,7 @@ export class SubscriptionLeader {
   /** Of the settings and place that the feeds were made for. */
   #revision = 0;
   #isEnded = false;
-  #wake: (() => void) | undefined;
-  #isWoken = false;
+  readonly #waker = new Waker();
   #ticker: NodeJS.Timeout | undefined;
   #emptySinceMs: number;
   #placesAtMs = 0;
@@ -131,8 +131,7 @@ export class SubscriptionLeader {
   }
 
   wake(): void {
-    this.#isWoken = true;
-    this.#wake?.();
+    this.#waker.wake();
   }
 
   join(consumer: Consumer): void {
@@ -275,7 +274,7 @@ export class SubscriptionLeader {
     this.#judgeIdle(state, plan);
     if (plan.ops.length === 0) {
       this.#tell(state);
-      await this.#woken();
+      await this.#waker.woken();
       return;
     }
     await this.#step(state, plan, notes);
@@ -532,18 +531,6 @@ export class SubscriptionLeader {
 
   async #pause(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, tickMs));
-  }
-
-  /** In a later turn than that of the wake: perhaps an entry is being applied. */
-  async #woken(): Promise<void> {
-    if (!this.#isWoken) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-      this.#wake = undefined;
-    }
-    this.#isWoken = false;
-    await new Promise((resolve) => setImmediate(resolve));
   }
 }
 

@@ -1,20 +1,16 @@
 /** `hansard subscribe`: events of many channels as they come, until Ctrl-C. */
 import type { SubscribedEvents, SubscribeOptions } from '../../client/index.js';
-import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
 import { exportLine } from '../export-line.js';
 import { printable, writeAll } from '../output.js';
 import { type ClientOptions, openSession } from '../session.js';
-import { parseTime } from '../times.js';
+import { type StartOptions, startOf } from '../start-place.js';
 import { labelOf } from './channels.js';
 import { eventText } from './read.js';
 
-interface SubscribeCommandOptions extends ClientOptions {
+interface SubscribeCommandOptions extends ClientOptions, StartOptions {
   readonly prefix?: string;
   readonly label?: string;
-  readonly fromStart?: boolean;
-  readonly since?: string;
-  readonly resume?: string;
   readonly limit?: number;
   readonly untilCaughtUp?: boolean;
 }
@@ -32,7 +28,7 @@ export async function subscribe({
   let token = '';
   try {
     const updates = session.client
-      .subscribe({ ...startOf(options, args), signal: stop.signal, timeoutMs: session.timeoutMs })
+      .subscribe({ ...followed(options, args), signal: stop.signal, timeoutMs: session.timeoutMs })
       .updates();
     let left = options.limit ?? Number.POSITIVE_INFINITY;
     let wasTold = false;
@@ -64,22 +60,14 @@ export async function subscribe({
   }
 }
 
-function startOf(options: SubscribeCommandOptions, names: readonly string[]): SubscribeOptions {
-  const { prefix, label, fromStart, since, resume } = options;
+function followed(options: SubscribeCommandOptions, names: readonly string[]): SubscribeOptions {
+  const { prefix, label } = options;
   return {
     ...(names.length === 0 ? {} : { channels: names }),
     ...(prefix === undefined ? {} : { prefix }),
     ...(label === undefined ? {} : { label: labelOf(label) }),
-    ...(fromStart ? { fromBeginning: true } : {}),
-    ...(since === undefined ? {} : { fromTime: { timeUs: timeOf(since) } }),
-    ...(resume === undefined ? {} : { resumeToken: resume }),
+    ...startOf(options),
   };
-}
-
-function timeOf(text: string): number {
-  const timeUs = parseTime(text);
-  if (timeUs !== undefined) return timeUs;
-  throw new HansardError('INVALID_ARGUMENT', `no RFC 3339 time: ${text}`, { field: '--since' });
 }
 
 function linesOf(

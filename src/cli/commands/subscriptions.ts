@@ -5,24 +5,18 @@ import type {
   PendingChannel,
   SubscriptionInfo,
   SubscriptionSettings,
-  SubscriptionStart,
 } from '../../client/index.js';
 import { HansardError } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
 import { exportLine } from '../export-line.js';
 import { count, durationText, printable, writeAll } from '../output.js';
 import { type ClientOptions, openSession, type Session } from '../session.js';
-import { formatTime, parseTime } from '../times.js';
+import { type StartOptions, startOf } from '../start-place.js';
+import { formatTime } from '../times.js';
 import { labelOf } from './channels.js';
 import { eventText } from './read.js';
 
 type Context<O = object> = ActionContext<ClientOptions & O>;
-
-interface StartOptions {
-  readonly fromStart?: boolean;
-  readonly since?: string;
-  readonly resume?: string;
-}
 
 interface SettingOptions {
   readonly description?: string;
@@ -261,20 +255,6 @@ async function first<T>(all: AsyncIterable<T>, limit: number): Promise<{ items: 
     items.push(each);
   }
   return { items, more: false };
-}
-
-function startOf({ fromStart, since, resume }: StartOptions): SubscriptionStart {
-  return {
-    ...(fromStart ? { fromBeginning: true } : {}),
-    ...(since === undefined ? {} : { fromTime: { timeUs: timeOf(since) } }),
-    ...(resume === undefined ? {} : { resumeToken: resume }),
-  };
-}
-
-function timeOf(text: string): number {
-  const timeUs = parseTime(text);
-  if (timeUs !== undefined) return timeUs;
-  throw new HansardError('INVALID_ARGUMENT', `no RFC 3339 time: ${text}`, { field: '--since' });
 }
 
 function settingsOf(options: SettingOptions): SubscriptionSettings {

@@ -1,0 +1,27 @@
+import type { FeedSource } from './feed-source.js';
+
+/**
+ * Feeds take turns, so that none waits for another; those that read what was there before
+ * the start go one after the other, as the place of each under way makes the token longer.
+ */
+export class FeedTurns {
+  readonly #feeds: readonly FeedSource[];
+  #turn = 0;
+
+  constructor(feeds: readonly FeedSource[]) {
+    this.#feeds = feeds;
+  }
+
+  /** That may have something; undefined: none. */
+  next(): FeedSource | undefined {
+    const count = this.#feeds.length;
+    const backfilling = this.#feeds.find((feed) => feed.isBackfilling);
+    for (let i = 1; i <= count; i++) {
+      const feed = this.#feeds[(this.#turn + i) % count] as FeedSource;
+      if (!feed.isDirty || (feed.isBackfilling && feed !== backfilling)) continue;
+      this.#turn = (this.#turn + i) % count;
+      return feed;
+    }
+    return undefined;
+  }
+}
