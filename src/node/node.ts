@@ -799,6 +799,11 @@ export class HansardNode implements NodeService {
     });
   }
 
+  /** Time as the replicas' ticks count it: of a stall, in which nothing could be heard, hardly anything (design rule 15). */
+  get #tickedMs(): number {
+    return this.#ticks * this.#options.settings.tickMs;
+  }
+
   #tick(): void {
     const { settings } = this.#options;
     const now = this.#clock.monotonicMs();
@@ -812,9 +817,10 @@ export class HansardNode implements NodeService {
     for (let i = 0; i < ticks; i++) {
       this.#ticks++;
       if (this.#ticks % this.#heartbeatTicks === 0) this.#beatsDue = true;
-      for (const replica of this.#held) if (this.#quiescence.isTicked(replica, now)) replica.tick(now);
+      for (const replica of this.#held)
+        if (this.#quiescence.isTicked(replica, this.#tickedMs)) replica.tick(now);
     }
-    this.#quiescence.tick(now);
+    this.#quiescence.tick(this.#tickedMs);
     // Who leads nothing has no turn to send its answers in.
     if (this.#beatsDue && !this.#loop.isScheduled) this.#endOfTurn();
   }
@@ -1024,9 +1030,9 @@ export class HansardNode implements NodeService {
       case 'readRoundAnswer':
         return this.#readRounds.answered(from, message.answer);
       case 'vouch':
-        return this.#quiescence.heard(from, message.vouchings, this.#clock.monotonicMs());
+        return this.#quiescence.heard(from, message.vouchings, this.#tickedMs);
       case 'vouchAnswer':
-        return this.#quiescence.answered(from, message.refused, this.#clock.monotonicMs());
+        return this.#quiescence.answered(from, message.refused, this.#tickedMs);
     }
   }
 

@@ -13,7 +13,8 @@
  * asking who follows it (check-quorum), and followers elect, each after a rest of its
  * own random timeout, as if the last word had been the leader's last heartbeat.
  *
- * Only time is at stake here: what raft promises never depended on heartbeats.
+ * Times here are those of ticks, which hardly pass while the process stands still. Only time
+ * is at stake: what raft promises never depended on heartbeats.
  */
 import type { Index, NodeId, PartitionId, Term } from '../common/ids.js';
 import type { Vouching } from './peer-codec.js';
@@ -32,7 +33,7 @@ export interface QuietReplica {
   /** Where its replicas are, learners too. */
   readonly members: readonly { readonly nodeId: NodeId }[];
   fallQuiet(): void;
-  vouchedFor(by: NodeId, term: Term, commit: Index, nowMs: number): boolean;
+  vouchedFor(by: NodeId, term: Term, commit: Index, tickedMs: number): boolean;
   wake(): void;
 }
 
@@ -76,9 +77,9 @@ export class Quiescence {
   }
 
   /** Once a tick, before the replicas': false is left alone by this tick. */
-  isTicked(replica: QuietReplica, nowMs: number): boolean {
+  isTicked(replica: QuietReplica, tickedMs: number): boolean {
     if (replica.isQuiescent) {
-      if (replica.isLeader || nowMs - replica.vouchedMs <= this.#context.settings.electionTimeoutMs)
+      if (replica.isLeader || tickedMs - replica.vouchedMs <= this.#context.settings.electionTimeoutMs)
         return false;
       replica.wake();
     }
@@ -86,29 +87,29 @@ export class Quiescence {
   }
 
   /** Once a tick, after the replicas'. */
-  tick(nowMs: number): void {
-    this.#doubt(nowMs);
-    this.#look(nowMs);
-    if (nowMs - this.#spokeMs < this.#wordMs) return;
-    this.#spokeMs = nowMs;
-    this.#speak(nowMs);
+  tick(tickedMs: number): void {
+    this.#doubt(tickedMs);
+    this.#look(tickedMs);
+    if (tickedMs - this.#spokeMs < this.#wordMs) return;
+    this.#spokeMs = tickedMs;
+    this.#speak(tickedMs);
   }
 
   /** Peers that were vouched to and have not answered for too long. */
-  #doubt(nowMs: number): void {
+  #doubt(tickedMs: number): void {
     for (const [peer, answeredMs] of this.#answeredMs)
-      if (nowMs - answeredMs > this.#context.settings.electionTimeoutMs) this.wakeAll(peer);
+      if (tickedMs - answeredMs > this.#context.settings.electionTimeoutMs) this.wakeAll(peer);
   }
 
-  #look(nowMs: number): void {
+  #look(tickedMs: number): void {
     for (const replica of this.#context.replicas()) {
       if (!replica.isLeader || replica.isQuiescent) continue;
       const since = this.#idleSinceMs.get(replica);
       if (!replica.isIdle || !this.#reachesAll(replica)) {
         if (since !== undefined) this.#idleSinceMs.delete(replica);
       } else if (since === undefined || since.lastIndex !== replica.commitIndex) {
-        this.#idleSinceMs.set(replica, { ms: nowMs, lastIndex: replica.commitIndex });
-      } else if (nowMs - since.ms >= this.#context.settings.quiesceAfterMs && replica.hearsAll) {
+        this.#idleSinceMs.set(replica, { ms: tickedMs, lastIndex: replica.commitIndex });
+      } else if (tickedMs - since.ms >= this.#context.settings.quiesceAfterMs && replica.hearsAll) {
         this.#idleSinceMs.delete(replica);
         replica.fallQuiet();
       }
@@ -120,7 +121,7 @@ export class Quiescence {
     return replica.members.every(({ nodeId }) => nodeId === self || this.#context.isConnected(nodeId));
   }
 
-  #speak(nowMs: number): void {
+  #speak(tickedMs: number): void {
     const words = new Map<NodeId, Vouching[]>();
     for (const replica of this.#context.replicas()) {
       if (!replica.isQuiescent || !replica.isLeader) continue;
@@ -134,21 +135,22 @@ export class Quiescence {
     }
     for (const peer of this.#answeredMs.keys()) if (!words.has(peer)) this.#answeredMs.delete(peer);
     for (const [peer, vouchings] of words) {
-      if (!this.#answeredMs.has(peer)) this.#answeredMs.set(peer, nowMs);
+      if (!this.#answeredMs.has(peer)) this.#answeredMs.set(peer, tickedMs);
       this.#context.vouch(peer, vouchings);
     }
   }
 
   /** A peer vouches for what it leads. */
-  heard(peer: NodeId, vouchings: readonly Vouching[], nowMs: number): void {
+  heard(peer: NodeId, vouchings: readonly Vouching[], tickedMs: number): void {
     const refused: PartitionId[] = [];
     for (const { partition, term, commit } of vouchings)
-      if (!this.#context.replica(partition)?.vouchedFor(peer, term, commit, nowMs)) refused.push(partition);
+      if (!this.#context.replica(partition)?.vouchedFor(peer, term, commit, tickedMs))
+        refused.push(partition);
     this.#context.answer(peer, refused);
   }
 
-  answered(peer: NodeId, refused: readonly PartitionId[], nowMs: number): void {
-    if (this.#answeredMs.has(peer)) this.#answeredMs.set(peer, nowMs);
+  answered(peer: NodeId, refused: readonly PartitionId[], tickedMs: number): void {
+    if (this.#answeredMs.has(peer)) this.#answeredMs.set(peer, tickedMs);
     for (const partition of refused) {
       const replica = this.#context.replica(partition);
       if (replica?.isLeader) replica.wake();

@@ -473,7 +473,7 @@ export class Replica implements WorkSink {
     return this.#isQuiescent;
   }
 
-  /** As a quiescent follower: when its leader's node last vouched for it, ms. */
+  /** As a quiescent follower: when its leader's node last vouched for it, in the time of ticks. */
   get vouchedMs(): number {
     return this.#vouchedMs;
   }
@@ -517,28 +517,31 @@ export class Replica implements WorkSink {
    * replica knows that leader and has all of it, so this was as good as its heartbeat; it
    * is quiescent then, where nobody waits here. False: only the leader itself can help.
    */
-  vouchedFor(by: NodeId, term: Term, commit: Index, nowMs: number): boolean {
+  vouchedFor(by: NodeId, term: Term, commit: Index, tickedMs: number): boolean {
     const raft = this.#raft;
     // Nothing has come since it last was found to hold: once for each of a thousand partitions, four times a second.
     if (this.#isQuiescent && this.#vouchedBy === by && raft.term === term && raft.commitIndex === commit) {
-      this.#vouchedMs = nowMs;
+      this.#vouchedMs = tickedMs;
       return true;
     }
     if (this.#stopped || this.isMute || this.isLeader || this.#floor !== undefined) return false;
     if (raft.term !== term || this.leader !== by) return false;
     if (raft.commitIndex !== commit || raft.lastIndex !== commit) return false;
-    raft.leaderHeard(0);
-    this.#vouchedMs = nowMs;
+    raft.leaderHeard();
+    this.#vouchedMs = tickedMs;
     this.#vouchedBy = by;
     this.#isQuiescent = this.#hasNoneWaiting && this.appliedIndex === commit && !raft.hasReady();
     return true;
   }
 
-  /** Nothing vouches any more. A follower waits for what is left of its election timeout, which no two have alike. */
+  /**
+   * Nothing vouches any more. A follower waits for what is left of its election timeout, which no
+   * two have alike; a leader finds out anew who follows it.
+   */
   wake(): void {
     if (!this.#isQuiescent) return;
     this.#isQuiescent = false;
-    this.#raft.leaderHeard(this.#settings.electionTicks);
+    this.#raft.endQuiet(this.#settings.electionTicks);
   }
 
   tick(nowMs: number): void {

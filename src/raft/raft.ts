@@ -256,12 +256,21 @@ export class Raft {
     }
   }
 
+  /** A follower's leader lives: told by a word that vouches for many groups at once, and is no message of any. */
+  leaderHeard(): void {
+    if (this.role === Role.follower && this.lead !== NONE) this.electionElapsed = 0;
+  }
+
   /**
-   * The leader was last heard of so long ago, whoever told: by a word that vouches for many
-   * groups at once no message is stepped. Nothing for a leader or a candidate.
+   * The owner has not ticked this group, and goes on to. A follower has heard nothing of its
+   * leader for `silentTicks`. What a leader knows of who follows it is old: it asks, and has an
+   * election timeout to hear it.
    */
-  leaderHeard(ticksAgo: number): void {
-    if (this.role === Role.follower && this.lead !== NONE) this.electionElapsed = ticksAgo;
+  endQuiet(silentTicks: number): void {
+    if (this.role === Role.follower && this.lead !== NONE) this.electionElapsed = silentTicks;
+    if (this.role !== Role.leader) return;
+    this.electionElapsed = 0;
+    for (const pr of this.tracker.progress) if (pr.id !== this.id) pr.recentActive = false;
   }
 
   /** Sets when a leader beats next: in `ticks`, of at most a heartbeat's own. */

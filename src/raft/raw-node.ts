@@ -223,8 +223,13 @@ export class RawNode {
   }
 
   /** See Raft.leaderHeard. */
-  leaderHeard(ticksAgo: number): void {
-    this.#raft.leaderHeard(ticksAgo);
+  leaderHeard(): void {
+    this.#raft.leaderHeard();
+  }
+
+  /** See Raft.endQuiet. */
+  endQuiet(silentTicks: number): void {
+    this.#raft.endQuiet(silentTicks);
   }
 
   /** What was last sent to `id` has probably not arrived. */

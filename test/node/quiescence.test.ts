@@ -149,6 +149,29 @@ t.test('a node that comes back is caught up with before anything falls quiet', a
   await cluster.stopAll();
 });
 
+t.test('a leader that nobody hears steps down in time, however soon it falls quiet', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 4, settings: { quiesceAfterMs: 100 } });
+  const leader = await cluster.led(0);
+  await cluster.clock.run(20_000);
+  const { nodeId } = (await cluster.led(0)).node.identity;
+  t.equal(nodeId, leader.node.identity.nodeId);
+  for (const id of nodes) if (id !== nodeId) cluster.network.block(id, nodeId);
+  t.ok(await cluster.clock.until(() => !leader.node.replicas()[0]?.isLeader, 4_000));
+  cluster.network.healAll();
+  await cluster.stopAll();
+});
+
+t.test('processes that stood still together elect nobody', async (t) => {
+  const cluster = await quietCluster();
+  const before = terms(cluster);
+  const real = cluster.clock.monotonicMs.bind(cluster.clock);
+  cluster.clock.monotonicMs = () => real() + 1_500;
+  await cluster.clock.run(5_000);
+  t.same(terms(cluster), before);
+  t.ok(isAllQuiet(cluster), 'nor does anything wake');
+  await cluster.stopAll();
+});
+
 /** One partition as its leader on node 1, or as a follower of node 2. */
 class FakeReplica implements QuietReplica {
   readonly partition = 0;
@@ -167,9 +190,9 @@ class FakeReplica implements QuietReplica {
   fallQuiet(): void {
     this.isQuiescent = true;
   }
-  vouchedFor(_by: number, _term: number, _commit: number, nowMs: number): boolean {
+  vouchedFor(_by: number, _term: number, _commit: number, tickedMs: number): boolean {
     if (this.believes) {
-      this.vouchedMs = nowMs;
+      this.vouchedMs = tickedMs;
       this.isQuiescent = true;
     }
     return this.believes;
