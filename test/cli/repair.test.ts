@@ -52,8 +52,8 @@ class Book {
   }
 }
 
-/** Damages the log of a stopped node at a part of what was ever written to it, with sound batches behind. */
-function damageLog({ dir }: LocalNode, part: number): void {
+/** At a part of what was ever written to the log of a stopped node: damaged, with sound batches behind, or cut off there. */
+function damageLog({ dir }: LocalNode, part: number, how: 'damage' | 'cut' = 'damage'): void {
   const folder = join(dir, 'log');
   for (const name of readdirSync(folder).sort()) {
     const bytes = readFileSync(join(folder, name));
@@ -61,7 +61,8 @@ function damageLog({ dir }: LocalNode, part: number): void {
     while (used > 4096 && bytes.subarray(used - 4096, used).every((byte) => byte === 0)) used -= 4096;
     if (used < 16 * 4096) continue;
     const at = Math.floor((used * part) / 4096) * 4096;
-    bytes.fill(0xee, at, at + 2 * 4096);
+    if (how === 'damage') bytes.fill(0xee, at, at + 2 * 4096);
+    else bytes.fill(0, at);
     writeFileSync(join(folder, name), bytes);
     return;
   }
@@ -266,4 +267,30 @@ t.test('the only replica: its log is damaged, then its state', async (t) => {
   t.match(await client.channel(name).append({ role: 'user', text: 'goes on' }), { seq: seq + 1 });
   const verified = await hansard(['verify', '--endpoint', node.clientAddress]);
   t.equal(verified.code, 0, verified.out + verified.err);
+});
+
+t.test('the end of a log is gone without a trace, and its partitions are repaired one by one', async (t) => {
+  const cluster = await LocalCluster.format({ ...options, nodes: 1 });
+  t.teardown(() => cluster.end());
+  const node = cluster.node(1);
+  const book = new Book();
+  await cluster.startAll();
+  await book.write(cluster.connect(), 20);
+  await cluster.stop(node);
+  damageLog(node, 0.5, 'cut');
+  await t.rejects(cluster.start(node), { name: 'HansardError', message: /log/ });
+  const first = await hansard(['repair', node.dir, '--trust', '0=1', '--accept-loss']);
+  t.match(first, { code: 7, out: /1 partitions go on/ }, 'the other stays refused');
+  const shown = await hansard(['repair', node.dir]);
+  t.notMatch(shown.out, /partition 0 can elect no leader/, 'what was trusted is sound');
+  t.match(shown.out, /partition 1 can elect no leader/);
+  const second = await hansard(['repair', node.dir, '--trust', '1=1', '--accept-loss']);
+  t.match(second, { code: 0 }, second.err);
+  await cluster.start(node);
+  await cluster.ready();
+  t.strictSame(node.door?.running.node.faults(), []);
+  t.strictSame(
+    [...(await book.kept(t, cluster.connect())).values()],
+    channels.map(() => 20),
+  );
 });

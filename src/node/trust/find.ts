@@ -88,8 +88,10 @@ export function heldBy({ directory, store, wal }: OpenFolder): Held[] {
 }
 
 /** As a start finds it (node.ts): a log that ends before what is sealed takes all partitions' votes with it. Empty: none does. */
-export function votesLostBy({ store }: OpenFolder, held: readonly Held[]): string {
+export function votesLostBy({ store, ledger }: OpenFolder, held: readonly Held[]): string {
   for (const { partition, replicaId, log } of held) {
+    // On record already, with all that it took with it: what was trusted since must not count as lost by it again.
+    if ((ledger.of(partition, 'term-or-vote-lost')?.replicaId ?? 0) >= replicaId) continue;
     if (log !== undefined && log.replicaId > replicaId)
       return `the log has replica ${log.replicaId} of partition ${partition}, the database only ${replicaId}`;
     if (store.setAsidePartitions().has(partition)) continue;
