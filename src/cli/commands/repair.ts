@@ -61,7 +61,9 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
   const nodes = [...(await look(args, others)), ...others];
   checkNodes(nodes);
   const cases = refusedOf(nodes).map((refused) => caseOf(refused, nodes));
-  const choices = chosen(cases, options.trust ?? []);
+  const trust = parseTrust(options.trust ?? []);
+  const sound = namedAndSound(cases, nodes, trust);
+  const choices = chosen(cases, trust);
   const incarnation = options.incarnation ?? Math.max(...nodes.map((node) => node.incarnation)) + 1;
   const absent = (nodes[0]?.nodes ?? []).filter((id) => !nodes.some(({ nodeId }) => nodeId === id));
   output.json({
@@ -73,6 +75,8 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
     found: nodes,
   });
   printCases(output, nodes, cases, absent);
+  for (const partition of sound)
+    output.note(`partition ${partition} needs no repair, or none any more: nothing is done about it`);
   if (cases.length === 0) {
     output.note(
       'every partition can elect a leader among these nodes; they mend what is damaged by themselves: start them',
@@ -196,8 +200,10 @@ function checkNodes(nodes: readonly FoundNode[]): void {
 
 // ---- the choice
 
-/** In the order of the partitions; empty: none was made. */
-function chosen(cases: readonly Case[], texts: readonly string[]): Choice[] {
+/** Whom to trust, by partition; of `undefined`: wherever nobody is named. */
+type Trust = ReadonlyMap<PartitionId | undefined, NodeId>;
+
+function parseTrust(texts: readonly string[]): Trust {
   const nodes = new Map<PartitionId | undefined, NodeId>();
   for (const text of texts) {
     const match = /^(?:(\d+)=)?(\d+)$/.exec(text);
@@ -206,9 +212,25 @@ function chosen(cases: readonly Case[], texts: readonly string[]): Choice[] {
     const partition = match[1] === undefined ? undefined : Number(match[1]);
     if (nodes.has(partition)) throw wrong(`two nodes are to be trusted for the same, with ${text}`, 'trust');
     nodes.set(partition, Number(match[2]));
-    if (partition !== undefined && !cases.some(({ refused }) => refused.partition === partition))
-      throw wrong(`partition ${partition} needs no repair, or no replica of it is here`, 'trust');
   }
+  return nodes;
+}
+
+/** A repair that was interrupted is done with some already: the same command passes over them. */
+function namedAndSound(cases: readonly Case[], nodes: readonly FoundNode[], trust: Trust): PartitionId[] {
+  const sound: PartitionId[] = [];
+  for (const [partition, nodeId] of trust) {
+    if (partition === undefined || cases.some(({ refused }) => refused.partition === partition)) continue;
+    const replicas = nodes.find((node) => node.nodeId === nodeId)?.replicas ?? [];
+    if (!replicas.some((one) => one.partition === partition))
+      throw wrong(`no replica of partition ${partition} on node ${nodeId} is here`, 'trust');
+    sound.push(partition);
+  }
+  return sound.sort((a, b) => a - b);
+}
+
+/** In the order of the partitions; empty: none was made. */
+function chosen(cases: readonly Case[], nodes: Trust): Choice[] {
   const choices: Choice[] = [];
   for (const { refused, options } of cases) {
     const { partition } = refused;
