@@ -30,6 +30,7 @@ export const exitCodeTable: readonly (readonly [ExitCode, string])[] = [
 const unusableHere: ReadonlySet<Reason> = new Set([
   'REPLICA_LOST',
   'DIRECTORY_IN_USE',
+  'NODE_RUNNING',
   'DIRECTORY_NOT_EMPTY',
   'DIRECTORY_UNFINISHED',
   'FORMAT_TOO_NEW',

@@ -304,6 +304,12 @@ const table = {
     'Another process has this folder open.',
     'Stop the other process, or use another folder.',
   ),
+  NODE_RUNNING: r(
+    Code.failedPrecondition,
+    'no',
+    'The cluster is to be repaired, and at the address of a node whose folder is not here somebody answers.',
+    'Stop all nodes first; where another program has that address by now, stop it, or cut this machine off it meanwhile.',
+  ),
   DIRECTORY_NOT_EMPTY: r(
     Code.failedPrecondition,
     'no',

@@ -153,6 +153,13 @@ t.test('two of three logs are damaged, the third replica lags', async (t) => {
   );
   const refusal = await hansard(['read', 'a', '--level', 'linearizable', '--endpoint', three.clientAddress]);
   t.match(refusal, { code: 3, err: /default\/a behind seq \d/ }, 'and to who asks');
+  await cluster.stop(three, 'halt');
+  const alone = ['repair', three.dir, '--trust', '3', '--missing', '1', '2', '--accept-loss'];
+  t.match(
+    await hansard(alone),
+    { code: 6, err: /node 1 .*, node 2 .*nothing is repaired while/ },
+    'they run',
+  );
   for (const node of cluster.nodes) await cluster.stop(node, 'halt');
   const copies = join(cluster.root, 'copies');
   for (const { dir, id } of cluster.nodes) cpSync(dir, join(copies, String(id)), { recursive: true });

@@ -9,6 +9,8 @@ import { HansardError } from '../../common/errors.js';
 import { noPlace, unknownIndex } from '../../common/faults.js';
 import type { NodeId, PartitionId } from '../../common/ids.js';
 import { silentLogger } from '../../common/logger.js';
+import type { Member } from '../../node/identity-file.js';
+import { answering } from '../../node/trust/answering.js';
 import { type Choice, carryOut } from '../../node/trust/carry-out.js';
 import {
   type FoundChannel,
@@ -65,7 +67,10 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
   const sound = namedAndSound(cases, nodes, trust);
   const choices = chosen(cases, trust);
   const incarnation = options.incarnation ?? Math.max(...nodes.map((node) => node.incarnation)) + 1;
-  const absent = (nodes[0]?.nodes ?? []).filter((id) => !nodes.some(({ nodeId }) => nodeId === id));
+  const members = nodes[0]?.members ?? [];
+  const absent = members
+    .map(({ nodeId }) => nodeId)
+    .filter((id) => !nodes.some((node) => node.nodeId === id));
   output.json({
     format,
     cluster_id: nodes[0]?.clusterId,
@@ -88,6 +93,7 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
     return ExitCode.damaged;
   }
   checkAbsent(absent, options.missing ?? []);
+  await checkStopped(nodes.slice(0, args.length), members);
   printChoices(output, cases, choices, incarnation);
   if (options.dryRun === true) {
     output.note('nothing was changed');
@@ -254,6 +260,16 @@ function checkAbsent(absent: readonly NodeId[], given: readonly string[]): void 
   if (left.length === 0) return;
   const what = `the folders of nodes ${left.join(', ')} are not here: give what \`hansard repair --json\` says of them (--with), or say that they are lost for good (--missing ${left.join(' ')})`;
   throw wrong(what, 'missing');
+}
+
+/** Those whose folders are here are stopped: they could not be opened else. */
+async function checkStopped(here: readonly FoundNode[], members: readonly Member[]): Promise<void> {
+  const elsewhere = members.filter((member) => !here.some(({ nodeId }) => nodeId === member.nodeId));
+  const running = await answering(elsewhere);
+  if (running.length === 0) return;
+  const names = running.map(({ nodeId, peerAddress }) => `node ${nodeId} (${peerAddress})`).join(', ');
+  const what = `somebody answers at the address of ${names}: nothing is repaired while other nodes run; stop them all first`;
+  throw new HansardError('NODE_RUNNING', what, { nodes: running.map(({ nodeId }) => nodeId).join(',') });
 }
 
 async function confirm(output: Output, choices: readonly Choice[]): Promise<void> {

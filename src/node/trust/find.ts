@@ -8,6 +8,7 @@ import type { LostEvents } from '../../store/give-up.js';
 import { Pace } from '../../store/pace.js';
 import type { PartitionStore } from '../../store/types.js';
 import type { GroupLog } from '../../wal/types.js';
+import type { Member } from '../identity-file.js';
 import { realClock } from '../real-env.js';
 import { emptyLog, gapBeforeLog, isInstallAheadOfLog, lostEnd } from '../state-and-log.js';
 import type { OpenFolder } from './open-folder.js';
@@ -54,7 +55,7 @@ export interface FoundNode {
   readonly clusterId: string;
   readonly incarnation: number;
   /** All nodes of the cluster. */
-  readonly nodes: readonly NodeId[];
+  readonly members: readonly Member[];
   readonly replicas: readonly FoundReplica[];
 }
 
@@ -66,7 +67,7 @@ export async function findReplicas(folder: OpenFolder): Promise<FoundNode> {
   const replicas: FoundReplica[] = [];
   for (const one of held) replicas.push(await findReplica(folder, one, lost));
   const { nodeId, clusterId, incarnation, members } = identity;
-  return { dir, nodeId, clusterId, incarnation, nodes: members.map((member) => member.nodeId), replicas };
+  return { dir, nodeId, clusterId, incarnation, members, replicas };
 }
 
 interface Held {
