@@ -102,6 +102,8 @@ interface SentAck {
 
 /** What was acknowledged is said again to the next leader for so long: the last one may not have written it down. */
 const ackMemoryMs = 10_000;
+/** More of a lease that was given back may come for so long. */
+const refusedMemoryMs = 60_000;
 const extendTickMs = 250;
 /** How long `stop` waits for the node to take what was said last. */
 const farewellMs = 2_000;
@@ -130,6 +132,8 @@ export class SubscriptionWorker {
   #nacks: Nack[] = [];
   #extensions: Extension[] = [];
   readonly #sent = new Map<number, SentAck>();
+  /** Leases of which an event failed, and when: what more comes under them may not be handled. */
+  readonly #refused = new Map<number, number>();
   #creditEvents = 0;
   #creditBytes = 0;
   #heldEvents = 0;
@@ -318,6 +322,8 @@ export class SubscriptionWorker {
     const firstSize = delivery.bytes - size * (events.length - 1);
     this.#heldEvents += events.length;
     this.#heldBytes += delivery.bytes;
+    // It was on its way when an event before it failed: that one comes first, under another lease, and this behind it.
+    if (this.#refused.has(lease)) return this.#settled(events.length, delivery.bytes);
     if (this.#isStopping) {
       this.#settled(events.length, delivery.bytes);
       this.#nacks.push({ channel, lease, untried: true });
@@ -452,6 +458,7 @@ export class SubscriptionWorker {
     const ack = this.#acks.get(lease);
     this.#drop(lane);
     if (ack !== undefined) this.#acks.set(lease, ack);
+    this.#refused.set(lease, performance.now());
     const { error } = failure;
     this.#nacks.push({
       channel,
@@ -472,6 +479,11 @@ export class SubscriptionWorker {
   /** Handlers that take long keep their leases, and so do lanes that wait behind others. */
   #extend(): void {
     const nowMs = performance.now();
+    // In the order in which they came: the oldest are first.
+    for (const [lease, atMs] of this.#refused) {
+      if (nowMs - atMs <= refusedMemoryMs) break;
+      this.#refused.delete(lease);
+    }
     for (const lane of this.#lanes.values()) {
       if (lane.lease === 0 || nowMs - lane.grantedMs < this.#ackDeadlineMs / 3) continue;
       if (lane.running && nowMs - lane.startedMs > this.#options.maxHandlerMs) continue;

@@ -18,6 +18,7 @@ export const protos = loadSync(
     'hansard/v1/channel_service.proto',
     'hansard/v1/cluster_service.proto',
     'hansard/v1/exchange_service.proto',
+    'hansard/v1/subscription_service.proto',
     'google/rpc/error_details.proto',
     'google/rpc/status.proto',
   ],
