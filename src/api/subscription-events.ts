@@ -29,28 +29,35 @@ export interface FedChannel {
 
 /** Per subscription; a message has at most 1 MiB. */
 const heldBytesMax = 8 * 1024 * 1024;
+/** Of one channel, where feeds go on bringing more of it: what is due later is read when it is due. */
+const channelBytesMax = heldBytesMax / 4;
 
 export class HeldEvents {
   readonly #channels = new Map<string, HeldRange>();
   #bytes = 0;
 
-  /** Behind what is there it is joined to it, else it takes its place. */
+  /** What feeds bring, behind what is there. What was there before is due first and stays: there may be no room for more. */
   add(channel: string, range: HeldRange): void {
     const known = this.#channels.get(channel);
-    const follows = known !== undefined && range.from > known.from && range.from <= known.through + 1;
+    if (known === undefined || range.from <= known.from) return this.#set(channel, range);
+    if (!follows(known, range) || sizeOf(known.events) + sizeOf(range.events) > channelBytesMax) return;
+    this.#set(channel, joined(known, range));
+  }
+
+  /** What is due now and was read: it takes the place of what is there, where it is not joined to it. */
+  put(channel: string, range: HeldRange): void {
+    const known = this.#channels.get(channel);
+    const isMore = known !== undefined && range.from > known.from && follows(known, range);
+    const fits = isMore && sizeOf(known.events) + sizeOf(range.events) <= channelBytesMax;
+    this.#set(channel, fits ? joined(known, range) : range);
+  }
+
+  #set(channel: string, range: HeldRange): void {
     this.drop(channel);
-    const joined = follows
-      ? {
-          ...range,
-          from: known.from,
-          through: Math.max(known.through, range.through),
-          events: [...known.events, ...range.events.filter(({ seq }) => seq > known.through)],
-        }
-      : range;
-    const bytes = sizeOf(joined.events);
+    const bytes = sizeOf(range.events);
     // What is due now must find room, however much there is: one range always fits.
     if (this.#bytes + bytes > heldBytesMax && this.#channels.size > 0) this.#dropOldest();
-    this.#channels.set(channel, joined);
+    this.#channels.set(channel, range);
     this.#bytes += bytes;
   }
 
@@ -96,6 +103,19 @@ export class HeldEvents {
       this.drop(channel);
     }
   }
+}
+
+function follows(known: HeldRange, range: HeldRange): boolean {
+  return range.from <= known.through + 1;
+}
+
+function joined(known: HeldRange, range: HeldRange): HeldRange {
+  return {
+    ...range,
+    from: known.from,
+    through: Math.max(known.through, range.through),
+    events: [...known.events, ...range.events.filter(({ seq }) => seq > known.through)],
+  };
 }
 
 function sizeOf(events: readonly HeldEvent[]): number {

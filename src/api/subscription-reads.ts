@@ -57,7 +57,7 @@ export class SubscriptionReads {
       (range) => {
         busy.delete(channel);
         if (this.#isEnded || busy !== this.#busy) return;
-        this.#held.add(channel, range);
+        this.#held.put(channel, range);
         this.#wake();
       },
       () => {
