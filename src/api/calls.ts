@@ -195,13 +195,7 @@ export class Calls {
       return new HansardError('NOT_IMPLEMENTED', `no unary method ${call.method.slice(0, 200)}`);
     }
     if (this.#closed) return new HansardError('SHUTTING_DOWN', 'this node is stopping');
-    if (call.requestBytes > limits.frameBytes) {
-      return new HansardError(
-        'FRAME_TOO_LARGE',
-        `the request has ${call.requestBytes} bytes, at most ${limits.frameBytes} are allowed`,
-        { bytes: call.requestBytes, limit_bytes: limits.frameBytes },
-      );
-    }
+    if (call.requestBytes > limits.frameBytes) return frameTooLarge(call.requestBytes);
     if (call.deadlineMs <= call.startedMs) {
       return new HansardError('DEADLINE_EXCEEDED', 'the deadline had passed when the call arrived', {
         proposed: false,
@@ -293,4 +287,13 @@ function withRetryDelay(error: HansardError): HansardError {
     code: error.code,
     retryDelayMs,
   });
+}
+
+/** Of one request, also where it comes on a stream. */
+export function frameTooLarge(bytes: number): HansardError {
+  return new HansardError(
+    'FRAME_TOO_LARGE',
+    `the request has ${bytes} bytes, at most ${limits.frameBytes} are allowed`,
+    { bytes, limit_bytes: limits.frameBytes },
+  );
 }

@@ -10,14 +10,25 @@ import { HansardError } from '../common/errors.js';
 import type { PartitionId, Seq } from '../common/ids.js';
 import { applyLimits } from '../conversation/apply-limits.js';
 import { encodeStep, type StepOp } from '../conversation/subscription-command.js';
-import type { Lease, PendingChannel, SubscriptionState } from '../conversation/subscription-state.js';
+import type {
+  Lease,
+  PendingChannel,
+  SubscriptionSettings,
+  SubscriptionState,
+} from '../conversation/subscription-state.js';
 import type { ReadView } from '../node/types.js';
 import { toTimestamp } from './requests.js';
 import type { Services } from './services.js';
 import type { Consumer } from './subscription-consumer.js';
 import { type HeldEvent, HeldEvents } from './subscription-events.js';
 import { SubscriptionFeeds } from './subscription-feeds.js';
-import { Idle, type LiveProgress, progressMessage, type SubscriptionName } from './subscription-message.js';
+import {
+  Idle,
+  type LiveProgress,
+  progressMessage,
+  type SubscriptionName,
+  subscriptionNotFound,
+} from './subscription-message.js';
 import { SubscriptionReads } from './subscription-reads.js';
 import { Waker } from './waker.js';
 import { proposalError } from './writes.js';
@@ -39,8 +50,14 @@ const leasesPerStep = 500;
 /** Notes of consumers in one step. */
 const notesPerStep = 2_000;
 
-/** What a consumer says of a lease. */
-export type Note = Extract<StepOp, { kind: 'ack' | 'nack' | 'extend' }>;
+type Ack = Extract<StepOp, { kind: 'ack' }>;
+type Nack = Extract<StepOp, { kind: 'nack' }>;
+type Extend = Extract<StepOp, { kind: 'extend' }>;
+/** What a consumer says of a lease; times that it leaves open are those of the settings. */
+export type Note =
+  | Ack
+  | (Omit<Nack, 'delayMs'> & { readonly delayMs: number | undefined })
+  | (Omit<Extend, 'byMs'> & { readonly byMs: number | undefined });
 
 interface PendingNote {
   readonly note: Note;
@@ -81,6 +98,8 @@ export class SubscriptionLeader {
   #feeds: SubscriptionFeeds | undefined;
   #notes: PendingNote[] = [];
   #view: ReadView | undefined;
+  /** The life of the name that this is about: feeds, leases and consumers are nothing to a later one. */
+  #uid: string | undefined;
   /** Of the settings and place that the feeds were made for. */
   #revision = 0;
   #isEnded = false;
@@ -115,6 +134,12 @@ export class SubscriptionLeader {
   /** Undefined: not known yet, or not any more. */
   get state(): Readonly<SubscriptionState> | undefined {
     return this.#view?.reader.subscriptionNow(this.#name.tenant, this.#name.name);
+  }
+
+  /** The subscription was deleted, and made again: who comes now must not end with it. */
+  get isOver(): boolean {
+    const { state } = this;
+    return this.#isEnded || (state !== undefined && this.#isOfOtherLife(state));
   }
 
   get live(): LiveProgress {
@@ -224,13 +249,14 @@ export class SubscriptionLeader {
   }
 
   #current(): Readonly<SubscriptionState> {
-    const { tenant, name } = this.#name;
-    const state = this.#view?.reader.subscriptionNow(tenant, name);
-    if (state !== undefined) return state;
-    throw new HansardError('SUBSCRIPTION_NOT_FOUND', `tenant ${tenant} has no subscription ${name}`, {
-      tenant,
-      subscription: name,
-    });
+    const { state } = this;
+    if (state === undefined || this.#isOfOtherLife(state)) throw subscriptionNotFound(this.#name);
+    this.#uid = state.uid;
+    return state;
+  }
+
+  #isOfOtherLife({ uid }: Readonly<SubscriptionState>): boolean {
+    return this.#uid !== undefined && this.#uid !== uid;
   }
 
   #resetFeeds(state: Readonly<SubscriptionState>): void {
@@ -260,7 +286,7 @@ export class SubscriptionLeader {
       return this.end(this.#notLeader());
     const plan = new Plan();
     const notes = this.#notes.slice(0, notesPerStep);
-    for (const { note } of notes) plan.note(note);
+    for (const { note } of notes) plan.note(note, state.settings);
     this.#recover(state, plan);
     if (!state.settings.paused && this.#consumers.size > 0) {
       const { version } = state;
@@ -309,12 +335,17 @@ export class SubscriptionLeader {
       const ranges = channels.map(({ channel, uid, events }) => {
         const firstSeq = (events[0] as HeldEvent).seq;
         const lastSeq = (events.at(-1) as HeldEvent).seq;
-        const known = state.channels.get(channel) ?? plan.fresh.get(channel);
+        const isNew = !state.channels.has(channel);
+        // Pages come one after the other: the last one has taken further than the state says.
+        const known = plan.taken.get(channel) ?? state.channels.get(channel);
+        // Nothing of it was pending: what is still held of it is over.
+        if (known === undefined) this.#held.drop(channel);
         // All that is wanted behind what was taken before is in here.
         const from = known === undefined ? firstSeq : Math.min(known.to + 1, firstSeq);
         this.#held.add(channel, { uid, from, through: lastSeq, events });
-        if (!state.channels.has(channel))
-          plan.fresh.set(channel, { acked: known?.acked ?? firstSeq - 1, to: lastSeq });
+        plan.taken.set(channel, { to: lastSeq });
+        if (isNew)
+          plan.fresh.set(channel, { acked: plan.fresh.get(channel)?.acked ?? firstSeq - 1, to: lastSeq });
         return { channel, firstSeq, lastSeq, sinceUs: (events[0] as HeldEvent).timeUs };
       });
       plan.ops.push({ kind: 'take', partition, place, ranges });
@@ -559,13 +590,17 @@ class Plan {
   readonly touched = new Set<string>();
   /** Channels that this step takes up. */
   readonly fresh = new Map<string, { readonly acked: Seq; readonly to: Seq }>();
+  /** Up to where this step's pages have taken each channel. */
+  readonly taken = new Map<string, { readonly to: Seq }>();
   isReading = false;
   hasWaiting = false;
   hasRetries = false;
   deadAreFull = false;
 
-  note(note: Note): void {
-    this.add(note);
+  note(note: Note, { retryDelayMs, ackDeadlineMs }: SubscriptionSettings): void {
+    if (note.kind === 'ack') this.add(note);
+    else if (note.kind === 'nack') this.add({ ...note, delayMs: note.delayMs ?? retryDelayMs });
+    else this.add({ ...note, byMs: note.byMs ?? ackDeadlineMs });
   }
 
   add(op: Exclude<StepOp, { kind: 'take' }>): void {

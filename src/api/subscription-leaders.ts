@@ -1,11 +1,13 @@
 /** The durable subscriptions that this node leads, and the streams of their consumers: hansard.v1.SubscriptionService/Consume. */
 import { HansardError, type Reason } from '../common/errors.js';
 import type { TimeUs } from '../common/ids.js';
+import { limits } from '../common/limits.js';
+import { channelNameProblem } from '../common/names.js';
 import { WireReader } from '../common/wire.js';
-import type { SubscriptionSettings, SubscriptionState } from '../conversation/subscription-state.js';
-import type { CallHooks } from './calls.js';
+import type { SubscriptionState } from '../conversation/subscription-state.js';
+import { type CallHooks, frameTooLarge } from './calls.js';
 import { takeIdText } from './messages.js';
-import { invalidArgument } from './names.js';
+import { invalidArgument, invalidName } from './names.js';
 import { type Credit, type OutCall, OutStream } from './out-stream.js';
 import { toNumber } from './requests.js';
 import type { Services } from './services.js';
@@ -17,6 +19,7 @@ import {
   type DurationMessage,
   millisecondsOf,
   type SubscriptionName,
+  subscriptionNotFound,
   sumsOf,
   takeSubscription,
 } from './subscription-message.js';
@@ -127,7 +130,8 @@ export class SubscriptionLeaders {
     if (leads !== node.identity.nodeId) throw router.notLeader(partition, leads);
     const key = `${name.tenant}\0${name.name}`;
     const known = this.#leaders.get(key);
-    if (known !== undefined) return known;
+    if (known !== undefined && !known.isOver) return known;
+    known?.end(subscriptionNotFound(name));
     const leader = new SubscriptionLeader(this.#services, partition, name, {
       errorOf: this.#errorOf,
       ended: (ended) => {
@@ -176,6 +180,7 @@ export class SubscriptionLeaders {
       call.on('data', (bytes: Buffer) => {
         if (out.isClosed) return;
         try {
+          if (bytes.length > limits.frameBytes) throw frameTooLarge(bytes.length);
           if (!session.isStarted) hooks.admit?.(context);
           session.take(bytes, decode(bytes));
           if (session.waitingNotes > this.#limits.waitingNotes && !call.isPaused()) {
@@ -256,7 +261,7 @@ class ConsumeSession {
       throw invalidArgument('start', 'the first request of a stream must have it');
     if (message.credit !== null) consumer.grant(creditOf(message.credit));
     if (message.leaving) consumer.isLeaving = true;
-    for (const note of notesOf(message, leader, leader.state?.settings)) {
+    for (const note of notesOf(message, leader)) {
       leader.settle(note).then(
         (kept) => {
           if (!kept) leader.tellLost(consumer, [note.lease]);
@@ -310,7 +315,10 @@ function creditOf({ events, bytes }: FlowMessage): Credit {
   return credit;
 }
 
-/** Shared with the unary calls. Before the settings are known nothing was delivered on this stream: no delay is as good. */
+/**
+ * Shared with the unary calls. What is not said stays open: the settings may not be read yet, and are those of the step.
+ * Names are looked at here: whatever is said becomes part of an entry.
+ */
 export function notesOf(
   {
     acks = [],
@@ -318,8 +326,13 @@ export function notesOf(
     extensions = [],
   }: { acks?: AckMessage[]; nacks?: NackMessage[]; extensions?: ExtensionMessage[] },
   leader: Pick<SubscriptionLeader, 'nextTimeUs'>,
-  settings: SubscriptionSettings | undefined,
 ): Note[] {
+  for (const [field, said] of Object.entries({ acks, nacks, extensions })) {
+    for (const [i, { channel }] of said.entries()) {
+      const problem = channelNameProblem(channel);
+      if (problem !== undefined) throw invalidName(`${field}[${i}].channel`, problem);
+    }
+  }
   return [
     ...acks.map(({ channel, lease, seq }): Note => {
       const last = toNumber(seq);
@@ -332,13 +345,12 @@ export function notesOf(
       };
     }),
     ...nacks.map(({ channel, lease, delay, untried, error }): Note => {
-      const delayMs = untried ? 0 : (millisecondsOf(delay, 'delay') ?? settings?.retryDelayMs ?? 0);
+      const delayMs = untried ? 0 : millisecondsOf(delay, 'delay');
       const why = error.slice(0, errorCharacters);
       return { kind: 'nack', channel, lease: toNumber(lease), delayMs, counted: !untried, error: why };
     }),
     ...extensions.map(({ channel, lease, by }): Note => {
-      const byMs = millisecondsOf(by, 'by') ?? settings?.ackDeadlineMs ?? 0;
-      return { kind: 'extend', channel, lease: toNumber(lease), byMs };
+      return { kind: 'extend', channel, lease: toNumber(lease), byMs: millisecondsOf(by, 'by') };
     }),
   ];
 }

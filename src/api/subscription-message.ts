@@ -1,5 +1,6 @@
 /** Durable subscriptions as the API shows them, and what requests say of them. */
 import { ByteReader } from '../common/bytes.js';
+import { HansardError } from '../common/errors.js';
 import type { PartitionId, TimeUs } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import { channelNameProblem } from '../common/names.js';
@@ -114,6 +115,13 @@ export function settingsOf(message: SettingsMessage | null): SubscriptionSetting
       message.max_pending_channels === 0 ? defaults.maxPendingChannels : message.max_pending_channels,
     paused: message.paused,
   };
+}
+
+export function subscriptionNotFound({ tenant, name }: SubscriptionName): HansardError {
+  return new HansardError('SUBSCRIPTION_NOT_FOUND', `tenant ${tenant} has no subscription ${name}`, {
+    tenant,
+    subscription: name,
+  });
 }
 
 export function filterOfSelector(

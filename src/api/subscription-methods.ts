@@ -1,6 +1,5 @@
 /** hansard.v1.SubscriptionService: its unary calls. All go to the leader of the partition that the subscription's name falls into. */
 import { ByteWriter } from '../common/bytes.js';
-import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import {
@@ -41,6 +40,7 @@ import {
   selectorOf,
   settingsOf,
   subscriptionMessage,
+  subscriptionNotFound,
   takeSubscription,
   takeTenantOf,
 } from './subscription-message.js';
@@ -182,9 +182,9 @@ class SubscriptionMethods {
       const on = takeSubscription(request);
       const message = decode(request);
       return this.#atHome(context, on, request, async (partition) => {
-        const { settings } = await this.#stateAt(context, on, partition);
+        await this.#stateAt(context, on, partition);
         const leader = this.#leaders.at(on);
-        const notes = notesOf(message, leader, settings);
+        const notes = notesOf(message, leader);
         const kept = await Promise.all(notes.map((note) => leader.settle(note)));
         return encode({ lost: notes.filter((_, i) => !kept[i]).map(({ lease }) => lease) });
       });
@@ -350,10 +350,7 @@ class SubscriptionMethods {
     const view = await this.#viewAt(context, partition);
     const state = view.reader.subscriptionNow(tenant, name);
     if (state !== undefined) return state;
-    throw new HansardError('SUBSCRIPTION_NOT_FOUND', `tenant ${tenant} has no subscription ${name}`, {
-      tenant,
-      subscription: name,
-    });
+    throw subscriptionNotFound({ tenant, name });
   }
 
   async #change(

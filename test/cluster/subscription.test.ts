@@ -4,22 +4,9 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { type SubscriptionWorker, testCluster, type WorkItem } from '../../src/index.js';
+import { sleep, until } from './subscription-help.js';
 
 t.setTimeout(240_000);
-
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(
-  what: string,
-  isSo: () => boolean | Promise<boolean>,
-  timeoutMs = 60_000,
-): Promise<void> {
-  const endMs = Date.now() + timeoutMs;
-  while (!(await isSo())) {
-    if (Date.now() > endMs) throw new Error(`${what} did not come within ${timeoutMs} ms`);
-    await sleep(50);
-  }
-}
 
 /** What was handled of each channel, in its order. */
 class Seen {
