@@ -31,7 +31,8 @@ async function start(t: { teardown(fn: () => unknown): void }, transport: 'excha
   const node = new LocalNode();
   const harness = await Harness.start(node);
   node.clientAddress = harness.api.address;
-  const client = connect(`hansard://${harness.api.address}/acme`, { transport });
+  // 500 unary calls take seconds where the machine has other work.
+  const client = connect(`hansard://${harness.api.address}/acme`, { transport, timeoutMs: 60_000 });
   t.teardown(async () => {
     await client.close();
     await harness.stop();
