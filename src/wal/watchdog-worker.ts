@@ -21,6 +21,7 @@ while (Atomics.wait(stop, 0, 0, stallMs / looks) === 'timed-out') {
       continue;
     }
     looksStalled[i] = (looksStalled[i] as number) + 1;
-    if ((looksStalled[i] as number) >= looks) process.kill(pid, 'SIGKILL');
+    // Once: what is gone by the next look can't be killed, and its id may be another's.
+    if (looksStalled[i] === looks) process.kill(pid, 'SIGKILL');
   }
 }

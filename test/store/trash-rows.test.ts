@@ -61,6 +61,7 @@ t.test('a channel row of version 4', async (t) => {
 t.test('a partition row that lists what may come back', async (t) => {
   const confState = { voters: [1], votersOutgoing: [], learners: [], learnersNext: [], autoLeave: false };
   const trash = [{ tenant: 'default', name: 'c', deletedTimeUs: 2_000 }];
+  const meta = initialMeta(3);
   const record = {
     partition: 3,
     generation: 1,
@@ -68,7 +69,7 @@ t.test('a partition row that lists what may come back', async (t) => {
     appliedTerm: 2,
     confState,
     membership: initialMembership(confState),
-    meta: { ...initialMeta(3), channelCount: 1, trash },
+    meta: { ...meta, settings: { ...meta.settings, applyVersion: 3 }, channelCount: 1, trash },
     producerCount: 0,
     eventCount: 2,
     termCount: 1,
