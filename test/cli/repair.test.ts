@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Client } from '../../src/client/index.js';
 import { silentLogger } from '../../src/common/logger.js';
+import { openDirectory } from '../../src/node/directory.js';
 import { carryOut } from '../../src/node/trust/carry-out.js';
 import { RowKind } from '../../src/store/keys.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
@@ -107,11 +108,31 @@ async function repairOneByOne(t: Test, cluster: LocalCluster, choice: readonly s
     files.set(dir, `${dir}.json`);
     writeFileSync(`${dir}.json`, told.out);
   }
-  for (const { dir } of cluster.nodes) {
+  const incarnations = new Set<string>();
+  const commandOn = (dir: string, trust: readonly string[]): string[] => {
     const others = [...files].filter(([of]) => of !== dir).map(([, file]) => file);
-    const how = ['--trust', ...choice, '--incarnation', '2', '--accept-loss'];
-    const done = await hansard(['repair', dir, '--with', ...others, ...how]);
-    t.match(done, { code: 0, out: /incarnation 2/ }, done.err);
+    return ['repair', dir, '--with', ...others, '--trust', ...trust];
+  };
+  const told = async (command: string[]): Promise<string> => {
+    const { out, err } = await hansard([...command, '--dry-run']);
+    return /incarnation becomes (\d+)/.exec(out)?.[1] ?? err;
+  };
+  for (const { dir } of cluster.nodes) incarnations.add(await told(commandOn(dir, choice)));
+  t.equal(incarnations.size, 1, 'who decides the same comes to the same incarnation');
+  const [incarnation = ''] = incarnations;
+  for (const other of [['1'], ['0=1', '1=3'], ['0=3']]) {
+    const otherwise = commandOn(cluster.node(1).dir, other);
+    t.not(await told(otherwise), incarnation, `${other} is another decision`);
+    const refused = await hansard([...otherwise, '--incarnation', incarnation, '--accept-loss']);
+    t.match(refused, { code: 2, err: /lead to incarnation/ });
+  }
+  for (const { dir } of cluster.nodes) {
+    const command = [...commandOn(dir, choice), '--incarnation', incarnation, '--accept-loss'];
+    const done = await hansard(command);
+    t.match(done, { code: 0, out: new RegExp(`incarnation ${incarnation}$`, 'm') }, done.err);
+    const again = await hansard(command);
+    t.match(again, { code: 0 }, `as if it had been interrupted: ${again.err}`);
+    t.equal((await openDirectory(dir)).identity.incarnation, Number(incarnation));
   }
 }
 

@@ -1,7 +1,8 @@
 /** Which partitions need an operator's choice, decided by the rules of votes alone. */
 import t from 'tap';
 import { noPlace, unknownIndex } from '../../src/common/faults.js';
-import type { FoundFault, FoundReplica } from '../../src/node/trust/find.js';
+import type { FoundFault, FoundNode, FoundReplica } from '../../src/node/trust/find.js';
+import { decisions, incarnationAfter } from '../../src/node/trust/incarnation.js';
 import { freshStart, judge, lossOf } from '../../src/node/trust/judge.js';
 
 const conf = (...voters: number[]) => ({
@@ -130,3 +131,59 @@ t.test('a choice says what it loses, and begins above all that is known', async 
   );
   t.strictSame(freshStart(refused), { term: 5, nextReplicaId: 9, changes: 6 });
 });
+
+t.test(
+  'the incarnation is that of what was decided, and an interrupted repair comes to it again',
+  async (t) => {
+    const of = (nodeId: number, partition: number, over: Partial<FoundReplica> = {}) =>
+      replica(nodeId, 10, { partition, faults: mute, ...over });
+    const node = (nodeId: number, incarnation: number, replicas: FoundReplica[]): FoundNode => ({
+      dir: '',
+      nodeId,
+      clusterId: '',
+      incarnation,
+      members: [],
+      replicas,
+    });
+    const after = (nodes: FoundNode[], trusted: (partition: number) => number | undefined): number => {
+      const refused = [0, 1].map((partition) =>
+        judge(
+          partition,
+          nodes.flatMap(({ replicas }) => replicas),
+        ),
+      );
+      return incarnationAfter(
+        nodes,
+        decisions(
+          refused.filter((one) => one !== undefined),
+          nodes,
+          trusted,
+        ),
+      );
+    };
+    const others = [2, 3].map((id) => node(id, 4, [of(id, 0), of(id, 1)]));
+    const before = [node(1, 4, [of(1, 0), of(1, 1)]), ...others];
+    const decided = after(before, () => 1);
+    t.ok(decided >= 2 ** 20 && decided < 2 ** 21);
+    t.equal(
+      after(before, (partition) => [1, 1][partition]),
+      decided,
+    );
+    for (const other of [[2, 1], [1, 2], [1], []])
+      t.not(
+        after(before, (partition) => other[partition]),
+        decided,
+        `${other}`,
+      );
+    const alone = of(1, 0, { faults: [], confState: conf(1), changes: 1 });
+    const begun = [node(1, decided, [alone, of(1, 1)]), ...others];
+    t.equal(
+      after(begun, () => 1),
+      decided,
+      'one partition is done',
+    );
+    const whole = begun.map((one) => ({ ...one, incarnation: decided }));
+    const later = after(whole, () => 1);
+    t.equal(later, decided + 2 ** 20, 'another repair, which decides the same');
+  },
+);

@@ -20,6 +20,7 @@ import {
   findReplicas,
   withStateRead,
 } from '../../node/trust/find.js';
+import { decisions, incarnationAfter } from '../../node/trust/incarnation.js';
 import { freshStart, judge, type Loss, lossOf, type Refused } from '../../node/trust/judge.js';
 import { closeFolders, type OpenFolder, openFolders } from '../../node/trust/open-folder.js';
 import type { ActionContext, CommonOptions } from '../action.js';
@@ -66,7 +67,7 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
   const trust = parseTrust(options.trust ?? []);
   const sound = namedAndSound(cases, nodes, trust);
   const choices = chosen(cases, trust);
-  const incarnation = options.incarnation ?? Math.max(...nodes.map((node) => node.incarnation)) + 1;
+  const incarnation = incarnationOf(cases, nodes, trust, options);
   const members = nodes[0]?.members ?? [];
   const absent = members
     .map(({ nodeId }) => nodeId)
@@ -74,7 +75,7 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
   output.json({
     format,
     cluster_id: nodes[0]?.clusterId,
-    incarnation_after: incarnation,
+    incarnation_after: choices.length > 0 ? incarnation : undefined,
     refused: cases.map((each) => caseAsJson(each, choices)),
     absent_nodes: absent,
     found: nodes,
@@ -93,6 +94,7 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
     return ExitCode.damaged;
   }
   checkAbsent(absent, options.missing ?? []);
+  checkIncarnation(incarnation, options.incarnation);
   await checkStopped(nodes.slice(0, args.length), members);
   printChoices(output, cases, choices, incarnation);
   if (options.dryRun === true) {
@@ -252,6 +254,27 @@ function chosen(cases: readonly Case[], nodes: Trust): Choice[] {
     choices.push({ partition, trusted: { replicaId, nodeId }, fresh: freshStart(refused), lostEvents });
   }
   return choices;
+}
+
+function incarnationOf(
+  cases: readonly Case[],
+  nodes: readonly FoundNode[],
+  trust: Trust,
+  { with: files = [], missing = [] }: RepairOptions,
+): number {
+  // All folders are here: nobody else decides.
+  if (files.length === 0 && missing.length === 0)
+    return Math.max(...nodes.map((node) => node.incarnation)) + 1;
+  const refused = cases.map((each) => each.refused);
+  const decided = decisions(refused, nodes, (partition) => trust.get(partition) ?? trust.get(undefined));
+  return incarnationAfter(nodes, decided);
+}
+
+/** What another machine said: it must have decided the same. */
+function checkIncarnation(incarnation: number, told: number | undefined): void {
+  if (told === undefined || told === incarnation) return;
+  const what = `these folders and choices lead to incarnation ${incarnation}, not ${told}: give all machines the same choices, and what was found on all of them`;
+  throw wrong(what, 'incarnation');
 }
 
 /** A node that is only somewhere else must not be given up by an oversight. */

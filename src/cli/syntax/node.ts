@@ -58,7 +58,7 @@ export function addNode(program: Command, on: On): void {
     .option('--missing <nodes...>', 'nodes whose folders are lost for good')
     .option(
       '--incarnation <number>',
-      'to which the cluster’s is raised; the same on all machines',
+      'what it becomes, as told on another machine: refuse where the choices here lead to another',
       wholeNumber(2),
     );
   on(
