@@ -489,6 +489,7 @@ export class SubscriptionLeader {
         if (hasWorked) this.#feeds?.written(op.partition, op.place);
         else isTaken = false;
       } else if (op.kind === 'bury' && hasWorked) this.#hooks.count('dead', 1);
+      else if (op.kind === 'expire' && hasWorked) this.#tellExpired(op.lease);
     }
     // What was granted is told first: else it would be given back, and its credit be lost.
     for (const lease of plan.leases) this.#send(lease, results[lease.op] as number);
@@ -530,6 +531,11 @@ export class SubscriptionLeader {
   tellLost(consumer: Consumer, leases: readonly number[]): void {
     for (const lease of leases) consumer.sentTo.delete(lease);
     if (!consumer.out.isClosed) consumer.lost(this.#encodeLost({ leases }));
+  }
+
+  #tellExpired(lease: number): void {
+    for (const consumer of this.#consumers.values())
+      if (consumer.sentTo.has(lease)) this.tellLost(consumer, [lease]);
   }
 
   // ---- telling

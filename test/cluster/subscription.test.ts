@@ -176,7 +176,14 @@ t.test('failures, dead letters, replay, seek, pause: a subscription as its users
   await second.stop();
   // A handler that hangs: its deadline is prolonged, but not for ever.
   await client.channel('job/a').append({ text: '4' });
-  const hanging = subscription.consume({ handler: () => new Promise(() => undefined), maxHandlerMs: 500 });
+  let hung: AbortSignal | undefined;
+  const hanging = subscription.consume({
+    handler: ({ signal }) => {
+      hung = signal;
+      return new Promise(() => undefined);
+    },
+    maxHandlerMs: 500,
+  });
   await until('its delivery', async () => (await subscription.info()).progress.leasedChannels === 1);
   let redelivered = 0;
   const third = consume((item) => {
@@ -184,6 +191,7 @@ t.test('failures, dead letters, replay, seek, pause: a subscription as its users
   });
   await until('the next delivery', () => redelivered > 1);
   t.equal(redelivered, 2);
+  await until('word that its lease is lost', () => hung?.aborted === true, 5_000);
   await third.stop();
   await hanging.stop({ timeoutMs: 10 });
   // No more is sent than a consumer has credit for, and by single calls it is as by the stream.
