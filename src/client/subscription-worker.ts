@@ -100,8 +100,17 @@ interface SentAck {
   readonly atMs: number;
 }
 
-/** What was acknowledged is said again to the next leader for so long: the last one may not have written it down. */
-const ackMemoryMs = 10_000;
+/** Of which an event failed. */
+interface Refused {
+  readonly nack: Nack;
+  /** The last event that was received under it. */
+  readonly seq: number;
+  /** When it was said; Infinity: not yet. */
+  saidMs: number;
+}
+
+/** What was said of leases is said again to the next leader for so long: the last one may not have written it down. */
+const saidMemoryMs = 10_000;
 /** More of a lease that was given back may come for so long. */
 const refusedMemoryMs = 60_000;
 const extendTickMs = 250;
@@ -130,10 +139,11 @@ export class SubscriptionWorker {
   readonly #stopped = new AbortController();
   #acks = new Map<number, { channel: string; seq: number }>();
   #nacks: Nack[] = [];
-  #extensions: Extension[] = [];
+  readonly #extensions = new Map<number, Extension>();
+  /** By lease, as are those below; the oldest are first. */
   readonly #sent = new Map<number, SentAck>();
-  /** Leases of which an event failed, and when: what more comes under them may not be handled. */
-  readonly #refused = new Map<number, number>();
+  /** What more comes under these may not be handled. */
+  readonly #refused = new Map<number, Refused>();
   #creditEvents = 0;
   #creditBytes = 0;
   #heldEvents = 0;
@@ -271,17 +281,7 @@ export class SubscriptionWorker {
   }
 
   #greet(raw: ClientDuplexStream<Uint8Array, Buffer>): void {
-    const nowMs = performance.now();
-    for (const [lease, { atMs }] of this.#sent) if (nowMs - atMs > ackMemoryMs) this.#sent.delete(lease);
-    const held = [...this.#lanes.values()]
-      .filter(({ lease }) => lease !== 0)
-      .map(({ lease, lastSeq }) => ({ lease, seq: lastSeq }));
-    const said = [...this.#sent].filter(([lease]) => !held.some((each) => each.lease === lease));
-    // What was said and perhaps not heard: else it would be delivered again.
-    for (const [lease, { channel, seq }] of said) {
-      held.push({ lease, seq });
-      if (!this.#acks.has(lease)) this.#acks.set(lease, { channel, seq });
-    }
+    const held = this.#stillHeld();
     this.#creditEvents = 0;
     this.#creditBytes = 0;
     raw.write(
@@ -294,7 +294,7 @@ export class SubscriptionWorker {
             events: Math.max(0, this.#options.creditEvents - this.#heldEvents),
             bytes: Math.max(0, this.#options.creditBytes - this.#heldBytes),
           },
-          held: held.slice(0, 1_000),
+          held: [...held].slice(0, heldMax).map(([lease, seq]) => ({ lease, seq })),
           maxBatch: this.#options.maxBatch,
         },
         leaving: this.#isStopping,
@@ -302,6 +302,42 @@ export class SubscriptionWorker {
     );
     this.#stream = raw;
     this.#flushSoon();
+  }
+
+  /**
+   * Leases that are worked on, each with the last event that was received under it; and those of which perhaps nobody has
+   * heard what was said: it is said again, else they would be given back as if nothing had been done or failed.
+   */
+  #stillHeld(): Map<number, number> {
+    const nowMs = performance.now();
+    this.#forget(nowMs);
+    const held = new Map<number, number>();
+    for (const { lease, lastSeq } of this.#lanes.values()) if (lease !== 0) held.set(lease, lastSeq);
+    for (const [lease, refused] of this.#refused) {
+      if (nowMs - refused.saidMs > saidMemoryMs) continue;
+      held.set(lease, refused.seq);
+      if (refused.saidMs === Infinity) continue;
+      refused.saidMs = Infinity;
+      this.#nacks.push(refused.nack);
+    }
+    for (const [lease, { channel, seq }] of this.#sent) {
+      // What is worked on is acknowledged later, with this.
+      if (held.has(lease) && !this.#refused.has(lease)) continue;
+      if (!held.has(lease)) held.set(lease, seq);
+      if (!this.#acks.has(lease)) this.#acks.set(lease, { channel, seq });
+    }
+    return held;
+  }
+
+  #forget(nowMs: number): void {
+    for (const [lease, { atMs }] of this.#sent) {
+      if (nowMs - atMs <= saidMemoryMs) break;
+      this.#sent.delete(lease);
+    }
+    for (const [lease, { saidMs }] of this.#refused) {
+      if (nowMs - saidMs <= refusedMemoryMs) break;
+      this.#refused.delete(lease);
+    }
   }
 
   // ---- what comes
@@ -389,6 +425,7 @@ export class SubscriptionWorker {
   #drop(lane: Lane): void {
     for (const { bytes } of lane.queue.splice(0)) this.#settled(1, bytes);
     this.#acks.delete(lane.lease);
+    this.#extensions.delete(lane.lease);
     lane.lease = 0;
     if (!lane.running) this.#lanes.delete(lane.channel);
   }
@@ -447,7 +484,7 @@ export class SubscriptionWorker {
   }
 
   #conclude(lane: Lane, item: WorkItem, failure: { readonly error: unknown } | undefined): void {
-    const { channel, lease } = lane;
+    const { channel, lease, lastSeq } = lane;
     if (failure === undefined) {
       this.#acks.set(lease, { channel, seq: item.event.seq });
       lane.grantedMs = performance.now();
@@ -458,14 +495,15 @@ export class SubscriptionWorker {
     const ack = this.#acks.get(lease);
     this.#drop(lane);
     if (ack !== undefined) this.#acks.set(lease, ack);
-    this.#refused.set(lease, performance.now());
     const { error } = failure;
-    this.#nacks.push({
+    const nack = {
       channel,
       lease,
       error: error instanceof Error ? error.message : String(error),
       ...(error instanceof RetryLater ? { delayMs: error.delayMs } : {}),
-    });
+    };
+    this.#refused.set(lease, { nack, seq: lastSeq, saidMs: Infinity });
+    this.#nacks.push(nack);
   }
 
   #settled(events: number, bytes: number): void {
@@ -479,18 +517,14 @@ export class SubscriptionWorker {
   /** Handlers that take long keep their leases, and so do lanes that wait behind others. */
   #extend(): void {
     const nowMs = performance.now();
-    // In the order in which they came: the oldest are first.
-    for (const [lease, atMs] of this.#refused) {
-      if (nowMs - atMs <= refusedMemoryMs) break;
-      this.#refused.delete(lease);
-    }
+    this.#forget(nowMs);
     for (const lane of this.#lanes.values()) {
       if (lane.lease === 0 || nowMs - lane.grantedMs < this.#ackDeadlineMs / 3) continue;
       if (lane.running && nowMs - lane.startedMs > this.#options.maxHandlerMs) continue;
       lane.grantedMs = nowMs;
-      this.#extensions.push({ channel: lane.channel, lease: lane.lease });
+      this.#extensions.set(lane.lease, { channel: lane.channel, lease: lane.lease });
     }
-    if (this.#extensions.length > 0) this.#flushSoon();
+    if (this.#extensions.size > 0) this.#flushSoon();
   }
 
   // ---- what goes
@@ -509,15 +543,18 @@ export class SubscriptionWorker {
     const stream = this.#stream;
     if (stream === undefined || stream.writableNeedDrain || stream.writableEnded) return;
     const nowMs = performance.now();
-    while (this.#acks.size + this.#nacks.length + this.#extensions.length > 0 || this.#owesCredit) {
+    while (this.#acks.size + this.#nacks.length + this.#extensions.size > 0 || this.#owesCredit) {
       const acks = [...this.#acks].slice(0, notesMax).map(([lease, { channel, seq }]) => {
         this.#acks.delete(lease);
+        this.#sent.delete(lease);
         this.#sent.set(lease, { channel, seq, atMs: nowMs });
         return { channel, lease, seq };
       });
-      const nacks = this.#nacks.splice(0, notesMax);
-      for (const { lease } of nacks) this.#sent.delete(lease);
-      const extensions = this.#extensions.splice(0, notesMax);
+      // What is given back is over: all that was done of it is said before.
+      const nacks = this.#acks.size > 0 ? [] : this.#nacks.splice(0, notesMax);
+      for (const { lease } of nacks) this.#noteGivenBack(lease, nowMs);
+      const extensions = [...this.#extensions.values()].slice(0, notesMax);
+      for (const { lease } of extensions) this.#extensions.delete(lease);
       const credit = { events: this.#creditEvents, bytes: this.#creditBytes };
       this.#creditEvents = 0;
       this.#creditBytes = 0;
@@ -526,6 +563,14 @@ export class SubscriptionWorker {
       );
       if (!room) return;
     }
+  }
+
+  #noteGivenBack(lease: number, nowMs: number): void {
+    const refused = this.#refused.get(lease);
+    // What was not tried is given back by the next leader, too, without a word.
+    if (refused === undefined) return void this.#sent.delete(lease);
+    this.#refused.delete(lease);
+    this.#refused.set(lease, { ...refused, saidMs: nowMs });
   }
 
   get #owesCredit(): boolean {
@@ -549,3 +594,4 @@ export class SubscriptionWorker {
 
 /** Of each kind in one request, within the server's bound on lists. */
 const notesMax = 300;
+const heldMax = 1_000;
