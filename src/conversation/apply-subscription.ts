@@ -18,6 +18,7 @@ import type {
   StepInput,
   StepOp,
   SubscriptionStart,
+  TakenRange,
   UpdateSubscriptionInput,
 } from './subscription-command.js';
 import {
@@ -67,7 +68,8 @@ export function createSubscription(
     revision: 1,
     version: 1,
     fromTimeUs: start.fromTimeUs,
-    nextLease: 1,
+    // Above all leases of an earlier life of the name: what was said under them counts for nothing here.
+    nextLease: commitTimeUs,
     places: new Map(start.places),
     channels: new Map(),
     deadLetters: new Map(),
@@ -210,7 +212,8 @@ function applyOp(subscription: SubscriptionState, op: StepOp, commitTimeUs: Time
       put(subscription, op.channel, {
         ...(op.counted ? channel : uncounted(channel, lease)),
         lease: undefined,
-        retryUs: op.delayMs === 0 ? 0 : commitTimeUs + op.delayMs * 1_000,
+        retryUs:
+          op.delayMs === 0 ? 0 : commitTimeUs + Math.min(op.delayMs, applyLimits.retryDelayMsMax) * 1_000,
         error: op.counted ? cut(op.error) : channel.error,
       });
       return 1;
@@ -240,6 +243,7 @@ function take(
   { partition, place, ranges }: Extract<StepOp, { kind: 'take' }>,
 ): number {
   if (!subscription.places.has(partition) || place.length > applyLimits.placeBytes) return 0;
+  if (!ranges.every(isRange)) return 0;
   const fresh = ranges.filter(({ channel }) => !subscription.channels.has(channel));
   if (subscription.channels.size + fresh.length > applyLimits.pendingChannels) return 0;
   subscription.places.set(partition, place);
@@ -257,13 +261,18 @@ function take(
         replays: [],
         lease: undefined,
       });
+    } else if (pending.acked === pending.to) {
+      // Nothing of it was pending but dead letters that are delivered again: behind a seek they say nothing of where it stands.
+      subscription.channels.set(name, { ...pending, acked: firstSeq - 1, to: lastSeq });
     } else if (lastSeq > pending.to) {
-      // Nothing of it was pending (dead letters are delivered again): what lies between was never wanted.
-      const acked = pending.acked === pending.to ? Math.max(pending.acked, firstSeq - 1) : pending.acked;
-      subscription.channels.set(name, { ...pending, acked, to: lastSeq });
+      subscription.channels.set(name, { ...pending, to: lastSeq });
     }
   }
   return 1;
+}
+
+function isRange({ channel, firstSeq, lastSeq }: TakenRange): boolean {
+  return firstSeq > 0 && firstSeq <= lastSeq && Buffer.byteLength(channel) <= applyLimits.channelNameBytes;
 }
 
 function grant(
