@@ -292,7 +292,7 @@ export class PartsOpener {
 }
 
 /** Not what belongs to somebody else, nor what is in use. */
-function isReplaceable(error: unknown): error is HansardError {
+export function isReplaceable(error: unknown): error is HansardError {
   if (!(error instanceof HansardError)) return false;
   if (error.reason === 'STORE_DAMAGED') return true;
   return (

@@ -3,7 +3,7 @@
  * tells what each choice would lose, and carries out one; what it kept is there, byte by
  * byte, and whoever relied on what is gone hears of it.
  */
-import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Client } from '../../src/client/index.js';
@@ -319,6 +319,39 @@ t.test('the end of a log is gone without a trace, and its partitions are repaire
   await cluster.start(node);
   await cluster.ready();
   t.strictSame(node.door?.running.node.faults(), []);
+  t.strictSame(
+    [...(await book.kept(t, cluster.connect())).values()],
+    channels.map(() => 20),
+  );
+});
+
+t.test('one replica of each: one node is repaired, and nothing is done to another', async (t) => {
+  const cluster = await LocalCluster.format({ ...options, partitions: 4, nodes: 2, replicationFactor: 1 });
+  t.teardown(() => cluster.end());
+  const [one, two] = [cluster.node(1), cluster.node(2)];
+  const book = new Book();
+  await cluster.startAll();
+  await book.write(cluster.connect(), 20);
+  await cluster.stop(one);
+  await cluster.stop(two);
+  damageLog(one, 0.5, 'cut');
+  // Of which a database doesn't open; it can be put back.
+  const current = join(two.dir, 'db', 'CURRENT');
+  renameSync(current, join(two.dir, 'CURRENT'));
+  await t.rejects(cluster.start(one), { name: 'HansardError', message: /log/ });
+  await t.rejects(cluster.start(two), { name: 'HansardError', message: /CURRENT/ });
+  const before = readdirSync(two.dir);
+  const shown = await hansard(['repair', '--json', one.dir, two.dir]);
+  const plan = JSON.parse(shown.out) as Plan;
+  const named = plan.refused
+    .filter(({ choices }) => choices.some(({ node }) => node === 1))
+    .map(({ partition }) => `${partition}=1`);
+  t.ok(named.length > 0 && named.length < plan.refused.length, `both have some: ${named}`);
+  const repaired = await hansard(['repair', one.dir, two.dir, '--trust', ...named, '--accept-loss']);
+  t.match(repaired, { code: 7, out: /partitions go on/ }, repaired.err);
+  t.strictSame(readdirSync(two.dir), before, 'its database is where it was');
+  renameSync(join(two.dir, 'CURRENT'), current);
+  await cluster.startAll();
   t.strictSame(
     [...(await book.kept(t, cluster.connect())).values()],
     channels.map(() => 20),

@@ -16,6 +16,8 @@ const MiB = 1024 * 1024;
 export interface LocalOptions {
   readonly nodes?: number;
   readonly partitions: number;
+  /** Three, or as many as there are nodes. */
+  readonly replicationFactor?: number;
   readonly settings?: Readonly<Partial<Record<SettingName, string>>>;
   readonly segmentBytes?: number;
 }
@@ -68,7 +70,7 @@ export class LocalCluster {
       clusterId,
       nodeId: node.id,
       partitionCount: this.options.partitions,
-      replicationFactor: Math.min(3, this.nodes.length),
+      replicationFactor: this.options.replicationFactor ?? Math.min(3, this.nodes.length),
       members: this.nodes.map(({ id, clientAddress, peerAddress }) => ({
         nodeId: id,
         clientAddress,

@@ -115,7 +115,7 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
 // ---- what is there
 
 async function look(dirs: readonly string[], others: readonly Told[]): Promise<Told[]> {
-  const folders = await openFolders(dirs, 'look', silentLogger);
+  const folders = await openFolders(dirs, () => 'look', silentLogger);
   try {
     const found: FoundNode[] = [];
     for (const folder of folders) found.push(await findReplicas(folder));

@@ -11,7 +11,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { entryChecksum } from '../../common/entry-checksum.js';
 import { HansardError, InvariantError } from '../../common/errors.js';
 import { faultKinds } from '../../common/faults.js';
-import type { PartitionId } from '../../common/ids.js';
+import type { NodeId, PartitionId } from '../../common/ids.js';
 import { type Entry, EntryType } from '../../common/log-types.js';
 import type { Logger } from '../../common/logger.js';
 import { changedMembership, type ReplicaMember } from '../../common/membership.js';
@@ -42,7 +42,8 @@ export async function carryOut(
   logger: Logger,
 ): Promise<void> {
   await raiseBelow(dirs, incarnation);
-  const folders = await openFolders(dirs, 'change', logger);
+  const isTrusted = (node: NodeId): boolean => choices.some(({ trusted }) => trusted.nodeId === node);
+  const folders = await openFolders(dirs, (node) => (isTrusted(node) ? 'trust' : 'give-up'), logger);
   try {
     for (const folder of folders) await giveUpOthers(folder, choices);
     for (const folder of folders) {
@@ -65,6 +66,8 @@ async function giveUpOthers(folder: OpenFolder, choices: readonly Choice[]): Pro
   const { ledger, directory } = folder;
   const { nodeId } = directory.identity;
   const held = heldBy(folder);
+  // Where it lives alone nobody gets anything from elsewhere: a start goes on refusing what it refuses.
+  if (!choices.some(({ partition }) => held.some((one) => one.partition === partition))) return;
   // What a start would find; on record first, since a repaired partition must not count as lost by it again.
   const lost = votesLostBy(folder, held);
   if (lost !== '')

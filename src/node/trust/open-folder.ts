@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Kv, KvBatch } from '../../common/env.js';
 import { HansardError } from '../../common/errors.js';
+import type { NodeId } from '../../common/ids.js';
 import type { Logger } from '../../common/logger.js';
 import { levelKvFactory } from '../../store/level-kv.js';
 import type { Store } from '../../store/types.js';
@@ -16,7 +17,7 @@ import { openDiskDevice, type Wal } from '../../wal/index.js';
 import { type NodeDirectory, openDirectory } from '../directory.js';
 import type { FaultLedger } from '../fault-ledger.js';
 import { partitionsOf } from '../open.js';
-import { PartsOpener } from '../open-parts.js';
+import { isReplaceable, PartsOpener } from '../open-parts.js';
 import { checkOwner } from '../owner-check.js';
 import { type PartsFolder, realFolder } from '../parts-folder.js';
 import { resolveSettings } from '../settings.js';
@@ -35,9 +36,11 @@ export interface OpenFolder {
   close(): Promise<void>;
 }
 
+/** To see what is there; to trust a replica of it, whatever else is damaged; or only to give up others, as a start opens it. */
+export type Mode = 'look' | 'trust' | 'give-up';
+
 /** Rejects as a start does where the folder is another's, in use, or not there. */
-export async function openFolder(dir: string, mode: 'look' | 'change', logger: Logger): Promise<OpenFolder> {
-  const directory = await openDirectory(dir);
+async function openFolder(directory: NodeDirectory, mode: Mode, logger: Logger): Promise<OpenFolder> {
   await checkOwner(directory);
   const defaults = (await resolveSettings({})).settings;
   const settings = { ...defaults, logSegment: await segmentBytesIn(directory.logPath, defaults.logSegment) };
@@ -47,7 +50,7 @@ export async function openFolder(dir: string, mode: 'look' | 'change', logger: L
   };
   try {
     const real = realFolder({ directory, settings, watch: new SharedArrayBuffer(8) });
-    const folder = mode === 'change' ? real : await untouched(directory, real, settings, closing);
+    const folder = mode === 'look' ? await untouched(directory, real, settings, closing) : real;
     let fail: (error: unknown) => void = () => {};
     const failed = new Promise<never>((_, reject) => {
       fail = reject;
@@ -58,7 +61,7 @@ export async function openFolder(dir: string, mode: 'look' | 'change', logger: L
       settings,
       logger,
       firstPartitions: partitionsOf(directory.identity).map(({ partition }) => partition),
-      isLastResort: true,
+      isLastResort: mode !== 'give-up',
       onFailure: (error) => fail(error),
       opened: closing,
     });
@@ -141,15 +144,29 @@ function withoutWrites(kv: Kv): Kv {
   };
 }
 
-/** One after the other; those that are open are closed where a later one is not to be opened. */
+/**
+ * One after the other; those that are open are closed where a later one is not to be opened.
+ * One to give up others in is left out where it does not open for damage that nobody else
+ * can heal: it starts as little, and waits for a choice of its own.
+ */
 export async function openFolders(
   dirs: readonly string[],
-  mode: 'look' | 'change',
+  modeOf: (node: NodeId) => Mode,
   logger: Logger,
 ): Promise<OpenFolder[]> {
   const opened: OpenFolder[] = [];
   try {
-    for (const dir of dirs) opened.push(await openFolder(dir, mode, logger));
+    for (const dir of dirs) {
+      const directory = await openDirectory(dir);
+      const mode = modeOf(directory.identity.nodeId);
+      try {
+        opened.push(await openFolder(directory, mode, logger));
+      } catch (error) {
+        const heals = directory.identity.replicationFactor > 1;
+        if (mode !== 'give-up' || heals || !isDamage(error)) throw error;
+        logger.warn({ directory: dir, error: error.message }, 'this folder is damaged, and left as it is');
+      }
+    }
     const [first] = opened;
     for (const { directory } of opened) {
       if (directory.identity.clusterId === first?.directory.identity.clusterId) continue;
@@ -162,6 +179,10 @@ export async function openFolders(
     await closeFolders(opened).catch(() => undefined);
     throw error;
   }
+}
+
+function isDamage(error: unknown): error is HansardError {
+  return isReplaceable(error) || (error instanceof HansardError && error.reason === 'LOG_DAMAGED');
 }
 
 export async function closeFolders(folders: readonly OpenFolder[]): Promise<void> {
