@@ -4,11 +4,15 @@ import type { NodeId } from '../common/ids.js';
 import { CommandKind } from '../conversation/command.js';
 import type { Replica } from '../partition/replica.js';
 import { type Message, MessageType } from '../raft/types.js';
+import { transportDefaults } from '../transport/types.js';
 import type { Space } from './disk-space.js';
 import type { Hearsay } from './hearsay.js';
 
 /** Looking for room takes at least as long, and leadership moves meanwhile where another node has some. */
 const diskFullRetryMs = 1_000;
+
+/** What an entry and a message to a follower have beside one command, generously. */
+const aroundCommandBytes = 4 * 1024;
 
 /** Appends, and what makes channels. */
 export function takesRoom(command: Uint8Array): boolean {
@@ -18,6 +22,20 @@ export function takesRoom(command: Uint8Array): boolean {
     kind === CommandKind.appendMany ||
     kind === CommandKind.createChannel ||
     kind === CommandKind.updateChannel
+  );
+}
+
+/** The door keeps commands far below: what slips through ends its call, and neither the process nor replication. */
+export function tooLarge(bytes: number, entryBytesMax: number): HansardError | undefined {
+  const limit = Math.min(entryBytesMax, transportDefaults.messageBytes) - aroundCommandBytes;
+  if (bytes <= limit) return undefined;
+  return new HansardError(
+    'FRAME_TOO_LARGE',
+    `a command of ${bytes} bytes, at most ${limit} fit into the log`,
+    {
+      bytes,
+      limit_bytes: limit,
+    },
   );
 }
 

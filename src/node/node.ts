@@ -21,7 +21,7 @@ import {
   replicaDefaults,
 } from '../partition/types.js';
 import { type Message, MessageType } from '../raft/types.js';
-import { noRoom, takesRoom, takesRoomHere } from './admission.js';
+import { noRoom, takesRoom, takesRoomHere, tooLarge } from './admission.js';
 import {
   type ChangeReplicasOptions,
   type ChangeReplicasResult,
@@ -491,6 +491,8 @@ export class HansardNode implements NodeService {
         }),
       );
     }
+    const excess = tooLarge(proposal.command.length, this.#options.wal.entryBytesMax);
+    if (excess !== undefined) return end(proposal, excess);
     if (takesRoom(proposal.command)) {
       const full = noRoom(replica, this.identity.nodeId, this.#options.space, this.#hearsay);
       if (full !== undefined) return end(proposal, full);

@@ -33,6 +33,8 @@ export interface Wal {
   write(writes: readonly GroupWrite[], onDurable: () => void): void;
   /** Bytes queued or being written; admission control looks at it. */
   readonly pendingBytes: number;
+  /** The largest entry that a segment takes: a larger one ends the process. */
+  readonly entryBytesMax: number;
   /** Number of the batch that is being written, 0: none. The same one for long: the disk stands still. */
   readonly writing: number;
   /**

@@ -269,6 +269,10 @@ class Log implements Wal, GroupSpace {
     return item;
   }
 
+  get entryBytesMax(): number {
+    return this.#roomInSegment() - batchBytesMax(1, entryHeaderBytes);
+  }
+
   #checkEntries(group: Group, entries: readonly Entry[]): void {
     let index = (entries[0] as Entry).index;
     const { partition, baseIndex, queuedLast } = group;

@@ -1,6 +1,9 @@
 /** Durable subscriptions that were paused, deleted, or led by another node meanwhile: nothing is passed over. */
+import grpc, { type ServiceError } from '@grpc/grpc-js';
 import t from 'tap';
+import { limits } from '../../src/common/limits.js';
 import { testCluster } from '../../src/index.js';
+import { failureOf } from '../api/harness.js';
 import { until } from './subscription-help.js';
 
 t.setTimeout(120_000);
@@ -79,3 +82,44 @@ t.test(
     }
   },
 );
+
+t.test('what consumers say is looked at before it becomes part of an entry', async (t) => {
+  const cluster = await testCluster({ nodes: 1, partitions: 1 });
+  t.teardown(() => cluster.close());
+  const client = cluster.connect();
+  const subscription = client.subscription('w');
+  await subscription.create({ prefix: 'c', fromBeginning: true });
+  for (const channel of ['', 'x'.repeat(257), 'a\nb']) {
+    const reason = await subscription.acknowledge([{ channel, lease: 1, seq: 1 }]).then(
+      () => 'none',
+      (error) => error.reason,
+    );
+    t.equal(reason, 'INVALID_NAME');
+  }
+  const raw = new grpc.Client(cluster.endpoint, grpc.credentials.createInsecure());
+  t.teardown(() => raw.close());
+  const same = (bytes: Buffer) => bytes;
+  const field = (number: number, bytes: Buffer) => {
+    const head = [(number << 3) | 2];
+    let size = bytes.length;
+    for (; size > 127; size = Math.floor(size / 128)) head.push((size & 127) | 128);
+    return Buffer.concat([Buffer.from([...head, size]), bytes]);
+  };
+  const start = field(1, Buffer.concat([field(2, Buffer.from('w')), field(3, Buffer.from('me'))]));
+  for (const [bytes, reason] of [
+    [1_000, 'INVALID_NAME'],
+    [limits.frameBytes, 'FRAME_TOO_LARGE'],
+  ] as const) {
+    const stream = raw.makeBidiStreamRequest('/hansard.v1.SubscriptionService/Consume', same, same);
+    const failed = new Promise<ServiceError>((resolve) => stream.on('error', resolve));
+    stream.on('data', () => undefined);
+    stream.write(start);
+    stream.write(field(3, field(1, Buffer.alloc(bytes, 0x78))));
+    t.equal(failureOf(await failed).error?.reason, reason);
+  }
+  let seen = 0;
+  const worker = subscription.consume({ handler: () => void seen++ });
+  await client.channel('c').append({ text: '1' });
+  await until('an event', () => seen === 1);
+  await worker.stop();
+});

@@ -42,6 +42,20 @@ t.test("a view's index covers what is read of it later", async (t) => {
   await cluster.stopAll();
 });
 
+t.test('a command that no segment of the log takes ends its call, and nothing else', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1 });
+  const { node } = await cluster.led();
+  const propose = (bytes: number) =>
+    cluster.settled(reasonOf(node.propose(0, append('a', 'x'.repeat(bytes)), soon(cluster))));
+  t.equal(await propose(1024 * 1024), 'FRAME_TOO_LARGE');
+  t.equal(await propose(900 * 1024), 'none', 'the largest ones go through');
+  t.same(
+    [1, 2, 3].flatMap((id) => cluster.get(id).fatal),
+    [],
+  );
+  await cluster.stopAll();
+});
+
 t.test('a broken invariant ends the process by one call, and nothing more is done', async (t) => {
   const cluster = await Cluster.start({ nodes: 3, partitions: 2 });
   const leader = await cluster.led(0);
