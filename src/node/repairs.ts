@@ -421,10 +421,7 @@ export class Repairs {
     let snapshot: { index: number; term: number } | undefined;
     if (kind === 'term-or-vote-lost') this.#replace(replica, replicaId, from);
     else if (replica.nodeOf(replicaId) !== from) {
-      throw new HansardError('NOT_A_MEMBER', `partition ${partition} has no replica ${replicaId} there`, {
-        partition,
-        replica: replicaId,
-      });
+      throw notThere(partition, replicaId);
     } else if (kind === 'state-damaged') snapshot = this.#snapshotFor(replica, request.baseIndex);
     else this.#lostEntries(replica, request);
     const { term, replicaId: leader } = replica;
@@ -458,8 +455,11 @@ export class Repairs {
     if (this.#replacing.has(partition)) return;
     const { members } = store.membership;
     const there = members.find((member) => member.nodeId === nodeId);
+    const named = members.find((member) => member.replicaId === lost);
+    // Of a life of the cluster that was given up: the id is another's by now.
+    if (named !== undefined && named.nodeId !== nodeId) throw notThere(partition, lost);
     let change: ReplicaChange;
-    if (members.some((member) => member.replicaId === lost)) change = { kind: 'remove', replicaId: lost };
+    if (named !== undefined) change = { kind: 'remove', replicaId: lost };
     else if (there === undefined && members.length >= this.#context.replicationFactor) {
       // It was replaced elsewhere meanwhile: an old fault must not bring one more.
       throw new HansardError('NOT_A_MEMBER', `partition ${partition} has all its replicas, without ${lost}`, {
@@ -486,4 +486,9 @@ export class Repairs {
   #logWritten(): Promise<void> {
     return new Promise((resolve) => this.#context.wal.write([], resolve));
   }
+}
+
+function notThere(partition: PartitionId, replica: ReplicaId): HansardError {
+  const what = `partition ${partition} has no replica ${replica} there`;
+  return new HansardError('NOT_A_MEMBER', what, { partition, replica });
 }

@@ -347,6 +347,24 @@ for (const forgets of ['its coming', 'all since it was away'] as const) {
   });
 }
 
+t.test("a node that says another's replica is lost: that one is not removed", async (t) => {
+  const cluster = await Cluster.start({ nodes: 5, partitions: 1 });
+  await appendAll(cluster, 1, 10);
+  const { node } = await cluster.led();
+  const leader = node.identity.nodeId;
+  const [asking = 0, other = 0] = [1, 2, 3, 4, 5].filter((id) => id !== leader);
+  await cluster.stop(asking);
+  await cluster
+    .ledger(asking)
+    .add([newFault({ partition: 0, replicaId: other }, 'term-or-vote-lost', 'for the test', 0)]);
+  await cluster.open(asking);
+  await cluster.clock.until(() => false, 20_000);
+  const { replicas } = node.cluster().partitions[0] ?? { replicas: [] };
+  t.ok(replicas.some((one) => one.replicaId === other && one.nodeId === other));
+  await appendAll(cluster, 11, 20);
+  await cluster.stopAll();
+});
+
 t.test('a fault of long ago: the partition has all its replicas elsewhere', async (t) => {
   const cluster = await Cluster.start({
     nodes: 4,

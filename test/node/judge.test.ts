@@ -129,7 +129,12 @@ t.test('a choice says what it loses, and begins above all that is known', async 
     loss.gone.join('\n'),
     /node 2 is further: at index 20 of term 2.*\n.*11 to 30.*node 1.*\n.*node 2 had acknowledged.*\n.*node 3/s,
   );
-  t.strictSame(freshStart(refused), { term: 5, nextReplicaId: 9, changes: 6 });
+  t.strictSame(freshStart(refused, []), { term: 5, nextReplicaId: 9, changes: 6 });
+  const removed = [
+    { partition: 0, replicaId: 11 },
+    { partition: 1, replicaId: 20 },
+  ];
+  t.equal(freshStart(refused, removed).nextReplicaId, 12, 'one that was removed had the highest id');
 });
 
 t.test(
@@ -144,6 +149,7 @@ t.test(
       incarnation,
       members: [],
       replicas,
+      removed: [],
     });
     const after = (nodes: FoundNode[], trusted: (partition: number) => number | undefined): number => {
       const refused = [0, 1].map((partition) =>

@@ -66,7 +66,7 @@ export async function repair({ output, options, args }: ActionContext<RepairOpti
   const cases = refusedOf(nodes).map((refused) => caseOf(refused, nodes));
   const trust = parseTrust(options.trust ?? []);
   const sound = namedAndSound(cases, nodes, trust);
-  const choices = chosen(cases, trust);
+  const choices = chosen(cases, nodes, trust);
   const incarnation = incarnationOf(cases, nodes, trust, options);
   const members = nodes[0]?.members ?? [];
   const absent = members
@@ -238,11 +238,12 @@ function namedAndSound(cases: readonly Case[], nodes: readonly FoundNode[], trus
 }
 
 /** In the order of the partitions; empty: none was made. */
-function chosen(cases: readonly Case[], nodes: Trust): Choice[] {
+function chosen(cases: readonly Case[], nodes: readonly FoundNode[], trust: Trust): Choice[] {
+  const removed = nodes.flatMap((node) => node.removed);
   const choices: Choice[] = [];
   for (const { refused, options } of cases) {
     const { partition } = refused;
-    const nodeId = nodes.get(partition) ?? nodes.get(undefined);
+    const nodeId = trust.get(partition) ?? trust.get(undefined);
     if (nodeId === undefined) continue;
     const replica = options.find((option) => option.replica.nodeId === nodeId)?.replica;
     if (replica === undefined)
@@ -251,7 +252,12 @@ function chosen(cases: readonly Case[], nodes: Trust): Choice[] {
         'trust',
       );
     const { replicaId, lostEvents = [] } = replica;
-    choices.push({ partition, trusted: { replicaId, nodeId }, fresh: freshStart(refused), lostEvents });
+    choices.push({
+      partition,
+      trusted: { replicaId, nodeId },
+      fresh: freshStart(refused, removed),
+      lostEvents,
+    });
   }
   return choices;
 }

@@ -10,6 +10,7 @@ import type { PartitionStore } from '../../store/types.js';
 import type { GroupLog } from '../../wal/types.js';
 import type { Member } from '../identity-file.js';
 import { realClock } from '../real-env.js';
+import type { HostedId } from '../replace-log.js';
 import { emptyLog, gapBeforeLog, isInstallAheadOfLog, lostEnd } from '../state-and-log.js';
 import type { OpenFolder } from './open-folder.js';
 import { replayRest } from './replay.js';
@@ -57,6 +58,8 @@ export interface FoundNode {
   /** All nodes of the cluster. */
   readonly members: readonly Member[];
   readonly replicas: readonly FoundReplica[];
+  /** That were here before; their ids are not given out again. */
+  readonly removed: readonly HostedId[];
 }
 
 /** Brings the states to their ends on the way. */
@@ -67,7 +70,15 @@ export async function findReplicas(folder: OpenFolder): Promise<FoundNode> {
   const replicas: FoundReplica[] = [];
   for (const one of held) replicas.push(await findReplica(folder, one, lost));
   const { nodeId, clusterId, incarnation, members } = identity;
-  return { dir, nodeId, clusterId, incarnation, members, replicas };
+  return { dir, nodeId, clusterId, incarnation, members, replicas, removed: removedFrom(folder) };
+}
+
+function removedFrom({ directory, store }: OpenFolder): HostedId[] {
+  const { nodeId } = directory.identity;
+  return store
+    .hosted()
+    .filter(({ removed }) => removed)
+    .map(({ partition, replicaId }) => ({ partition, replicaId: firstIdIfZero(replicaId, nodeId) }));
 }
 
 interface Held {

@@ -5,6 +5,7 @@
 import { isAtLeast, type LogPlace, unknownIndex } from '../../common/faults.js';
 import type { NodeId, PartitionId, ReplicaId, Seq, Term } from '../../common/ids.js';
 import { isQuorumAlive } from '../../partition/replica.js';
+import type { HostedId } from '../replace-log.js';
 import type { FoundChannel, FoundReplica } from './find.js';
 
 export interface Refused {
@@ -154,12 +155,17 @@ export interface FreshStart {
   readonly changes: number;
 }
 
-export function freshStart({ replicas }: Refused): FreshStart {
+/** `removed`: of all partitions, on any node that was looked at. */
+export function freshStart({ partition, replicas }: Refused, removed: readonly HostedId[]): FreshStart {
+  const gone = removed.filter((one) => one.partition === partition);
   return {
     term:
       Math.max(...replicas.flatMap(({ term, faults }) => [term, ...faults.map(({ floor }) => floor.term)])) +
       1,
-    nextReplicaId: Math.max(...replicas.map(({ nextReplicaId }) => nextReplicaId)),
+    nextReplicaId: Math.max(
+      ...replicas.map(({ nextReplicaId }) => nextReplicaId),
+      ...gone.map(({ replicaId }) => replicaId + 1),
+    ),
     changes: Math.max(...replicas.map(({ changes }) => changes)) + 1,
   };
 }
