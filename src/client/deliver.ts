@@ -23,7 +23,7 @@ export interface DeliverOptions extends Pick<TailOptions, 'preference' | 'credit
 }
 
 export const deliverDefaults = Object.freeze({ attempts: 3, retryDelayMs: 500, reportEveryMs: 200 });
-/** Of one report; also how many may be waiting. */
+/** Of one report; where so many wait, the recipient waits, too. */
 const failedMax = 100;
 
 /** Until the signal; rejects what no retry can mend. */
@@ -156,9 +156,10 @@ class Reporter {
     while (this.#error === undefined && this.#reportedSeq < this.#upToSeq) {
       // What comes meanwhile leaves with it.
       await pause(this.everyMs, this.#pausing.signal);
-      const upToSeq = this.#upToSeq;
-      const failed = this.#failed;
-      this.#failed = [];
+      // After a report that did not get through more may wait than one may have: it ends before the first that has no room.
+      const failed = this.#failed.slice(0, failedMax);
+      this.#failed = this.#failed.slice(failedMax);
+      const upToSeq = this.#failed[0] === undefined ? this.#upToSeq : this.#failed[0].seq - 1;
       try {
         await this.channel.reportDelivery(this.recipient, { upToSeq, failed });
         this.#reportedSeq = upToSeq;

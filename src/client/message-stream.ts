@@ -114,6 +114,8 @@ export class MessageStream<T> {
 }
 
 export function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  // It tells nobody of an end that was before.
+  if (signal?.aborted) return Promise.resolve();
   return new Promise((resolve) => {
     const done = (): void => {
       clearTimeout(timer);

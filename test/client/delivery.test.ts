@@ -1,6 +1,7 @@
 /** A recipient at work: each event handed out, and what became of it reported. */
 import t from 'tap';
 import type { Event } from '../../src/client/index.js';
+import { HansardError } from '../../src/common/errors.js';
 import { start } from './doors.js';
 
 t.setTimeout(120_000);
@@ -110,3 +111,35 @@ t.test(
     t.ok(ann?.failed.every(({ reason }) => reason.length === 256));
   },
 );
+
+t.test('a report that did not get through is sent again with what one report may have', async (t) => {
+  const { client, writer } = await start(t, 1);
+  await writer.channel('c').append(range(1, 150).map((i) => ({ text: `m${i}` })));
+  const channel = client.channel('c');
+  const report = channel.reportDelivery.bind(channel);
+  const sizes: number[] = [];
+  let seen = 0;
+  const until = async (isSo: () => boolean): Promise<void> => {
+    while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 5));
+  };
+  channel.reportDelivery = async (recipient, what) => {
+    sizes.push(what.failed?.length ?? 0);
+    if (sizes.length > 1) return report(recipient, what);
+    // It takes until a hundred more have failed.
+    await until(() => seen === 109);
+    throw new HansardError('UNREACHABLE', 'the node is down');
+  };
+  const handler = async ({ seq }: Event): Promise<void> => {
+    if (seq === 10) await until(() => sizes.length === 1);
+    seen = seq;
+    throw new Error('not this one');
+  };
+  const error = await channel.deliver('ann', handler, { attempts: 1, reportEveryMs: 20 }).then(
+    () => undefined,
+    (problem: unknown) => problem,
+  );
+  t.match(error, { reason: 'TOO_MANY_FAILED_DELIVERIES' }, 'not refused for its size');
+  t.same(sizes.slice(0, 2), [9, 100]);
+  const { deliveries } = await channel.deliveries({ recipient: 'ann' });
+  t.match(deliveries[0], { upToSeq: 100 }, 'as many as are kept were reported');
+});
