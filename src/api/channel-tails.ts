@@ -75,6 +75,8 @@ export class ChannelTails {
   add(tail: TailStream): void {
     this.#tails.add(tail);
     tail.cameLeaderless = this.#services.node.leaderOf(this.#partition) === undefined;
+    // A loss that it came in ends for it, too, where it is over before anybody looks.
+    if (tail.cameLeaderless) this.#leaderlessSinceMs ??= this.#services.node.monotonicMs();
     tail.onRoom = () => this.wake();
     const closed = tail.onClose;
     tail.onClose = (reason) => {

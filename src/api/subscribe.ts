@@ -196,5 +196,7 @@ export class Subscriptions {
     if (this.#streams.size > 0) return;
     clearInterval(this.#sweep);
     this.#sweep = undefined;
+    // Nobody looks from here on: a loss that is seen next begins then.
+    this.#leaderlessSinceMs.clear();
   }
 }

@@ -27,19 +27,25 @@ export class SubscriptionFeeds {
   /** As written down last. */
   readonly #written: Map<PartitionId, Uint8Array>;
   readonly #turns: FeedTurns;
+  #failure: { readonly error: unknown } | undefined;
 
-  constructor(
-    services: Services,
-    state: Readonly<SubscriptionState>,
-    hooks: { wake(): void; failed(error: unknown): void },
-  ) {
+  constructor(services: Services, state: Readonly<SubscriptionState>, wake: () => void) {
+    const failed = (error: unknown): void => {
+      this.#failure ??= { error };
+      wake();
+    };
     const filter = filterOfSelector(state.tenant, state.selector, state.fromTimeUs);
     this.#written = new Map(state.places);
     this.#feeds = [...state.places].map(
       ([partition, place]) =>
-        new FeedSource(services, partition, filter, readPlace(new ByteReader(place)), hooks),
+        new FeedSource(services, partition, filter, readPlace(new ByteReader(place)), { wake, failed }),
     );
     this.#turns = new FeedTurns(this.#feeds);
+  }
+
+  /** Nothing more comes: what was taken before can still be worked off. */
+  get failure(): { readonly error: unknown } | undefined {
+    return this.#failure;
   }
 
   /** All that is applied was taken. */
@@ -51,10 +57,16 @@ export class SubscriptionFeeds {
   async take(room: number): Promise<Taken[]> {
     const taken: Taken[] = [];
     let left = room;
-    for (let i = 0; i < takesPerRound && left > 0; i++) {
+    for (let i = 0; i < takesPerRound && left > 0 && this.#failure === undefined; i++) {
       const feed = this.#turns.next();
       if (feed === undefined) break;
-      const events = await feed.take({ events: Math.min(takenEvents, left), bytes: takenBytes });
+      let events: Buffer | undefined;
+      try {
+        events = await feed.take({ events: Math.min(takenEvents, left), bytes: takenBytes });
+      } catch (error) {
+        this.#failure ??= { error };
+        break;
+      }
       if (events === undefined) continue;
       const channels = joined(readFed(events));
       left -= channels.length;

@@ -263,10 +263,7 @@ export class SubscriptionLeader {
     this.#feeds?.end();
     this.#held.clear();
     this.#reads.reset(state.selector.types);
-    this.#feeds = new SubscriptionFeeds(this.#services, state, {
-      wake: () => this.wake(),
-      failed: (error) => this.end(error),
-    });
+    this.#feeds = new SubscriptionFeeds(this.#services, state, () => this.wake());
     this.#revision = state.revision;
     this.#placesAtMs = this.#nowMs();
     // Who is not here yet may be on the way.
@@ -298,6 +295,9 @@ export class SubscriptionLeader {
     }
     this.#places(plan);
     this.#judgeIdle(state, plan);
+    // What was taken before is worked off first: a seek would forget it.
+    const failure = this.#feeds?.failure;
+    if (failure !== undefined && plan.ops.length === 0 && state.channels.size === 0) throw failure.error;
     if (plan.ops.length === 0) {
       this.#tell(state);
       await this.#waker.woken();

@@ -10,8 +10,11 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js';
 import t from 'tap';
+import { ChannelTails } from '../../src/api/channel-tails.js';
 import { FramedWriter, OutMessage } from '../../src/api/framed.js';
-import { defaultTailLimits, type TailLimits } from '../../src/api/tails.js';
+import type { Services } from '../../src/api/services.js';
+import type { TailStream } from '../../src/api/tail-stream.js';
+import { defaultTailLimits, type TailLimits, type Tails } from '../../src/api/tails.js';
 import { HansardError, reasons } from '../../src/common/errors.js';
 import { encodeDeleteChannel } from '../../src/conversation/command.js';
 import type { ReadView } from '../../src/node/types.js';
@@ -377,6 +380,38 @@ t.test('a node that has had no leader for long sends its readers away, once', as
   h.node.leader = undefined;
   t.match(await back.failed(), { reason: 'NO_QUORUM' }, 'the next loss');
   h.node.leader = leader;
+});
+
+t.test('a reader that came in a loss that nobody looked at is sent away by the next one', async (t) => {
+  let leader: number | undefined;
+  const node = {
+    monotonicMs: () => 0,
+    leaderOf: () => leader,
+    watchChannel: () => () => undefined,
+  };
+  const place = { tenant: 'default', channel: 'c' };
+  const hub = { enqueue: () => undefined };
+  const tails = new ChannelTails(
+    { node, tokens: {} } as unknown as Services,
+    hub as unknown as Tails,
+    0,
+    place,
+    () => undefined,
+  );
+  let reason = 'none';
+  const tail = {
+    fail: (error: HansardError) => {
+      reason = error.reason;
+    },
+  };
+  tails.add(tail as unknown as TailStream);
+  leader = 2;
+  tails.handOver(100, 3_000);
+  leader = undefined;
+  tails.handOver(60_000, 3_000);
+  t.equal(reason, 'none');
+  tails.handOver(63_000, 3_000);
+  t.equal(reason, 'NO_QUORUM');
 });
 
 t.test('a node that drains sends its readers away', async (t) => {
