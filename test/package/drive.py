@@ -91,9 +91,9 @@ with grpc.insecure_channel(first) as one, grpc.insecure_channel(other) as two:
 
     # Follow from the start until the last of them.
     tailed = []
-    stream = event_service_pb2_grpc.EventServiceStub(two).TailChannel(
-        event_service_pb2.TailChannelRequest(channel=CHANNEL, after_seq=0), timeout=30
-    )
+    # One request and no grants of credit behind it.
+    request = event_service_pb2.TailChannelRequest(channel=CHANNEL, after_seq=0)
+    stream = event_service_pb2_grpc.EventServiceStub(two).TailChannel(iter([request]), timeout=30)
     for item in stream:
         tailed.extend(event.seq for event in item.events.events)
         if len(tailed) == 22:
