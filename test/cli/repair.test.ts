@@ -357,3 +357,40 @@ t.test('one replica of each: one node is repaired, and nothing is done to anothe
     channels.map(() => 20),
   );
 });
+
+t.test('a change of members since the last checkpoint: its configuration counts', async (t) => {
+  const cluster = await LocalCluster.format({ ...options, partitions: 1, nodes: 4 });
+  t.teardown(() => cluster.end());
+  const book = new Book();
+  await cluster.startAll();
+  await book.write(cluster.connect(), 2);
+  const view = () => cluster.node(1).door?.running.node.cluster().partitions[0]?.replicas ?? [];
+  const nodesOf = () =>
+    view()
+      .filter(({ learner }) => !learner)
+      .map(({ nodeId }) => nodeId);
+  const from = nodesOf().find((id) => id !== 1) as number;
+  const to = [1, 2, 3, 4].find((id) => !nodesOf().includes(id)) as number;
+  const endpoint = cluster.node(1).clientAddress;
+  const moved = await hansard([
+    'partition',
+    'replace',
+    '0',
+    '--replica',
+    String(from),
+    '--node',
+    String(to),
+    '--endpoint',
+    endpoint,
+  ]);
+  t.equal(moved.code, 0, moved.err);
+  await until('it is there', () => nodesOf().includes(to) && !nodesOf().includes(from));
+  await book.write(cluster.connect(), 3);
+  for (const node of cluster.nodes) await cluster.stop(node, 'halt');
+  const { found } = JSON.parse((await hansard(['repair', '--json', cluster.node(1).dir])).out) as {
+    found: { replicas: { confState: { voters: number[] }; sealed: { index: number } }[] }[];
+  };
+  const [replica] = found[0]?.replicas ?? [];
+  t.ok(replica?.confState.voters.includes(5), JSON.stringify(replica));
+  t.notOk(replica?.confState.voters.includes(from));
+});

@@ -29,6 +29,7 @@ function replica(id: number, index: number, over: Partial<FoundReplica> = {}): F
     members: [1, 2, 3].map((one) => ({ replicaId: one, nodeId: one })),
     nextReplicaId: 4,
     changes: 0,
+    pendingChanges: 0,
     ...over,
   };
 }

@@ -40,7 +40,10 @@ export interface FoundReplica {
   readonly members: readonly ReplicaMember[];
   /** All below were given out. */
   readonly nextReplicaId: ReplicaId;
+  /** That led to its configuration; all that it knows to be committed. */
   readonly changes: number;
+  /** In its log behind that. */
+  readonly pendingChanges: number;
 }
 
 /** A channel as a replica has it, at its end. */
@@ -167,7 +170,8 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
     confState: state.confState,
     members: membership.members,
     nextReplicaId: Math.max(membership.nextReplicaId, ...ids.map((id) => id + 1)),
-    changes: membership.changes + met.count,
+    changes: membership.changes,
+    pendingChanges: met.count,
   };
 }
 

@@ -166,6 +166,6 @@ export function freshStart({ partition, replicas }: Refused, removed: readonly H
       ...replicas.map(({ nextReplicaId }) => nextReplicaId),
       ...gone.map(({ replicaId }) => replicaId + 1),
     ),
-    changes: Math.max(...replicas.map(({ changes }) => changes)) + 1,
+    changes: Math.max(...replicas.map(({ changes, pendingChanges }) => changes + pendingChanges)) + 1,
   };
 }

@@ -2,9 +2,10 @@
 import { HansardError } from '../../common/errors.js';
 import type { ReplicaId } from '../../common/ids.js';
 import type { Entry } from '../../common/log-types.js';
-import { decodePlaced } from '../../common/membership.js';
+import { changedMembership, decodePlaced } from '../../common/membership.js';
 import { Applier } from '../../partition/applier.js';
-import { decodeConfChange } from '../../raft/conf-codec.js';
+import { type ConfChange, decodeConfChange } from '../../raft/conf-codec.js';
+import { applyChange, restore } from '../../raft/confchange.js';
 import { type Message, MessageType, message as newMessage } from '../../raft/types.js';
 import type { PartitionStore } from '../../store/types.js';
 import type { GroupLog } from '../../wal/types.js';
@@ -13,7 +14,7 @@ import type { GroupLog } from '../../wal/types.js';
 const stepBytes = 8 * 1024 * 1024;
 const sliceBytes = 1024 * 1024;
 
-/** Changes of members on the way: they are not carried out, but what they gave out is not given out again. */
+/** Changes of members on the way that may not be committed: they are not carried out, but what they gave out is not given out again. */
 export interface ChangesMet {
   count: number;
   highestId: ReplicaId;
@@ -40,7 +41,7 @@ function applyAll(store: PartitionStore, log: GroupLog, entries: Entry[], met: C
     const applier = new Applier(store, sliceBytes, {
       fill: (missing) => log.fill(missing),
       applied() {},
-      applyConfChange: (entry) => meet(entry, met),
+      applyConfChange: (entry) => meet(store, log, entry, met),
       done: () => resolve(),
       mayApply: () => true,
       later: () => setImmediate(() => applier.pump()),
@@ -53,12 +54,26 @@ function applyAll(store: PartitionStore, log: GroupLog, entries: Entry[], met: C
   });
 }
 
-function meet(entry: Entry, met: ChangesMet): void {
-  met.count++;
+function meet(store: PartitionStore, log: GroupLog, entry: Entry, met: ChangesMet): void {
   const change = decodeConfChange(entry.data ?? new Uint8Array(0));
+  if (entry.index <= log.hardState.commit && carriedOut(store, change)) return;
+  met.count++;
   const ids = [
     ...change.changes.map(({ id }) => id),
     ...(decodePlaced(change.context) ?? []).map((one) => one.replicaId),
   ];
   met.highestId = Math.max(met.highestId, ...ids);
+}
+
+const noProgress = { lastIndex: 0, maxInflightMsgs: 1, maxInflightBytes: 1 };
+
+/** As a replica does; false: it would pass over it. */
+function carriedOut(store: PartitionStore, change: ConfChange): boolean {
+  const placed = decodePlaced(change.context);
+  const outcome = applyChange({ ...noProgress, ...restore(store.confState, noProgress) }, change);
+  if (placed === undefined || !outcome.ok) return false;
+  const membership = changedMembership(store.membership, outcome.config, placed);
+  if (membership === undefined) return false;
+  store.setConfState(outcome.config, membership);
+  return true;
 }
