@@ -1,5 +1,6 @@
 // `npm test`: the static checks, then every compiled test file; ends with the
-// counts of all of them alone on a line. `npm test -- FILE…` runs just those.
+// counts of all of them alone on a line, after a list of what failed.
+// `npm test -- FILE…` runs just those; `--cpu` tells the processor time of each.
 //
 // The files are tap tests and are run as plain programs, several at a time: tap's own
 // runner puts loaders and NODE_OPTIONS into them, which reach the worker threads
@@ -8,6 +9,7 @@ import { spawn } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { failuresIn, isLeaf, isSkip } from './failures.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const bin = (name) => join(root, 'node_modules', '.bin', name);
@@ -53,9 +55,16 @@ const longest = new Map([
   ['store/snapshot', 22],
 ]);
 
+/** Failures that are told again in the end; where there are more, one cause is behind most of them. */
+const failuresTold = 40;
+
 let passed = 0;
 let failed = 0;
 let skipped = 0;
+/** Where, what, and lines that say more. */
+const failures = [];
+/** Processor seconds by file, its child processes with it. */
+const cpuSeconds = new Map();
 
 const build = [
   'build',
@@ -68,11 +77,14 @@ const checks = [
   ['floating promises and pure cores', bin('eslint'), ['src']],
 ];
 
-const asked = process.argv.slice(2);
+const asked = process.argv.slice(2).filter((word) => word !== '--cpu');
+const isCpuTold = asked.length < process.argv.length - 2;
 // A style error must not hide a broken promise: the tests run wherever the build is there.
 if (asked.length > 0) await runAll(asked.map(fileJob));
 else if (await runCheck(build))
   await runAll([...testFiles(join(root, 'dist/test')), ...checks.map(checkJob)]);
+tellCpu();
+tellFailures();
 console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`);
 process.exitCode = failed === 0 ? 0 : 1;
 
@@ -117,51 +129,88 @@ async function runCheck([name, command, args]) {
   else {
     failed++;
     console.log(text);
+    failures.push({ where: name, name: `ended with ${code}`, diagnosis: lastLines(text) });
   }
   return code === 0;
 }
 
-/** Counts assertions: indented lines that no subtest's own line repeats. */
+/** Counts assertions. */
 async function runFile(file) {
+  const name = relative(join(root, 'dist'), file);
   const started = Date.now();
-  const { code, text } = await run(process.execPath, [file]);
-  const leaves = text.split('\n').filter((line) => /^ +(not )?ok \d+/.test(line) && !/ # time=/.test(line));
-  const isSkip = (line) => / # (SKIP|TODO)/i.test(line);
-  const bad = leaves.filter((line) => /^ +not ok/.test(line) && !isSkip(line)).length;
-  const good = leaves.filter((line) => /^ +ok/.test(line) && !isSkip(line)).length;
+  const { code, text } = await run(process.execPath, [file], name);
+  const leaves = text.split('\n').filter((line) => isLeaf(line) && !isSkip(line));
+  const found = failuresIn(text);
+  const good = leaves.length - found.length;
   const skips = text.split('\n').filter((line) => /^ *(not )?ok \d+.* # SKIP/i.test(line));
-  const broken = code !== 0 && bad === 0 ? 1 : bad;
+  if (code !== 0 && found.length === 0)
+    found.push({ name: `ended with ${code}, no assertion having failed`, diagnosis: lastLines(text) });
+  failures.push(...found.map((failure) => ({ where: name, ...failure })));
   passed += good;
-  failed += broken;
+  failed += found.length;
   skipped += skips.length;
   const seconds = ((Date.now() - started) / 1000).toFixed(1);
-  const name = relative(join(root, 'dist'), file);
-  console.log(`${broken === 0 ? 'ok' : 'not ok'} - ${name} (${good} passed, ${broken} failed, ${seconds} s)`);
+  const verdict = found.length === 0 ? 'ok' : 'not ok';
+  console.log(`${verdict} - ${name} (${good} passed, ${found.length} failed, ${seconds} s)`);
   for (const line of skips) console.log(`  skipped: ${line.trim().replace(/^(not )?ok \d+ - /, '')}`);
-  if (broken > 0) console.log(text);
+  if (found.length > 0) console.log(text);
 }
 
-function run(command, args) {
+function lastLines(text) {
+  return text.trimEnd().split('\n').slice(-10);
+}
+
+function tellFailures() {
+  if (failures.length > 0) console.log('\nwhat failed:');
+  for (const { where, name, diagnosis } of failures.slice(0, failuresTold)) {
+    console.log(`not ok - ${where}: ${name}`);
+    for (const line of diagnosis) console.log(`    ${line}`);
+  }
+  if (failures.length > failuresTold) console.log(`and ${failures.length - failuresTold} more`);
+}
+
+function tellCpu() {
+  const all = [...cpuSeconds].sort(([, a], [, b]) => b - a);
+  for (const [name, seconds] of all) console.log(`${seconds.toFixed(1).padStart(7)} s of CPU  ${name}`);
+}
+
+/** For `--cpu` through a shell, which knows what its children and theirs took. */
+function run(command, args, name = command) {
+  const timed = ['sh', ['-c', '"$@" 3>&-; code=$?; times >&3; exit $code', 'sh', command, ...args]];
   return new Promise((resolve) => {
     let text = '';
-    const child = spawn(command, args, {
+    let times = '';
+    const child = spawn(...(isCpuTold ? timed : [command, args]), {
       cwd: root,
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe', ...(isCpuTold ? ['pipe'] : [])],
+      // A shell's death alone would leave what it started.
+      detached: isCpuTold,
       env: { ...process.env, UV_THREADPOOL_SIZE: '16', TAP_TIMEOUT: String(fileTimeoutS) },
     });
     const timer = setTimeout(() => {
       text += `\nkilled: it had not ended after ${fileTimeoutS} s\n`;
-      child.kill('SIGKILL');
+      if (isCpuTold) process.kill(-child.pid, 'SIGKILL');
+      else child.kill('SIGKILL');
     }, fileTimeoutS * 1000);
     const keep = (chunk) => {
       text += chunk;
     };
     child.stdout.setEncoding('utf8').on('data', keep);
     child.stderr.setEncoding('utf8').on('data', keep);
+    child.stdio[3]?.setEncoding('utf8').on('data', (chunk) => {
+      times += chunk;
+    });
     child.on('error', (error) => keep(`${error.message}\n`));
     child.on('close', (code) => {
       clearTimeout(timer);
+      if (isCpuTold) cpuSeconds.set(name, childSeconds(times));
       resolve({ code: code ?? 1, text });
     });
   });
+}
+
+/** Of the second line of the shell's `times`, such as `1m2.300000s 0m4.000000s`. */
+function childSeconds(times) {
+  const parts = [...(times.split('\n')[1] ?? '').matchAll(/(\d+)m([\d.]+)s/g)];
+  return parts.reduce((sum, [, minutes, seconds]) => sum + Number(minutes) * 60 + Number(seconds), 0);
 }
