@@ -68,6 +68,8 @@ export interface Api {
   readonly address: string;
   /** Calls under way, whichever way they came. */
   readonly callsInFlight: number;
+  /** Streams of Exchange. */
+  readonly exchangeStreams: number;
   /** Streams of TailChannel. */
   readonly openTails: number;
   /** Streams of Subscribe. */
@@ -186,6 +188,9 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     address,
     get callsInFlight() {
       return calls.inFlight;
+    },
+    get exchangeStreams() {
+      return streams.size;
     },
     get openTails() {
       return tails.open;

@@ -130,6 +130,8 @@ function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
     faults: () => running.node.faults().filter(({ nodeId }) => nodeId === running.node.identity.nodeId),
     repaired: () => running.node.repaired,
     quiescentReplicas: () => running.node.quiescentReplicas,
+    callsInFlight: () => api()?.callsInFlight ?? 0,
+    exchangeStreams: () => api()?.exchangeStreams ?? 0,
     channelTails: () => api()?.openTails ?? 0,
     subscriptions: () => api()?.openSubscriptions ?? 0,
     durable: () => api()?.leaders.measured() ?? { consumers: 0, counts: noCounts, subscriptions: [] },

@@ -31,6 +31,10 @@ export interface MetricSources {
   uncommittedBytes?(): number;
   /** Replicas in whose partitions nothing happens. */
   quiescentReplicas?(): number;
+  /** Calls of the API whose handlers have not ended, whichever way they came. */
+  callsInFlight?(): number;
+  /** Streams of Exchange that are open. */
+  exchangeStreams?(): number;
   /** Streams of TailChannel that are open. */
   channelTails?(): number;
   /** gRPC messages of Exchange since the start, both ways. */
@@ -197,6 +201,14 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   if (sources.quiescentReplicas !== undefined)
     gauge('hansard_replicas_quiescent', 'Replicas in whose partitions nothing happens', [], (set) =>
       set(sources.quiescentReplicas?.() ?? 0),
+    );
+  if (sources.callsInFlight !== undefined)
+    gauge('hansard_calls_in_flight', 'Calls of the API that are under way', [], (set) =>
+      set(sources.callsInFlight?.() ?? 0),
+    );
+  if (sources.exchangeStreams !== undefined)
+    gauge('hansard_exchange_streams', 'Streams of Exchange that are open', [], (set) =>
+      set(sources.exchangeStreams?.() ?? 0),
     );
   if (sources.channelTails !== undefined)
     gauge('hansard_channel_tails', 'Streams of TailChannel that are open', [], (set) =>

@@ -40,10 +40,11 @@ export class Direct {
     });
   }
 
-  async call(method: string, request: object, deadlineMs?: number): Promise<Decoded> {
+  /** `response`: its type, where that is not named after the method. */
+  async call(method: string, request: object, deadlineMs?: number, response?: string): Promise<Decoded> {
     const name = method.split('/')[1] as string;
     const answer = await this.bytes(`hansard.v1.${method}`, encode(`${name}Request`, request), deadlineMs);
-    return decode(`${name}Response`, answer);
+    return decode(response ?? `${name}Response`, answer);
   }
 
   /** How a call that must fail does; undefined: it did not. */
@@ -72,7 +73,7 @@ export class Direct {
   }
 }
 
-function failureOf(error: ServiceError): Failure {
+export function failureOf(error: ServiceError): Failure {
   const status = error.metadata?.get(statusTrailer)[0];
   return {
     code: error.code,

@@ -24,7 +24,8 @@ export const mainScript = fileURLToPath(new URL('../../src/cli/main.js', import.
 
 /** Pre-writing 64 MiB segments is most of a small cluster's start. */
 const segmentBytes = 4 * 1024 * 1024;
-const readyTimeoutMs = 60_000;
+/** Of what hangs: where ten processes share each core a start takes a minute and more. */
+const readyTimeoutMs = 180_000;
 const stopTimeoutMs = 30_000;
 
 /** The test runner's hooks (NODE_OPTIONS) would load into every node and make it several times slower. */

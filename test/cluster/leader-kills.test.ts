@@ -27,15 +27,10 @@ async function allReady(t: Test, cluster: ProcessCluster): Promise<void> {
     t.comment(`node ${node.id} had ended by itself: ${lastWords(node)}`);
     cluster.startNode(node);
   }
-  const ready = (): Promise<void> => cluster.ready();
-  // A start took more than a minute where ten processes shared each core.
-  await ready()
-    .catch(ready)
-    .catch(ready)
-    .catch((error: unknown) => {
-      for (const node of cluster.nodes) t.comment(`node ${node.id}, up ${node.isUp}: ${lastWords(node)}`);
-      throw error;
-    });
+  await cluster.ready().catch((error: unknown) => {
+    for (const node of cluster.nodes) t.comment(`node ${node.id}, up ${node.isUp}: ${lastWords(node)}`);
+    throw error;
+  });
 }
 
 function lastWords({ process }: TestNode): string {
