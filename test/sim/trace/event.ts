@@ -103,7 +103,13 @@ function messageOf(message: Message): TraceMessage {
   };
 }
 
-/** `at`: simulated milliseconds; the specification reads the order of lines alone. */
-export function traceLine(event: TraceEvent, atMs: number): string {
-  return `${JSON.stringify({ level: 'debug', ts: atMs / 1_000, msg: 'trace', tag: 'trace', event })}\n`;
+/**
+ * A line of the file. etcd's `validate.sh` sorts lines as text by what begins at `ts` before TLC reads them, so that
+ * `ts` has one width and no two lines share it: seconds since 2001 of the simulated clock in microseconds, and the line's number.
+ */
+export function traceLine(event: TraceEvent, atMs: number, line: number): string {
+  const seconds = 1_000_000_000 + Math.floor(atMs / 1_000);
+  const micros = Math.floor((atMs % 1_000) * 1_000);
+  const ts = `${seconds}.${String(micros).padStart(6, '0')}${String(line).padStart(7, '0')}`;
+  return `{"level":"debug","ts":${ts},"msg":"trace","tag":"trace","event":${JSON.stringify(event)}}\n`;
 }

@@ -68,7 +68,7 @@ class TracedSeed {
       tracer: (name, raft, detail) => {
         const event = traceEvent(name, raft, detail);
         this.#events.push(event);
-        this.#text += traceLine(event, this.#cluster.clock.monotonicMs());
+        this.#text += traceLine(event, this.#cluster.clock.monotonicMs(), this.#events.length);
       },
     });
   }

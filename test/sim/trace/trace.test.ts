@@ -34,6 +34,21 @@ t.test('replicas come with snapshots, get their votes and go: steps of Raft, too
   t.throws(() => followTrace(events.toSpliced(at, 1)), { name: 'TraceProblem' }, 'not without the change');
 });
 
+t.test(
+  'sorted as text from `ts` on, as before a validation with TLC, the lines keep their order',
+  async (t) => {
+    const { text } = await traceSeed({ seed: 4, lines: 500 });
+    const lines = text.trimEnd().split('\n');
+    // sort -t: -k3
+    const key = (line: string): string => line.split(':').slice(2).join(':');
+    t.same(
+      lines.toSorted((a, b) => (key(a) < key(b) ? -1 : 1)),
+      lines,
+    );
+    t.ok(lines.every((line) => JSON.parse(line).tag === 'trace'));
+  },
+);
+
 t.test('the same seed writes the same trace', async (t) => {
   const [first, second] = [
     await traceSeed({ seed: 4, lines: 500 }),
