@@ -362,6 +362,8 @@ class LevelBatch implements KvBatch {
   readonly #values = new PendingValues();
   /** Whose values may lie in files. */
   readonly #deleted: Uint8Array[] = [];
+  /** Beside the moving of values between files, an older value could come back over what this writes. */
+  #isAlone = false;
   constructor(kv: LevelKv) {
     this.#kv = kv;
     this.#batch = kv.database.batch();
@@ -369,6 +371,7 @@ class LevelBatch implements KvBatch {
 
   put(key: Uint8Array, value: Uint8Array, soonGone = false): void {
     if (mayLieElsewhere(key)) {
+      this.#isAlone = true;
       if (!soonGone && value.length >= valueBytesMin) {
         this.#values.put(key, value, checksumOfRow(value));
         return;
@@ -380,6 +383,7 @@ class LevelBatch implements KvBatch {
 
   del(key: Uint8Array, bytes = valueBytesMin): void {
     if (mayLieElsewhere(key)) {
+      this.#isAlone = true;
       this.#values.del(key);
       if (bytes >= valueBytesMin) this.#deleted.push(Uint8Array.prototype.slice.call(key));
     }
@@ -392,9 +396,8 @@ class LevelBatch implements KvBatch {
 
   async write(): Promise<void> {
     try {
-      if (this.#values.size === 0 && this.#deleted.length === 0)
-        await this.#kv.writeSynced(this.#batch, [], new Map());
-      else await this.#kv.values.alone(() => this.#writeValues());
+      if (this.#isAlone) await this.#kv.values.alone(() => this.#writeValues());
+      else await this.#kv.writeSynced(this.#batch, [], new Map());
     } catch (error) {
       throw failed('a write to', error);
     }

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import t, { type Test } from 'tap';
 import type { Kv } from '../../src/common/env.js';
 import { blockKey, kindRange, RowKind } from '../../src/store/keys.js';
@@ -198,6 +199,32 @@ t.test('space comes back, and not under whoever still reads', async (t) => {
   const again = await reopened(path);
   await expectBlocks(t, again, expected);
   await again.close();
+});
+
+t.test('what is written small while values move is not overtaken by the old value', async (t) => {
+  const { kv } = await newKv('overtaken');
+  const expected = new Map(numbers(0, 100).map((n) => [n, rowOf(n)] as const));
+  await put(kv, [...expected]);
+  await put(
+    kv,
+    numbers(0, 60).map((n) => [n, undefined] as const),
+  );
+  for (const n of numbers(0, 60)) expected.delete(n);
+  // Between the look at where the values lie and the batch that says where they lie now.
+  const moving = kv as unknown as { decide: (...args: unknown[]) => Promise<void> };
+  const decide = moving.decide.bind(kv);
+  const small = rowOf(70, 1_000, 1);
+  let written: Promise<void> | undefined;
+  moving.decide = async (...args) => {
+    written ??= put(kv, [[70, small]]);
+    await Promise.race([written, sleep(100)]);
+    return decide(...args);
+  };
+  await kv.reclaim(() => true);
+  await written;
+  expected.set(70, small);
+  await expectBlocks(t, kv, expected);
+  await kv.close();
 });
 
 t.test('a file of which nothing counts any more goes, and is not written to again', async (t) => {
