@@ -28,7 +28,7 @@ export interface ApplierHooks {
 const noAnswers: readonly CommandAnswer[] = Object.freeze([]);
 /** Entries read from the log at once when the cache has dropped them. */
 const fillEntries = 64;
-/** Entries that wait for their turn are kept decoded up to this many bytes of them; more are decoded again. */
+/** Entries that wait for their turn are decoded, and their lookups begun, up to this many bytes ahead. */
 const decodedBytesMax = 256 * 1024;
 
 export class Applier {
@@ -143,13 +143,15 @@ export class Applier {
     return true;
   }
 
-  /** Starts reading what entries will look up before their turn comes; each once. */
+  /** Starts reading what entries will look up before their turn comes; each once, and no more than are kept decoded. */
   #prefetchWaiting(): void {
     for (let m = 0; m < this.#queue.length; m++) {
       const { entries } = this.#queue[m] as Message;
-      for (let i = m === 0 ? this.#at : 0; i < entries.length; i++) {
+      const next = (entries[m === 0 ? this.#at : 0] as Entry | undefined)?.index ?? 0;
+      // Indexes are dense: those begun before are passed over in one step.
+      for (let i = (m === 0 ? this.#at : 0) + Math.max(0, this.#begun + 1 - next); i < entries.length; i++) {
+        if (this.#decodedBytes >= decodedBytesMax) return;
         const entry = entries[i] as Entry;
-        if (entry.index <= this.#begun) continue;
         this.#begun = entry.index;
         if (entry.type !== EntryType.normal || entry.data === undefined || entry.sizeBytes === 0) continue;
         const decoded = this.#decoded.get(entry.index) ?? decodeEntry(entry.data);
@@ -165,7 +167,7 @@ export class Applier {
   }
 
   #keep(entry: Entry, decoded: DecodedEntry): void {
-    if (this.#decodedBytes + entry.sizeBytes > decodedBytesMax || this.#decoded.has(entry.index)) return;
+    if (this.#decoded.has(entry.index)) return;
     this.#decoded.set(entry.index, decoded);
     this.#decodedBytes += entry.sizeBytes;
   }

@@ -27,6 +27,7 @@ import type {
 import { readUnit } from './block.js';
 import type { ChangeRow } from './change-rows.js';
 import { hashForFilter } from './filter.js';
+import { GatheredReads } from './gathered-reads.js';
 import {
   nameBytes,
   nameKey,
@@ -137,6 +138,10 @@ export class PartitionState {
   readonly #cachePrefix: string;
   /** Chunks that are being read. */
   readonly #loading = new Map<string, Promise<RunEntry[] | undefined>>();
+  /** Channels and producers that are being read, by what they are cached under. */
+  readonly #channelsLoading = new Map<string, Promise<SealedChannel | undefined>>();
+  readonly #producersLoading = new Map<ProducerId, Promise<ProducerState | undefined>>();
+  readonly #rows: GatheredReads;
 
   constructor(
     readonly shared: StoreShared,
@@ -146,6 +151,7 @@ export class PartitionState {
     readonly installedIndex: Index = 0,
   ) {
     const { record } = sealed;
+    this.#rows = new GatheredReads(shared.kv);
     this.active = new Tail(shared.tails);
     this.place = { partition: record.partition, generation: record.generation };
     this.appliedIndex = record.appliedIndex;
@@ -217,8 +223,22 @@ export class PartitionState {
     return this.#keepChannel(key, row, tenant, name);
   }
 
-  async sealedChannel(tenant: string, name: string): Promise<SealedChannel | undefined> {
+  /** One read for all who ask meanwhile: what waits to be applied may want a channel thousands of times. */
+  sealedChannel(tenant: string, name: string): Promise<SealedChannel | undefined> {
     const cacheName = channelName(tenant, name);
+    const cached = this.cachedChannel(cacheName);
+    if (cached !== undefined) return Promise.resolve(cached);
+    let loading = this.#channelsLoading.get(cacheName);
+    if (loading === undefined) {
+      loading = this.#loadChannel(tenant, name, cacheName).finally(() =>
+        this.#channelsLoading.delete(cacheName),
+      );
+      this.#channelsLoading.set(cacheName, loading);
+    }
+    return loading;
+  }
+
+  async #loadChannel(tenant: string, name: string, cacheName: string): Promise<SealedChannel | undefined> {
     const bytes = nameBytes(tenant, name);
     const key = nameKey(RowKind.channel, this.place, bytes);
     for (;;) {
@@ -226,10 +246,10 @@ export class PartitionState {
       if (cached !== undefined) return cached;
       if (!this.sealed.names.has(bytes)) return undefined;
       const seals = this.seals;
-      let row = await this.shared.kv.get(key);
+      let row = await this.#rows.get(key);
       if (row === undefined && (await this.#hasNameRow(bytes))) {
         // The batch that makes the channel may have landed between the two.
-        row = await this.shared.kv.get(key);
+        row = await this.#rows.get(key);
         if (row === undefined) throw missingChannel(bytes, key);
       }
       // A checkpoint ended meanwhile: the row may be the one before it.
@@ -240,7 +260,7 @@ export class PartitionState {
 
   /** A name in the set without rows is a collision of hashes, or one whose batch is on its way. */
   async #hasNameRow(name: Uint8Array): Promise<boolean> {
-    return (await this.shared.kv.get(nameKey(RowKind.channelName, this.place, name))) !== undefined;
+    return (await this.#rows.get(nameKey(RowKind.channelName, this.place, name))) !== undefined;
   }
 
   #keepChannel(key: Uint8Array, row: Uint8Array, tenant: string, name: string): SealedChannel {
@@ -266,12 +286,21 @@ export class PartitionState {
   }
 
   /** Undefined also where it was deleted while it was read. */
-  async sealedProducer(id: ProducerId): Promise<ProducerState | undefined> {
+  sealedProducer(id: ProducerId): Promise<ProducerState | undefined> {
+    let loading = this.#producersLoading.get(id);
+    if (loading === undefined) {
+      loading = this.#loadProducer(id).finally(() => this.#producersLoading.delete(id));
+      this.#producersLoading.set(id, loading);
+    }
+    return loading;
+  }
+
+  async #loadProducer(id: ProducerId): Promise<ProducerState | undefined> {
     for (;;) {
       if (!this.sealed.producers.has(id)) return undefined;
       const seals = this.seals;
       const key = producerKey(this.place, id);
-      const row = await this.shared.kv.get(key);
+      const row = await this.#rows.get(key);
       if (seals === this.seals) {
         // A batch on its way may have deleted it already; the frozen tail knows.
         if (row === undefined && this.frozen?.tail.producers.get(id)?.deleted) return undefined;

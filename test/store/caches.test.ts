@@ -74,3 +74,40 @@ t.test('a batch of many keys reads each chunk of them once', async (t) => {
   t.equal(store.stats().syncReads, 0, 'applying found all of it at hand');
   await store.close();
 });
+
+t.test('entries that wait together read each channel once, and all of them together', async (t) => {
+  const disk = await formatted(simDisk(), [0], 4 * KiB);
+  let store = await opened(disk, 4_000 * KiB);
+  const channels = 200;
+  const append = (n: number) => madeAppend(`channel ${n}`, [madeEvent(`text ${n}`)]);
+  for (let n = 0; n < channels; n++) applyTo(store.partition(0), Buffer.from(madeEntry([append(n)])));
+  await store.partition(0).checkpoint();
+  await store.close();
+  store = await opened(disk, 4_000 * KiB);
+  const { handle } = disk;
+  if (handle === undefined) throw new Error('the disk has no handle');
+  let rows = 0;
+  let reads = 0;
+  const get = handle.get.bind(handle);
+  handle.get = (key) => {
+    rows++;
+    reads++;
+    return get(key);
+  };
+  const getMany = handle.getMany.bind(handle);
+  handle.getMany = (keys) => {
+    rows += keys.length;
+    reads++;
+    return getMany(keys);
+  };
+  const entries = Array.from({ length: 10 * channels }, (_, n) =>
+    Buffer.from(madeEntry([append(n % channels)])),
+  );
+  const partition = store.partition(0);
+  await Promise.all(entries.map((entry) => partition.prefetch(decodeEntry(entry))));
+  t.equal(rows, channels, 'rows that were asked for');
+  t.ok(reads <= 2, `${reads} reads`);
+  for (const entry of entries) applyTo(partition, entry);
+  t.equal(store.stats().syncReads, 0, 'applying found all of it at hand');
+  await store.close();
+});
