@@ -43,6 +43,7 @@ const longest = new Map([
   ['bench/ends', 40],
   ['cluster/first-use', 40],
   ['cluster/import', 40],
+  ['cluster/paused-leader', 40],
   ['cluster/every-rpc', 35],
   ['crash/inject', 40],
   ['docs/blocks', 40],

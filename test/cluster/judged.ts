@@ -1,85 +1,51 @@
 /**
- * Clients of the SDK whose every operation is noted down for the linearizability
- * checker: appends with and without an expected head, and linearizable reads of
- * a channel's end from the leader or any other replica. One operation at a time
+ * Clients of the SDK whose every operation is noted down, to be judged afterwards (linearizability/channel-history.ts):
+ * appends with and without an expected head, and reads at every level by every preference. One operation at a time
  * each, on connections of its own; what a client believes of a channel may be old.
- *
- * Reads of the weaker levels are judged by what they promise: at level session a
- * client's own writes and never less than it saw before; bounded, all that anybody
- * was acknowledged before its bound; and whatever they show is what stands there.
  */
-import { performance } from 'node:perf_hooks';
-import { type Channel, type Client, HansardError, type ServedBy } from '../../src/client/index.js';
-import type { ChannelRecorder, Recording } from '../linearizability/recorder.js';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Channel, type Client, HansardError } from '../../src/client/index.js';
+import {
+  ChannelHistory,
+  type Judgement,
+  judgeChannelHistory,
+  type Level,
+  levels,
+} from '../linearizability/channel-history.js';
 import { sleep } from './harness.js';
 import { leavesOpen, readAll, textOf } from './workload.js';
 
 /** Messages that a read asks for. */
-const newestCount = 3;
+export const newestCount = 3;
 /** Short, so that outcomes stay unknown now and then. */
 const timeoutMs = 2_500;
 const pauseMaxMs = 60;
 
 /** Of bounded reads: shorter than faults last, so that it matters. */
 const boundMs = 800;
-const weak = ['session', 'bounded', 'eventual'] as const;
-type Weak = (typeof weak)[number];
+const weak = levels.filter((level) => level !== 'linearizable');
 const preferences = ['primary', 'primary-preferred', 'secondary', 'secondary-preferred', 'nearest'] as const;
-
-interface Acknowledged {
-  readonly id: string;
-  readonly channel: string;
-  readonly seq: number;
-  readonly client: string;
-}
-
-/** A page of a weaker level: what it showed must be there in the end. */
-interface Shown {
-  readonly channel: string;
-  readonly head: number;
-  readonly newest: readonly string[];
-  readonly by: string;
-}
 
 /** What all clients of a test note down together. */
 export class Notes {
-  readonly acknowledged: Acknowledged[] = [];
-  /** Ids that were surely not appended. */
-  readonly refused = new Set<string>();
+  readonly history = new ChannelHistory(() => Math.round(performance.now() * 1_000) / 1_000);
+  /** Errors that no client should meet. */
   readonly problems: string[] = [];
-  reads = 0;
+  acknowledged = 0;
   unknown = 0;
   conflicts = 0;
-  /** Reads that were answered, by level, and by whom. */
-  readonly weakReads: Record<string, number> = {};
-  readonly shown: Shown[] = [];
-  /** By channel: heads that were acknowledged, and when; ascending in both. */
-  readonly heads = new Map<string, { readonly seq: number; readonly atMs: number }[]>();
 
-  constructor(readonly recorder: ChannelRecorder) {}
-
-  acknowledge(id: string, channel: string, seq: number, client: string): void {
-    this.acknowledged.push({ id, channel, seq, client });
-    let heads = this.heads.get(channel);
-    if (heads === undefined) {
-      heads = [];
-      this.heads.set(channel, heads);
-    }
-    if (seq > (heads.at(-1)?.seq ?? 0)) heads.push({ seq, atMs: performance.now() });
-  }
-
-  /** The highest seq that was acknowledged by that time. */
-  headAt(channel: string, atMs: number): number {
-    return this.heads.get(channel)?.findLast((head) => head.atMs <= atMs)?.seq ?? 0;
+  untyped(what: string, error: unknown): void {
+    this.problems.push(`${what}: an error without a type: ${error}`);
   }
 }
 
 export class JudgedClient {
   #stopped = false;
   #serial = 0;
+  /** What it believes that channels end with. */
   readonly #heads = new Map<string, number>();
-  /** By channel: what this client's session must not see less of. */
-  readonly #seen = new Map<string, number>();
   readonly #channels: readonly Channel[];
   readonly #done: Promise<void>;
 
@@ -101,158 +67,96 @@ export class JudgedClient {
 
   async #run(): Promise<void> {
     for (let n = 0; !this.#stopped; n++) {
-      const channel = this.#channels[Math.floor(Math.random() * this.#channels.length)] as Channel;
-      if (n % 5 === 0) await this.#read(channel);
-      else if (n % 5 === 1) await this.#readWeakly(channel, weak[Math.floor(n / 5) % weak.length] as Weak);
+      const channel = draw(this.#channels);
+      if (n % 5 === 0) await this.#read(channel, 'linearizable');
+      else if (n % 5 === 1) await this.#read(channel, weak[Math.floor(n / 5) % weak.length] as Level);
       else await this.#append(channel, Math.random() < 0.5);
       await sleep(1 + Math.random() * pauseMaxMs);
     }
   }
 
   async #append(channel: Channel, conditional: boolean): Promise<void> {
-    const { notes } = this;
-    const id = `${this.name}/${channel.name}/${++this.#serial}`;
+    const { notes, name: process } = this;
+    const id = `${process}/${channel.name}/${++this.#serial}`;
     const expectedHead = conditional ? (this.#heads.get(channel.name) ?? 0) : undefined;
     const condition = expectedHead === undefined ? {} : { condition: { expectedHeadSeq: expectedHead } };
-    const input = { kind: 'append', channel: channel.name, id, expectedHead } as const;
-    const recording = notes.recorder.begin(this.name, input);
+    const end = notes.history.begin({ type: 'append', process, channel: channel.name, id, expectedHead });
     try {
       const { seq } = await channel.append({ role: 'user', text: id }, { timeoutMs, ...condition });
-      recording.returned({ kind: 'appended', seq });
+      end({ type: 'appended', seq });
       this.#heads.set(channel.name, seq);
-      this.#saw(channel.name, seq);
-      notes.acknowledge(id, channel.name, seq, this.name);
+      notes.acknowledged++;
     } catch (error) {
-      this.#noteFailure(channel.name, id, error, recording);
+      if (!(error instanceof HansardError)) {
+        notes.untyped(id, error);
+        return end({ type: 'unknown', reason: 'untyped' });
+      }
+      const { reason } = error;
+      if (leavesOpen(error)) {
+        notes.unknown++;
+        end({ type: 'unknown', reason });
+      } else if (reason === 'CONDITION_FAILED') {
+        const actualHead = Number(error.fields.actual);
+        end({ type: 'refused', actualHead });
+        this.#heads.set(channel.name, actualHead);
+        notes.conflicts++;
+      } else end({ type: 'failed', reason });
     }
   }
 
-  #noteFailure(channel: string, id: string, error: unknown, recording: Recording): void {
-    const { notes } = this;
-    if (leavesOpen(error)) notes.unknown++;
-    else if (error instanceof HansardError) {
-      notes.refused.add(id);
-      if (error.reason !== 'CONDITION_FAILED') return recording.hadNoEffect();
-      const actualHead = Number(error.fields.actual);
-      recording.returned({ kind: 'refused', actualHead });
-      this.#heads.set(channel, actualHead);
-      notes.conflicts++;
-    } else notes.problems.push(`${id}: an error without a type: ${error}`);
-  }
-
-  async #read(channel: Channel): Promise<void> {
-    const { notes } = this;
-    const recording = notes.recorder.begin(this.name, { kind: 'read', channel: channel.name });
-    const preference = preferences[Math.floor(Math.random() * preferences.length)] ?? 'primary';
-    const level = 'linearizable' as const;
+  async #read(from: Channel, level: Level): Promise<void> {
+    const { notes, name: process } = this;
+    const { name: channel } = from;
+    const preference = draw(preferences);
+    const bound = level === 'bounded' ? { boundMs } : {};
+    const end = notes.history.begin({ type: 'read', process, channel, level, preference, ...bound });
     try {
-      const page = await channel.list({ before: newestCount, level, preference, timeoutMs }).page();
-      this.#judgeServer(preference, page.servedBy);
-      this.#saw(channel.name, page.headSeq);
-      this.#noteHead(channel.name, page.headSeq, page.events.map(textOf), recording);
+      const staleness = level === 'bounded' ? { maxStalenessMs: boundMs } : {};
+      const options = { before: newestCount, level, preference, timeoutMs, ...staleness };
+      const page = await from.list(options).page();
+      const { nodeId: node, role } = page.servedBy;
+      end({ type: 'page', head: page.headSeq, newest: page.events.map(textOf), node, role });
+      if (level === 'linearizable') this.#heads.set(channel, page.headSeq);
     } catch (error) {
-      if (error instanceof HansardError && error.reason === 'CHANNEL_NOT_FOUND')
-        this.#noteHead(channel.name, 0, [], recording);
-      else if (!(error instanceof HansardError))
-        notes.problems.push(`read of ${channel.name}: an error without a type: ${error}`);
-      // A read that failed said nothing.
+      const reason = error instanceof HansardError ? error.reason : 'untyped';
+      // A read that failed said nothing; but that there is no such channel says that it is empty.
+      if (reason === 'CHANNEL_NOT_FOUND')
+        end({ type: 'page', head: 0, newest: [], node: -1, role: 'unknown' });
+      else end({ type: 'failed', reason });
+      if (reason === 'untyped') notes.untyped(`${level} read of ${channel}`, error);
     }
   }
+}
 
-  async #readWeakly(channel: Channel, level: Weak): Promise<void> {
-    const { notes } = this;
-    const { name } = channel;
-    const preference = preferences[Math.floor(Math.random() * preferences.length)] ?? 'nearest';
-    const begunMs = performance.now();
-    const least =
-      level === 'session'
-        ? (this.#seen.get(name) ?? 0)
-        : level === 'bounded'
-          ? notes.headAt(name, begunMs - boundMs)
-          : 0;
-    const by = `${this.name}: ${level} read of ${name} by ${preference}`;
-    const told = (head: number, newest: readonly string[]): void => {
-      notes.weakReads[level] = (notes.weakReads[level] ?? 0) + 1;
-      notes.shown.push({ channel: name, head, newest, by });
-      if (head < least) notes.problems.push(`${by}: head ${head}, at least ${least} was to be there`);
-      if (level === 'session') this.#saw(name, head);
-    };
-    try {
-      const bound = level === 'bounded' ? { maxStalenessMs: boundMs } : {};
-      const page = await channel.list({ before: newestCount, level, preference, timeoutMs, ...bound }).page();
-      this.#judgeServer(preference, page.servedBy);
-      told(page.headSeq, page.events.map(textOf));
-    } catch (error) {
-      if (error instanceof HansardError && error.reason === 'CHANNEL_NOT_FOUND') told(0, []);
-      else if (!(error instanceof HansardError))
-        notes.problems.push(`${by}: an error without a type: ${error}`);
-    }
-  }
-
-  #judgeServer(preference: string, { nodeId, role, commitToken }: ServedBy): void {
-    const isRight =
-      preference === 'primary' ? role === 'primary' : preference !== 'secondary' || role !== 'primary';
-    if (!isRight || nodeId === 0 || commitToken.length === 0)
-      this.notes.problems.push(`${this.name}: ${preference} asked, node ${nodeId} answered as ${role}`);
-  }
-
-  #saw(channel: string, head: number): void {
-    if (head > (this.#seen.get(channel) ?? 0)) this.#seen.set(channel, head);
-  }
-
-  #noteHead(channel: string, head: number, newest: readonly string[], recording: Recording): void {
-    recording.returned({ kind: 'page', head, newest });
-    this.#heads.set(channel, head);
-    this.notes.reads++;
-  }
+export function draw<T>(from: readonly T[]): T {
+  return from[Math.floor(Math.random() * from.length)] as T;
 }
 
 /**
- * Everything that must be true of the channels once all is healed: dense, each
- * acknowledged append at its seq, none twice, nothing that was refused, each
- * client's in its order; and an order of all operations that explains every
- * answer. Empty: nothing is wrong.
+ * Judges all that was noted, once all is healed and every client has stopped. Where HANSARD_HISTORIES names a folder the
+ * history is kept there under `name`.
  */
-export async function judge(client: Client, channels: readonly string[], notes: Notes): Promise<string[]> {
-  const found = [...notes.problems];
+export async function judge(
+  client: Client,
+  channels: readonly string[],
+  notes: Notes,
+  name: string,
+): Promise<Judgement> {
+  const { history } = notes;
+  const problems = [...notes.problems];
   for (const channel of channels) {
     const events = await readAll(client, channel);
-    const ids = events.map(textOf);
-    events.forEach(({ seq }, i) => {
-      if (seq !== i + 1) found.push(`${channel}: seq ${seq} stands at place ${i + 1}`);
-    });
-    found.push(...faultsOf(channel, ids, notes));
-    for (const { channel: where, head, newest, by } of notes.shown) {
-      if (where !== channel) continue;
-      const there = ids.slice(head - newest.length, head);
-      if (there.join() !== newest.join()) found.push(`${by}: showed ${newest}, there is ${there}`);
-    }
-    notes.recorder.learnOutcomes(channel, ids);
+    for (const [i, { seq }] of events.entries())
+      if (seq !== i + 1) problems.push(`${channel}: seq ${seq} stands at place ${i + 1}`);
+    history.content(channel, events.map(textOf));
   }
-  const verdict = notes.recorder.check();
-  if (verdict.verdict === 'not-linearizable')
-    found.push(
-      `${verdict.key}: no order explains the answers; after ${verdict.longest.slice(-5).join(', ')} comes none of ${verdict.stuckAt.join(', ')}`,
-    );
-  else if (verdict.verdict === 'unknown') found.push('the checker took too long to say');
-  return found.slice(0, 10);
-}
-
-function faultsOf(channel: string, ids: readonly string[], notes: Notes): string[] {
-  const found: string[] = [];
-  const seqs = new Map<string, number>();
-  const serials = new Map<string, number>();
-  ids.forEach((id, i) => {
-    if (seqs.has(id)) found.push(`${id} is there twice: ${seqs.get(id)} and ${i + 1}`);
-    seqs.set(id, i + 1);
-    if (notes.refused.has(id)) found.push(`${id} was refused and is there`);
-    const [client = '', serial] = [id.slice(0, id.indexOf('/')), Number(id.slice(id.lastIndexOf('/') + 1))];
-    if (serial <= (serials.get(client) ?? 0))
-      found.push(`${id} came after ${client}'s ${serials.get(client)}`);
-    serials.set(client, serial);
-  });
-  for (const { id, channel: where, seq } of notes.acknowledged)
-    if (where === channel && seqs.get(id) !== seq)
-      found.push(`${id}: acknowledged as ${seq}, is at ${seqs.get(id)}`);
-  return found;
+  const judgement = judgeChannelHistory(history.events);
+  const unsure = judgement.unknown ? ['the checker took too long to say'] : [];
+  const all = [...problems, ...judgement.problems, ...unsure];
+  const folder = process.env.HANSARD_HISTORIES;
+  if (folder !== undefined) {
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, `${name}-ok.jsonl`), history.lines);
+  }
+  return { ...judgement, problems: all };
 }

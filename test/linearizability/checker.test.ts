@@ -1,13 +1,17 @@
 /** The checker against histories whose verdict is known: by hand, by trying all orders, and by others (../shared). */
 import fs from 'node:fs';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import t from 'tap';
+import { judgeChannelHistory, readChannelHistory } from './channel-history.js';
 import { check, type Model, type Operation } from './checker.js';
 import { readRegisterHistory, readTextHistory } from './histories.js';
 import { judgeFolder } from './judge.js';
 import { absent, channel, type RegisterInput, type RegisterOutput, register } from './models.js';
 import { ChannelRecorder } from './recorder.js';
+
+const golden = fileURLToPath(new URL('../../../test/linearizability/golden', import.meta.url));
 
 type RegisterOperation = Operation<RegisterInput, RegisterOutput>;
 
@@ -220,6 +224,27 @@ t.test('malformed histories are named, not guessed at', async (t) => {
   });
   t.throws(() => readTextHistory('hello'), { name: 'HistoryError' });
   t.throws(() => readRegisterHistory('x - 0\t:invoke\t:cas\t7'), { name: 'HistoryError' });
+});
+
+t.test('histories of channels at every level, one kept and one broken for each promise', async (t) => {
+  let count = 0;
+  // The sources: histories are not compiled.
+  for (const { file, expected, found, detail } of judgeFolder(golden)) {
+    count++;
+    t.equal(found, expected, `${file} ${detail}`);
+  }
+  t.equal(count, fs.readdirSync(golden).length);
+});
+
+t.test('a history that says less than it must is refused', async (t) => {
+  const call = { type: 'append', process: 'a', channel: 'c', id: 'a/c/1', ms: 1 } as const;
+  const end = { type: 'appended', process: 'a', ms: 2, seq: 1 } as const;
+  const content = { type: 'content', channel: 'c', ids: ['a/c/1'] } as const;
+  t.same(judgeChannelHistory([call, end, content]).problems, []);
+  t.throws(() => judgeChannelHistory([call, end]), /holds in the end/);
+  t.throws(() => judgeChannelHistory([end, content]), /did not begin/);
+  t.throws(() => judgeChannelHistory([call, call, content]), /within a call/);
+  t.throws(() => readChannelHistory('{"type":"read"'), { name: 'HistoryError' });
 });
 
 const shared = path.join(process.env.HANSARD_SHARED ?? '../shared', 'oracles', 'linearizability');

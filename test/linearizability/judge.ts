@@ -1,21 +1,25 @@
 /**
  * Histories with known verdicts, as files: `*.log` of a register, whose verdicts
- * stand in `verdicts.tsv` beside them, and `*-ok.txt` / `*-bad.txt` of texts.
+ * stand in `verdicts.tsv` beside them, `*-ok.txt` / `*-bad.txt` of texts, and `*-ok.jsonl` / `*-bad.jsonl` of channels.
  */
 import fs from 'node:fs';
 import path from 'node:path';
+import { judgeChannelHistory, readChannelHistory } from './channel-history.js';
 import { check, type Verdict } from './checker.js';
 import { readRegisterHistory, readTextHistory } from './histories.js';
 import { register, texts } from './models.js';
 
+/** Of channels all levels are judged: their promises were kept, or one was broken. */
+type Known = 'linearizable' | 'not-linearizable' | 'kept' | 'broken';
+
 export interface Judged {
   /** Relative to the folder that was asked for. */
   readonly file: string;
-  readonly expected: 'linearizable' | 'not-linearizable';
-  readonly found: Verdict['verdict'] | 'unreadable';
+  readonly expected: Known;
+  readonly found: Known | 'unknown' | 'unreadable';
   readonly operations: number;
   readonly ms: number;
-  /** Why it is not linearizable, or not readable. */
+  /** Why it is not as it should be, or not readable. */
   readonly detail: string;
 }
 
@@ -50,6 +54,8 @@ function judgeFile(
   let operations = 0;
   try {
     const text = fs.readFileSync(file, 'utf8');
+    if (file.endsWith('.jsonl'))
+      return { ...base, ...judgeChannels(text, isExpired), ms: performance.now() - startMs };
     let verdict: Verdict;
     if (file.endsWith('.log')) {
       const history = readRegisterHistory(text);
@@ -68,6 +74,16 @@ function judgeFile(
     const detail = error instanceof Error ? error.message : String(error);
     return { ...base, found: 'unreadable', operations, ms: performance.now() - startMs, detail };
   }
+}
+
+function judgeChannels(text: string, isExpired: () => boolean): Omit<Judged, 'file' | 'expected' | 'ms'> {
+  const events = readChannelHistory(text);
+  const { problems, unknown } = judgeChannelHistory(events, { isExpired });
+  const found = problems.length > 0 ? 'broken' : unknown ? 'unknown' : 'kept';
+  const operations = events.filter(({ type }) => type === 'append' || type === 'read').length;
+  return operations === 0
+    ? { found: 'unreadable', operations, detail: 'no operation in it' }
+    : { found, operations, detail: problems.join('; ') };
 }
 
 function detailOf(verdict: Verdict): string {
@@ -90,6 +106,8 @@ function* filesUnder(folder: string): Generator<string> {
 function expectedOf(file: string): Judged['expected'] | undefined {
   if (file.endsWith('-ok.txt')) return 'linearizable';
   if (file.endsWith('-bad.txt')) return 'not-linearizable';
+  if (file.endsWith('-ok.jsonl')) return 'kept';
+  if (file.endsWith('-bad.jsonl')) return 'broken';
   if (!file.endsWith('.log')) return undefined;
   const verdicts = path.join(path.dirname(file), 'verdicts.tsv');
   for (const line of fs.existsSync(verdicts) ? fs.readFileSync(verdicts, 'utf8').split(/\r?\n/) : []) {

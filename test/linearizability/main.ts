@@ -7,6 +7,8 @@ const usage = `Usage: npm run linearizability -- DIR [--json] [--time-limit SECO
 Judges every history under DIR (the forms of ../shared/oracles/linearizability):
   *.log                  a register; verdicts.tsv beside it holds its verdict
   *-ok.txt, *-bad.txt    texts with get, put and append
+and of channels, at every read level (test/linearizability/README.md):
+  *-ok.jsonl, *-bad.jsonl
 
 --json                   one JSON object a history instead of a line
 --time-limit SECONDS     for one history; beyond it the verdict is "unknown" (${judgeDefaults.timeLimitMs / 1_000})
