@@ -9,15 +9,9 @@
 import { HansardError } from '../common/errors.js';
 import type { PartitionId, Seq } from '../common/ids.js';
 import { applyLimits } from '../conversation/apply-limits.js';
-import { encodeStep, type StepOp } from '../conversation/subscription-command.js';
-import type {
-  Lease,
-  PendingChannel,
-  SubscriptionSettings,
-  SubscriptionState,
-} from '../conversation/subscription-state.js';
+import { encodeStep } from '../conversation/subscription-command.js';
+import type { Lease, SubscriptionState } from '../conversation/subscription-state.js';
 import type { ReadView } from '../node/types.js';
-import { toTimestamp } from './requests.js';
 import type { Services } from './services.js';
 import type { Consumer } from './subscription-consumer.js';
 import { type HeldEvent, HeldEvents } from './subscription-events.js';
@@ -25,11 +19,13 @@ import { SubscriptionFeeds } from './subscription-feeds.js';
 import {
   Idle,
   type LiveProgress,
-  progressMessage,
   type SubscriptionName,
   subscriptionNotFound,
 } from './subscription-message.js';
+import { type Delivery, type Note, Plan, type PlannedLease } from './subscription-plan.js';
 import { SubscriptionReads } from './subscription-reads.js';
+import { SubscriptionSharing } from './subscription-sharing.js';
+import { SubscriptionTelling } from './subscription-telling.js';
 import { Waker } from './waker.js';
 import { proposalError } from './writes.js';
 
@@ -45,38 +41,13 @@ const stepTimeoutMs = 5_000;
 const placesMs = 10_000;
 /** Without consumers it ends after this long, ms. */
 const idleEndMs = 5_000;
-/** Leases in one step; more wait for the next one. */
-const leasesPerStep = 500;
 /** Notes of consumers in one step. */
 const notesPerStep = 2_000;
-
-type Ack = Extract<StepOp, { kind: 'ack' }>;
-type Nack = Extract<StepOp, { kind: 'nack' }>;
-type Extend = Extract<StepOp, { kind: 'extend' }>;
-/** What a consumer says of a lease; times that it leaves open are those of the settings. */
-export type Note =
-  | Ack
-  | (Omit<Nack, 'delayMs'> & { readonly delayMs: number | undefined })
-  | (Omit<Extend, 'byMs'> & { readonly byMs: number | undefined });
 
 interface PendingNote {
   readonly note: Note;
   readonly done: (kept: boolean) => void;
   readonly failed: (error: unknown) => void;
-}
-
-interface Delivery {
-  readonly channel: string;
-  readonly uid: string;
-  readonly deliveries: number;
-  readonly replayed: boolean;
-  readonly events: readonly HeldEvent[];
-}
-
-interface PlannedLease extends Delivery {
-  /** Its place among the step's ops. */
-  readonly op: number;
-  readonly consumer: Consumer;
 }
 
 export interface LeaderHooks {
@@ -95,6 +66,8 @@ export class SubscriptionLeader {
   readonly #gone = new Map<string, number>();
   readonly #held = new HeldEvents();
   readonly #reads: SubscriptionReads;
+  readonly #sharing: SubscriptionSharing;
+  readonly #telling: SubscriptionTelling;
   #feeds: SubscriptionFeeds | undefined;
   #notes: PendingNote[] = [];
   #view: ReadView | undefined;
@@ -110,9 +83,6 @@ export class SubscriptionLeader {
   #idle: Idle = Idle.reading;
   #toldIdle: Idle | undefined;
   #toldAtMs = 0;
-  readonly #encodeDelivery: (value: object) => Buffer;
-  readonly #encodeProgress: (value: object) => Buffer;
-  readonly #encodeLost: (value: object) => Buffer;
 
   constructor(services: Services, partition: PartitionId, name: SubscriptionName, hooks: LeaderHooks) {
     this.#services = services;
@@ -121,10 +91,13 @@ export class SubscriptionLeader {
     this.#hooks = hooks;
     this.#emptySinceMs = services.node.monotonicMs();
     this.#reads = new SubscriptionReads(services, name.tenant, this.#held, () => this.wake());
-    const { codecs } = services;
-    this.#encodeDelivery = codecs.encoder('hansard.v1.SubscriptionDelivery');
-    this.#encodeProgress = codecs.encoder('hansard.v1.SubscriptionProgress');
-    this.#encodeLost = codecs.encoder('hansard.v1.LostLeases');
+    this.#telling = new SubscriptionTelling(services);
+    this.#sharing = new SubscriptionSharing(
+      this.#consumers,
+      this.#held,
+      this.#reads,
+      (consumer, lease, delivery) => this.#deliver(consumer, lease, delivery),
+    );
   }
 
   get consumers(): number {
@@ -291,7 +264,7 @@ export class SubscriptionLeader {
       if (this.#isEnded) return;
       // Reading gave others their turn: what was taken for a state that is no more is taken again.
       if (this.#current() !== state || state.version !== version) return this.#resetFeeds(this.#current());
-      this.#share(state, plan);
+      this.#sharing.share(state, plan, this.#services.node.nowUs());
     }
     this.#places(plan);
     this.#judgeIdle(state, plan);
@@ -350,96 +323,6 @@ export class SubscriptionLeader {
       });
       plan.ops.push({ kind: 'take', partition, place, ranges });
     }
-  }
-
-  /** Gives channels that nobody has to consumers that have room, in the order in which they came. */
-  #share(state: Readonly<SubscriptionState>, plan: Plan): void {
-    const nowUs = this.#services.node.nowUs();
-    for (const [name, channel] of state.channels) {
-      if (plan.leases.length >= leasesPerStep) return;
-      if (plan.touched.has(name)) continue;
-      if (channel.lease !== undefined) this.#goOn(name, channel, plan);
-      else if (channel.retryUs > nowUs) plan.hasRetries = true;
-      else this.#shareOne(state, name, channel, plan);
-    }
-    for (const [name, { acked, to }] of plan.fresh) {
-      if (plan.leases.length >= leasesPerStep) return;
-      const range = this.#held.range(name, acked + 1, to);
-      // Dropped for want of room already: the next round reads it.
-      if (range !== undefined) this.#lease(name, range.uid, range.events, 0, false, plan);
-    }
-  }
-
-  #shareOne(state: Readonly<SubscriptionState>, name: string, channel: PendingChannel, plan: Plan): void {
-    const [replay] = channel.replays;
-    const from = replay?.seq ?? channel.acked + 1;
-    const to = replay?.seq ?? channel.to;
-    const range = this.#held.range(name, from, to);
-    if (range === undefined) {
-      plan.isReading = true;
-      return this.#reads.want(name, from, to);
-    }
-    const [first] = range.events;
-    if (first === undefined) return plan.add({ kind: 'skip', channel: name, seq: range.through });
-    const deliveries = replay?.deliveries ?? channel.deliveries;
-    const { maxDeliveries } = state.settings;
-    if (maxDeliveries > 0 && deliveries >= maxDeliveries) {
-      if (state.deadLetters.size >= applyLimits.deadLetters) plan.deadAreFull = true;
-      else plan.add({ kind: 'bury', channel: name, seq: first.seq });
-      return;
-    }
-    // What failed before goes alone: what is behind it must not be tried again and again for its sake.
-    const events = deliveries > 0 ? range.events.slice(0, 1) : range.events;
-    this.#lease(name, range.uid, events, deliveries, replay !== undefined, plan);
-  }
-
-  /** More of a channel for the consumer that has it; and what a broken step left untold. */
-  #goOn(name: string, channel: PendingChannel, plan: Plan): void {
-    const { lease, to, acked, replays, deliveries } = channel;
-    if (lease === undefined || lease.isReplay || replays.length > 0) return;
-    const consumer = this.#consumers.get(lease.consumer);
-    const sentTo = consumer?.sentTo.get(lease.number);
-    if (consumer === undefined || sentTo === undefined || !consumer.takes) return;
-    const from = Math.max(sentTo, acked) + 1;
-    const isUntold = sentTo < lease.toSeq;
-    const upTo = isUntold ? lease.toSeq : to;
-    // What failed before is not joined by what is behind it.
-    if (from > upTo || (!isUntold && deliveries > 1)) return;
-    const range = this.#held.range(name, from, upTo);
-    if (range === undefined) {
-      plan.isReading = true;
-      return this.#reads.want(name, from, upTo);
-    }
-    const events = consumer.fitting(range.events, consumer.maxBatch);
-    if (events.length === 0) return;
-    if (!isUntold) return plan.lease(consumer, name, range.uid, events, 1, false);
-    consumer.spend(events);
-    this.#deliver(consumer, lease, { channel: name, uid: range.uid, deliveries, replayed: false, events });
-  }
-
-  #lease(
-    name: string,
-    uid: string,
-    events: readonly HeldEvent[],
-    before: number,
-    replayed: boolean,
-    plan: Plan,
-  ): void {
-    const consumer = this.#freest();
-    if (consumer === undefined) {
-      plan.hasWaiting = true;
-      return;
-    }
-    plan.lease(consumer, name, uid, consumer.fitting(events, events.length), before + 1, replayed);
-  }
-
-  /** Who has most room. */
-  #freest(): Consumer | undefined {
-    let best: Consumer | undefined;
-    for (const consumer of this.#consumers.values()) {
-      if (consumer.takes && (best === undefined || consumer.room > best.room)) best = consumer;
-    }
-    return best;
   }
 
   /** Places that have moved over what is not wanted. */
@@ -510,27 +393,14 @@ export class SubscriptionLeader {
     this.#deliver(consumer, { number: lease, deadlineUs }, { channel, uid, deliveries, replayed, events });
   }
 
-  #deliver(
-    consumer: Consumer,
-    { number, deadlineUs }: Pick<Lease, 'number' | 'deadlineUs'>,
-    { channel, uid, deliveries, replayed, events }: Delivery,
-  ): void {
-    const head = this.#encodeDelivery({
-      channel,
-      channel_uid: uid,
-      lease: number,
-      deliveries,
-      deadline: toTimestamp(deadlineUs),
-      replayed,
-    });
-    consumer.deliver(head, number, events);
-    this.#hooks.count(deliveries > 1 || replayed ? 'redelivered' : 'delivered', events.length);
+  #deliver(consumer: Consumer, lease: Pick<Lease, 'number' | 'deadlineUs'>, delivery: Delivery): void {
+    this.#telling.deliver(consumer, lease, delivery);
+    const isRepeat = delivery.deliveries > 1 || delivery.replayed;
+    this.#hooks.count(isRepeat ? 'redelivered' : 'delivered', delivery.events.length);
   }
 
-  /** A lease that is gone: its consumer should know that what it does is done again. */
   tellLost(consumer: Consumer, leases: readonly number[]): void {
-    for (const lease of leases) consumer.sentTo.delete(lease);
-    if (!consumer.out.isClosed) consumer.lost(this.#encodeLost({ leases }));
+    this.#telling.lost(consumer, leases);
   }
 
   #tellExpired(lease: number): void {
@@ -562,8 +432,7 @@ export class SubscriptionLeader {
     for (const consumer of this.#consumers.values()) pruneSent(consumer, state);
     // Their leases are long given back.
     for (const [id, sinceMs] of this.#gone) if (nowMs - sinceMs > 2 * consumerGraceMs) this.#gone.delete(id);
-    const message = this.#encodeProgress(progressMessage(state, this.live, this.#services.node.nowUs()));
-    for (const consumer of this.#consumers.values()) consumer.progress(message);
+    this.#telling.progress(this.#consumers.values(), state, this.live, this.#services.node.nowUs());
   }
 
   async #pause(): Promise<void> {
@@ -586,53 +455,4 @@ function pruneSent(consumer: Consumer, state: Readonly<SubscriptionState>): void
     if (lease !== undefined) there.add(lease.number);
   }
   for (const lease of consumer.sentTo.keys()) if (!there.has(lease)) consumer.sentTo.delete(lease);
-}
-
-/** What one step is to write down; notes come first, in their order. */
-class Plan {
-  readonly ops: StepOp[] = [];
-  readonly leases: PlannedLease[] = [];
-  /** Channels that something else of this step is about: no lease is planned on what they will be. */
-  readonly touched = new Set<string>();
-  /** Channels that this step takes up. */
-  readonly fresh = new Map<string, { readonly acked: Seq; readonly to: Seq }>();
-  /** Up to where this step's pages have taken each channel. */
-  readonly taken = new Map<string, { readonly to: Seq }>();
-  isReading = false;
-  hasWaiting = false;
-  hasRetries = false;
-  deadAreFull = false;
-
-  note(note: Note, { retryDelayMs, ackDeadlineMs }: SubscriptionSettings): void {
-    if (note.kind === 'ack') this.add(note);
-    else if (note.kind === 'nack') this.add({ ...note, delayMs: note.delayMs ?? retryDelayMs });
-    else this.add({ ...note, byMs: note.byMs ?? ackDeadlineMs });
-  }
-
-  add(op: Exclude<StepOp, { kind: 'take' }>): void {
-    this.touched.add(op.channel);
-    this.ops.push(op);
-  }
-
-  giveBack(channel: string, lease: number, error: string, counted: boolean): void {
-    this.add({ kind: 'nack', channel, lease, delayMs: 0, counted, error });
-  }
-
-  lease(
-    consumer: Consumer,
-    channel: string,
-    uid: string,
-    events: readonly HeldEvent[],
-    deliveries: number,
-    replayed: boolean,
-  ): void {
-    const toSeq = (events.at(-1) as HeldEvent).seq;
-    consumer.spend(events);
-    const op = this.ops.push({ kind: 'lease', channel, consumer: consumer.id, toSeq }) - 1;
-    this.leases.push({ op, consumer, channel, uid, deliveries, replayed, events });
-  }
-
-  refund(): void {
-    for (const { consumer, events } of this.leases) consumer.refund(events);
-  }
 }

@@ -14,7 +14,7 @@ import type { Services } from './services.js';
 import { streamContext } from './stream-context.js';
 import type { FlowMessage } from './stream-requests.js';
 import { Consumer } from './subscription-consumer.js';
-import { type Note, SubscriptionLeader } from './subscription-leader.js';
+import { SubscriptionLeader } from './subscription-leader.js';
 import {
   type DurationMessage,
   millisecondsOf,
@@ -23,6 +23,7 @@ import {
   sumsOf,
   takeSubscription,
 } from './subscription-message.js';
+import type { Note } from './subscription-plan.js';
 import { shuttingDown } from './tails.js';
 
 export const consumeMethod = 'hansard.v1.SubscriptionService/Consume';

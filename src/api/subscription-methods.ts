@@ -1,19 +1,21 @@
 /** hansard.v1.SubscriptionService: its unary calls. All go to the leader of the partition that the subscription's name falls into. */
 import { ByteWriter } from '../common/bytes.js';
-import type { PartitionId } from '../common/ids.js';
+import type { PartitionId, TimeUs } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import {
+  type ExpectedSubscription,
   encodeCreateSubscription,
   encodeDeadLetters,
   encodeDeleteSubscription,
   encodeSeekSubscription,
   encodeUpdateSubscription,
+  type Reselection,
   type SubscriptionStart,
 } from '../conversation/subscription-command.js';
 import type { SubscriptionSelector, SubscriptionState } from '../conversation/subscription-state.js';
 import type { ReadView } from '../node/types.js';
 import type { CallContext, Handler } from './calls.js';
-import { readPlaces, writePlace } from './feed-place.js';
+import { readPlaces, type SubscriptionPlace, writePlace } from './feed-place.js';
 import { feedBound, partitionsOf, startOf } from './feed-request.js';
 import { startPlaces } from './feed-start.js';
 import { compareBytewise } from './list-channels.js';
@@ -116,18 +118,25 @@ class SubscriptionMethods {
   }
 
   update(): Handler {
-    const decode = this.#services.codecs.decoder<{ settings: SettingsMessage | null; etag: string }>(
-      'hansard.v1.UpdateSubscriptionRequest',
-    );
+    const decode = this.#services.codecs.decoder<{
+      settings: SettingsMessage | null;
+      etag: string;
+      selector: SelectorMessage | null;
+    }>('hansard.v1.UpdateSubscriptionRequest');
     return (context, request) => {
       const on = takeSubscription(request);
-      const { settings, etag } = decode(request);
-      const command = encodeUpdateSubscription({
-        ...on,
-        expected: expectedOf(etag),
-        settings: settingsOf(settings),
+      const message = decode(request);
+      const settings = settingsOf(message.settings);
+      const selector = message.selector === null ? undefined : selectorOf(message.selector);
+      const expected = expectedOf(message.etag);
+      return this.#atHome(context, on, request, async (partition) => {
+        const change =
+          selector === undefined
+            ? { expected }
+            : await this.#reselection(context, on, partition, selector, expected);
+        const command = encodeUpdateSubscription({ ...on, settings, ...change });
+        return this.#change(context, on, partition, command);
       });
-      return this.#atHome(context, on, request, (partition) => this.#change(context, on, partition, command));
     };
   }
 
@@ -199,13 +208,13 @@ class SubscriptionMethods {
       const on = takeSubscription(request);
       const page = decode(request);
       return this.#read(context, on, request, (state) => {
-        const names = [...state.channels.keys()];
-        const { items, token } = this.#page('ListPending', on, page, names, (name) => name);
+        const entries = [...state.channels];
+        const { items, token } = this.#page('ListPending', on, page, entries, ([key]) => ({
+          timeUs: 0,
+          key,
+        }));
         return encode({
-          channels: items.flatMap((name) => {
-            const pending = state.channels.get(name);
-            return pending === undefined ? [] : [pendingMessage(name, pending)];
-          }),
+          channels: items.map(([name, pending]) => pendingMessage(name, pending)),
           next_page_token: token,
         });
       });
@@ -221,7 +230,10 @@ class SubscriptionMethods {
       const page = decode(request);
       return this.#read(context, on, request, (state) => {
         const entries = [...state.deadLetters];
-        const { items, token } = this.#page('ListDeadLetters', on, page, entries, ([key]) => key);
+        const { items, token } = this.#page('ListDeadLetters', on, page, entries, ([key, { timeUs }]) => ({
+          timeUs,
+          key,
+        }));
         return encode({
           dead_letters: items.map(([, { channel, seq, deliveries, timeUs, error }]) => ({
             channel,
@@ -374,6 +386,28 @@ class SubscriptionMethods {
     return subscriptionMessage(state, partition, live, this.#services.node.nowUs());
   }
 
+  /** In partitions that it has not followed yet it begins behind what is committed now. */
+  async #reselection(
+    context: CallContext,
+    on: SubscriptionName,
+    partition: PartitionId,
+    selector: SubscriptionSelector,
+    expected: ExpectedSubscription | undefined,
+  ): Promise<{ expected: ExpectedSubscription; reselect: Reselection }> {
+    const { uid, revision, places } = await this.#stateAt(context, on, partition);
+    const filter = filterOfSelector(on.tenant, selector, 0);
+    const missing = partitionsOf(this.#services.node, filter).filter((each) => !places.has(each));
+    const begun = await startPlaces(this.#services, {
+      deadlineMs: context.deadlineMs,
+      read: null,
+      start: { kind: 'now' },
+      resumed: undefined,
+      partitions: missing,
+    });
+    // The places are for what it is now.
+    return { expected: expected ?? { uid, revision }, reselect: { selector, places: encodedPlaces(begun) } };
+  }
+
   async #startOf(
     context: CallContext,
     tenant: string,
@@ -386,51 +420,63 @@ class SubscriptionMethods {
       message?.start === 'resume_token'
         ? tokens.openPage(feedBound('Subscribe', filter), message.resume_token, readPlaces)
         : undefined;
-    const { fromTimeUs, places } = await startPlaces(this.#services, {
+    const begun = await startPlaces(this.#services, {
       deadlineMs: context.deadlineMs,
       read: null,
       start: message === null ? { kind: 'now' } : startOf(message),
       resumed,
       partitions: partitionsOf(node, filter),
     });
-    return {
-      fromTimeUs,
-      places: new Map(
-        [...places].map(([partition, place]) => {
-          const writer = new ByteWriter(32);
-          writePlace(writer, place);
-          return [partition, writer.finish()];
-        }),
-      ),
-    };
+    return { fromTimeUs: begun.fromTimeUs, places: encodedPlaces(begun) };
   }
 
-  /** The items behind the one that the token names; a list that changes meanwhile may show one twice or not at all. */
+  /** The items behind the last one's order: what is there all the time is shown once, whatever comes and goes meanwhile. */
   #page<T>(
     method: string,
     { tenant, name }: SubscriptionName,
     { page_size, page_token }: PageMessage,
     all: readonly T[],
-    keyOf: (item: T) => string,
+    orderOf: (item: T) => ListOrder,
   ): { items: readonly T[]; token: string } {
     const { tokens } = this.#services;
     const bound = JSON.stringify([method, tenant, name]);
-    const place =
+    const after =
       page_token === ''
         ? undefined
-        : tokens.openPage(bound, page_token, (reader) => ({ key: reader.string(), at: reader.uvarint() }));
+        : tokens.openPage(bound, page_token, (reader) => ({ timeUs: reader.u64(), key: reader.string() }));
     const size = takePageSize(page_size);
-    // Where the item is gone its place in the list says enough.
-    const found = place === undefined ? -1 : all.findIndex((item) => keyOf(item) === place.key);
-    const from = place === undefined ? 0 : found >= 0 ? found + 1 : Math.min(place.at, all.length);
-    const items = all.slice(from, from + size);
-    const last = items.at(-1);
-    const more = from + size < all.length && last !== undefined;
-    const token = more
-      ? tokens.page(bound, (writer) => writer.string(keyOf(last)).uvarint(from + size - 1))
-      : '';
-    return { items, token };
+    const rest = all
+      .map((item) => ({ item, order: orderOf(item) }))
+      .filter(({ order }) => after === undefined || compareOrder(order, after) > 0)
+      .sort((a, b) => compareOrder(a.order, b.order));
+    const page = rest.slice(0, size);
+    const last = page.at(-1);
+    const token =
+      rest.length > size && last !== undefined
+        ? tokens.page(bound, (writer) => writer.u64(last.order.timeUs).string(last.order.key))
+        : '';
+    return { items: page.map(({ item }) => item), token };
   }
+}
+
+/** By time, and among those of one time by key. */
+interface ListOrder {
+  readonly timeUs: TimeUs;
+  readonly key: string;
+}
+
+function compareOrder(a: ListOrder, b: ListOrder): number {
+  return a.timeUs - b.timeUs || compareBytewise(a.key, b.key);
+}
+
+function encodedPlaces({ places }: SubscriptionPlace): Map<PartitionId, Uint8Array> {
+  return new Map(
+    [...places].map(([partition, place]) => {
+      const writer = new ByteWriter(32);
+      writePlace(writer, place);
+      return [partition, writer.finish()];
+    }),
+  );
 }
 
 interface PageMessage {

@@ -349,7 +349,12 @@ const optionShapes = {
     requestId: text,
     timeoutMs: milliseconds,
   }),
-  subscriptionUpdate: shape({ ...subscriptionSettings, etag: text, timeoutMs: milliseconds }),
+  subscriptionUpdate: shape({
+    ...selectorFields,
+    ...subscriptionSettings,
+    etag: text,
+    timeoutMs: milliseconds,
+  }),
   subscriptionSeek: shape({ ...startFields, etag: text, dropDeadLetters: flag, timeoutMs: milliseconds }),
   subscriptionCall: shape({ etag: text, timeoutMs: milliseconds }),
   subscriptionList: shape({ pageSize: count, timeoutMs: milliseconds }),

@@ -177,8 +177,10 @@ export function encodeUpdateSubscription(
   name: string,
   settings: SubscriptionSettings,
   etag: string | undefined,
+  selector: SubscriptionSelector | undefined,
 ): Buffer {
   scratch.reset();
+  if (selector !== undefined) nest(5, () => writeSelector(selector));
   scratch.string(4, etag);
   nest(3, () => writeSettings(settings));
   return named(tenant, name);

@@ -96,13 +96,32 @@ export class DurableSubscription {
     return this.#call(methods.getSubscription, request, options, readSubscriptionResponse);
   }
 
-  /** Changes the settings that are given. Rejects SUBSCRIPTION_CHANGED where somebody else did meanwhile. */
-  async update(changes: SubscriptionSettings & CallOptions = {}): Promise<SubscriptionInfo> {
+  /**
+   * Changes what is given: settings, and what it follows from where it stands on; what was taken stays pending. No channels, or an
+   * empty prefix: of whatever name. Rejects SUBSCRIPTION_CHANGED where somebody else changed it meanwhile.
+   */
+  async update(
+    changes: SubscriptionSelector & SubscriptionSettings & CallOptions = {},
+  ): Promise<SubscriptionInfo> {
     checkOptions('subscriptionUpdate', changes);
-    const { timeoutMs, ...settings } = changes;
+    const { timeoutMs, channels, prefix, label, types, ...settings } = changes;
     const call = timeoutMs === undefined ? {} : { timeoutMs };
-    const { settings: current, etag } = await this.info(call);
-    const request = encodeUpdateSubscription(this.#tenant, this.name, { ...current, ...settings }, etag);
+    const current = await this.info(call);
+    const selector = {
+      ...current.selector,
+      ...(channels === undefined ? {} : { channels }),
+      ...(prefix === undefined ? {} : { prefix }),
+      ...(label === undefined ? {} : { label }),
+      ...(types === undefined ? {} : { types }),
+    };
+    const isOther = [channels, prefix, label, types].some((each) => each !== undefined);
+    const request = encodeUpdateSubscription(
+      this.#tenant,
+      this.name,
+      { ...current.settings, ...settings },
+      current.etag,
+      isOther ? selector : undefined,
+    );
     return this.#call(methods.updateSubscription, request, call, readSubscriptionResponse);
   }
 

@@ -16,13 +16,13 @@ import { moveCursor } from './apply-cursor.js';
 import { reportDelivery } from './apply-delivery.js';
 import { expireProducers, openProducer } from './apply-producer.js';
 import {
-  applyStep,
   createSubscription,
   deleteSubscription,
   moveDeadLetters,
   seekSubscription,
   updateSubscription,
 } from './apply-subscription.js';
+import { applyStep } from './apply-subscription-step.js';
 import { emptyTrash } from './apply-trash.js';
 import {
   type Command,

@@ -51,6 +51,14 @@ export interface CreateSubscriptionInput extends OnSubscription, SubscriptionSta
 export interface UpdateSubscriptionInput extends OnSubscription {
   readonly expected: ExpectedSubscription | undefined;
   readonly settings: SubscriptionSettings;
+  /** Undefined: it follows what it did. */
+  readonly reselect?: Reselection | undefined;
+}
+
+/** Other events from where it stands on; in partitions that it has not followed yet, from these places. */
+export interface Reselection {
+  readonly selector: SubscriptionSelector;
+  readonly places: ReadonlyMap<PartitionId, Uint8Array>;
 }
 
 export interface DeleteSubscriptionInput extends OnSubscription {
@@ -146,6 +154,10 @@ export function encodeUpdateSubscription(input: UpdateSubscriptionInput): Uint8A
   const writer = begin(SubscriptionCommandKind.updateSubscription, input);
   writeExpected(writer, input.expected);
   writeSettings(writer, input.settings);
+  if (input.reselect !== undefined) {
+    writeSelector(writer, input.reselect.selector);
+    writePlaces(writer, input.reselect.places);
+  }
   return writer.finish();
 }
 
@@ -208,6 +220,8 @@ function decodeBody(number: number, reader: ByteReader, on: OnSubscription): Sub
         ...on,
         expected: readExpected(reader),
         settings: readSettings(reader),
+        reselect:
+          reader.remaining === 0 ? undefined : { selector: readSelector(reader), places: readPlaces(reader) },
       };
     case SubscriptionCommandKind.deleteSubscription:
       return { kind: 'deleteSubscription', ...on, expected: readExpected(reader) };

@@ -6,7 +6,7 @@
 import { type ByteReader, type ByteWriter, MalformedError } from '../common/bytes.js';
 import type { PartitionId, Seq, TimeUs } from '../common/ids.js';
 
-/** Which events; fixed when the subscription is made. All that are given must hold. */
+/** Which events. All that are given must hold. */
 export interface SubscriptionSelector {
   /** Empty: channels of whatever name. */
   readonly channels: readonly string[];
@@ -84,8 +84,8 @@ export interface SubscriptionState {
   readonly uid: string;
   /** Of its creation, which is recognised by it; may be empty. */
   readonly requestId: string;
-  readonly selector: SubscriptionSelector;
   readonly createTimeUs: TimeUs;
+  selector: SubscriptionSelector;
   settings: SubscriptionSettings;
   updateTimeUs: TimeUs;
   /** Counts changes of its settings and place. */

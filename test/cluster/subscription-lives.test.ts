@@ -2,7 +2,7 @@
 import grpc, { type ServiceError } from '@grpc/grpc-js';
 import t from 'tap';
 import { limits } from '../../src/common/limits.js';
-import { testCluster } from '../../src/index.js';
+import { testCluster, type WorkItem } from '../../src/index.js';
 import { failureOf } from '../api/harness.js';
 import { until } from './subscription-help.js';
 
@@ -122,4 +122,43 @@ t.test('what consumers say is looked at before it becomes part of an entry', asy
   await client.channel('c').append({ text: '1' });
   await until('an event', () => seen === 1);
   await worker.stop();
+});
+
+t.test('what it follows can be changed; lists are whole though what they list goes away', async (t) => {
+  const cluster = await testCluster({ nodes: 1, partitions: 4 });
+  t.teardown(() => cluster.close());
+  const client = cluster.connect();
+  const subscription = client.subscription('w');
+  await subscription.create({ channels: ['a/1'], maxDeliveries: 1, retryDelayMs: 10 });
+  const append = (name: string, count = 1) =>
+    client.channel(name).append(Array.from({ length: count }, (_, i) => ({ text: `${i}` })));
+  await append('a/1');
+  await append('b/1');
+  await append('b/2');
+  const seen: string[] = [];
+  const handler = ({ channel, event }: WorkItem) => {
+    seen.push(`${channel} ${event.seq}`);
+    throw new Error('none of it');
+  };
+  const worker = subscription.consume({ handler });
+  t.teardown(() => worker.stop());
+  await until('the first', () => seen.length === 1);
+  const changed = await subscription.update({ channels: [], prefix: 'b/' });
+  t.match(changed.selector, { prefix: 'b/' });
+  t.equal(changed.selector.channels, undefined);
+  t.equal(changed.settings.maxDeliveries, 1, 'settings stay');
+  await append('a/1');
+  const names = Array.from({ length: 30 }, (_, i) => `b/${i + 1}`);
+  for (const name of names) await append(name, 2);
+  await until('all of it', async () => (await subscription.info()).progress.deadLetters === 61);
+  t.notOk(seen.includes('a/1 2'), 'what is not followed any more does not come');
+  t.notOk(seen.includes('b/3 0'));
+  t.ok(seen.includes('b/30 2'));
+  const dropped: string[] = [];
+  for await (const { channel, seq } of subscription.deadLetters({ pageSize: 7 })) {
+    t.equal(await subscription.dropDeadLetters([{ channel, seq }]), 1);
+    dropped.push(`${channel} ${seq}`);
+  }
+  t.same(dropped.toSorted(), seen.toSorted(), 'each dead letter was listed once');
+  t.equal((await subscription.info()).progress.deadLetters, 0);
 });

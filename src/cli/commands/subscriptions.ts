@@ -18,6 +18,11 @@ import { eventText } from './read.js';
 
 type Context<O = object> = ActionContext<ClientOptions & O>;
 
+interface SelectorOptions {
+  readonly prefix?: string;
+  readonly label?: string;
+}
+
 interface SettingOptions {
   readonly description?: string;
   readonly ackDeadline?: number;
@@ -69,16 +74,12 @@ export function createSubscription({
   options,
   args,
 }: Context<
-  StartOptions &
-    SettingOptions & { readonly prefix?: string; readonly label?: string; readonly ifMissing?: boolean }
+  StartOptions & SettingOptions & SelectorOptions & { readonly ifMissing?: boolean }
 >): Promise<undefined> {
-  const [, ...channels] = args;
   return onOne(options, args, async (subscription) => {
-    const { prefix, label, ifMissing } = options;
+    const { ifMissing } = options;
     const made = await subscription.create({
-      ...(channels.length === 0 ? {} : { channels }),
-      ...(prefix === undefined ? {} : { prefix }),
-      ...(label === undefined ? {} : { label: labelOf(label) }),
+      ...selectorOf(options, args),
       ...settingsOf(options),
       ...startOf(options),
       ...(ifMissing === true ? { ifMissing } : {}),
@@ -87,10 +88,15 @@ export function createSubscription({
   });
 }
 
-export function updateSubscription({ output, options, args }: Context<SettingOptions>): Promise<undefined> {
-  return onOne(options, args, async (subscription) =>
-    show(output, await subscription.update(settingsOf(options))),
-  );
+export function updateSubscription({
+  output,
+  options,
+  args,
+}: Context<SettingOptions & SelectorOptions>): Promise<undefined> {
+  return onOne(options, args, async (subscription) => {
+    const changes = { ...selectorOf(options, args), ...settingsOf(options) };
+    show(output, await subscription.update(changes));
+  });
 }
 
 export function seekSubscription({
@@ -255,6 +261,15 @@ async function first<T>(all: AsyncIterable<T>, limit: number): Promise<{ items: 
     items.push(each);
   }
   return { items, more: false };
+}
+
+/** The subscription's name comes first of the arguments. */
+function selectorOf({ prefix, label }: SelectorOptions, [, ...channels]: readonly string[]) {
+  return {
+    ...(channels.length === 0 ? {} : { channels }),
+    ...(prefix === undefined ? {} : { prefix }),
+    ...(label === undefined ? {} : { label: labelOf(label) }),
+  };
 }
 
 function settingsOf(options: SettingOptions): SubscriptionSettings {

@@ -39,13 +39,17 @@ export function addSubscriptions(program: Command, on: On, env: Env): void {
   ]);
 
   const update = withSettings(
-    connected(subscriptions.command('update').description('Changes the settings that are given.')).argument(
-      '<name>',
-      'the subscription',
-    ),
+    connected(
+      subscriptions.command('update').description('Changes what is given: settings, and what it follows.'),
+    )
+      .argument('<name>', 'the subscription')
+      .argument('[channels...]', 'these channels alone, from where it stands on')
+      .option('--prefix <text>', "only channels whose names begin with it; '': of whatever name")
+      .option('--label <key=value>', 'only channels with this label'),
   );
   on(update, async () => (await import('../commands/subscriptions.js')).updateSubscription, [
     ['hansard subscriptions update mailer --pause', 'nothing is delivered until --resume-delivery'],
+    ['hansard subscriptions update mailer --prefix invoices/', 'what was taken before stays pending'],
   ]);
 
   const seek = withStart(
