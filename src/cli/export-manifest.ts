@@ -18,6 +18,8 @@ export interface TenantFile {
   readonly events: number;
   /** Of the file as it lies there. */
   readonly sha256: string;
+  /** SubscriptionRecords; missing in exports of earlier builds. */
+  readonly subscriptions?: readonly unknown[];
 }
 
 export interface ExportManifest {
@@ -50,10 +52,11 @@ export async function readManifest(folder: string): Promise<ExportManifest> {
   if (typeof clusterId !== 'string' || typeof incarnation !== 'number' || !Array.isArray(tenants))
     throw bad(`${path}: cluster_id, incarnation or tenants are missing`);
   const files = tenants as TenantFile[];
-  for (const { tenant, file, sha256 } of files) {
+  for (const { tenant, file, sha256, subscriptions = [] } of files) {
     // Names of files out of a file: nothing but what an export makes.
     if (!isTenantName(tenant) || file !== `${tenant}.jsonl.gz`)
       throw bad(`${path}: tenant ${tenant}, file ${file}`);
+    if (!Array.isArray(subscriptions)) throw bad(`${path}: subscriptions of tenant ${tenant}`);
     const hash = createHash('sha256');
     try {
       for await (const chunk of createReadStream(join(folder, file))) hash.update(chunk as Buffer);

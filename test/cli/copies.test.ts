@@ -108,6 +108,8 @@ t.test('all tenants into a folder, and into an empty cluster', async (t) => {
   t.teardown(() => Promise.all([from.end(), to.end()]));
   await Promise.all([from.startAll(), to.startAll()]);
   const tenants = ['acme', 'default', 'other-1'];
+  const made = { prefix: 'c', label: { key: 'k', value: 'v' }, ackDeadlineMs: 12_000, maxDeliveries: 0 };
+  await from.connect(from.nodes, 'acme').subscription('w').create(made);
   for (const tenant of tenants) {
     const client = from.connect(from.nodes, tenant);
     await client.createChannel('empty', { title: `of ${tenant}` });
@@ -119,7 +121,7 @@ t.test('all tenants into a folder, and into an empty cluster', async (t) => {
   const endpoint = (cluster: LocalCluster) => cluster.nodes.map((node) => node.clientAddress).join(',');
   const folder = join(root, 'backup');
   const exported = await hansard(['export', '--all', folder, '--json', '--endpoint', endpoint(from)]);
-  t.match(JSON.parse(exported.out), { tenants: 3, channels: 15, events: 93 }, exported.err);
+  t.match(JSON.parse(exported.out), { tenants: 3, channels: 15, events: 93, subscriptions: 1 }, exported.err);
   t.match(JSON.parse(readFileSync(join(folder, 'EXPORT.json'), 'utf8')), {
     format: 'hansard-export',
     version: 1,
@@ -134,7 +136,20 @@ t.test('all tenants into a folder, and into an empty cluster', async (t) => {
   for (let round = 0; round < 2; round++) {
     const imported = await hansard(['import', '--all', folder, '--endpoint', endpoint(to)]);
     t.equal(imported.code, 0, imported.err);
+    t.match(imported.out, round === 0 ? /acme: 1 durable subscriptions made, 0/ : /acme: 0 .* made, 1 were/);
   }
+  const { selector, settings } = await to.connect(to.nodes, 'acme').subscription('w').info();
+  t.same(selector, { prefix: 'c', label: made.label });
+  t.match(settings, { ackDeadlineMs: 12_000, maxDeliveries: 0, paused: true });
+  const ofAcme = ['--tenant', 'acme', '--endpoint', endpoint(to)];
+  t.match(JSON.parse((await hansard(['status', '--json', ...ofAcme])).out), {
+    tenant: 'acme',
+    subscriptions: [{ subscription: 'w', stands_still: false, consumers: 0, pending_events: 0 }],
+  });
+  t.match(
+    (await hansard(['status', ...ofAcme])).out,
+    /\nw +no-consumers.*1 durable subscriptions of tenant acme\n/s,
+  );
   for (const tenant of tenants) {
     const [a, b] = [from.connect(from.nodes, tenant), to.connect(to.nodes, tenant)];
     for (const channel of ['c0', 'c1', 'c2'])

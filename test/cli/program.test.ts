@@ -9,8 +9,9 @@ import { ExitCode, exitCodeOf, exitCodeTable } from '../../src/cli/exit-codes.js
 import { bytesText, count, durationText, Output, printable } from '../../src/cli/output.js';
 import { progressText } from '../../src/cli/progress.js';
 import { targetOf } from '../../src/cli/session.js';
+import { statusOf } from '../../src/cli/subscription-status.js';
 import { version } from '../../src/cli/version.js';
-import { parseTarget } from '../../src/client/index.js';
+import { type ClusterInfo, parseTarget, type SubscriptionInfo } from '../../src/client/index.js';
 import { HansardError, type Reason, reasons } from '../../src/common/errors.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { startHttp } from '../../src/node/http.js';
@@ -310,4 +311,34 @@ t.test('metrics and health over HTTP', async (t) => {
     { reason: 'ADDRESS_IN_USE' } as unknown as Error,
   );
   metrics.close();
+});
+
+t.test('status: which durable subscriptions stand still although there is work', async (t) => {
+  const nowMs = 1_000_000_000;
+  const cluster = { partitions: [{ partition: 0, commitIndex: 50 }] } as unknown as ClusterInfo;
+  const of = (progress: Partial<SubscriptionInfo['progress']>, paused = false) => {
+    const settings = { ackDeadlineMs: 30_000, retryDelayMs: 1_000, paused };
+    const common = {
+      idle: 'consumers-busy',
+      pendingEvents: 3,
+      oldestPendingMs: 100_000,
+      lastProgressTimeUs: (nowMs - 100_000) * 1_000,
+      consumers: 1,
+      caughtUp: false,
+      positions: new Map([
+        [0, 40],
+        [7, 1],
+      ]),
+    };
+    const info = { settings, progress: { ...common, ...progress } } as unknown as SubscriptionInfo;
+    return statusOf(info, cluster, nowMs);
+  };
+  t.match(of({}), { isStill: true, behind: 10 });
+  t.match(of({ idle: 'no-consumers', consumers: 0 }), { isStill: true });
+  t.match(of({ caughtUp: true }), { isStill: true, behind: 0 }, 'all is taken, and stays unacknowledged');
+  t.match(of({ idle: 'dead-letters-full', oldestPendingMs: 1 }), { isStill: true });
+  t.match(of({}, true), { isStill: false }, 'paused on purpose');
+  t.match(of({ lastProgressTimeUs: nowMs * 1_000 }), { isStill: false });
+  t.match(of({ oldestPendingMs: 10 }), { isStill: false }, 'work that has only just come');
+  t.match(of({ pendingEvents: 0, oldestPendingMs: 0, consumers: 0 }), { isStill: false });
 });

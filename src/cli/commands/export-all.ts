@@ -8,6 +8,7 @@ import type { ActionContext } from '../action.js';
 import { exportFormat, exportVersion, manifestName, type TenantFile } from '../export-manifest.js';
 import { count, durationText } from '../output.js';
 import { openSession } from '../session.js';
+import { type SubscriptionRecord, subscriptionRecord } from '../subscription-record.js';
 import { allTenants } from '../tenants.js';
 import { type ExportCommandOptions, exportTo } from './export.js';
 
@@ -35,7 +36,8 @@ export async function exportAll({
     const exported = await exportTo(join(folder, file), { ...options, tenant }, output);
     seconds += exported.seconds;
     const { channels, events } = exported;
-    tenants.push({ tenant, file, channels, events, sha256: await hashOf(join(folder, file)) });
+    const sha256 = await hashOf(join(folder, file));
+    tenants.push({ tenant, file, channels, events, sha256, subscriptions: await recordsOf(options, tenant) });
   }
   const manifest = {
     format: exportFormat,
@@ -49,10 +51,23 @@ export async function exportAll({
   await writeFile(join(folder, manifestName), `${JSON.stringify(manifest, undefined, 2)}\n`);
   const sum = (of: (file: TenantFile) => number) => tenants.reduce((all, file) => all + of(file), 0);
   const [channels, events] = [sum((file) => file.channels), sum((file) => file.events)];
-  output.json({ folder, tenants: tenants.length, channels, events, seconds: Number(seconds.toFixed(3)) });
+  const subscriptions = sum((file) => file.subscriptions?.length ?? 0);
+  const written = { folder, tenants: tenants.length, channels, events, subscriptions };
+  output.json({ ...written, seconds: Number(seconds.toFixed(3)) });
   output.line(
-    `${folder}: ${count(events)} events of ${count(channels)} channels, ${count(tenants.length)} tenants, ${durationText(seconds)}`,
+    `${folder}: ${count(events)} events of ${count(channels)} channels, ${count(tenants.length)} tenants, ${count(subscriptions)} durable subscriptions, ${durationText(seconds)}`,
   );
+}
+
+async function recordsOf(options: ExportCommandOptions, tenant: string): Promise<SubscriptionRecord[]> {
+  const { client, timeoutMs, close } = openSession({ ...options, tenant });
+  try {
+    const records: SubscriptionRecord[] = [];
+    for await (const info of client.subscriptions({ timeoutMs })) records.push(subscriptionRecord(info));
+    return records;
+  } finally {
+    await close();
+  }
 }
 
 async function hashOf(path: string): Promise<string> {

@@ -25,6 +25,7 @@ import { BadLine } from '../line-fields.js';
 import { count, durationText, Output } from '../output.js';
 import { Progress } from '../progress.js';
 import { type ClientOptions, importTarget, openSession } from '../session.js';
+import { recreationOf } from '../subscription-record.js';
 
 interface ImportOptions extends ClientOptions {
   readonly name?: string;
@@ -94,15 +95,52 @@ async function importAll(context: ActionContext<ImportOptions>): Promise<ExitCod
     throw new HansardError('INVALID_ARGUMENT', '--all takes neither --name nor --acks', { field: '--all' });
   const { tenants } = await readManifest(folder);
   let worst: ExitCode = ExitCode.ok;
-  for (const { tenant, file } of tenants) {
+  for (const { tenant, file, subscriptions = [] } of tenants) {
     output.note(`tenant ${tenant}`);
     const { all: _all, ...rest } = options;
     const one = { ...rest, tenant, exported: true };
     const code = await importFile({ output, options: one, args: [join(folder, file)] });
     if (code === ExitCode.interrupted) return code;
     worst = Math.max(worst, code) as ExitCode;
+    if (subscriptions.length > 0) await makeSubscriptions(one, subscriptions, output);
   }
   return worst;
+}
+
+/**
+ * Behind the events, and paused at their beginning: how far they had been cannot be told by the seqs and times that events have here,
+ * and neither is anything passed over nor done again before somebody says so. Those that are there stay as they are.
+ */
+async function makeSubscriptions(
+  options: ClientOptions,
+  records: readonly unknown[],
+  output: Output,
+): Promise<void> {
+  const { client, timeoutMs, close } = openSession(options);
+  let made = 0;
+  try {
+    for (const record of records) {
+      const { name, options: settings } = recreationOf(record);
+      try {
+        const place = { fromBeginning: true, paused: true };
+        await client.subscription(name).create({ ...settings, ...place, timeoutMs });
+        made++;
+      } catch (error) {
+        if (!(error instanceof HansardError) || error.reason !== 'SUBSCRIPTION_EXISTS') throw error;
+      }
+    }
+  } finally {
+    await close();
+  }
+  const kept = records.length - made;
+  output.json({ tenant: options.tenant, subscriptions_made: made, subscriptions_kept: kept });
+  output.line(
+    `tenant ${options.tenant}: ${count(made)} durable subscriptions made, ${count(kept)} were there`,
+  );
+  if (made > 0)
+    output.note(
+      'they are paused at the beginning: `hansard subscriptions seek NAME` passes over what is loaded, then `update NAME --resume-delivery`',
+    );
 }
 
 /** The same without a word, for what loads a file of its own. `messages` counts those that were there before, too. */

@@ -5,6 +5,11 @@ import type { ActionContext } from '../action.js';
 import { ExitCode } from '../exit-codes.js';
 import { count, type Output, printable } from '../output.js';
 import { type ClientOptions, openSession } from '../session.js';
+import {
+  showSubscriptionStatus,
+  subscriptionStatus,
+  subscriptionStatusJson,
+} from '../subscription-status.js';
 import { formatTime } from '../times.js';
 
 interface StatusOptions extends ClientOptions {
@@ -18,7 +23,10 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
     const cluster = await session.client.cluster();
     const leads = (nodeId: number) => cluster.partitions.filter((p) => p.leaderNodeId === nodeId).length;
     const leaderless = leads(0);
-    const scrubs = await scrubsOf(cluster.nodes.filter((n) => n.state === 'connected'));
+    const [scrubs, subscriptions] = await Promise.all([
+      scrubsOf(cluster.nodes.filter((n) => n.state === 'connected')),
+      subscriptionStatus(session, cluster, Date.now()),
+    ]);
     const lastScrub = (nodeId: number): string => {
       const scrub = scrubs.get(nodeId);
       if (scrub === undefined) return 'unknown';
@@ -63,6 +71,8 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
         })),
         more_channels: each.moreChannels,
       })),
+      tenant: session.client.tenant,
+      subscriptions: subscriptions?.map(subscriptionStatusJson) ?? null,
       ...(options.partitions ? { partitions: cluster.partitions.map(partitionJson) } : {}),
     });
     const c = output.colors;
@@ -111,6 +121,7 @@ export async function status({ output, options }: ActionContext<StatusOptions>):
           p.replicas.map((r) => (r.learner ? `${r.nodeId} (learner)` : r.nodeId)).join(' '),
         ]),
       );
+    showSubscriptionStatus(output, session.client.tenant, subscriptions);
     if (cluster.faults.length > 0) {
       output.line(c.red(`${cluster.faults.length} replicas are damaged:`));
       output.table(

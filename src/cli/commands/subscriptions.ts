@@ -12,6 +12,7 @@ import { exportLine } from '../export-line.js';
 import { count, durationText, printable, writeAll } from '../output.js';
 import { type ClientOptions, openSession, type Session } from '../session.js';
 import { type StartOptions, startOf } from '../start-place.js';
+import { subscriptionJson } from '../subscription-record.js';
 import { formatTime } from '../times.js';
 import { labelOf } from './channels.js';
 import { eventText } from './read.js';
@@ -318,47 +319,6 @@ function show(output: ActionContext<object>['output'], info: SubscriptionInfo): 
   output.line(
     `  done          ${count(progress.acknowledged)} events, last ${formatTime(progress.lastProgressTimeUs)}`,
   );
-}
-
-function subscriptionJson({ selector, settings, progress, ...info }: SubscriptionInfo): object {
-  return {
-    subscription: info.name,
-    uid: info.uid,
-    partition: info.partition,
-    etag: info.etag,
-    create_time: formatTime(info.createTimeUs),
-    update_time: formatTime(info.updateTimeUs),
-    selector: {
-      channels: selector.channels ?? [],
-      prefix: selector.prefix ?? '',
-      label: selector.label ?? null,
-      types: selector.types ?? [],
-    },
-    settings: {
-      description: settings.description,
-      ack_deadline_seconds: settings.ackDeadlineMs / 1_000,
-      max_deliveries: settings.maxDeliveries,
-      retry_delay_seconds: settings.retryDelayMs / 1_000,
-      max_pending_channels: settings.maxPendingChannels,
-      paused: settings.paused,
-    },
-    progress: {
-      state: progress.idle,
-      consumers: progress.consumers,
-      caught_up: progress.caughtUp,
-      pending_channels: progress.pendingChannels,
-      pending_events: progress.pendingEvents,
-      leased_channels: progress.leasedChannels,
-      lag_seconds: progress.oldestPendingMs / 1_000,
-      dead_letters: progress.deadLetters,
-      last_progress_time: formatTime(progress.lastProgressTimeUs),
-      delivered: progress.delivered,
-      redelivered: progress.redelivered,
-      acknowledged: progress.acknowledged,
-      dead_lettered: progress.deadLettered,
-      positions: Object.fromEntries(progress.positions),
-    },
-  };
 }
 
 function pendingJson(each: PendingChannel): object {
