@@ -264,7 +264,7 @@ export class SubscriptionLeader {
       if (this.#isEnded) return;
       // Reading gave others their turn: what was taken for a state that is no more is taken again.
       if (this.#current() !== state || state.version !== version) return this.#resetFeeds(this.#current());
-      this.#sharing.share(state, plan, this.#services.node.nowUs());
+      this.#sharing.share(state, plan, this.#services.node.commitNowUs(this.partition));
     }
     this.#places(plan);
     this.#judgeIdle(state, plan);
@@ -284,7 +284,7 @@ export class SubscriptionLeader {
 
   /** Leases whose time is up, whose consumer is gone, or of which nobody was told. */
   #recover(state: Readonly<SubscriptionState>, plan: Plan): void {
-    const nowUs = this.#services.node.nowUs();
+    const nowUs = this.#services.node.commitNowUs(this.partition);
     const nowMs = this.#nowMs();
     for (const [name, { lease }] of state.channels) {
       if (lease === undefined || plan.touched.has(name)) continue;

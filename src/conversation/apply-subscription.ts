@@ -49,10 +49,12 @@ export function createSubscription(
       partition: meta.partition,
       limit: applyLimits.subscriptionsPerPartition,
     });
+  // Commit time may stand still: what was said under a uid or lease of an earlier life of the name counts for nothing here.
+  const number = Math.max(commitTimeUs, meta.nextSubscription ?? 0);
   const subscription: SubscriptionState = {
     tenant,
     name,
-    uid: `s${meta.partition.toString(16).padStart(4, '0')}${commitTimeUs.toString(16).padStart(14, '0')}`,
+    uid: `s${meta.partition.toString(16).padStart(4, '0')}${number.toString(16).padStart(14, '0')}`,
     requestId,
     selector,
     settings,
@@ -61,8 +63,7 @@ export function createSubscription(
     revision: 1,
     version: 1,
     fromTimeUs: start.fromTimeUs,
-    // Above all leases of an earlier life of the name: what was said under them counts for nothing here.
-    nextLease: commitTimeUs,
+    nextLease: number,
     places: new Map(start.places),
     channels: new Map(),
     deadLetters: new Map(),
@@ -73,6 +74,7 @@ export function createSubscription(
     progressTimeUs: commitTimeUs,
   };
   meta.subscriptionCount = count + 1;
+  meta.nextSubscription = number + 1;
   state.putSubscription(subscription);
   return { kind: 'subscription', subscription };
 }
@@ -106,7 +108,10 @@ export function deleteSubscription(
 ): CommandAnswer {
   const problem = absent(state, tenant, name, expected);
   if (problem !== undefined) return problem;
-  state.meta.subscriptionCount = (state.meta.subscriptionCount ?? 1) - 1;
+  const { meta } = state;
+  meta.subscriptionCount = (meta.subscriptionCount ?? 1) - 1;
+  const { nextLease } = state.subscription(tenant, name) as SubscriptionState;
+  meta.nextSubscription = Math.max(meta.nextSubscription ?? 0, nextLease);
   state.deleteSubscription(tenant, name);
   return { kind: 'done' };
 }

@@ -188,6 +188,8 @@ export interface PartitionMeta {
   cursorCount?: number | undefined;
   /** Durable subscriptions. Undefined: there was never one. */
   subscriptionCount?: number | undefined;
+  /** Above all that subscriptions were made from, and the leases of those that were deleted. Undefined: there was never one. */
+  nextSubscription?: number | undefined;
   settings: ReplicatedSettings;
 }
 

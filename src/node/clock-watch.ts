@@ -1,53 +1,81 @@
 /**
- * A node whose clock is far ahead would stamp commit times that all later ones
- * have to follow; so it neither leads nor stamps (design, "An event").
+ * A clock far ahead would stamp commit times that all later ones have to follow,
+ * and end the time of keys; so no node stamps more than a little beyond the clocks
+ * of a majority, and one that is further ahead does not lead (design, "An event").
+ *
+ * What the others' clocks show is carried on by our monotonic one between their
+ * messages: a jump of our own wall clock is seen by the next stamp, not by the next
+ * message.
  */
-import type { NodeId } from '../common/ids.js';
+import type { Clock } from '../common/env.js';
+import type { NodeId, TimeUs } from '../common/ids.js';
 
-/** Ahead of a majority by more than this, ms. */
-const toleratedMs = 5_000;
+/** Ahead of a majority by more than this, µs. */
+const toleratedUs = 5_000_000;
+
+/** A node unheard for so long may show any time; and monotonic clocks drift by a second in some hours. */
+const memoryMs = 3_600_000;
+
+interface Heard {
+  /** Their wall clock minus our monotonic one, µs: too low by the message's way. */
+  readonly offsetUs: number;
+  readonly atMs: number;
+}
 
 export class ClockWatch {
   readonly #self: NodeId;
   readonly #nodeCount: number;
-  /** Our clock minus theirs, ms; includes the message's way, which makes us look ahead by that little. */
-  readonly #aheadOf = new Map<NodeId, number>();
-  #aheadMs = 0;
+  readonly #clock: Pick<Clock, 'nowUs' | 'monotonicMs'>;
+  readonly #heard = new Map<NodeId, Heard>();
+  /** Of the clock that ours is measured by; undefined: nobody's is known. */
+  #offsetUs: number | undefined;
 
-  constructor(self: NodeId, nodeCount: number) {
+  constructor(self: NodeId, nodeCount: number, clock: Pick<Clock, 'nowUs' | 'monotonicMs'>) {
     this.#self = self;
     this.#nodeCount = nodeCount;
+    this.#clock = clock;
   }
 
-  heard(node: NodeId, differenceUs: number): void {
+  heard(node: NodeId, theirsUs: TimeUs): void {
     if (node === this.#self) return;
-    this.#aheadOf.set(node, differenceUs / 1000);
-    this.#judge();
+    const nowMs = this.#clock.monotonicMs();
+    this.#heard.set(node, { offsetUs: theirsUs - usOf(nowMs), atMs: nowMs });
+    for (const [other, { atMs }] of this.#heard) if (nowMs - atMs > memoryMs) this.#heard.delete(other);
+    this.#measure();
   }
 
-  forget(node: NodeId): void {
-    this.#aheadOf.delete(node);
-    this.#judge();
-  }
-
-  /** How far ahead of a majority, ms; 0 where not ahead or not known. */
-  get aheadMs(): number {
-    return this.#aheadMs;
+  /** Our wall clock, held back where it is far ahead. */
+  stampUs(): TimeUs {
+    const nowUs = this.#clock.nowUs();
+    if (this.#offsetUs === undefined) return nowUs;
+    return Math.min(nowUs, this.#offsetUs + usOf(this.#clock.monotonicMs()) + toleratedUs);
   }
 
   get isAhead(): boolean {
-    return this.#aheadMs > toleratedMs;
+    return this.stampUs() < this.#clock.nowUs();
   }
 
   /** The node's clock is ahead of ours by more than is tolerated: nothing is handed to it. */
   isPeerAhead(node: NodeId): boolean {
-    return (this.#aheadOf.get(node) ?? 0) < -toleratedMs;
+    const theirs = this.#heard.get(node);
+    if (theirs === undefined) return false;
+    return theirs.offsetUs + usOf(this.#clock.monotonicMs()) - this.#clock.nowUs() > toleratedUs;
   }
 
-  /** We are the odd one, so a majority of all nodes must be behind us by this much without us. */
-  #judge(): void {
+  /**
+   * The lowest clock that a majority's clocks do not exceed, without ours. Of those
+   * that are not known the worst is believed, as long as one that is known agrees:
+   * of two nodes that are left the one with the lower clock leads.
+   */
+  #measure(): void {
+    const offsets = [...this.#heard.values()].map(({ offsetUs }) => offsetUs).sort((a, b) => a - b);
     const majority = Math.floor(this.#nodeCount / 2) + 1;
-    const differences = [...this.#aheadOf.values()].sort((a, b) => b - a);
-    this.#aheadMs = Math.max(0, Math.round(differences[Math.min(majority, this.#nodeCount - 1) - 1] ?? 0));
+    const unknown = this.#nodeCount - 1 - offsets.length;
+    const behind = Math.min(majority, this.#nodeCount - 1) - unknown;
+    this.#offsetUs = offsets[Math.max(1, behind) - 1];
   }
+}
+
+function usOf(ms: number): number {
+  return Math.floor(ms * 1_000);
 }

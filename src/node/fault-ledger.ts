@@ -43,11 +43,17 @@ export class FaultLedger {
     return this.#record.faults.find((fault) => fault.partition === partition && fault.kind === kind);
   }
 
-  /** In the place of one of the same kind. It counts at once, and is synced when this resolves. */
+  /**
+   * In the place of one of the same kind, unless that is of a later replica: a log may hold what is left of
+   * several, and the last one is in use. It counts at once, and is synced when this resolves.
+   */
   add(faults: readonly ReplicaFault[]): Promise<void> {
-    const isReplaced = (old: ReplicaFault): boolean =>
-      faults.some(({ partition, kind }) => partition === old.partition && kind === old.kind);
-    return this.update({ faults: [...this.faults.filter((fault) => !isReplaced(fault)), ...faults] });
+    const counting = new Map<string, ReplicaFault>();
+    for (const fault of [...this.faults, ...faults]) {
+      const key = `${fault.partition}/${fault.kind}`;
+      if ((counting.get(key)?.replicaId ?? 0) <= fault.replicaId) counting.set(key, fault);
+    }
+    return this.update({ faults: [...counting.values()] });
   }
 
   clear(partition: PartitionId, kinds: readonly FaultKind[]): Promise<void> {

@@ -244,7 +244,7 @@ export class HansardNode implements NodeService {
       random: (n) => Math.floor((options.random.u32() / 0x1_0000_0000) * n),
     });
     this.#stall = new DiskStall(wal, settings.diskSlowMs, logger);
-    this.#clockWatch = new ClockWatch(this.identity.nodeId, options.nodes.length);
+    this.#clockWatch = new ClockWatch(this.identity.nodeId, options.nodes.length, clock);
     this.#hearsay = new Hearsay(options.partitionCount);
     this.#views = new ClusterViews({
       options,
@@ -443,6 +443,10 @@ export class HansardNode implements NodeService {
     return this.#options.clock.monotonicMs();
   }
 
+  commitNowUs(partition: PartitionId): TimeUs {
+    return this.#replica(partition).commitNowUs();
+  }
+
   partitionOf(tenant: string, channel: string): PartitionId {
     return partitionOf(tenant, channel, this.partitionCount);
   }
@@ -483,14 +487,6 @@ export class HansardNode implements NodeService {
   submit(partition: PartitionId, proposal: Proposal): void {
     if (this.#draining) return end(proposal, new HansardError('SHUTTING_DOWN', 'the node is stopping'));
     const replica = this.#replica(partition);
-    if (this.#clockWatch.isAhead) {
-      return end(
-        proposal,
-        new HansardError('NO_QUORUM', "this node's clock is ahead of the majority's: it stamps nothing", {
-          ahead_ms: this.#clockWatch.aheadMs,
-        }),
-      );
-    }
     const excess = tooLarge(proposal.command.length, this.#options.wal.entryBytesMax);
     if (excess !== undefined) return end(proposal, excess);
     if (takesRoom(proposal.command)) {
@@ -708,6 +704,7 @@ export class HansardNode implements NodeService {
     const { random, logger, store, settings } = this.#options;
     return {
       clock: this.#clock,
+      trustedUs: () => this.#clockWatch.stampUs(),
       logger,
       random: (n) => Math.floor((random.u32() / 0x1_0000_0000) * n),
       stir: (replica) => this.#loop.stir(replica),
@@ -842,10 +839,10 @@ export class HansardNode implements NodeService {
    * itself, one that does nothing else is proposed.
    */
   #emptyTrash(): void {
-    if (this.#draining || this.#clockWatch.isAhead) return;
+    if (this.#draining) return;
     for (const replica of this.#held) {
       const oldest = replica.isLeader ? replica.store.meta.trash?.[0] : undefined;
-      if (oldest === undefined || purgeTimeUs(oldest.deletedTimeUs) > this.nowUs()) continue;
+      if (oldest === undefined || purgeTimeUs(oldest.deletedTimeUs) > replica.commitNowUs()) continue;
       replica.submit({
         command: encodeNoop(),
         deadlineMs: this.monotonicMs() + gossipMs,
@@ -912,8 +909,8 @@ export class HansardNode implements NodeService {
     this.#forwarding.linkLost(peer);
     this.#quiescence.wakeAll(peer);
     this.#elections.peerUp();
-    // Before it hands leadership to a replica that is damaged.
-    if (this.#ledger.faults.length > 0) this.#gossip();
+    // Before it stamps anything by a clock that is ahead, or hands leadership to a replica that is damaged.
+    this.#gossip();
   }
 
   #peerDown(peer: NodeId, kind: 'broken' | 'refused' | 'rejected', reason: string): void {
@@ -922,7 +919,6 @@ export class HansardNode implements NodeService {
     this.#readRounds.peerDown(peer);
     this.#quiescence.wakeAll(peer);
     this.#hearsay.peerDown(peer);
-    this.#clockWatch.forget(peer);
     if (kind === 'refused') this.#elections.peerGone(peer);
     if (kind === 'rejected' && reason.startsWith('REPLICA_LOST')) {
       // The peer knew this node with another store: what that one had promised is gone (design rule 12).
@@ -1080,7 +1076,7 @@ export class HansardNode implements NodeService {
   }
 
   #hear(from: NodeId, gossip: Gossip): void {
-    this.#clockWatch.heard(from, this.nowUs() - gossip.nowUs);
+    this.#clockWatch.heard(from, gossip.nowUs);
     this.#hearsay.heard(from, gossip);
     for (const { partition, places } of gossip.led) {
       if (partition >= this.partitionCount) continue;

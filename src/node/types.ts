@@ -13,6 +13,8 @@ export interface NodeService {
   /** Microseconds, for stamps that clients see. */
   nowUs(): TimeUs;
   monotonicMs(): number;
+  /** The commit time that a proposal gets now, where this node leads: by it deadlines of what is replicated are judged. */
+  commitNowUs(partition: PartitionId): TimeUs;
   partitionOf(tenant: string, channel: string): PartitionId;
   readonly partitionCount: number;
   cluster(): ClusterView;

@@ -5,7 +5,7 @@
  */
 import { HansardError, InvariantError } from '../common/errors.js';
 import { isAtLeast, type LogPlace } from '../common/faults.js';
-import type { Index, NodeId, PartitionId, ReplicaId, Term } from '../common/ids.js';
+import type { Index, NodeId, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
 import type { ConfState, Entry } from '../common/log-types.js';
 import { changedMembership, decodePlaced, isRemoved, type ReplicaMember } from '../common/membership.js';
 import { encodeEntry } from '../conversation/command.js';
@@ -17,6 +17,7 @@ import { type Message, MessageType, NONE, type ReadState, Role, type StepResult 
 import type { PartitionStore } from '../store/types.js';
 import type { GroupLog } from '../wal/types.js';
 import { Applier } from './applier.js';
+import { CommitClock } from './commit-clock.js';
 import { InstallGate, type StagedSnapshot, type StorageWork } from './install-gate.js';
 import { ProducerGate } from './producer-gate.js';
 import { end, type Proposal, Proposals } from './proposals.js';
@@ -70,6 +71,7 @@ export class Replica implements WorkSink {
 
   readonly #host: ReplicaHost;
   readonly #settings: ReplicaSettings;
+  readonly #commitClock: CommitClock;
   readonly #raft: RawNode;
   readonly #proposals: Proposals;
   readonly #gate: ProducerGate<Proposal>;
@@ -139,6 +141,10 @@ export class Replica implements WorkSink {
     this.log = log;
     this.#host = host;
     this.#settings = settings;
+    this.#commitClock = new CommitClock(
+      () => host.trustedUs(),
+      () => host.clock.monotonicMs(),
+    );
     this.isStateDamaged = options.heldBack?.state ?? false;
     this.isMute = options.heldBack?.mute ?? false;
     this.#floor = options.heldBack?.floor;
@@ -739,11 +745,16 @@ export class Replica implements WorkSink {
     while (this.#proposals.hasPending) {
       const proposals = this.#proposals.takeEntry(this.#settings.entryBytes);
       const commands = proposals.map((proposal) => proposal.command);
-      const data = encodeEntry(commands, this.#host.clock.nowUs(), this.store.meta.settings.applyVersion);
+      const data = encodeEntry(commands, this.commitNowUs(), this.store.meta.settings.applyVersion);
       const result = this.#raft.propose(data);
       if (result === 'ok') this.#proposals.proposed(this.#raft.lastIndex, this.#raft.term, proposals);
       else this.#proposals.notProposed(proposals, this.#notTaken(result));
     }
+  }
+
+  /** What a leader stamps now: what waits for a commit time is due when this has reached it. */
+  commitNowUs(): TimeUs {
+    return this.#commitClock.nowUs(this.store.meta.lastCommitTimeUs);
   }
 
   // ---- proof of leadership for reads

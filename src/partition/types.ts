@@ -2,7 +2,7 @@
 import type { Clock } from '../common/env.js';
 import type { HansardError } from '../common/errors.js';
 import type { LogPlace } from '../common/faults.js';
-import type { PartitionId } from '../common/ids.js';
+import type { PartitionId, TimeUs } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
 import type { ReplicaMember } from '../common/membership.js';
 import type { Config, Message } from '../raft/types.js';
@@ -12,6 +12,8 @@ import type { Replica } from './replica.js';
 
 export interface ReplicaHost {
   readonly clock: Clock;
+  /** The wall clock as far as it is trusted: never far ahead of a majority's (node/clock-watch.ts). */
+  trustedUs(): TimeUs;
   readonly logger: Logger;
   /** Uniform in [0, n). */
   random(n: number): number;

@@ -142,6 +142,7 @@ export async function digestPartition(
     if (meta.subscriptionCount !== undefined) {
       const { sum, count } = await digestSubscriptions(subscriptions, slicer);
       whole.u64big(sum).uvarint(count);
+      if (meta.nextSubscription !== undefined) whole.uvarint(meta.nextSubscription);
     }
     for (const { sum, count } of [channelSum, producerSum, keySum, idSum]) whole.u64big(sum).uvarint(count);
     return { appliedIndex, digest: xxh64(whole.finish()).toString(16).padStart(16, '0') };

@@ -9,8 +9,8 @@ import { xxh64Seeded } from '../common/hash.js';
 import { asBuffer } from './keys.js';
 
 /** The newest that this program reads, of any kind of row. A row is written in the oldest version that can hold it. */
-export const rowVersion = 7;
-export type RowVersion = 1 | 2 | 3 | 4 | 5 | 6 | 7;
+export const rowVersion = 8;
+export type RowVersion = 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8;
 /** In the place of the version: the row lies in a value file (value-format.ts). `Kv` resolves it; no reader of rows meets one. */
 export const elsewhere = 0x80;
 /** Where a row's body begins. */

@@ -12,7 +12,7 @@ import { xxh64, xxh64Seeded } from '../common/hash.js';
 import { type PartitionRecord, partitionRowVersion, readPartition, writePartition } from './state-codec.js';
 
 /** The record as a row of that version has it. */
-const manifestVersionMax = 7;
+const manifestVersionMax = 8;
 const chunkVersion = 1;
 const checksumBytes = 8;
 const lastFlag = 1;

@@ -348,12 +348,14 @@ export function writePartition(writer: ByteWriter, record: PartitionRecord): voi
   if (version >= 5) writeTrash(writer, record.meta.trash ?? []);
   if (version >= 6) writer.uvarint(record.meta.cursorCount ?? 0);
   if (version >= 7) writer.uvarint(record.meta.subscriptionCount ?? 0);
+  if (version >= 8) writer.uvarint(record.meta.nextSubscription ?? 0);
 }
 
 /**
  * Of the row that `writePartition` fills. 3: its members have changed since it was
  * formatted. 4: the change list does not begin just here. 5: deleted channels may be
- * brought back. 6: there are read cursors. 7: there is or was a durable subscription.
+ * brought back. 6: there are read cursors. 7: there is or was a durable subscription. 8: and one
+ * was made or deleted since their numbers are kept.
  */
 export function partitionRowVersion({
   membership,
@@ -362,6 +364,7 @@ export function partitionRowVersion({
   changesTo,
   meta,
 }: Pick<PartitionRecord, 'membership' | 'appliedIndex' | 'changesFrom' | 'changesTo' | 'meta'>): RowVersion {
+  if (meta.nextSubscription !== undefined) return 8;
   if (meta.subscriptionCount !== undefined) return 7;
   if (meta.cursorCount !== undefined) return 6;
   if (meta.trash !== undefined) return 5;
@@ -420,6 +423,7 @@ export function readPartition(reader: ByteReader, version: number): PartitionRec
   // Version 7 is also written where there is no cursor.
   if (version === 6 || cursors > 0) record.meta.cursorCount = cursors;
   if (version >= 7) record.meta.subscriptionCount = reader.uvarint();
+  if (version >= 8) record.meta.nextSubscription = reader.uvarint();
   reader.end();
   return {
     ...record,

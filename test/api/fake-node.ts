@@ -230,6 +230,9 @@ export class FakeNode implements NodeService {
   monotonicMs(): number {
     return performance.now();
   }
+  commitNowUs(): number {
+    return this.nowUs();
+  }
   partitionOf(tenant: string, channel: string): PartitionId {
     return partitionOf(tenant, channel, this.partitionCount);
   }

@@ -2,8 +2,15 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import t from 'tap';
 import { ByteWriter } from '../../src/common/bytes.js';
-import { decodeFaults, encodeFaults, type FaultRecord, noFaults } from '../../src/common/faults.js';
+import {
+  decodeFaults,
+  encodeFaults,
+  type FaultRecord,
+  noFaults,
+  type ReplicaFault,
+} from '../../src/common/faults.js';
 import { xxh64 } from '../../src/common/hash.js';
+import { FaultLedger } from '../../src/node/fault-ledger.js';
 import { readFaults, writeFaults } from '../../src/node/faults-file.js';
 
 const owner = { clusterId: 'c1'.repeat(16), storeId: '0123456789abcdef' };
@@ -53,6 +60,27 @@ t.test('FAULTS comes back as it was written, or is said to be unreadable', async
   await writeFaults(dir, owner, encodeFaults(noFaults));
   t.strictSame(await readFaults(dir, owner), noFaults);
   rmSync(path);
+});
+
+t.test('of the replicas that were here the latest counts, in whatever order they are found', async (t) => {
+  const fault = (replicaId: number, partition = 0): ReplicaFault => ({
+    ...(record.faults[0] as ReplicaFault),
+    kind: 'term-or-vote-lost',
+    partition,
+    replicaId,
+  });
+  for (const found of [
+    [fault(4), fault(6)],
+    [fault(6), fault(4)],
+  ]) {
+    const ledger = FaultLedger.inMemory();
+    await ledger.add([fault(5, 1), ...found]);
+    t.strictSame(ledger.faults, [fault(6), fault(5, 1)], 'a vote that the sixth gave is not given again');
+    await ledger.add([fault(4)]);
+    t.equal(ledger.of(0, 'term-or-vote-lost')?.replicaId, 6);
+    await ledger.add([{ ...fault(6), why: 'again' }]);
+    t.match(ledger.of(0, 'term-or-vote-lost'), { replicaId: 6, why: 'again' });
+  }
 });
 
 t.test('the record of version 1, which tells of no segments, is read', async (t) => {

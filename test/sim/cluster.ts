@@ -78,7 +78,7 @@ export class SimCluster {
   /** "partition/term" → node: at most one leader per term. */
   readonly #leaders = new Map<string, number>();
   readonly violations: string[] = [];
-  readonly #invariants = allInvariants();
+  readonly #invariants = allInvariants(this.clock);
   readonly #digests = new Digests((what) => this.violations.push(what));
   /** Between clients and nodes. */
   readonly callers: Callers;
@@ -261,6 +261,10 @@ export class SimNode implements SeenNode {
     };
     const cache = (): number => [1, 20_000, 64 << 20][random.below(3)] as number;
     this.#caches = { storeCache: cache(), entryCache: cache() };
+  }
+
+  get clockOffsetUs(): number {
+    return this.clock.offsetUs;
   }
 
   /** Another one once a damaged log was replaced. */

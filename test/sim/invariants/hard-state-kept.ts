@@ -12,16 +12,29 @@ function isMute({ faults }: SeenNode, { partition, replicaId }: GroupLog): boole
   );
 }
 
+function isInUse(node: SeenNode, { partition, replicaId }: GroupLog): boolean {
+  return node.replicas().some((one) => one.partition === partition && one.replicaId === replicaId);
+}
+
 export class HardStateKept implements Invariant {
   /** By "node/partition/replica". */
   readonly #seen = new Map<string, { term: number; vote: number }>();
+  readonly #muted = new Set<string>();
 
   look(nodes: readonly SeenNode[]): string | undefined {
     for (const node of nodes) {
       for (const log of node.lastLogs()) {
-        // Its term or its vote is lost, and known to be: this id is never used again.
-        if (isMute(node, log)) continue;
         const key = `${node.nodeId}/${log.partition}/${log.replicaId}`;
+        // Its term or its vote is lost, and known to be: this id is never used again.
+        if (isMute(node, log)) {
+          this.#muted.add(key);
+          continue;
+        }
+        if (this.#muted.has(key)) {
+          // Removed with its fault; what is left of its log counts for nothing.
+          if (!isInUse(node, log)) continue;
+          return `mute no more: node ${node.nodeId}, partition ${log.partition}: replica ${log.replicaId}`;
+        }
         const { term, vote } = log.hardState;
         if (log.lastIndex() > 0 && log.term(log.lastIndex()) === 0)
           return `term unknown: node ${node.nodeId}, partition ${log.partition}: of its last entry ${log.lastIndex()}`;

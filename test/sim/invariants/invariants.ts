@@ -1,11 +1,13 @@
 /** What is looked at all along a run; each file beside this one is one invariant and names its source. */
 
+import type { Clock } from '../../../src/common/env.js';
 import type { ReplicaFault } from '../../../src/common/faults.js';
 import type { Replica } from '../../../src/partition/replica.js';
 import type { GroupLog } from '../../../src/wal/index.js';
 import { AppliedAgree } from './applied-agree.js';
 import { CommitByOwnTerm } from './commit-by-own-term.js';
 import { CommitMonotonic } from './commit-monotonic.js';
+import { CommitTimeNear } from './commit-time-near.js';
 import { CommittedOnMajority } from './committed-on-majority.js';
 import { HardStateKept } from './hard-state-kept.js';
 import { NoFalseAlarm } from './no-false-alarm.js';
@@ -15,6 +17,8 @@ export interface SeenNode {
   readonly nodeId: number;
   /** Its database lost what was synced. */
   readonly isDamaged: boolean;
+  /** Of its wall clock; drift apart. */
+  readonly clockOffsetUs: number;
   /** What it believes to be damaged. */
   readonly faults: readonly ReplicaFault[];
   /** Of the process that runs; none while it is down or opens. */
@@ -28,12 +32,14 @@ export interface Invariant {
   look(nodes: readonly SeenNode[]): string | undefined;
 }
 
-export function allInvariants(): Invariant[] {
+/** `clock`: real time. */
+export function allInvariants(clock: Clock): Invariant[] {
   return [
     new NoFalseAlarm(),
     new AppliedAgree(),
     new CommitByOwnTerm(),
     new CommitMonotonic(),
+    new CommitTimeNear(clock),
     new CommittedOnMajority(),
     new HardStateKept(),
   ];

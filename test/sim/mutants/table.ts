@@ -349,6 +349,19 @@ export const plantedBugs: readonly PlantedBug[] = [
     withinSeeds: 2,
   },
   {
+    name: 'stamps-of-any-clock',
+    breaks: 'a leader stamps what its wall clock shows, however far that is ahead of the others',
+    patches: [
+      {
+        file: 'src/node/clock-watch.js',
+        find: 'if (this.#offsetUs === undefined)',
+        replace: 'if (true)',
+      },
+    ],
+    faults: ['clock', 'kill'],
+    withinSeeds: 10,
+  },
+  {
     name: 'commit-time-of-the-leader',
     breaks: "commit times follow the leader's clock backwards",
     patches: [

@@ -96,7 +96,11 @@ function messageOf(message: Message): TraceMessage {
     entries: isSnapshot ? (message.snapshot?.metadata.index ?? 0) : message.entries.length,
     logTerm: isSnapshot ? 0 : message.logTerm,
     index: isSnapshot ? 0 : message.index,
-    commit: message.commit,
+    // A message that is cut short may name more, of which the receiver takes this much; the specification has it sent so.
+    commit:
+      message.type === MessageType.MsgApp
+        ? Math.min(message.commit, message.index + message.entries.length)
+        : message.commit,
     vote: String(message.vote),
     reject: message.reject,
     rejectHint: message.rejectHint,
