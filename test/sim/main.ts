@@ -10,8 +10,8 @@ import { runSeed, type SimResult } from './run.js';
 import { traceSeed } from './trace/run.js';
 import { followTrace } from './trace/spec.js';
 
-const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--faults A,B] [--json]
-       npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--faults A,B]
+const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--deliveries] [--faults A,B] [--json]
+       npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--deliveries] [--faults A,B]
        npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5] [--membership]
 
 Whole clusters on a simulated clock, disk and network. The same seed gives the same history.
@@ -23,6 +23,7 @@ Whole clusters on a simulated clock, disk and network. The same seed gives the s
 --damage         one node's log and database are damaged again and again, and become sound each time
 --reads          clients of the levels session and bounded, and of batches, beside the others
 --subscriptions  two who work on one durable subscription, beside the others
+--deliveries     two who report deliveries and move read cursors, beside the others
 --faults A,B     these kinds of fault alone (docs/simulator.md), in the place of what the seed draws
 --json           one JSON object a seed
 --trace FILE     writes one group's history as etcd raft's TLA+ trace specification reads it
@@ -42,6 +43,7 @@ const { values } = parseArgs({
     damage: { type: 'boolean', default: false },
     reads: { type: 'boolean', default: false },
     subscriptions: { type: 'boolean', default: false },
+    deliveries: { type: 'boolean', default: false },
     faults: { type: 'string' },
     json: { type: 'boolean', default: false },
     trace: { type: 'string' },
@@ -57,6 +59,7 @@ const modes = [
   ...(values.damage ? ['--damage'] : []),
   ...(values.reads ? ['--reads'] : []),
   ...(values.subscriptions ? ['--subscriptions'] : []),
+  ...(values.deliveries ? ['--deliveries'] : []),
   ...(values.faults === undefined ? [] : ['--faults', values.faults]),
 ];
 
@@ -103,6 +106,7 @@ async function oneSeed(seed: number): Promise<{ line: Line; trace: readonly stri
     ...(values.damage ? { damage: true } : {}),
     ...(values.reads ? { reads: true } : {}),
     ...(values.subscriptions ? { subscriptions: true } : {}),
+    ...(values.deliveries ? { deliveries: true } : {}),
     ...(values.faults === undefined ? {} : { faults: kindsOf(values.faults) }),
   });
   return { line: { ...result, seconds: (performance.now() - started) / 1_000 }, trace };

@@ -15,6 +15,7 @@ import { JudgedClient } from './judged.js';
 import { checkLiveness } from './liveness.js';
 import { SimMembership } from './membership.js';
 import { SimReader } from './reader.js';
+import { Deliveries, SimRecipient } from './recipient.js';
 import { SimRandom } from './sim-clock.js';
 import { checkReceived, type Received, SimSubscriber } from './subscriber.js';
 import { SimWeakReader } from './weak-reader.js';
@@ -36,6 +37,8 @@ export interface SimResult {
   readonly weakReads: readonly { session: number; bounded: number; batches: number }[];
   /** Of each who worked on the durable subscription. */
   readonly subscribed: readonly { steps: number; refused: number; received: number; buried: number }[];
+  /** Of each who reports deliveries and moves read cursors. */
+  readonly delivered: readonly { reports: number; moves: number; reads: number; bySession: number }[];
   readonly simulatedMs: number;
   readonly trace: readonly string[];
   /** Two runs of a seed must agree on it. */
@@ -61,6 +64,8 @@ export interface SimOptions {
   readonly reads?: boolean;
   /** Two who work on one durable subscription beside the others. */
   readonly subscriptions?: boolean;
+  /** Two who report deliveries and move read cursors beside the others. */
+  readonly deliveries?: boolean;
 }
 
 /** Those whose every operation is judged by the linearizability checker. */
@@ -92,12 +97,16 @@ class SeedRun {
   readonly #subscribers: SimSubscriber[] = [];
   readonly #received: Received = new Map();
   readonly #subscribes: boolean;
+  readonly #recipients: SimRecipient[] = [];
+  readonly #deliveries = new Deliveries();
+  readonly #delivers: boolean;
   readonly #seed: number;
 
   constructor(options: SimOptions) {
     this.#seed = options.seed;
     this.#reads = options.reads ?? false;
     this.#subscribes = options.subscriptions ?? false;
+    this.#delivers = options.deliveries ?? false;
     this.#faultMs = options.faultMs ?? 10_000;
     const drawn = options.faults ?? drawKinds(new SimRandom(options.seed ^ kindsSalt));
     const kinds = options.damage ? [...drawn.filter((kind) => kind !== 'lostDisk'), ...damagedOften] : drawn;
@@ -126,7 +135,8 @@ class SeedRun {
     const clients = [...this.#startClients(), ...this.#startReaders(), ...this.#startJudged()];
     if (this.#reads) this.#startWeakReaders();
     if (this.#subscribes) this.#startSubscribers();
-    const all = [...clients, ...this.#weakReaders, ...this.#subscribers];
+    if (this.#delivers) this.#startRecipients();
+    const all = [...clients, ...this.#weakReaders, ...this.#subscribers, ...this.#recipients];
     await this.#faults.run(this.#faultMs);
     // A broken promise ends the run: what follows from it would only hide it.
     if (violations.length > 0) return this.#result();
@@ -161,6 +171,7 @@ class SeedRun {
       snapshots: this.#cluster.nodes.reduce((sum, node) => sum + node.snapshots, 0),
       memberChanges: Object.fromEntries(this.#membership?.outcomes ?? []),
       subscribed: this.#subscribers.map(({ counts }) => ({ ...counts })),
+      delivered: this.#recipients.map(({ counts }) => ({ ...counts })),
       weakReads: this.#weakReaders.map(({ counts }) => ({ ...counts })),
       simulatedMs: clock.monotonicMs(),
       trace: this.#history.trace,
@@ -246,6 +257,20 @@ class SeedRun {
     };
     for (const i of [1, 2])
       this.#subscribers.push(new SimSubscriber(`worker-${i}`, this.#received, world, this.#seed * 2_000 + i));
+  }
+
+  #startRecipients(): void {
+    const { nodes, violations } = this.#cluster;
+    const world = {
+      ...this.#clientWorld(),
+      violations,
+      anyNode: (random: SimRandom) => nodes[random.below(nodes.length)]?.node,
+    };
+    const names = channelNames.filter((name) => name !== 'gone');
+    for (const i of [1, 2]) {
+      const seed = this.#seed * 3_000 + i;
+      this.#recipients.push(new SimRecipient(`recipient-${i}`, names, this.#deliveries, world, seed));
+    }
   }
 
   /** With nothing in the way one of them comes to the end of all that is there. */
@@ -448,6 +473,10 @@ class SeedRun {
   /** Its digest; its channels are compared with those of replicas seen before. */
   async #checkReplica(replica: Replica, texts: Map<string, string[]>): Promise<string> {
     const digest = await this.#wait(replica.store.digest());
+    if (this.#delivers) {
+      const here = channelNames.filter((name) => this.#cluster.partitionOf(name) === replica.partition);
+      this.#cluster.violations.push(...(await this.#wait(this.#deliveries.check(replica, here))));
+    }
     for (const channel of channelNames) {
       if (this.#cluster.partitionOf(channel) !== replica.partition) continue;
       const list = await this.#textsOf(replica, channel);

@@ -67,6 +67,19 @@ t.test("two who work on one durable subscription, in each other's way", async (t
   t.ok(sum.steps > 50 && sum.refused > 5 && sum.received > 100, JSON.stringify(sum));
 });
 
+t.test('deliveries that are reported late, out of turn and more than once', async (t) => {
+  const result = await runSeed({ seed: 91, deliveries: true, faultMs: 6_000 });
+  t.same(result.violations, [], 'again: npm run sim -- --seed 91 --deliveries');
+  const sum = { reports: 0, moves: 0, reads: 0, bySession: 0 };
+  for (const each of result.delivered) {
+    sum.reports += each.reports;
+    sum.moves += each.moves;
+    sum.reads += each.reads;
+    sum.bySession += each.bySession;
+  }
+  t.ok(Math.min(...Object.values(sum)) > 10, JSON.stringify(sum));
+});
+
 const mutants = [
   ['early-acknowledgement', 'a node that acknowledges before it has synced is found', ['powerAll', 'power']],
   ['unasked-reads', 'a read that asks no quorum is found', ['isolate', 'pause']],

@@ -23,6 +23,7 @@ for (let seed = Number(from); seed < Number(from) + Number(seeds); seed++) {
     seed,
     faultMs: bug.faultMs ?? defaultFaultMs,
     ...(bug.faults === undefined ? {} : { faults: bug.faults }),
+    ...(bug.deliveries === undefined ? {} : { deliveries: bug.deliveries }),
     ...(bug.smallLogs === undefined ? {} : { smallLogs: bug.smallLogs }),
   });
   const seconds = (performance.now() - started) / 1_000;

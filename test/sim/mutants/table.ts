@@ -21,6 +21,8 @@ export interface PlantedBug {
   /** Those that bring it out; absent: what the seed draws. */
   readonly faults?: readonly FaultKind[];
   readonly smallLogs?: boolean;
+  /** Those who report deliveries take part. */
+  readonly deliveries?: boolean;
   /** Load with faults, simulated ms. */
   readonly faultMs?: number;
   /** It must be found within so many seeds, from 1 on. */
@@ -33,6 +35,7 @@ export const defaultFaultMs = 6_000;
 
 const replica = 'src/partition/replica.js';
 const raftLog = 'src/raft/log.js';
+const applyDelivery = 'src/conversation/apply-delivery.js';
 const applyProducer = 'src/conversation/apply-producer.js';
 
 export const plantedBugs: readonly PlantedBug[] = [
@@ -473,5 +476,59 @@ export const plantedBugs: readonly PlantedBug[] = [
     breaks: 'a confirmed read is answered before its index is applied here',
     patches: [{ file: 'src/partition/reads.js', find: 'if (read.minIndex <= index)', replace: 'if (true)' }],
     withinSeeds: 2,
+  },
+  {
+    name: 'late-report-takes-back',
+    breaks: 'a report of less than was reported before takes deliveries back',
+    patches: [
+      {
+        file: applyDelivery,
+        find: 'Math.max(doneSeq, report.upToSeq, baseSeq);',
+        replace: 'Math.max(report.upToSeq, baseSeq);',
+      },
+    ],
+    deliveries: true,
+    withinSeeds: 1,
+  },
+  {
+    name: 'delivered-fails-again',
+    breaks: 'an event that was delivered can fail by a late report',
+    patches: [
+      {
+        file: applyDelivery,
+        find: 'const wasDelivered = before === undefined && each.seq <= Math.max(doneSeq, baseSeq);',
+        replace: 'const wasDelivered = false;',
+      },
+    ],
+    deliveries: true,
+    withinSeeds: 1,
+  },
+  {
+    name: 'read-cursor-goes-back',
+    breaks: 'a late call moves a read cursor back',
+    patches: [
+      {
+        file: 'src/conversation/apply-cursor.js',
+        find: '(seq < current.seq && !mayGoBack)',
+        replace: 'false',
+      },
+    ],
+    deliveries: true,
+    withinSeeds: 1,
+  },
+  {
+    name: 'failures-not-sealed',
+    breaks: 'a checkpoint writes how far a recipient is, and not what failed',
+    patches: [
+      {
+        file: 'src/store/cursors.js',
+        find: 'writer.uvarint(seq).u64(timeUs);\n    if (failed !== undefined)\n        writeFailures(writer, failed);\n}',
+        replace:
+          'writer.uvarint(seq).u64(timeUs);\n    if (failed !== undefined)\n        writeFailures(writer, []);\n}',
+      },
+    ],
+    deliveries: true,
+    smallLogs: true,
+    withinSeeds: 4,
   },
 ];
