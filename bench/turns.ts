@@ -183,6 +183,18 @@ function noStore(): Store {
     partitions: () => partitions,
     hosted: () => partitions.map(({ partition }) => ({ partition, replicaId: 0, removed: false })),
     checkpoint: () => Promise.resolve(),
+    onDamage: () => {},
+    setAsidePartitions: () => new Map(),
+    getFact: () => undefined,
+    putFact: () => Promise.resolve(),
+    stats: () => ({
+      tailBytes: 0,
+      checkpoints: 0,
+      checkpointBytes: 0,
+      syncReads: 0,
+      blocksRead: 0,
+      eventsApplied: 0,
+    }),
     close: () => Promise.resolve(),
   };
   return store as Store;

@@ -708,6 +708,7 @@ export class HansardNode implements NodeService {
       logger,
       random: (n) => Math.floor((random.u32() / 0x1_0000_0000) * n),
       stir: (replica) => this.#loop.stir(replica),
+      proposes: (replica) => this.#loop.proposes(replica),
       wantReadRound: (replica) => this.#readRounds.want(replica),
       ticksToBeat: () => this.#heartbeatTicks - (this.#ticks % this.#heartbeatTicks),
       noteCommit: (replica) => this.#commitNotes.note(replica),

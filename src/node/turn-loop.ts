@@ -3,7 +3,7 @@
  * once, their entries and votes go to the log as one batch. While that batch is
  * synced the next one gathers.
  */
-import type { Clock } from '../common/env.js';
+import type { Clock, Timer } from '../common/env.js';
 import type { Replica } from '../partition/replica.js';
 import type { TurnOutput } from '../partition/types.js';
 import type { Message } from '../raft/types.js';
@@ -13,6 +13,13 @@ import type { GroupWrite, Wal } from '../wal/types.js';
 const turnBudgetMs = 10;
 /** Visits between two looks at the clock: most take microseconds, and one that applies stops by itself after about 3 ms. */
 const visitsPerLook = 4;
+/**
+ * How long proposals gather for the last ones to be committed, ms. Where nodes are near, that comes first, also under load;
+ * where a round between nodes takes longer than this, nobody waits for more of it.
+ */
+const gatherMs = 8;
+
+const nobody: readonly Replica[] = Object.freeze([]);
 
 export class TurnLoop implements TurnOutput {
   readonly #clock: Clock;
@@ -23,15 +30,22 @@ export class TurnLoop implements TurnOutput {
   readonly #rides: () => boolean;
   #stirred: Replica[] = [];
   #scheduled = false;
+  /** What stirs now may still be visited in this turn; the rest has the next one scheduled at its end. */
+  #inTurn = false;
   readonly #runTurn = (): void => this.#turn();
   #writes: GroupWrite[] = [];
   /** Whose they are. */
   #writers: Replica[] = [];
-  /** The batch under way, or this turn's, holds entries that this node proposed. */
+  /** The batch under way holds entries that this node proposed. */
   #proposing = false;
+  /** This turn's does. */
   #proposed = false;
+  /** They are not committed yet, and it is not `gatherMs` since they left. */
+  #uncommitted = false;
+  #proposedAtMs = 0;
+  #gatherTimer: Timer | undefined;
   /** Replicas whose proposals gather until then. */
-  #gathering: Replica[] = [];
+  #gathering = new Set<Replica>();
   turns = 0;
 
   constructor(
@@ -52,7 +66,7 @@ export class TurnLoop implements TurnOutput {
     if (replica.isStirred) return;
     replica.isStirred = true;
     this.#stirred.push(replica);
-    this.#schedule();
+    if (!this.#inTurn) this.#schedule();
   }
 
   #schedule(): void {
@@ -76,37 +90,84 @@ export class TurnLoop implements TurnOutput {
   }
 
   /**
-   * Entries are made at most once per synced batch: what arrives meanwhile shares
-   * the next entry, its messages and its sync. A single client waits for nothing.
+   * Entries are made at most once per round: what arrives while the last ones are synced and
+   * sent around shares the next entries, their messages and their sync, which cost
+   * more than what they carry. A single client waits for nothing.
    */
   mayPropose(replica: Replica): boolean {
-    if (this.#proposing) {
-      this.#gathering.push(replica);
+    if (this.#gathers) {
+      this.#gather(replica);
       return false;
     }
     this.#proposed = true;
     return true;
   }
 
+  /** Something was proposed to it: it is visited when it may make an entry. */
+  proposes(replica: Replica): void {
+    if (this.#gathers) this.#gather(replica);
+    else this.stir(replica);
+  }
+
+  /** The first of a round speaks for all: they went in the same frames. One whose members lag holds up nobody else. */
+  allCommitted(): void {
+    this.#uncommitted = false;
+  }
+
+  get #gathers(): boolean {
+    return this.#proposing || this.#uncommitted;
+  }
+
+  #gather(replica: Replica): void {
+    this.#gathering.add(replica);
+    if (this.#uncommitted) this.#limitGathering();
+  }
+
+  #limitGathering(): void {
+    this.#gatherTimer ??= this.#clock.after(this.#gatherLeftMs, () => {
+      this.#gatherTimer = undefined;
+      if (!this.#uncommitted) return;
+      if (this.#gatherLeftMs > 1) return this.#limitGathering();
+      this.#uncommitted = false;
+      if (!this.#proposing) this.#stirGathering();
+    });
+  }
+
+  get #gatherLeftMs(): number {
+    return Math.max(1, this.#proposedAtMs + gatherMs - this.#clock.monotonicMs());
+  }
+
   #turn(): void {
     this.turns++;
     this.#scheduled = false;
+    this.#inTurn = true;
     const stirred = this.#stirred;
     this.#stirred = [];
+    let postponed: readonly Replica[] = nobody;
     const endMs = this.#clock.monotonicMs() + turnBudgetMs;
     for (let i = 0; i < stirred.length; i++) {
       const replica = stirred[i] as Replica;
       replica.isStirred = false;
       replica.collect(this);
       if ((i + 1) % visitsPerLook === 0 && this.#clock.monotonicMs() > endMs) {
-        this.#postpone(stirred, i + 1);
+        postponed = stirred.slice(i + 1);
         break;
       }
+    }
+    // In the turn in which a round ends the next begins: what is new in the commit indexes goes with its entries.
+    if (this.#gathering.size > 0 && !this.#gathers) {
+      this.#stirGathering();
+      this.#visitAgain();
     }
     if (this.#rides()) this.#visitAgain();
     if (this.#writes.length > 0) this.#write();
     this.#proposed = false;
     this.#endOfTurn();
+    this.#inTurn = false;
+    // In their order, before what stirred meanwhile: nobody waits for ever. What stirred again while
+    // it still waited is in neither list twice: its mark was still set.
+    if (postponed.length > 0) this.#stirred = postponed.concat(this.#stirred);
+    if (this.#stirred.length > 0) this.#schedule();
   }
 
   /** Replicas that have something small to say, since a frame leaves anyway; the rest of what stirred goes with them. */
@@ -120,19 +181,10 @@ export class TurnLoop implements TurnOutput {
     }
   }
 
-  /** In their order, before what stirred meanwhile: nobody waits for ever. */
-  #postpone(stirred: readonly Replica[], from: number): void {
-    const rest = stirred.slice(from);
-    if (rest.length === 0) return;
-    // What stirred again while it still waited is in neither list twice: its mark was still set.
-    this.#stirred = rest.concat(this.#stirred);
-    this.#schedule();
-  }
-
   #write(): void {
     const writers = this.#writers;
     const proposed = this.#proposed;
-    this.#proposing ||= proposed;
+    if (proposed) this.#beginRound();
     this.#wal.write(this.#writes, () => {
       for (let i = 0; i < writers.length; i++) (writers[i] as Replica).durable();
       if (proposed) this.#proposedSynced();
@@ -141,10 +193,21 @@ export class TurnLoop implements TurnOutput {
     this.#writers = [];
   }
 
+  #beginRound(): void {
+    this.#proposing = true;
+    this.#uncommitted = true;
+    this.#proposedAtMs = this.#clock.monotonicMs();
+  }
+
   #proposedSynced(): void {
     this.#proposing = false;
+    if (!this.#uncommitted) this.#stirGathering();
+  }
+
+  #stirGathering(): void {
     const gathering = this.#gathering;
-    this.#gathering = [];
+    if (gathering.size === 0) return;
+    this.#gathering = new Set();
     for (const replica of gathering) this.stir(replica);
   }
 }

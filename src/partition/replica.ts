@@ -61,7 +61,12 @@ export function isQuorumAlive(
 const outsideTurn = (): never => {
   throw new InvariantError('work is handed out in a turn');
 };
-const noOutput: TurnOutput = { send: outsideTurn, persist: outsideTurn, mayPropose: outsideTurn };
+const noOutput: TurnOutput = {
+  send: outsideTurn,
+  persist: outsideTurn,
+  mayPropose: outsideTurn,
+  allCommitted: outsideTurn,
+};
 
 export class Replica implements WorkSink {
   readonly partition: PartitionId;
@@ -581,7 +586,8 @@ export class Replica implements WorkSink {
     if (wasHeld) this.#hold(-proposal.command.length);
     if (!this.isLeader) return end(proposal, this.notLeader());
     this.#proposals.add(proposal);
-    this.#stir();
+    this.#isQuiescent = false;
+    this.#host.proposes(this);
   }
 
   /** What waits at the gate counts as much as what is proposed. */
@@ -864,6 +870,7 @@ export class Replica implements WorkSink {
   }
 
   apply(message: Message): void {
+    if (this.isLeader && this.#raft.commitIndex === this.#raft.lastIndex) this.#output.allCommitted();
     // It stays in the log.
     if (!this.isStateDamaged) this.#applier.push(message);
   }

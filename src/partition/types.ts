@@ -19,6 +19,8 @@ export interface ReplicaHost {
   random(n: number): number;
   /** Has `collect` called in this turn's loop. */
   stir(replica: Replica): void;
+  /** Has it called when the replica may make an entry of what was proposed. */
+  proposes(replica: Replica): void;
   /** Reads of a leader wait for proof that it still leads: has `beginSharedRound` called soon (node/read-rounds.ts). */
   wantReadRound(replica: Replica): void;
   /** Ticks until the leaders of this node beat: together, so that what they say to a peer is one frame. */
@@ -70,9 +72,11 @@ export interface TurnOutput {
   persist(replica: Replica, write: GroupWrite): void;
   /**
    * May the replica turn what was proposed into an entry now? False: it gathers
-   * until the batch with this node's last entries is synced; then the replica is stirred.
+   * until this node's last entries are synced and committed, or for a moment; then the replica is stirred.
    */
   mayPropose(replica: Replica): boolean;
+  /** As leader: all that this replica has proposed is committed. */
+  allCommitted(): void;
 }
 
 /** What a judge of the core asks for: to be told, rules off that its specification does not know, limits as small as can be. */

@@ -1,0 +1,68 @@
+/** What is proposed while a round is on its way shares the next entry; where the round takes long, nobody waits for its end. */
+import t from 'tap';
+import { append, Cluster } from './cluster.js';
+
+async function ledCluster() {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1, settings: { balanceMs: 1e9 } });
+  const leader = await cluster.led(0);
+  // Its first entry and all that followed is told.
+  await cluster.clock.run(500);
+  const replica = leader.node.replicas()[0];
+  if (replica === undefined) throw new Error('it holds the partition');
+  let proposed = 0;
+  const propose = () =>
+    leader.node.propose(0, append(`c${++proposed}`, 'text'), {
+      deadlineMs: cluster.clock.monotonicMs() + 10_000,
+    });
+  return { cluster, leader, replica, propose };
+}
+
+t.test('appends that come while the last ones are on their way become one entry', async (t) => {
+  const { cluster, replica, propose } = await ledCluster();
+  // The disk is done long before the followers have answered.
+  Object.assign(cluster.network.faults, { delayMinMs: 2, delayMaxMs: 2.1 });
+  const before = replica.lastIndex;
+  const first = propose();
+  await cluster.clock.run(0.1);
+  t.equal(replica.lastIndex, before + 1, 'who comes alone waits for nothing');
+  const later: ReturnType<typeof propose>[] = [];
+  for (let i = 0; i < 5; i++) {
+    await cluster.clock.run(0.5);
+    later.push(propose());
+  }
+  t.equal(replica.lastIndex, before + 1, 'the others gather, also those that came after the sync');
+  const { index } = await cluster.settled(first);
+  t.equal(index, before + 1);
+  for (const one of later) t.equal((await cluster.settled(one)).index, before + 2);
+  await cluster.stopAll();
+});
+
+t.test('with a majority far away, or gone, an append is on its way after a moment', async (t) => {
+  const { cluster, leader, replica, propose } = await ledCluster();
+  Object.assign(cluster.network.faults, { delayMinMs: 60, delayMaxMs: 61 });
+  const before = replica.lastIndex;
+  const first = propose();
+  await cluster.clock.run(3);
+  const second = propose();
+  await cluster.clock.run(3);
+  t.equal(replica.lastIndex, before + 1);
+  await cluster.clock.run(10);
+  t.equal(replica.lastIndex, before + 2, 'long before the first is committed');
+  t.equal(replica.commitIndex, before);
+  t.equal((await cluster.settled(first)).index, before + 1);
+  t.equal((await cluster.settled(second)).index, before + 2);
+
+  const own = leader.node.identity.nodeId;
+  cluster.network.isolate(
+    own,
+    [1, 2, 3].filter((node) => node !== own),
+  );
+  const lost = [propose(), propose()];
+  for (const one of lost) one.catch(() => {});
+  await cluster.clock.run(1);
+  const third = propose();
+  third.catch(() => {});
+  await cluster.clock.run(20);
+  t.equal(replica.lastIndex, before + 4);
+  await cluster.stopAll();
+});
