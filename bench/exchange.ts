@@ -37,7 +37,7 @@ class BenchNode {
   readonly partitionCount = partitionCount;
   readonly #tables = Array.from(
     { length: partitionCount },
-    () => new Proposals({ usedBytes: 0, limitBytes: 1e9 }),
+    () => new Proposals({ usedBytes: 0, proposals: 0, limitBytes: 1e9 }),
   );
   readonly #gates = this.#tables.map(
     (table) =>

@@ -170,10 +170,11 @@ export class HansardNode implements NodeService {
     const clock = this.#guard.clock(options.clock);
     this.#clock = clock;
     this.#heartbeatTicks = Math.max(1, Math.round(settings.heartbeatMs / settings.tickMs));
-    this.#budget = { usedBytes: 0, limitBytes: settings.uncommittedBytesPerNode };
+    this.#budget = { usedBytes: 0, proposals: 0, limitBytes: settings.uncommittedBytesPerNode };
     this.#loop = new TurnLoop(
       clock,
       wal,
+      this.#budget,
       (replica, message) => this.#sendRaft(replica, message),
       () => this.#endOfTurn(),
       () => this.#commitsRide(),

@@ -5,7 +5,7 @@
  */
 import type { Clock, Timer } from '../common/env.js';
 import type { Replica } from '../partition/replica.js';
-import type { TurnOutput } from '../partition/types.js';
+import type { ProposalBudget, TurnOutput } from '../partition/types.js';
 import type { Message } from '../raft/types.js';
 import type { GroupWrite, Wal } from '../wal/types.js';
 
@@ -18,12 +18,15 @@ const visitsPerLook = 4;
  * where a round between nodes takes longer than this, nobody waits for more of it.
  */
 const gatherMs = 8;
+/** With fewer proposals under way at this node none waits for another's commit: there is little to share, and time to spare. */
+const gatherFrom = 8;
 
 const nobody: readonly Replica[] = Object.freeze([]);
 
 export class TurnLoop implements TurnOutput {
   readonly #clock: Clock;
   readonly #wal: Wal;
+  readonly #budget: Readonly<ProposalBudget>;
   readonly #send: (replica: Replica, message: Message) => void;
   readonly #endOfTurn: () => void;
   /** Near the end of a turn: stirs whoever may use the frames that leave; true where there is somebody. */
@@ -51,6 +54,7 @@ export class TurnLoop implements TurnOutput {
   constructor(
     clock: Clock,
     wal: Wal,
+    budget: Readonly<ProposalBudget>,
     send: (replica: Replica, message: Message) => void,
     endOfTurn: () => void,
     rides: () => boolean,
@@ -58,6 +62,7 @@ export class TurnLoop implements TurnOutput {
     this.#rides = rides;
     this.#clock = clock;
     this.#wal = wal;
+    this.#budget = budget;
     this.#send = send;
     this.#endOfTurn = endOfTurn;
   }
@@ -92,7 +97,7 @@ export class TurnLoop implements TurnOutput {
   /**
    * Entries are made at most once per round: what arrives while the last ones are synced and
    * sent around shares the next entries, their messages and their sync, which cost
-   * more than what they carry. A single client waits for nothing.
+   * more than what they carry. A few clients wait for no more than the sync.
    */
   mayPropose(replica: Replica): boolean {
     if (this.#gathers) {
@@ -115,7 +120,7 @@ export class TurnLoop implements TurnOutput {
   }
 
   get #gathers(): boolean {
-    return this.#proposing || this.#uncommitted;
+    return this.#proposing || (this.#uncommitted && this.#budget.proposals >= gatherFrom);
   }
 
   #gather(replica: Replica): void {
@@ -124,12 +129,13 @@ export class TurnLoop implements TurnOutput {
   }
 
   #limitGathering(): void {
-    this.#gatherTimer ??= this.#clock.after(this.#gatherLeftMs, () => {
+    if (this.#gatherTimer !== undefined) return;
+    this.#gatherTimer = this.#clock.after(this.#gatherLeftMs, () => {
       this.#gatherTimer = undefined;
       if (!this.#uncommitted) return;
       if (this.#gatherLeftMs > 1) return this.#limitGathering();
       this.#uncommitted = false;
-      if (!this.#proposing) this.#stirGathering();
+      if (!this.#gathers) this.#stirGathering();
     });
   }
 
@@ -201,7 +207,7 @@ export class TurnLoop implements TurnOutput {
 
   #proposedSynced(): void {
     this.#proposing = false;
-    if (!this.#uncommitted) this.#stirGathering();
+    if (!this.#gathers) this.#stirGathering();
   }
 
   #stirGathering(): void {

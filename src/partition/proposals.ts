@@ -62,6 +62,7 @@ export class Proposals {
     this.#pending.push(proposal);
     this.#pendingBytes += proposal.command.length;
     this.#budget.usedBytes += proposal.command.length;
+    this.#budget.proposals++;
     this.#earliestDeadlineMs = Math.min(this.#earliestDeadlineMs, proposal.deadlineMs);
   }
 
@@ -90,8 +91,7 @@ export class Proposals {
   /** `proposals` (from takeEntry) were not taken by the core. */
   notProposed(proposals: Proposal[], error: HansardError): void {
     const bytes = bytesOf(proposals);
-    this.#inFlightBytes -= bytes;
-    this.#budget.usedBytes -= bytes;
+    this.#release(bytes, proposals.length);
     for (const proposal of proposals) end(proposal, error);
   }
 
@@ -125,6 +125,7 @@ export class Proposals {
     const pending = this.#pending;
     this.#pending = [];
     this.#budget.usedBytes -= this.#pendingBytes;
+    this.#budget.proposals -= pending.length;
     this.#pendingBytes = 0;
     for (const proposal of pending) end(proposal, error);
   }
@@ -178,6 +179,7 @@ export class Proposals {
       }
       this.#pendingBytes -= proposal.command.length;
       this.#budget.usedBytes -= proposal.command.length;
+      this.#budget.proposals--;
       end(proposal, new HansardError('DEADLINE_EXCEEDED', 'the append was not proposed in time'));
     }
     this.#pending = kept;
@@ -188,14 +190,14 @@ export class Proposals {
       const last = this.#inFlight[this.#inFlight.length - 1] as InFlightEntry;
       if (last.index < index) return;
       this.#inFlight.pop();
-      this.#release(last.bytes);
+      this.#release(last.bytes, last.proposals.length);
       for (const proposal of last.proposals) end(proposal, unknown('its entry was cut off from this log'));
     }
   }
 
   #popHead(entry: InFlightEntry): void {
     this.#head++;
-    this.#release(entry.bytes);
+    this.#release(entry.bytes, entry.proposals.length);
     if (this.#head === this.#inFlight.length) {
       // Nothing of what has ended stays in memory.
       this.#inFlight = [];
@@ -206,9 +208,10 @@ export class Proposals {
     }
   }
 
-  #release(bytes: number): void {
+  #release(bytes: number, count: number): void {
     this.#inFlightBytes -= bytes;
     this.#budget.usedBytes -= bytes;
+    this.#budget.proposals -= count;
   }
 }
 

@@ -61,6 +61,8 @@ export interface HeldBack {
 
 export interface ProposalBudget {
   usedBytes: number;
+  /** How many there are, in entries or waiting for one. */
+  proposals: number;
   readonly limitBytes: number;
 }
 
@@ -72,7 +74,7 @@ export interface TurnOutput {
   persist(replica: Replica, write: GroupWrite): void;
   /**
    * May the replica turn what was proposed into an entry now? False: it gathers
-   * until this node's last entries are synced and committed, or for a moment; then the replica is stirred.
+   * until this node's last entries are synced, under load also committed; then the replica is stirred.
    */
   mayPropose(replica: Replica): boolean;
   /** As leader: all that this replica has proposed is committed. */
