@@ -2,9 +2,10 @@
  * CPU of the SDK per append, without any network: encoding and checksum, the
  * frame, and the answer's decoding. `node dist/bench/client-encode.js`
  */
-import { type Call, decodeFrame, encodeFrame } from '../src/client/frames.js';
+import { type Answered, type Call, decodeFrame, encodeFrame } from '../src/client/frames.js';
 import { encodeAppend, encodeTarget, methods } from '../src/client/requests.js';
 import { readAppendResponse } from '../src/client/responses.js';
+import { ProtoReader } from '../src/client/wire-reader.js';
 
 const chunks = 400;
 const perChunk = 20;
@@ -45,20 +46,26 @@ function measure(name: string, run: (round: number) => void): number {
 
 const calls = (): Call[] =>
   Array.from({ length: perFrame }, (_, i) => {
-    const { body } = encodeAppend(prefix, [{ role: 'user', author: 'ann', text }], undefined);
+    const encoded = encodeAppend(prefix, [{ role: 'user', author: 'ann', text }], undefined);
     return {
+      ...encoded,
       method: methods.append,
-      prefix,
-      body,
       producerId: 4_294_967_297,
       counter: 1 + i,
       timeoutMs: 5_000,
-      done() {},
+      answered() {},
+      failed() {},
     };
   });
 const made = calls();
 const answered = answers(20_000);
 let sink = 0;
+const reader: Answered = {
+  answered(_, bytes, from, to) {
+    sink += readAppendResponse(new ProtoReader(bytes, undefined, from, to)).seqs.length;
+  },
+  failed() {},
+};
 const encode = measure('encode and checksum (200 bytes of text)', () => {
   sink += calls().length;
 });
@@ -66,9 +73,7 @@ const frame = measure(`frame of ${perFrame}`, (round) => {
   sink += encodeFrame(made, 20_000 + round).length;
 });
 const decode = measure('decode the answer', () => {
-  decodeFrame(answered, (_, outcome) => {
-    if (outcome.ok) sink += readAppendResponse(outcome.response).seqs.length;
-  });
+  decodeFrame(answered, reader);
 });
 console.log(
   `${'together'.padEnd(44)} ${(encode + frame + decode).toFixed(2)} us per append${sink === 0 ? '?' : ''}`,

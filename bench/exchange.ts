@@ -11,7 +11,7 @@ import { Calls, defaultCallLimits } from '../src/api/calls.js';
 import { ExchangeStream } from '../src/api/exchange.js';
 import { messageMethods } from '../src/api/messages.js';
 import { Services } from '../src/api/services.js';
-import { encodeFrame } from '../src/client/frames.js';
+import { encodeFrame, PlainCall } from '../src/client/frames.js';
 import { methods } from '../src/client/requests.js';
 import type { Clock } from '../src/common/env.js';
 import { silentLogger } from '../src/common/logger.js';
@@ -125,15 +125,7 @@ function frame({ calls, messages, channels }: Case): Buffer {
         message: { role: 1, author: 'ann', parts: [{ text: { text: 'abcdefgh'.repeat(25 - (i % 2)) } }] },
       })),
     }) as Buffer;
-    return {
-      method: methods.append,
-      prefix: request,
-      producerId: 0,
-      counter: 0,
-      body: new Uint8Array(0),
-      timeoutMs: 5_000,
-      done() {},
-    };
+    return new PlainCall(methods.append, request, 5_000, () => {});
   });
   return encodeFrame(prepared, 1);
 }

@@ -7,65 +7,19 @@ import { Calls, defaultCallLimits } from '../src/api/calls.js';
 import { encodeListMessages, encodeServedAfter } from '../src/api/encode.js';
 import { messageMethods } from '../src/api/messages.js';
 import { Services } from '../src/api/services.js';
-import { writeContent } from '../src/client/content-encode.js';
 import { encodeList, encodeTarget, methods } from '../src/client/requests.js';
 import { readListResponse } from '../src/client/responses.js';
-import { BackWriter } from '../src/client/wire.js';
-import { ByteWriter } from '../src/common/bytes.js';
-import { xxh64 } from '../src/common/hash.js';
 import { silentLogger } from '../src/common/logger.js';
 import { partitionOf } from '../src/common/partitioning.js';
 import { loadPublicProtos } from '../src/common/proto.js';
-import { writeEventRecord } from '../src/conversation/event-record.js';
-import { EventType, type StoredEvent } from '../src/conversation/types.js';
+import type { StoredEvent } from '../src/conversation/types.js';
 import type { NodeService, ReadView } from '../src/node/types.js';
-import { chatTexts } from './harness/payload.js';
+import { perPage, storedPages } from './harness/stored-pages.js';
 
-const perPage = 50;
 const pages = 20;
 /** The lowest of many short runs: other processes disturb few of them. */
 const runs = 200;
 const rounds = 40;
-const texts = chatTexts(perPage * pages, 200);
-
-/** As a block of the store holds it: one buffer, header and content of each event beside one another. */
-function storedPage(page: number): StoredEvent[] {
-  const writer = new ByteWriter(64 * 1024);
-  const places: { start: number; header: number; end: number }[] = [];
-  const content = new BackWriter();
-  for (let i = 0; i < perPage; i++) {
-    content.reset();
-    const text = texts[page * perPage + i] as string;
-    writeContent(content, { role: i % 2 === 0 ? 'user' : 'assistant', author: 'ann', text }, 0);
-    const bytes = content.copy();
-    const start = writer.length;
-    writeEventRecord(
-      writer,
-      {
-        type: EventType.messageCompleted,
-        content: bytes,
-        contentXxh64: xxh64(bytes),
-        salt: Buffer.alloc(16, i + 1),
-        commitment: Buffer.alloc(32, i + 1),
-      },
-      0,
-    );
-    places.push({ start, header: 50, end: writer.length });
-  }
-  const block = Buffer.from(writer.finish());
-  return places.map(({ start, header, end }, i) => ({
-    seq: 1_000 + i,
-    commitTimeUs: 1_763_000_000_123_456 + i * 1_000_003,
-    producerId: 4_294_967_297,
-    producerCounter: 20_000 + i,
-    bytes: block,
-    headerOffset: start,
-    headerLength: header,
-    contentBytes: block,
-    contentOffset: start + header,
-    contentLength: end - start - header,
-  })) as unknown as StoredEvent[];
-}
 
 function measure(name: string, run: (page: number) => number): void {
   let best = Number.POSITIVE_INFINITY;
@@ -89,7 +43,7 @@ const served = {
   stalenessMs: 1,
   commitToken: Buffer.alloc(14),
 } as const;
-const stored = Array.from({ length: pages }, (_, page) => storedPage(page));
+const stored = storedPages(pages);
 const encode = (page: number): Buffer =>
   encodeServedAfter(
     encodeListMessages(stored[page] as StoredEvent[], 'token-of-the-next-page', 1_049, 'c0001000000000001'),

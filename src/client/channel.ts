@@ -53,7 +53,7 @@ import {
   requireChannelName,
 } from './requests.js';
 import { type AppendResponse, readBatchGetResponse, readGetResponse, readListResponse } from './responses.js';
-import type { Router } from './router.js';
+import { type Router, Target } from './router.js';
 import { Tail, type TailOptions } from './tail.js';
 import type { ChannelInfo, Event, NewMessage, ReadOptions, ServedBy } from './types.js';
 
@@ -137,6 +137,8 @@ export interface StateOptions {
   readonly timeoutMs?: number;
 }
 
+const noOptions: AppendOptions = Object.freeze({});
+
 /** Events of a page size that iteration uses where none is given. */
 const iterationPageSize = 500;
 
@@ -187,7 +189,7 @@ export class Channel {
   readonly name: string;
   readonly #router: Router;
   readonly #lanes: LaneSet;
-  readonly #prefix: Buffer;
+  readonly #target: Target;
 
   /** Made by `client.channel(name)`. */
   constructor(name: string, router: Router, lanes: LaneSet) {
@@ -195,7 +197,7 @@ export class Channel {
     this.name = name;
     this.#router = router;
     this.#lanes = lanes;
-    this.#prefix = encodeTarget(router.tenant, name);
+    this.#target = new Target(name, encodeTarget(router.tenant, name));
   }
 
   /**
@@ -206,26 +208,22 @@ export class Channel {
    * @example
    * const { seq } = await channel.append({ role: 'user', text: 'hello' });
    */
-  append(messages: NewMessage | readonly NewMessage[], options: AppendOptions = {}): Promise<AppendResult> {
+  append(
+    messages: NewMessage | readonly NewMessage[],
+    options: AppendOptions = noOptions,
+  ): Promise<AppendResult> {
     return new Promise((resolve, reject) => {
-      checkOptions('append', options);
-      const timeoutMs = options.timeoutMs ?? this.#router.options.timeoutMs;
-      const append: Append = new Append(
-        encodeAppend(this.#prefix, withIds(messages, options), options.condition),
-        this.name,
-        performance.now() + timeoutMs,
-        0,
-        (done, response) => {
-          this.#lanes.finished(append);
-          resolve(appendResult(done, response));
-        },
-        (error) => {
-          this.#lanes.finished(append);
-          reject(error);
-        },
+      if (options !== noOptions) checkOptions('append', options);
+      const encoded = encodeAppend(this.#prefix, withIds(messages, options), options.condition);
+      const deadlineMs = Math.ceil(performance.now() + (options.timeoutMs ?? this.#router.options.timeoutMs));
+      this.#lanes.submit(
+        new Append(encoded, this.#target, deadlineMs, 0, this.#lanes, appendResult, resolve, reject),
       );
-      this.#lanes.submit(append);
     });
+  }
+
+  get #prefix(): Buffer {
+    return this.#target.prefix;
   }
 
   /** Events of the channel. */
@@ -446,7 +444,7 @@ export class Channel {
     decode: (bytes: Uint8Array) => T,
   ): Promise<T> {
     await this.#router.known(performance.now() + (options.timeoutMs ?? this.#router.options.timeoutMs));
-    const partition = this.#router.partitionOf(this.name) as PartitionId;
+    const partition = this.#router.partitionOfTarget(this.#target) as PartitionId;
     return read(this.#router, method, partition, options, encode, decode);
   }
 
@@ -458,7 +456,7 @@ export class Channel {
   ): Promise<T> {
     const deadlineMs = performance.now() + (timeoutMs ?? this.#router.options.timeoutMs);
     await this.#router.known(deadlineMs);
-    const partition = this.#router.partitionOf(this.name) as PartitionId;
+    const partition = this.#router.partitionOfTarget(this.#target) as PartitionId;
     return this.#router.write(method, request, partition, deadlineMs, decode);
   }
 }

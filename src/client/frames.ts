@@ -1,22 +1,57 @@
 /** Exchange's frames, by hand: many calls in one message. Field numbers: proto/hansard/v1/exchange_service.proto. */
 
-import { varintSize, writeVarint } from '../common/wire.js';
+import type { HansardError } from '../common/errors.js';
+import { copyMany, varintSize, writeVarint } from '../common/wire.js';
 import { type Method, methods, putStamp, stampSize } from './requests.js';
 import { errorFromStatus, leavesDoubt, type Outcome } from './rpc-errors.js';
 import { ProtoReader } from './wire-reader.js';
 
-/** One call as it leaves: the request is `prefix`, a producer's stamp where there is one, then `body`. */
+/** One call as it leaves: the request is `prefix`, a producer's stamp where there is one, then the body. */
 export interface Call {
   readonly method: Method;
   readonly prefix: Uint8Array;
   /** 0: no stamp. */
   readonly producerId: number;
   readonly counter: number;
+  /** The request's bytes in it are [bodyFrom, bodyTo). */
   readonly body: Uint8Array;
+  readonly bodyFrom: number;
+  readonly bodyTo: number;
   /** For the server, from its arrival there. */
   readonly timeoutMs: number;
-  /** Called exactly once, never within `Link.send`. */
-  readonly done: (outcome: Outcome) => void;
+  // One of these is called exactly once, never within `Link.send`.
+  /**
+   * The response is [from, to) of `bytes`, valid for this turn. `forwardedTo`: the node that
+   * carried the call out in place of the one asked; 0: that one did.
+   */
+  answered(bytes: Buffer, from: number, to: number, forwardedTo: number): void;
+  /** `inDoubt`: the server may have carried the call out, or may still do so. */
+  failed(error: HansardError, inDoubt: boolean): void;
+}
+
+const nothing = new Uint8Array(0);
+
+/** A call without a producer, that tells its outcome as a value. */
+export class PlainCall implements Call {
+  readonly prefix = nothing;
+  readonly producerId = 0;
+  readonly counter = 0;
+  readonly bodyFrom = 0;
+  constructor(
+    readonly method: Method,
+    readonly body: Uint8Array,
+    readonly timeoutMs: number,
+    readonly done: (outcome: Outcome) => void,
+  ) {}
+  get bodyTo(): number {
+    return this.body.length;
+  }
+  answered(bytes: Buffer, from: number, to: number, forwardedTo: number): void {
+    this.done({ ok: true, response: bytes.subarray(from, to), forwardedTo });
+  }
+  failed(error: HansardError, inDoubt: boolean): void {
+    this.done({ ok: false, error, inDoubt });
+  }
 }
 
 /** Field `method` of Call, encoded, by method. */
@@ -29,15 +64,14 @@ const methodFields = new Map<Method, Buffer>(
 
 export function requestSize(call: Call): number {
   const stamp = call.producerId === 0 ? 0 : stampSize(call.producerId, call.counter);
-  return call.prefix.length + stamp + call.body.length;
+  return call.prefix.length + stamp + call.bodyTo - call.bodyFrom;
 }
 
 export function putRequest(buffer: Uint8Array, at: number, call: Call): number {
   buffer.set(call.prefix, at);
   let next = at + call.prefix.length;
   if (call.producerId !== 0) next = putStamp(buffer, next, call.producerId, call.counter);
-  buffer.set(call.body, next);
-  return next + call.body.length;
+  return copyMany(buffer, next, call.body, call.bodyFrom, call.bodyTo);
 }
 
 export function encodeRequest(call: Call): Buffer {
@@ -83,29 +117,38 @@ export function encodeFrame(calls: readonly Call[], firstId: number): Buffer {
   return frame;
 }
 
-/** Hands each answer of an ExchangeResponse to `each`, in order. Throws WireError. */
-export function decodeFrame(bytes: Uint8Array, each: (id: number, outcome: Outcome) => void): void {
+/** Who is told of the answers in a frame, by the ids of their calls. As `Call` has them. */
+export interface Answered {
+  answered(id: number, bytes: Buffer, from: number, to: number, forwardedTo: number): void;
+  failed(id: number, error: HansardError, inDoubt: boolean): void;
+}
+
+/** Hands on each answer of an ExchangeResponse, in order. Throws WireError. */
+export function decodeFrame(bytes: Buffer, to: Answered): void {
   const r = new ProtoReader(bytes);
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    if (tag === 10) decodeAnswer(r, each);
+    if (tag === 10) decodeAnswer(r, bytes, to);
     else r.skip();
   }
 }
 
-const empty = new Uint8Array(0);
-
-function decodeAnswer(r: ProtoReader, each: (id: number, outcome: Outcome) => void): void {
+function decodeAnswer(r: ProtoReader, bytes: Buffer, to: Answered): void {
   const outer = r.enter();
   let id = 0;
   let code = 0;
   let forwardedTo = 0;
   let message = '';
   let details: Uint8Array[] | undefined;
-  let response: Uint8Array = empty;
+  let responseFrom = 0;
+  let responseTo = 0;
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) id = r.uint();
-    else if (tag === 42) response = r.view();
-    else if (tag === 16) code = r.int();
+    else if (tag === 42) {
+      const around = r.enter();
+      responseFrom = r.position;
+      r.leave(around);
+      responseTo = r.position;
+    } else if (tag === 16) code = r.int();
     else if (tag === 48) forwardedTo = r.uint();
     else if (tag === 26) message = r.string();
     else if (tag === 34) {
@@ -114,9 +157,7 @@ function decodeAnswer(r: ProtoReader, each: (id: number, outcome: Outcome) => vo
     } else r.skip();
   }
   r.leave(outer);
-  if (code === 0) each(id, { ok: true, response, forwardedTo });
-  else {
-    const error = errorFromStatus(code, message, details ?? []);
-    each(id, { ok: false, error, inDoubt: leavesDoubt(error) });
-  }
+  if (code === 0) return to.answered(id, bytes, responseFrom, responseTo, forwardedTo);
+  const error = errorFromStatus(code, message, details ?? []);
+  to.failed(id, error, leavesDoubt(error));
 }

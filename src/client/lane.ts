@@ -21,11 +21,12 @@
 import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { Deque } from './deque.js';
+import type { Call } from './frames.js';
 import type { Link } from './link.js';
-import { type EncodedAppend, encodeOpenProducer, methods } from './requests.js';
+import { type EncodedAppend, encodeOpenProducer, type Method, methods } from './requests.js';
 import { type AppendResponse, readAppendResponse, readOpenProducerResponse } from './responses.js';
-import { closedError, type Router, suspectMs, waitMs } from './router.js';
-import type { Outcome } from './rpc-errors.js';
+import { closedError, type Router, suspectMs, type Target, waitMs } from './router.js';
+import { ProtoReader } from './wire-reader.js';
 
 /** One attempt may take this long; a stuck node costs no more than this. */
 const attemptTimeoutMs = 5_000;
@@ -41,12 +42,22 @@ const foreignGapsMax = 6;
 const State = { queued: 0, waiting: 1, outstanding: 2, settled: 3 } as const;
 type State = (typeof State)[keyof typeof State];
 
-/** An append from call to settlement. */
+/** Who counts the bytes of an append. */
+export interface Accounts {
+  /** Called once, where the append has its outcome. */
+  finished(append: Append): void;
+}
+
+/**
+ * An append from call to settlement: one object with no closures of its own. Thousands are under way
+ * at a time, and the collector copies all of each that is there when it comes by.
+ */
 export class Append {
   state: State = State.queued;
   counter = 0;
   /** Of the last attempt; orders attempts of a lane. */
   sendNumber = 0;
+  /** Whole milliseconds, as all times of it: others would be objects. */
   sentAtMs = 0;
   inDoubt = false;
   lastError: HansardError | undefined;
@@ -56,15 +67,69 @@ export class Append {
   callerGone = false;
   constructor(
     readonly encoded: EncodedAppend,
-    readonly channel: string,
+    readonly target: Target,
     readonly deadlineMs: number,
     /** Named producers: the counter that it must get; 0: the next. */
     readonly wantedCounter: number,
-    readonly onSuccess: (append: Append, response: AppendResponse) => void,
-    readonly onFailure: (error: HansardError) => void,
+    readonly accounts: Accounts,
+    readonly resultOf: (append: Append, response: AppendResponse) => unknown,
+    /** Of the caller's promise. */
+    readonly resolve: (result: never) => void,
+    readonly reject: (error: HansardError) => void,
   ) {}
   get bytes(): number {
-    return this.encoded.body.length;
+    return this.encoded.bodyTo - this.encoded.bodyFrom;
+  }
+  onSuccess(response: AppendResponse): void {
+    this.accounts.finished(this);
+    this.resolve(this.resultOf(this, response) as never);
+  }
+  onFailure(error: HansardError): void {
+    this.accounts.finished(this);
+    this.reject(error);
+  }
+}
+
+/**
+ * One sending of an append. It keeps its producer and counter: it may still lie in a link's queue when the
+ * append has got others.
+ */
+class Attempt implements Call {
+  constructor(
+    readonly lane: Lane,
+    readonly append: Append,
+    readonly sendNumber: number,
+    readonly producer: Producer,
+    readonly counter: number,
+    readonly timeoutMs: number,
+  ) {}
+  get method(): Method {
+    return methods.append;
+  }
+  get prefix(): Uint8Array {
+    return this.append.encoded.prefix;
+  }
+  get producerId(): number {
+    return this.producer.id;
+  }
+  get body(): Uint8Array {
+    return this.append.encoded.body;
+  }
+  get bodyFrom(): number {
+    return this.append.encoded.bodyFrom;
+  }
+  get bodyTo(): number {
+    return this.append.encoded.bodyTo;
+  }
+  /** Answers of attempts that were given up count for nothing. */
+  get isCurrent(): boolean {
+    return this.append.state === State.outstanding && this.append.sendNumber === this.sendNumber;
+  }
+  answered(bytes: Buffer, from: number, to: number, forwardedTo: number): void {
+    if (this.isCurrent) this.lane.answered(this.append, bytes, from, to, forwardedTo);
+  }
+  failed(error: HansardError, inDoubt: boolean): void {
+    if (this.isCurrent) this.lane.failed(this.append, error, inDoubt);
   }
 }
 
@@ -109,9 +174,14 @@ type Phase =
   | 'retiring' // settles what is in flight, then opens a new producer
   | 'failed'; // named producers only: ends
 
+/** As a partition knows it; shared by all that is sent for it. */
+interface Producer {
+  readonly id: number;
+}
+
 export class Lane {
   #phase: Phase = 'closed';
-  #producerId = 0;
+  #producer: Producer = { id: 0 };
   #nextCounter = 1;
   #window = 1;
   /** With counters, unsettled ones and settled ones behind an unsettled one, in order. */
@@ -174,8 +244,9 @@ export class Lane {
       if (this.#queue.length > 0) this.#open();
       return;
     }
-    if (performance.now() < this.#pausedUntilMs) return this.#wakeLater();
+    // Most answers leave nothing to be sent.
     if (this.#waiting === 0 && (this.#queue.length === 0 || this.#phase !== 'open')) return;
+    if (performance.now() < this.#pausedUntilMs) return this.#wakeLater();
     const link = this.router.leaderLink(this.partition, this.#link);
     if (link !== this.#link) this.#moveTo(link);
     if (!this.#sendWaiting()) return;
@@ -282,56 +353,49 @@ export class Lane {
     const now = performance.now();
     const sendNumber = ++this.#sends;
     append.sendNumber = sendNumber;
-    append.sentAtMs = now;
+    append.sentAtMs = Math.floor(now);
     append.state = State.outstanding;
     const leftMs = append.deadlineMs - now;
     // Past its deadline an append is sent only to be settled.
     const timeoutMs = append.callerGone ? attemptTimeoutMs : Math.min(Math.max(leftMs, 1), attemptTimeoutMs);
-    (this.#link as Link).send({
-      method: methods.append,
-      prefix: append.encoded.prefix,
-      producerId: this.#producerId,
-      counter: append.counter,
-      body: append.encoded.body,
-      timeoutMs: Math.ceil(timeoutMs),
-      // Answers of attempts that were given up count for nothing.
-      done: (outcome) => {
-        if (append.state === State.outstanding && append.sendNumber === sendNumber)
-          this.#onOutcome(append, outcome);
-      },
-    });
+    const { counter } = append;
+    (this.#link as Link).send(
+      new Attempt(this, append, sendNumber, this.#producer, counter, Math.ceil(timeoutMs)),
+    );
   }
 
   // Answers
 
-  #onOutcome(append: Append, outcome: Outcome): void {
-    if (outcome.ok) {
-      this.#onApplied(append, outcome.response);
-      if (outcome.forwardedTo !== 0) this.router.forwarded(this.partition, outcome.forwardedTo);
-    } else {
-      append.lastError = outcome.error;
-      this.#lastError = outcome.error;
-      if (outcome.error.fields.counter_consumed === 'true' || outcome.error.reason === 'PRODUCER_REUSED') {
-        this.#recovered();
-        this.#settle(append, outcome.error);
-      } else this.#onNotApplied(append, outcome.error, outcome.inDoubt);
-    }
+  /** For its attempts alone, as is `failed`. */
+  answered(append: Append, bytes: Buffer, from: number, to: number, forwardedTo: number): void {
+    this.#onApplied(append, bytes, from, to);
+    if (forwardedTo !== 0) this.router.forwarded(this.partition, forwardedTo);
     this.pump();
   }
 
-  #onApplied(append: Append, bytes: Uint8Array): void {
+  failed(append: Append, error: HansardError, inDoubt: boolean): void {
+    append.lastError = error;
+    this.#lastError = error;
+    if (error.fields.counter_consumed === 'true' || error.reason === 'PRODUCER_REUSED') {
+      this.#recovered();
+      this.#settle(append, error);
+    } else this.#onNotApplied(append, error, inDoubt);
+    this.pump();
+  }
+
+  #onApplied(append: Append, bytes: Buffer, from: number, to: number): void {
     this.#recovered();
     let response: AppendResponse;
     try {
-      response = readAppendResponse(bytes);
+      response = readAppendResponse(new ProtoReader(bytes, undefined, from, to));
     } catch (cause) {
       const error = new HansardError('INTERNAL', `unreadable answer to an append: ${cause}`, {}, { cause });
       return this.#settle(append, error);
     }
     const { callerGone } = append;
-    this.router.session.observe(response.commitToken);
+    this.router.session.answered(response.commitToken);
     this.#settle(append, undefined);
-    if (!callerGone) append.onSuccess(append, response);
+    if (!callerGone) append.onSuccess(response);
   }
 
   #onNotApplied(append: Append, error: HansardError, inDoubt: boolean): void {
@@ -567,7 +631,7 @@ export class Lane {
       .then(
         (producer) => {
           if (this.#phase !== 'opening') return; // closed meanwhile
-          this.#producerId = producer.producerId;
+          this.#producer = { id: producer.producerId };
           this.#nextCounter = producer.nextCounter;
           this.#window = Math.max(1, producer.window);
           this.#phase = 'open';

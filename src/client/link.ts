@@ -15,8 +15,9 @@ import {
 } from '@grpc/grpc-js';
 import { HansardError } from '../common/errors.js';
 import { limits } from '../common/limits.js';
-import { type Call, decodeFrame, encodeFrame, encodeRequest, requestSize } from './frames.js';
-import { errorFromService, leavesDoubt, type Outcome } from './rpc-errors.js';
+import { CallsInFlight } from './calls-in-flight.js';
+import { type Answered, type Call, decodeFrame, encodeFrame, encodeRequest, requestSize } from './frames.js';
+import { errorFromService, leavesDoubt } from './rpc-errors.js';
 import { WireError } from './wire-reader.js';
 
 export interface Link {
@@ -25,7 +26,7 @@ export interface Link {
   readonly failedAtMs: number;
   /** Somebody who should know says that the node is there. */
   forgive(): void;
-  /** Sends or queues; ends in exactly one `call.done`, never within this call. */
+  /** Sends or queues; the call ends exactly once, never within this one. */
   send(call: Call): void;
   /** A stream of its own on the same connection; resolves to why not where the node can't be reached. */
   stream(method: string, request: Uint8Array, isHeldToCredit: boolean): Promise<OpenStream | HansardError>;
@@ -162,13 +163,8 @@ class Connection {
   }
 }
 
-interface Pending {
-  readonly call: Call;
-  readonly lostAtMs: number;
-}
-
 /** Calls in flight on one stream, framed once per turn. */
-class ExchangeLink implements Link {
+class ExchangeLink implements Link, Answered {
   readonly #connection: Connection;
   #stream: ClientDuplexStream<Buffer, Buffer> | undefined;
   #opening = false;
@@ -177,9 +173,8 @@ class ExchangeLink implements Link {
   /** `write()` returned false: nothing more until 'drain'. */
   #full = false;
   #framesUnsent = 0;
-  #nextId = 1;
   #queue: Call[] = [];
-  readonly #pending = new Map<number, Pending>();
+  readonly #pending = new CallsInFlight();
   #sweeper: NodeJS.Timeout | undefined;
 
   constructor(readonly address: string) {
@@ -226,12 +221,11 @@ class ExchangeLink implements Link {
     if (stream === undefined) return this.#open();
     while (this.#queue.length > 0 && !this.#full && this.#framesUnsent < framesUnsentMax) {
       const calls = this.#takeFrame();
-      const firstId = this.#nextId;
-      this.#nextId += calls.length;
+      const firstId = this.#pending.nextId;
       const now = performance.now();
       for (let i = 0; i < calls.length; i++) {
         const call = calls[i] as Call;
-        this.#pending.set(firstId + i, { call, lostAtMs: now + call.timeoutMs + answerGraceMs });
+        this.#pending.add(call, now + call.timeoutMs + answerGraceMs);
       }
       this.#framesUnsent++;
       const more = stream.write(encodeFrame(calls, firstId), () => {
@@ -295,7 +289,7 @@ class ExchangeLink implements Link {
 
   #onFrame(stream: unknown, bytes: Buffer): void {
     try {
-      decodeFrame(bytes, (id, outcome) => this.#settle(id, outcome));
+      decodeFrame(bytes, this);
     } catch (error) {
       if (!(error instanceof WireError)) throw error;
       // Nothing on this stream can be trusted any more.
@@ -307,12 +301,19 @@ class ExchangeLink implements Link {
     }
   }
 
-  #settle(id: number, outcome: Outcome): void {
-    const pending = this.#pending.get(id);
-    if (pending === undefined) return; // given up before
-    this.#pending.delete(id);
-    if (this.#pending.size === 0) this.#stopSweeper();
-    pending.call.done(outcome);
+  answered(id: number, bytes: Buffer, from: number, to: number, forwardedTo: number): void {
+    this.#ended(id)?.answered(bytes, from, to, forwardedTo);
+  }
+
+  failed(id: number, error: HansardError, inDoubt: boolean): void {
+    this.#ended(id)?.failed(error, inDoubt);
+  }
+
+  /** Undefined: given up before. */
+  #ended(id: number): Call | undefined {
+    const call = this.#pending.take(id);
+    if (call !== undefined && this.#pending.size === 0) this.#stopSweeper();
+    return call;
   }
 
   /** What was written may have been carried out; what was queued was not, and goes by the next stream. */
@@ -330,28 +331,28 @@ class ExchangeLink implements Link {
   }
 
   #failPending(error: HansardError): void {
-    const pending = [...this.#pending.values()];
-    this.#pending.clear();
+    const pending = this.#pending.takeAll();
     this.#stopSweeper();
     // A server without the method has done nothing; any other end of a stream may have come after the work.
     const inDoubt = error.reason !== 'NOT_IMPLEMENTED';
-    for (const { call } of pending) call.done({ ok: false, error, inDoubt });
+    for (const call of pending) call.failed(error, inDoubt);
   }
 
   #failQueue(error: HansardError): void {
     const queued = this.#queue;
     this.#queue = [];
-    for (const call of queued) call.done({ ok: false, error, inDoubt: false });
+    for (const call of queued) call.failed(error, false);
   }
 
   /** A node that is stuck neither answers nor breaks its stream. */
   #sweep(): void {
-    const now = performance.now();
+    const lost = this.#pending.takeLost(performance.now());
+    if (lost.length === 0) return;
+    if (this.#pending.size === 0) this.#stopSweeper();
     const error = new HansardError('DEADLINE_EXCEEDED', `${this.address}: no answer in time`, {
       address: this.address,
     });
-    for (const [id, { lostAtMs }] of this.#pending)
-      if (lostAtMs < now) this.#settle(id, { ok: false, error, inDoubt: true });
+    for (const call of lost) call.failed(error, true);
   }
 
   #stopSweeper(): void {
@@ -389,8 +390,8 @@ class UnaryLink implements Link {
     void ready.then((error) => {
       if (this.#closed) {
         const closed = new HansardError('CLIENT_CLOSED', 'the client was closed');
-        call.done({ ok: false, error: closed, inDoubt: false });
-      } else if (error !== undefined) call.done({ ok: false, error, inDoubt: false });
+        call.failed(closed, false);
+      } else if (error !== undefined) call.failed(error, false);
       else this.#start(call);
     });
   }
@@ -409,11 +410,10 @@ class UnaryLink implements Link {
       new Metadata(),
       { deadline: Date.now() + call.timeoutMs },
       (error, response) => {
-        if (error === null && response !== undefined)
-          return call.done({ ok: true, response, forwardedTo: 0 });
+        if (error === null && response !== undefined) return call.answered(response, 0, response.length, 0);
         const failure =
           error === null ? new HansardError('INTERNAL', 'empty answer') : errorFromService(error);
-        call.done({ ok: false, error: failure, inDoubt: leavesDoubt(failure) });
+        call.failed(failure, leavesDoubt(failure));
       },
     );
   }

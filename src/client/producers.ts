@@ -2,15 +2,16 @@
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { checkOptions, invalid } from './check-input.js';
-import { Append, type Budget, Lane } from './lane.js';
+import { type Accounts, Append, type Budget, Lane } from './lane.js';
 import { type AppendCondition, encodeAppend, encodeTarget, requireChannelName } from './requests.js';
-import { closedError, type Router } from './router.js';
+import type { AppendResponse } from './responses.js';
+import { closedError, type Router, Target } from './router.js';
 import type { NewMessage } from './types.js';
 
 const tickMs = 25;
 
 /** Lanes by partition, of one producer's name. Appends that come before the map is known wait in order. */
-export class LaneSet {
+export class LaneSet implements Accounts {
   readonly #lanes = new Map<PartitionId, Lane>();
   #unrouted: Append[] = [];
   #ticker: NodeJS.Timeout | undefined;
@@ -36,11 +37,11 @@ export class LaneSet {
         }),
       );
     this.#ticker ??= setInterval(() => this.#tick(), tickMs);
-    const partition = this.router.partitionOf(append.channel);
+    const partition = this.router.partitionOfTarget(append.target);
     if (partition === undefined || this.#unrouted.length > 0) {
       this.#unrouted.push(append);
       this.#route(append.deadlineMs);
-    } else this.lane(partition, append.channel).enqueue(append);
+    } else this.lane(partition, append.target.channel).enqueue(append);
   }
 
   /** To be called when an append that was submitted has its outcome. */
@@ -72,8 +73,8 @@ export class LaneSet {
       () => {
         this.#routing = false;
         for (const append of this.#unrouted.splice(0)) {
-          const partition = this.router.partitionOf(append.channel) as PartitionId;
-          this.lane(partition, append.channel).enqueue(append);
+          const partition = this.router.partitionOfTarget(append.target) as PartitionId;
+          this.lane(partition, append.target.channel).enqueue(append);
         }
       },
       (error: unknown) => {
@@ -145,7 +146,7 @@ export interface ProducerAppendResult {
  */
 export class NamedProducer {
   readonly #lanes: LaneSet;
-  readonly #prefixes = new Map<string, Buffer>();
+  readonly #targets = new Map<string, Target>();
 
   /** Made by `client.openProducer`. */
   constructor(
@@ -203,35 +204,29 @@ export class NamedProducer {
         duplicate: true,
       };
     }
+    const resultOf = (done: Append, response: AppendResponse): ProducerAppendResult => {
+      const first = done.counter - skipped;
+      const { seqs, commitTimeUs, commitToken, duplicate } = response;
+      const { checksums } = done.encoded;
+      const nextCounter = first + messages.length;
+      return {
+        ...base,
+        counter: first,
+        nextCounter,
+        seqs,
+        checksums,
+        commitTimeUs,
+        commitToken,
+        duplicate,
+      };
+    };
+    const target = this.#target(channel);
+    const wanted = counter === undefined ? 0 : counter + skipped;
     return new Promise((resolve, reject) => {
-      const append: Append = new Append(
-        encodeAppend(this.#prefix(channel), rest, options.condition),
-        channel,
-        deadlineMs,
-        counter === undefined ? 0 : counter + skipped,
-        (done, response) => {
-          this.#lanes.finished(append);
-          const first = done.counter - skipped;
-          const { seqs, commitTimeUs, commitToken, duplicate } = response;
-          const { checksums } = done.encoded;
-          const nextCounter = first + messages.length;
-          resolve({
-            ...base,
-            counter: first,
-            nextCounter,
-            seqs,
-            checksums,
-            commitTimeUs,
-            commitToken,
-            duplicate,
-          });
-        },
-        (error) => {
-          this.#lanes.finished(append);
-          reject(error);
-        },
+      const encoded = encodeAppend(target.prefix, rest, options.condition);
+      this.#lanes.submit(
+        new Append(encoded, target, Math.ceil(deadlineMs), wanted, this.#lanes, resultOf, resolve, reject),
       );
-      this.#lanes.submit(append);
     });
   }
 
@@ -253,13 +248,13 @@ export class NamedProducer {
     }
   }
 
-  #prefix(channel: string): Buffer {
-    let prefix = this.#prefixes.get(channel);
-    if (prefix === undefined) {
-      prefix = encodeTarget(this.router.tenant, channel);
-      this.#prefixes.set(channel, prefix);
+  #target(channel: string): Target {
+    let target = this.#targets.get(channel);
+    if (target === undefined) {
+      target = new Target(channel, encodeTarget(this.router.tenant, channel));
+      this.#targets.set(channel, target);
     }
-    return prefix;
+    return target;
   }
 }
 

@@ -5,6 +5,7 @@ import { channelNameProblem, isTenantName } from '../common/names.js';
 import { varintSize, writeVarint } from '../common/wire.js';
 import { checkMessage, invalid } from './check-input.js';
 import { limited, writeContent, writeTimestamp } from './content-encode.js';
+import { Slabs } from './slab.js';
 import type { EventType, NewMessage, Participant, ReadLevel, ReadOptions, ReadPreference } from './types.js';
 import { BackWriter, requireWellFormed } from './wire.js';
 
@@ -90,8 +91,10 @@ export function isMessageType(type: number): boolean {
 export interface EncodedAppend {
   /** Encoded tenant and channel, shared by all appends of a channel. */
   readonly prefix: Uint8Array;
-  /** Encoded condition and messages. */
-  readonly body: Buffer;
+  /** Encoded condition and messages: from `bodyFrom` to `bodyTo`, beside those of other appends. */
+  readonly body: Uint8Array;
+  readonly bodyFrom: number;
+  readonly bodyTo: number;
   readonly count: number;
   /** xxh64 of each message's content. */
   readonly checksums: readonly bigint[];
@@ -102,6 +105,7 @@ const requestOverheadBytes = 1024;
 
 // Encoding is synchronous, so one scratch buffer serves all clients.
 const scratch = new BackWriter();
+const slabs = new Slabs();
 
 export function encodeTarget(tenant: string, channel: string): Buffer {
   scratch.reset();
@@ -141,7 +145,16 @@ export function encodeAppend(
       });
   }
   if (condition !== undefined) writeCondition(scratch, condition);
-  return { prefix, body: scratch.copy(), count: messages.length, checksums };
+  const { length } = scratch;
+  slabs.take(length);
+  const { bytes: body, at: bodyFrom } = slabs;
+  scratch.copyTo(body, bodyFrom);
+  return { prefix, body, bodyFrom, bodyTo: bodyFrom + length, count: messages.length, checksums };
+}
+
+/** A view of the append's own bytes. */
+export function bodyOf({ body, bodyFrom, bodyTo }: EncodedAppend): Uint8Array {
+  return body.subarray(bodyFrom, bodyTo);
 }
 
 function writeNewMessage(w: BackWriter, message: NewMessage, position: number): bigint {
@@ -490,16 +503,16 @@ export function encodeChannelState(
 /** Items as AppendMessagesRequests without producers. */
 export function encodeAppendBatch(
   tenant: string,
-  items: readonly { readonly prefix: Uint8Array; readonly body: Uint8Array }[],
+  items: readonly EncodedAppend[],
   requestId: string,
 ): Buffer {
   scratch.reset();
   id(scratch, 3, requestId, 'request_id');
   for (let i = items.length - 1; i >= 0; i--) {
-    const { prefix, body } = items[i] as (typeof items)[number];
+    const item = items[i] as EncodedAppend;
     const mark = scratch.length;
-    scratch.raw(body);
-    scratch.raw(prefix);
+    scratch.raw(bodyOf(item));
+    scratch.raw(item.prefix);
     scratch.nested(2, mark);
   }
   scratch.string(1, tenant);

@@ -13,8 +13,8 @@ export interface AppendResponse {
   channelUid: string;
 }
 
-export function readAppendResponse(bytes: Uint8Array): AppendResponse {
-  const r = new ProtoReader(bytes);
+/** Its bytes are not kept. */
+export function readAppendResponse(r: ProtoReader): AppendResponse {
   let firstSeq = 0;
   let count = 0;
   let commitTimeUs = 0;
@@ -29,7 +29,7 @@ export function readAppendResponse(bytes: Uint8Array): AppendResponse {
       const outer = r.enter();
       commitTimeUs = readTimestamp(r);
       r.leave(outer);
-    } else if (tag === 34) commitToken = r.bytes();
+    } else if (tag === 34) commitToken = readToken(r);
     else if (tag === 40) duplicate = r.bool();
     else if (tag === 48) seqs.push(r.uint());
     else if (tag === 50) readPacked(r, seqs);
@@ -42,6 +42,15 @@ export function readAppendResponse(bytes: Uint8Array): AppendResponse {
     for (let i = 0; i < count; i++) seqs.push(firstSeq + i);
   }
   return { seqs, commitTimeUs, commitToken, duplicate, channelUid };
+}
+
+/** Of the last answer: appends of one entry have the same token, and answers of one entry come together. */
+let lastToken = none;
+
+function readToken(r: ProtoReader): Uint8Array {
+  if (!r.isNext(lastToken)) lastToken = r.bytes();
+  else r.skip();
+  return lastToken;
 }
 
 export interface GetResponse {
@@ -105,7 +114,7 @@ export function readAppendBatchResponse(bytes: Uint8Array): {
   const r = new ProtoReader(bytes);
   const response = { results: [] as AppendResponse[], commitToken: none };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    if (tag === 10) response.results.push(readAppendResponse(r.view()));
+    if (tag === 10) response.results.push(r.message(readAppendResponse));
     else if (tag === 18) response.commitToken = r.bytes();
     else r.skip();
   }

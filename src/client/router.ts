@@ -7,6 +7,7 @@ import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import { partitionOf } from '../common/partitioning.js';
 import { readClusterResponse } from './cluster-responses.js';
+import { PlainCall } from './frames.js';
 import { type Link, openLink } from './link.js';
 import type { ClientOptions } from './options.js';
 import { type Method, methods } from './requests.js';
@@ -36,6 +37,18 @@ const attemptGraceMs = 50;
 const hintsFollowed = 3;
 
 const none = new Uint8Array(0);
+
+/** A channel as calls name it; its partition is looked for once. */
+export class Target {
+  partition: PartitionId | undefined;
+  /** Of how many; another number of partitions is another cluster. */
+  partitionCount = 0;
+  constructor(
+    readonly channel: string,
+    /** Encoded tenant and channel. */
+    readonly prefix: Buffer,
+  ) {}
+}
 
 export interface Route {
   /** Undefined: any node. */
@@ -93,6 +106,17 @@ export class Router {
     return this.partitionCount === undefined
       ? undefined
       : partitionOf(this.tenant, channel, this.partitionCount);
+  }
+
+  /** Undefined until the map is known. */
+  partitionOfTarget(target: Target): PartitionId | undefined {
+    const { partitionCount } = this;
+    if (partitionCount === undefined) return undefined;
+    if (target.partitionCount !== partitionCount) {
+      target.partition = this.partitionOf(target.channel);
+      target.partitionCount = partitionCount;
+    }
+    return target.partition;
   }
 
   /** The leader's link; where none is known `current` if it is sound, else another node, which forwards or knows more. */
@@ -227,19 +251,12 @@ export class Router {
       };
       this.#watched.add(watched);
       this.#watcher ??= setInterval(() => this.#watch(), watchMs);
-      link.send({
-        method,
-        prefix: none,
-        producerId: 0,
-        counter: 0,
-        body,
-        timeoutMs: Math.ceil(timeoutMs),
-        done: (outcome) => {
-          // An answer that comes after its attempt was given up is nobody's.
-          if (!this.#watched.delete(watched)) return;
-          resolve(outcome.ok ? readOutcome(link, outcome, read) : outcome);
-        },
-      });
+      const done = (outcome: Outcome): void => {
+        // An answer that comes after its attempt was given up is nobody's.
+        if (!this.#watched.delete(watched)) return;
+        resolve(outcome.ok ? readOutcome(link, outcome, read) : outcome);
+      };
+      link.send(new PlainCall(method, body, Math.ceil(timeoutMs), done));
     });
   }
 
@@ -481,16 +498,7 @@ export function attemptOn<T>(
       clearTimeout(timer);
       resolve(outcome.ok ? readOutcome(link, outcome, read) : outcome);
     };
-    const call = {
-      method,
-      prefix: none,
-      producerId: 0,
-      counter: 0,
-      body,
-      timeoutMs: Math.ceil(timeoutMs),
-      done,
-    };
-    link.send(call);
+    link.send(new PlainCall(method, body, Math.ceil(timeoutMs), done));
   });
 }
 

@@ -29,6 +29,15 @@ export class Session {
   /** Partitions of which something was heard that no token says. */
   readonly #doubts = new Map<PartitionId, number>();
   #lastDoubt = 0;
+  /** Of the last answer to an append. */
+  #lastAnswered: Uint8Array | undefined;
+
+  /** Takes in the token of an answer to an append; those that come together share theirs. */
+  answered(token: Uint8Array): void {
+    if (token === this.#lastAnswered) return;
+    this.#lastAnswered = token;
+    this.observe(token);
+  }
 
   /** Keeps what the token says beyond what is known. */
   observe(token: Uint8Array): void {
@@ -76,6 +85,7 @@ export class Session {
   forget(incarnation: number): void {
     for (const each of [...this.#places.keys()]) if (each !== incarnation) this.#places.delete(each);
     this.#foreign.length = 0;
+    this.#lastAnswered = undefined;
   }
 
   /** A write failed, or its outcome is not known: a read that follows must see what it met. */

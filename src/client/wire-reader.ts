@@ -18,11 +18,11 @@ export class ProtoReader {
   #at: number;
   #end: number;
   #tag = 0;
-  constructor(bytes: Uint8Array, owned?: ArrayBufferLike) {
+  constructor(bytes: Uint8Array, owned?: ArrayBufferLike, from = 0, to = bytes.length) {
     this.#bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
     this.#owned = owned;
-    this.#at = 0;
-    this.#end = bytes.length;
+    this.#at = from;
+    this.#end = to;
   }
   /**
    * Reads a copy of `bytes`, which all that is read from it shares: one copy for
@@ -158,6 +158,15 @@ export class ProtoReader {
     if (owned === undefined) return copyOf(this.#bytes, at, length);
     // Half the cost of Buffer's subarray.
     return new Uint8Array(owned, at, length);
+  }
+  /** Whether the length-delimited value that comes next has these bytes (few). Stays where it is. */
+  isNext(value: Uint8Array): boolean {
+    const at = this.#at;
+    let place = at + 1;
+    if (this.#bytes[at] !== value.length || value.length >= 0x80 || place + value.length > this.#end)
+      return false;
+    for (let i = 0; i < value.length; i++) if (this.#bytes[place++] !== value[i]) return false;
+    return true;
   }
   /** Reads the `length` bytes before `position`, passed over before, as a message; then stands where it stood. */
   again<T>(position: number, length: number, read: (reader: ProtoReader) => T): T {

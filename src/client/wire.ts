@@ -54,6 +54,10 @@ export class BackWriter {
     copyMany(copy, 0, this.#buffer, from, to);
     return copy;
   }
+  /** Copies what was written to `target`, which has room for it. */
+  copyTo(target: Uint8Array, at: number): void {
+    copyMany(target, at, this.#buffer, this.#at, this.#buffer.length);
+  }
   /** xxh64 of what was written since `mark`. */
   xxh64(mark = 0): bigint {
     return xxh64(new Uint8Array(this.#buffer.buffer, this.#at, this.#buffer.length - mark - this.#at));

@@ -4,7 +4,7 @@ import t from 'tap';
 import { readContent } from '../../src/client/content-decode.js';
 import { fromUIMessages, toUIMessage } from '../../src/client/convert/ai-sdk.js';
 import { fromResponseItem, fromResponseItems, toResponseItem } from '../../src/client/convert/openai.js';
-import { encodeAppend } from '../../src/client/requests.js';
+import { bodyOf, encodeAppend } from '../../src/client/requests.js';
 import type { MessageContent, NewMessage } from '../../src/client/types.js';
 import { codec } from './fake-cluster.js';
 
@@ -16,7 +16,7 @@ function fixture(name: string): unknown[] {
 /** Through the bytes that travel and are stored. */
 function stored(message: NewMessage): MessageContent & { messageId?: string } {
   const request = codec('hansard.v1.AppendMessagesRequest').deserialize(
-    encodeAppend(new Uint8Array(0), [message], undefined).body,
+    Buffer.from(bodyOf(encodeAppend(new Uint8Array(0), [message], undefined))),
   ) as never as { messages: { message: object; message_id?: string }[] };
   const [only] = request.messages as [{ message: object; message_id?: string }];
   const content = readContent(codec('hansard.v1.MessageContent').serialize(only.message));

@@ -1,5 +1,9 @@
 /** The way to one node: when it says that nobody is there. */
+import assert from 'node:assert/strict';
+import * as fc from 'fast-check';
 import t from 'tap';
+import { CallsInFlight } from '../../src/client/calls-in-flight.js';
+import { type Call, PlainCall } from '../../src/client/frames.js';
 import { openLink } from '../../src/client/link.js';
 import { methods } from '../../src/client/requests.js';
 import type { Outcome } from '../../src/client/rpc-errors.js';
@@ -20,8 +24,7 @@ for (const transport of ['exchange', 'unary'] as const)
       const ask = (): Promise<Outcome> =>
         new Promise((done) => {
           const timeoutMs = 2_000;
-          const { getCluster: method } = methods;
-          link.send({ method, prefix: nothing, producerId: 0, counter: 0, body: nothing, timeoutMs, done });
+          link.send(new PlainCall(methods.getCluster, nothing, timeoutMs, done));
         });
       t.match(await ask(), { ok: true });
       cluster.nodes[0]?.stop();
@@ -36,3 +39,42 @@ for (const transport of ['exchange', 'unary'] as const)
     }
     t.ok(Math.min(...tookMs) < atOnceMs, `after ${tookMs.map(Math.round).join(', ')} ms`);
   });
+
+t.test(
+  'calls in flight: taken out by id once, lost ones by their time, whatever comes in between',
+  async () => {
+    const step = fc.oneof(
+      { weight: 4, arbitrary: fc.record({ add: fc.integer({ min: 0, max: 50 }) }) },
+      { weight: 3, arbitrary: fc.record({ take: fc.nat() }) },
+      { weight: 1, arbitrary: fc.record({ lost: fc.integer({ min: 0, max: 50 }) }) },
+    );
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 800, size: 'max' }), (steps) => {
+        const calls = new CallsInFlight();
+        const model = new Map<number, { call: Call; lostAtMs: number }>();
+        for (const each of steps) {
+          if ('add' in each) {
+            const call = new PlainCall(methods.getCluster, nothing, 1, () => {});
+            model.set(calls.nextId, { call, lostAtMs: each.add });
+            calls.add(call, each.add);
+          } else if ('take' in each) {
+            const id = each.take % (calls.nextId + 1);
+            assert.equal(calls.take(id), model.get(id)?.call);
+            model.delete(id);
+          } else {
+            const lost = [...model].filter(([, { lostAtMs }]) => lostAtMs < each.lost);
+            assert.deepEqual(
+              calls.takeLost(each.lost),
+              lost.map(([, { call }]) => call),
+            );
+            for (const [id] of lost) model.delete(id);
+          }
+          assert.equal(calls.size, model.size);
+        }
+        assert.equal(calls.takeAll().length, model.size);
+        assert.equal(calls.size, 0);
+      }),
+      { numRuns: 30, endOnFailure: true },
+    );
+  },
+);
