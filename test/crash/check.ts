@@ -33,7 +33,8 @@ export interface Verdict {
   readonly tornTail: boolean;
 }
 
-const patienceMs = 20_000;
+/** Nothing here is to run out: it only keeps a check from standing still for ever, on a machine however slow. */
+const patienceMs = 120_000;
 
 /** `dir` is used up. */
 export async function checkState(dir: string, tree: Tree, promises: Promises): Promise<Verdict> {

@@ -1,22 +1,33 @@
-/**
- * `npm run crashstates -- --states N --seed S`: records a node and checks N
- * states in which a loss of power may leave its folder. `--only K` checks the
- * K-th state of each recording alone; a recording differs a little from run to run.
- */
+/** `npm run crashstates`: records a node and checks states in which a loss of power may leave its folder. */
 import { rmSync } from 'node:fs';
-import { parseArgs } from 'node:util';
+import { programOf } from '../support/program.js';
 import { recordAfterPowerLoss, recordAlone, recordMember, scratchFolder } from './record.js';
 import { checkStates, describeTally, type Recorded } from './states.js';
 import { straceMissing } from './strace.js';
 
-const { values } = parseArgs({
-  options: {
-    states: { type: 'string', default: '1000' },
-    seed: { type: 'string', default: '1' },
-    only: { type: 'string' },
-    recording: { type: 'string', default: 'both' },
-  },
+const usage = `Usage: npm run crashstates -- [--states N] [--seed S] [--recording alone|member|both] [--only K]
+
+Records real nodes call by call, and starts a node on folders as a loss of power may have left them: test/crash/README.md.
+A recording differs a little from run to run; its states follow from it and the seed.
+
+--states N      how many in all (1000)
+--seed S        what is drawn (1)
+--recording W   alone: a node that is a cluster of its own, and once more after a loss of power;
+                member: one of three that falls behind and takes snapshots; both (the default)
+--only K        the K-th state of each recording alone
+
+Exit 0 if nothing is lost and all refusals are such as must be, 1 if not, 2 for wrong use or where calls can't be recorded.`;
+
+const { values, whole, wrongUse } = programOf(usage, {
+  states: { type: 'string', default: '1000' },
+  seed: { type: 'string', default: '1' },
+  only: { type: 'string' },
+  recording: { type: 'string', default: 'both' },
 });
+const [states, seed] = [whole('states'), whole('seed')];
+const only = values.only === undefined ? {} : { only: whole('only', 0) };
+if (!['alone', 'member', 'both'].includes(values.recording))
+  wrongUse(`there is no recording ${values.recording}`);
 
 const missing = straceMissing();
 if (missing !== undefined) {
@@ -24,9 +35,14 @@ if (missing !== undefined) {
   process.exit(2);
 }
 const folder = scratchFolder();
+const remove = (): void => rmSync(folder, { recursive: true, force: true });
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => {
+    remove();
+    process.kill(process.pid, signal);
+  });
 let problems = 0;
 try {
-  const seed = Number(values.seed);
   const recordings: Recorded[] = [];
   const started = performance.now();
   if (values.recording !== 'member') {
@@ -42,9 +58,9 @@ try {
     console.log(`${recorded.name}: ${calls.join(', ')}; ${kinds.join(', ')}`);
     const checking = performance.now();
     const tally = await checkStates(recorded, folder, {
-      count: Math.ceil(Number(values.states) / recordings.length),
+      count: Math.ceil(states / recordings.length),
       seed,
-      ...(values.only === undefined ? {} : { only: Number(values.only) }),
+      ...only,
       tell: (text) => console.error(text),
     });
     console.log(
@@ -54,6 +70,6 @@ try {
     problems += tally.problems.length;
   }
 } finally {
-  rmSync(folder, { recursive: true, force: true });
+  remove();
 }
 process.exitCode = problems === 0 ? 0 : 1;

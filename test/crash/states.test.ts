@@ -14,7 +14,7 @@ import { noPromises, promisesAt } from './promises.js';
 import { recordAfterPowerLoss, recordAlone, recordMember, scratchFolder } from './record.js';
 import { textOf } from './recorded-node.js';
 import type { Recorder } from './recorder.js';
-import { checkStates, describeTally, type Recorded } from './states.js';
+import { checkStates, describeTally, isCurrentBehind, type Recorded } from './states.js';
 import { straceMissing } from './strace.js';
 
 const missing = straceMissing();
@@ -45,6 +45,14 @@ t.test('power lost at any moment', { skip: missing ?? false }, async (t) => {
       t.equal(tally.problems.length, 0, `${recorded.name}: ${tally.problems[0] ?? 'no problem'}`);
       t.equal(tally.states, count, `${count} states`);
     }
+  });
+
+  await t.test('CURRENT lost its last replacement, what it names is deleted or not', async (t) => {
+    const tally = await checkStates(alone, folder, { count: 1500, seed, wanted: isCurrentBehind });
+    t.comment(describeTally('alone', tally));
+    for (const problem of tally.problems.slice(0, 10)) t.comment(problem);
+    t.equal(tally.problems.length, 0, tally.problems[0] ?? 'no problem');
+    t.ok(tally.states > 0, `${tally.states} such states`);
   });
 
   await t.test('syncs that do nothing are noticed', async (t) => {

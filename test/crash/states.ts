@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { SimRandom } from '../sim/sim-clock.js';
 import { checkState, type Verdict } from './check.js';
-import type { NameOrder } from './disk-model.js';
+import type { NameOrder, Tree } from './disk-model.js';
 import { noPromises, type Promises, promisesAt } from './promises.js';
 import type { Recorder } from './recorder.js';
 
@@ -30,6 +30,8 @@ export interface StatesOptions {
   readonly count: number;
   readonly seed: number;
   readonly only?: number;
+  /** Only those of the states whose folder is of this kind. */
+  readonly wanted?: (tree: Tree) => boolean;
   /** See DiskModel.seal. */
   readonly believes?: (name: string) => boolean;
   readonly tell?: (text: string) => void;
@@ -50,7 +52,7 @@ const atOnce = 4;
 export async function checkStates(
   recorded: Recorded,
   folder: string,
-  { count, seed, only, believes, tell }: StatesOptions,
+  { count, seed, only, wanted, believes, tell }: StatesOptions,
 ): Promise<Tally> {
   const { recorder, name } = recorded;
   recorder.model.seal(believes);
@@ -67,6 +69,7 @@ export async function checkStates(
   for (const [number, draw] of draws.entries()) {
     const tree = recorder.model.stateAt(draw.moment, draw.order, new SimRandom(draw.seed));
     if (only !== undefined && only !== number) continue;
+    if (wanted?.(tree) === false) continue;
     const promises = promisesAt(recorder.marks, draw.moment, {
       ...structuredClone(recorded.carried ?? noPromises()),
       finals: recorded.finals,
@@ -76,7 +79,7 @@ export async function checkStates(
       judge(
         tally,
         draw,
-        promises.isFormatted,
+        { isFormatted: promises.isFormatted, isCurrentBehind: isCurrentBehind(tree) },
         verdict,
         `${name} seed ${seed} state ${number} (${draw.order}, moment ${draw.moment})`,
       );
@@ -107,7 +110,12 @@ function drawStates(recorder: Recorder, count: number, seed: number): Draw[] {
   return draws.sort((a, b) => a.moment - b.moment);
 }
 
-function judge(tally: Tally, draw: Draw, isFormatted: boolean, verdict: Verdict, where: string): void {
+interface Found {
+  readonly isFormatted: boolean;
+  readonly isCurrentBehind: boolean;
+}
+
+function judge(tally: Tally, draw: Draw, found: Found, verdict: Verdict, where: string): void {
   tally.states++;
   if (verdict.tornTail) tally.tornTails++;
   for (const problem of verdict.problems) tally.problems.push(`${where}: ${problem}`);
@@ -116,13 +124,13 @@ function judge(tally: Tally, draw: Draw, isFormatted: boolean, verdict: Verdict,
     if (verdict.problems.length === 0) tally.started++;
     return;
   }
-  if (!isFormatted) {
+  if (!found.isFormatted) {
     tally.unfinished++;
     return;
   }
   const kind = `${refused.reason}, names ${draw.order}`;
   tally.refused.set(kind, (tally.refused.get(kind) ?? 0) + 1);
-  if (!mayRefuse(draw.order, refused))
+  if (!mayRefuse(draw.order, found, refused))
     tally.problems.push(`${where}: it refuses: ${refused.reason}: ${refused.message}`);
 }
 
@@ -131,13 +139,29 @@ function judge(tally: Tally, draw: Draw, isFormatted: boolean, verdict: Verdict,
  * CURRENT and deletes what the old one named without a sync of its folder in between, and
  * it names a table in MANIFEST before the folder is synced. The deletion, or MANIFEST,
  * may be kept alone. That is said, and refetched from a peer; nothing else is refused.
+ *
+ * Where the old MANIFEST is still there and its log is not, LevelDB opens without a word, with what was
+ * in tables. The checkpoints in there are whole and older than where the log of Raft begins: that is what is said then.
  */
-function mayRefuse(order: NameOrder, { reason, message }: { reason: string; message: string }): boolean {
+function mayRefuse(
+  order: NameOrder,
+  { isCurrentBehind }: Found,
+  { reason, message }: { reason: string; message: string },
+): boolean {
   return (
     order === 'unordered' &&
     reason === 'STORE_DAMAGED' &&
-    /CURRENT|MANIFEST|missing files|no such file/i.test(message)
+    (isCurrentBehind || /missing files|no such file/i.test(message))
   );
+}
+
+/** The database's CURRENT names another MANIFEST than the newest: its last replacement is lost, or was not done. */
+export function isCurrentBehind(tree: Tree): boolean {
+  const current = tree.get('db/CURRENT');
+  if (!Buffer.isBuffer(current)) return false;
+  const numberIn = (name: string): number => Number(/MANIFEST-(\d+)\s*$/.exec(name)?.[1]);
+  const there = [...tree.keys()].map(numberIn).filter((number) => !Number.isNaN(number));
+  return numberIn(current.toString()) < Math.max(...there);
 }
 
 export function describeTally(name: string, tally: Tally): string {

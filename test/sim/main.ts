@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { programOf } from '../support/program.js';
 import { type FaultKind, faultKinds } from './faults.js';
 import { runSeed, type SimResult } from './run.js';
 import { traceSeed } from './trace/run.js';
@@ -30,27 +30,24 @@ Whole clusters on a simulated clock, disk and network. The same seed gives the s
 
 Exit 0 if all seeds hold, 1 if not, 2 for wrong use.`;
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: 'string' },
-    seeds: { type: 'string', default: '20' },
-    from: { type: 'string', default: '1' },
-    jobs: { type: 'string', default: String(availableParallelism()) },
-    /** Of a child: every how many seeds is its own. */
-    step: { type: 'string', default: '1' },
-    snapshots: { type: 'boolean', default: false },
-    membership: { type: 'boolean', default: false },
-    damage: { type: 'boolean', default: false },
-    reads: { type: 'boolean', default: false },
-    subscriptions: { type: 'boolean', default: false },
-    deliveries: { type: 'boolean', default: false },
-    faults: { type: 'string' },
-    json: { type: 'boolean', default: false },
-    trace: { type: 'string' },
-    'trace-lines': { type: 'string', default: '2000' },
-    nodes: { type: 'string', default: '3' },
-    help: { type: 'boolean', default: false },
-  },
+const { values, whole, wrongUse } = programOf(usage, {
+  seed: { type: 'string' },
+  seeds: { type: 'string', default: '20' },
+  from: { type: 'string', default: '1' },
+  jobs: { type: 'string', default: String(availableParallelism()) },
+  /** Of a child: every how many seeds is its own. */
+  step: { type: 'string', default: '1' },
+  snapshots: { type: 'boolean', default: false },
+  membership: { type: 'boolean', default: false },
+  damage: { type: 'boolean', default: false },
+  reads: { type: 'boolean', default: false },
+  subscriptions: { type: 'boolean', default: false },
+  deliveries: { type: 'boolean', default: false },
+  faults: { type: 'string' },
+  json: { type: 'boolean', default: false },
+  trace: { type: 'string' },
+  'trace-lines': { type: 'string', default: '2000' },
+  nodes: { type: 'string', default: '3' },
 });
 
 const modes = [
@@ -68,21 +65,17 @@ interface Line extends Omit<SimResult, 'trace'> {
 }
 
 async function main(): Promise<number> {
-  if (values.help) {
-    console.log(usage);
-    return 0;
-  }
   if (values.trace !== undefined) return writeTrace(values.trace);
-  const from = positive('from');
+  const from = whole('from');
   if (values.seed !== undefined) {
-    const result = await oneSeed(positive('seed'));
+    const result = await oneSeed(whole('seed'));
     if (result.line.violations.length > 0 && !values.json) for (const line of result.trace) console.log(line);
     print(result.line);
     return result.line.violations.length === 0 ? 0 : 1;
   }
-  const count = positive('seeds');
-  const jobs = Math.min(positive('jobs'), count);
-  const step = positive('step');
+  const count = whole('seeds');
+  const jobs = Math.min(whole('jobs'), count);
+  const step = whole('step');
   const tally = { seeds: 0, failed: 0, simulatedMs: 0 };
   const take = (line: Line): void => {
     tally.seeds++;
@@ -169,9 +162,9 @@ function summary({
 
 async function writeTrace(file: string): Promise<number> {
   const run = await traceSeed({
-    seed: values.seed === undefined ? 1 : positive('seed'),
-    ...(values.membership ? { members: true } : { nodes: positive('nodes') }),
-    lines: positive('trace-lines'),
+    seed: values.seed === undefined ? 1 : whole('seed'),
+    ...(values.membership ? { members: true } : { nodes: whole('nodes') }),
+    lines: whole('trace-lines'),
   });
   fs.writeFileSync(file, run.text);
   console.log(
@@ -192,16 +185,8 @@ function kindsOf(names: string): FaultKind[] {
   return names.split(',').map((name) => {
     const kind = faultKinds.find((one) => one === name);
     if (kind !== undefined) return kind;
-    console.error(`--faults: there is no kind "${name}"; there are ${faultKinds.join(', ')}`);
-    return process.exit(2);
+    return wrongUse(`--faults: there is no kind "${name}"; there are ${faultKinds.join(', ')}`);
   });
-}
-
-function positive(name: 'seed' | 'seeds' | 'from' | 'jobs' | 'step' | 'trace-lines' | 'nodes'): number {
-  const value = Number(values[name]);
-  if (Number.isSafeInteger(value) && value > 0) return value;
-  console.error(`--${name} takes a whole number above 0\n\n${usage}`);
-  process.exit(2);
 }
 
 process.exitCode = await main();

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { programOf } from '../../support/program.js';
 import type { MutantLine } from './child.js';
 import { type PlantedBug, plantedBugs } from './table.js';
 
@@ -20,16 +20,13 @@ Runs the simulator with each planted bug of test/sim/mutants/table.ts until a se
 
 Exit 0 if all are found but those that the table calls holes, 1 if not, 2 for wrong use.`;
 
-const { values } = parseArgs({
-  options: {
-    only: { type: 'string' },
-    from: { type: 'string', default: '1' },
-    seeds: { type: 'string' },
-    jobs: { type: 'string', default: String(availableParallelism()) },
-    json: { type: 'boolean', default: false },
-    list: { type: 'boolean', default: false },
-    help: { type: 'boolean', default: false },
-  },
+const { values, whole, wrongUse } = programOf(usage, {
+  only: { type: 'string' },
+  from: { type: 'string', default: '1' },
+  seeds: { type: 'string' },
+  jobs: { type: 'string', default: String(availableParallelism()) },
+  json: { type: 'boolean', default: false },
+  list: { type: 'boolean', default: false },
 });
 
 interface Outcome {
@@ -46,10 +43,6 @@ interface Outcome {
 }
 
 async function main(): Promise<number> {
-  if (values.help) {
-    console.log(usage);
-    return 0;
-  }
   if (values.list) {
     for (const { name, breaks } of plantedBugs) console.log(`${name}: ${breaks}`);
     return 0;
@@ -66,7 +59,7 @@ async function main(): Promise<number> {
       print(outcome);
     }
   };
-  await Promise.all(Array.from({ length: positive('jobs', values.jobs) }, lane));
+  await Promise.all(Array.from({ length: whole('jobs') }, lane));
   const missed = outcomes.filter(({ found }) => !found);
   const holes = missed.filter(({ hole }) => hole !== undefined).length;
   if (!values.json)
@@ -77,10 +70,10 @@ async function main(): Promise<number> {
 }
 
 async function tryOut(bug: PlantedBug): Promise<Outcome> {
-  const seeds = values.seeds === undefined ? bug.withinSeeds : positive('seeds', values.seeds);
+  const seeds = values.seeds === undefined ? bug.withinSeeds : whole('seeds');
   const path = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
   const args = ['--import', new URL('register.js', import.meta.url).href, path('child.js'), bug.name];
-  const child = spawn(process.execPath, [...args, String(positive('from', values.from)), String(seeds)], {
+  const child = spawn(process.execPath, [...args, String(whole('from')), String(seeds)], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, HANSARD_MUTANT: bug.name },
   });
@@ -125,17 +118,6 @@ function print(outcome: Outcome): void {
     ? `seed ${seed}, after ${seeds}: ${check}`
     : `NOT FOUND within ${seeds} seeds${hole === undefined ? '' : ` (known: ${hole})`}`;
   console.log(`${name}: ${what} (${seconds.toFixed(0)} s)`);
-}
-
-function positive(name: string, text: string): number {
-  const value = Number(text);
-  if (Number.isSafeInteger(value) && value > 0) return value;
-  return wrongUse(`--${name} takes a whole number above 0`);
-}
-
-function wrongUse(problem: string): never {
-  console.error(`${problem}\n\n${usage}`);
-  process.exit(2);
 }
 
 process.exitCode = await main();
