@@ -53,6 +53,9 @@ export interface Kv {
   close(): Promise<void>;
 }
 
+/** A `Kv` as far as it is LevelDB's: all values lie in it. */
+export type RowsKv = Omit<Kv, 'reclaimable' | 'reclaim'>;
+
 export interface KvSnapshot {
   iterator(range: KvRange): KvIterator;
   close(): Promise<void>;

@@ -7,27 +7,11 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Level } from 'level';
-import type { Kv, KvBatch, KvFactory, KvIterator, KvRange, KvSnapshot } from '../common/env.js';
+import type { Kv, KvBatch, KvFactory, KvIterator, KvRange, KvSnapshot, RowsKv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
-import { after, formatKey, RowKind } from './keys.js';
-import { readOwner } from './level-owner.js';
-import { PendingValues } from './pending-values.js';
-import { checksumOfRow, openRow } from './rows.js';
-import { type PointingDatabase, syncDirectory, ValueFiles } from './value-files.js';
-import {
-  fileOfKey,
-  numberOfValueFile,
-  placeIn,
-  pointerRow,
-  readValueFileRow,
-  recordBytes,
-  type ValueFileOwner,
-  type ValueFileRecord,
-  type ValuePlace,
-  valueBytesMin,
-  valueFileKey,
-  valueFileRow,
-} from './value-format.js';
+import { realValueFolder, syncDirectory } from './value-folder.js';
+import { numberOfValueFile } from './value-format.js';
+import { ValuesKv } from './values-kv.js';
 
 const MiB = 1024 * 1024;
 
@@ -53,11 +37,6 @@ export interface LevelOptions {
 const nextvRows = 1000;
 
 const bytesAreBytes = { keyEncoding: 'view', valueEncoding: 'view' } as const;
-
-/** Others are small, or are rewritten often. */
-function mayLieElsewhere(key: Uint8Array): boolean {
-  return key[0] === RowKind.block;
-}
 
 type Database = Level<Uint8Array, Uint8Array>;
 /** Of LevelDB's alone: `level` does not name it, since browsers have none. */
@@ -93,7 +72,7 @@ async function openLevel(path: string, create: boolean, options: LevelOptions): 
   }
   try {
     await syncDirectory(path);
-    return await LevelKv.open(database, path);
+    return await ValuesKv.open(new LevelKv(database, path), realValueFolder(path));
   } catch (error) {
     await database.close();
     throw error;
@@ -138,123 +117,26 @@ function openError(path: string, error: unknown): HansardError {
   );
 }
 
-/** Readers that may still follow pointers that are no more: a file is only removed behind them. */
-class Readers {
-  #next = 0;
-  /** By when they began; the oldest first. */
-  readonly #open = new Map<number, number>();
-  #waiting: { readonly before: number; readonly work: () => void }[] = [];
-
-  /** `at`: when the view was taken that is read from. */
-  begin(at = this.#next++): number {
-    this.#open.set(at, (this.#open.get(at) ?? 0) + 1);
-    return at;
-  }
-
-  end(at: number): void {
-    const left = (this.#open.get(at) as number) - 1;
-    if (left > 0) this.#open.set(at, left);
-    else this.#open.delete(at);
-    if (this.#waiting.length > 0) this.#look();
-  }
-
-  after(work: () => void): void {
-    this.#waiting.push({ before: this.#next, work });
-    this.#look();
-  }
-
-  #look(): void {
-    const [oldest = this.#next] = this.#open.keys();
-    const due = this.#waiting.filter(({ before }) => before <= oldest);
-    this.#waiting = this.#waiting.filter(({ before }) => before > oldest);
-    for (const { work } of due) work();
-  }
-}
-
-class LevelKv implements Kv, PointingDatabase {
-  readonly readers = new Readers();
-  /** Set once, by `open`. */
-  values!: ValueFiles;
-  #owner: ValueFileOwner | undefined;
-
-  private constructor(
+class LevelKv implements RowsKv {
+  constructor(
     readonly database: Database,
     readonly path: string,
   ) {}
 
-  static async open(database: Database, path: string): Promise<LevelKv> {
-    const kv = new LevelKv(database, path);
-    const known = new Map<number, ValueFileRecord>();
-    const kind = Buffer.of(RowKind.valueFile);
-    const rows = await database
-      .iterator({ gte: kind, lt: after(kind) })
-      .all()
-      .catch(readFailed);
-    for (const [key, row] of rows) {
-      const file = fileOfKey(key);
-      known.set(file, openRow(key, row, `what is known of value file ${file}`, readValueFileRow));
-    }
-    kv.values = await ValueFiles.open(path, kv, known);
-    return kv;
-  }
-
-  async get(key: Uint8Array): Promise<Uint8Array | undefined> {
-    const reader = this.readers.begin();
-    try {
-      const row = await this.database.get(key).catch(readFailed);
-      const place = row === undefined ? undefined : placeIn(key, row);
-      return place === undefined ? row : (await this.values.read([place]))[0];
-    } finally {
-      this.readers.end(reader);
-    }
+  get(key: Uint8Array): Promise<Uint8Array | undefined> {
+    return this.database.get(key).catch(readFailed);
   }
 
   getSync(key: Uint8Array): Uint8Array | undefined {
     try {
-      const row = this.database.getSync(key);
-      const place = row === undefined ? undefined : placeIn(key, row);
-      return place === undefined ? row : this.values.readSync(place);
+      return this.database.getSync(key);
     } catch (error) {
       return readFailed(error);
     }
   }
 
-  async getMany(keys: Uint8Array[]): Promise<(Uint8Array | undefined)[]> {
-    const reader = this.readers.begin();
-    try {
-      const rows = await this.database.getMany(keys).catch(readFailed);
-      await this.resolve(
-        rows.length,
-        (i) => keys[i] as Uint8Array,
-        (i) => rows[i],
-        (i, row) => {
-          rows[i] = row;
-        },
-      );
-      return rows;
-    } finally {
-      this.readers.end(reader);
-    }
-  }
-
-  /** Puts the values that lie in files in the place of their pointers. */
-  async resolve(
-    count: number,
-    keyOf: (i: number) => Uint8Array,
-    rowOf: (i: number) => Uint8Array | undefined,
-    set: (i: number, row: Uint8Array) => void,
-  ): Promise<void> {
-    const which: number[] = [];
-    const places: ValuePlace[] = [];
-    for (let i = 0; i < count; i++) {
-      const row = rowOf(i);
-      const place = row === undefined ? undefined : placeIn(keyOf(i), row);
-      if (place === undefined) continue;
-      which.push(i);
-      places.push(place);
-    }
-    if (places.length === 0) return;
-    for (const [n, value] of (await this.values.read(places)).entries()) set(which[n] as number, value);
+  getMany(keys: Uint8Array[]): Promise<(Uint8Array | undefined)[]> {
+    return this.database.getMany(keys).catch(readFailed);
   }
 
   batch(): KvBatch {
@@ -262,20 +144,14 @@ class LevelKv implements Kv, PointingDatabase {
   }
 
   iterator(range: KvRange): KvIterator {
-    return new LevelIterator(this, range, this.readers.begin());
+    return new LevelIterator(this.database, range);
   }
 
   snapshot(): KvSnapshot {
     const snapshot = this.database.snapshot();
-    const reader = this.readers.begin();
-    let closed = false;
     return {
-      iterator: (range) => new LevelIterator(this, range, this.readers.begin(reader), snapshot),
-      close: async () => {
-        if (!closed) this.readers.end(reader);
-        closed = true;
-        await snapshot.close();
-      },
+      iterator: (range) => new LevelIterator(this.database, range, snapshot),
+      close: () => snapshot.close(),
     };
   }
 
@@ -291,133 +167,40 @@ class LevelKv implements Kv, PointingDatabase {
     return (this.database as unknown as Compacting).approximateSize(range.gte, range.lt);
   }
 
-  get reclaimable(): boolean {
-    return this.values.reclaimable;
-  }
-
-  async reclaim(goOn: () => boolean): Promise<void> {
-    try {
-      await this.values.reclaim(goOn);
-    } catch (error) {
-      throw failed('a write to', error);
-    }
-  }
-
-  async close(): Promise<void> {
-    await this.values.close();
-    await this.database.close();
-  }
-
-  // ---- for the value files
-
-  owner(): ValueFileOwner {
-    const key = formatKey();
-    try {
-      const row = this.#owner === undefined ? this.database.getSync(key) : undefined;
-      if (row !== undefined) this.#owner = readOwner(key, row);
-    } catch (error) {
-      readFailed(error);
-    }
-    // A database that no store was made in is nobody's.
-    return this.#owner ?? { clusterId: '', storeId: '' };
-  }
-
-  async placesOf(keys: Uint8Array[]): Promise<(ValuePlace | undefined)[]> {
-    const rows = await this.database.getMany(keys).catch(readFailed);
-    return rows.map((row, i) => (row === undefined ? undefined : placeIn(keys[i] as Uint8Array, row)));
-  }
-
-  async decide(
-    pointers: Iterable<[Uint8Array, ValuePlace]>,
-    files: ReadonlyMap<number, ValueFileRecord | undefined>,
-  ): Promise<void> {
-    await this.writeSynced(this.database.batch(), pointers, files);
-  }
-
-  afterReaders(work: () => void): void {
-    this.readers.after(work);
-  }
-
-  async writeSynced(
-    batch: LevelChainedBatch,
-    pointers: Iterable<[Uint8Array, ValuePlace]>,
-    files: ReadonlyMap<number, ValueFileRecord | undefined>,
-  ): Promise<void> {
-    for (const [key, place] of pointers) batch.put(key, pointerRow(key, place));
-    for (const [file, record] of files) {
-      const key = valueFileKey(file);
-      if (record === undefined) batch.del(key);
-      else batch.put(key, valueFileRow(key, record));
-    }
-    await batch.write({ sync: true });
-    // LevelDB changes its own log file without syncing the directory: after
-    // a power loss the batch's file could be gone.
-    await syncDirectory(this.path);
+  close(): Promise<void> {
+    return this.database.close();
   }
 }
 
 class LevelBatch implements KvBatch {
   readonly #kv: LevelKv;
   readonly #batch: LevelChainedBatch;
-  readonly #values = new PendingValues();
-  /** Whose values may lie in files. */
-  readonly #deleted: Uint8Array[] = [];
-  /** Beside the moving of values between files, an older value could come back over what this writes. */
-  #isAlone = false;
   constructor(kv: LevelKv) {
     this.#kv = kv;
     this.#batch = kv.database.batch();
   }
 
-  put(key: Uint8Array, value: Uint8Array, soonGone = false): void {
-    if (mayLieElsewhere(key)) {
-      this.#isAlone = true;
-      if (!soonGone && value.length >= valueBytesMin) {
-        this.#values.put(key, value, checksumOfRow(value));
-        return;
-      }
-      this.#values.del(key);
-    }
+  put(key: Uint8Array, value: Uint8Array): void {
     this.#batch.put(key, value);
   }
 
-  del(key: Uint8Array, bytes = valueBytesMin): void {
-    if (mayLieElsewhere(key)) {
-      this.#isAlone = true;
-      this.#values.del(key);
-      if (bytes >= valueBytesMin) this.#deleted.push(Uint8Array.prototype.slice.call(key));
-    }
+  del(key: Uint8Array): void {
     this.#batch.del(key);
   }
 
   get length(): number {
-    return this.#batch.length + this.#values.size;
+    return this.#batch.length;
   }
 
   async write(): Promise<void> {
     try {
-      if (this.#isAlone) await this.#kv.values.alone(() => this.#writeValues());
-      else await this.#kv.writeSynced(this.#batch, [], new Map());
+      await this.#batch.write({ sync: true });
+      // LevelDB changes its own log file without syncing the directory: after
+      // a power loss the batch's file could be gone.
+      await syncDirectory(this.#kv.path);
     } catch (error) {
       throw failed('a write to', error);
     }
-  }
-
-  async #writeValues(): Promise<void> {
-    const { values } = this.#kv;
-    const places = await this.#kv.placesOf(this.#deleted).catch((error: unknown) => {
-      // Only what they leave is not counted then. Who reads them tells the damage, and LevelDB whether it still writes.
-      if (isCorruption(error)) return [];
-      throw error;
-    });
-    const dead = places.flatMap((place, i) => {
-      if (place === undefined) return [];
-      const key = this.#deleted[i] as Uint8Array;
-      return [{ file: place.file, bytes: recordBytes(key.length, place.bytes) }];
-    });
-    const { places: pointers, files } = await values.append(this.#values, dead);
-    await this.#kv.writeSynced(this.#batch, pointers, files);
-    values.decided(files);
   }
 
   abandon(): Promise<void> {
@@ -435,16 +218,11 @@ function failed(what: string, error: unknown): HansardError {
 }
 
 class LevelIterator implements KvIterator {
-  readonly #kv: LevelKv;
-  readonly #reader: number;
   readonly #iterator;
-  #closed = false;
 
-  constructor(kv: LevelKv, range: KvRange, reader: number, snapshot?: LevelSnapshot) {
-    this.#kv = kv;
-    this.#reader = reader;
+  constructor(database: Database, range: KvRange, snapshot?: LevelSnapshot) {
     // The native iterator takes its snapshot in this very call.
-    this.#iterator = kv.database.iterator({
+    this.#iterator = database.iterator({
       gte: range.gte,
       lt: range.lt,
       reverse: range.reverse ?? false,
@@ -463,24 +241,11 @@ class LevelIterator implements KvIterator {
       if (more.length === 0) break;
       rows.push(...(more as [Uint8Array, Uint8Array][]));
     }
-    const at = (i: number): [Uint8Array, Uint8Array] => rows[i] as [Uint8Array, Uint8Array];
-    await this.#kv.resolve(
-      rows.length,
-      (i) => at(i)[0],
-      (i) => at(i)[1],
-      (i, row) => {
-        at(i)[1] = row;
-      },
-    );
     return rows;
   }
 
-  async close(): Promise<void> {
-    if (!this.#closed) {
-      this.#closed = true;
-      this.#kv.readers.end(this.#reader);
-    }
-    await this.#iterator.close();
+  close(): Promise<void> {
+    return this.#iterator.close();
   }
 }
 

@@ -2,38 +2,48 @@
  * The value files of a database: writing, reading, and giving their space back. Whoever writes does so alone
  * (`alone`): what LevelDB is told of a file must never go back.
  */
-import { type FileHandle, open, readdir, stat, unlink } from 'node:fs/promises';
-import { join } from 'node:path';
 import { MalformedError } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
 import { PendingValues } from './pending-values.js';
 import { isRowSound } from './rows.js';
+import type { ValueFolder, WritableValues } from './value-folder.js';
 import {
   decodeValueHeader,
   encodeValueHeader,
   isValueOf,
-  numberOfValueFile,
   readRecord,
   type ValueFileOwner,
   type ValueFileRecord,
   type ValuePlace,
   type ValueRecord,
-  valueFileName,
+  valueBytesMin,
   valueHeaderBytesMax,
 } from './value-format.js';
-import { isErrorOf, ValueReader } from './value-reader.js';
+import { ValueReader } from './value-reader.js';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
-/** A file takes no more once it has reached this. */
-const fileBytes = 64 * MiB;
 /** Of a file of which this share is dead the rest is written anew: at most two bytes for one that it gives back. */
 const deadShare = 1 / 3;
-/** Less is not worth the work. */
-const deadBytesMin = 256 * KiB;
-/** Read and written again in one step of giving space back; batches wait for it. */
-const reclaimBytes = 4 * MiB;
+
+export interface ValueLimits {
+  /** Blocks from this size on lie in value files. */
+  readonly valueBytesMin: number;
+  /** A file takes no more once it has reached this. */
+  readonly fileBytes: number;
+  /** Fewer dead bytes are not worth the work. */
+  readonly deadBytesMin: number;
+  /** Read and written again in one step of giving space back; batches wait for it. */
+  readonly reclaimBytes: number;
+}
+
+export const valueLimits: ValueLimits = Object.freeze({
+  valueBytesMin,
+  fileBytes: 64 * MiB,
+  deadBytesMin: 256 * KiB,
+  reclaimBytes: 4 * MiB,
+});
 
 /** What the files need of the database that points into them. */
 export interface PointingDatabase {
@@ -60,12 +70,13 @@ interface Found {
 
 interface Active {
   readonly file: number;
-  readonly handle: FileHandle;
+  readonly handle: WritableValues;
   size: number;
 }
 
 export class ValueFiles {
-  readonly #path: string;
+  readonly limits: ValueLimits;
+  readonly #folder: ValueFolder;
   readonly #database: PointingDatabase;
   readonly #known: Map<number, ValueFileRecord>;
   /** Files that LevelDB knows nothing of: an earlier process ended before it was told, or before they were removed. */
@@ -80,33 +91,35 @@ export class ValueFiles {
   #failure: unknown;
 
   private constructor(
-    path: string,
+    folder: ValueFolder,
+    limits: ValueLimits,
     database: PointingDatabase,
     known: Map<number, ValueFileRecord>,
     there: readonly number[],
   ) {
-    this.#path = path;
+    this.#folder = folder;
+    this.limits = limits;
     this.#database = database;
-    this.#reader = new ValueReader(path, () => database.owner());
+    this.#reader = new ValueReader(folder, () => database.owner());
     this.#known = known;
     this.#strays = new Set(there.filter((file) => !known.has(file)));
     this.#next = Math.max(0, ...there, ...known.keys()) + 1;
   }
 
   static async open(
-    path: string,
+    folder: ValueFolder,
+    limits: ValueLimits,
     database: PointingDatabase,
     known: Map<number, ValueFileRecord>,
   ): Promise<ValueFiles> {
-    const there = (await readdir(path)).map(numberOfValueFile).filter((file) => file !== undefined);
-    const files = new ValueFiles(path, database, known, there);
+    const there = await folder.list();
+    const files = new ValueFiles(folder, limits, database, known, there);
     const newest = Math.max(0, ...there);
     const record = known.get(newest);
     // Goes on with the last one unless it is full, or has something behind its end.
-    if (record !== undefined && record.end < fileBytes) {
-      const { size } = await stat(files.#pathOf(newest));
-      if (size === record.end)
-        files.#active = { file: newest, handle: await open(files.#pathOf(newest), 'r+'), size };
+    if (record !== undefined && record.end < limits.fileBytes) {
+      const size = await folder.bytesOf(newest);
+      if (size === record.end) files.#active = { file: newest, handle: await folder.goOn(newest), size };
     }
     return files;
   }
@@ -154,7 +167,7 @@ export class ValueFiles {
       }
     }
     if (active !== undefined) {
-      await this.#told(active.file, active.handle.datasync());
+      await active.handle.sync();
       addDead(files, this.#known, active.file, values.dead);
     }
     for (const { file, bytes } of dead) addDead(files, this.#known, file, bytes);
@@ -183,37 +196,23 @@ export class ValueFiles {
 
   async #room(): Promise<Active> {
     const full = this.#active;
-    if (full !== undefined && full.size < fileBytes) return full;
+    if (full !== undefined && full.size < this.limits.fileBytes) return full;
     if (full !== undefined) {
-      await this.#told(full.file, full.handle.datasync());
+      await full.handle.sync();
       await full.handle.close();
     }
     const file = this.#next++;
-    const handle = await this.#told(file, open(this.#pathOf(file), 'wx+'));
-    const active: Active = { file, handle, size: 0 };
+    const active: Active = { file, handle: await this.#folder.create(file), size: 0 };
     this.#active = active;
     await this.#write(active, encodeValueHeader(file, this.#database.owner()));
     // The name too, before LevelDB points into it.
-    await syncDirectory(this.#path);
+    await this.#folder.syncNames();
     return active;
   }
 
   async #write(active: Active, bytes: Buffer): Promise<void> {
-    for (let done = 0; done < bytes.length; ) {
-      const writing = active.handle.write(bytes, done, bytes.length - done, active.size + done);
-      done += (await this.#told(active.file, writing)).bytesWritten;
-    }
+    await active.handle.write(bytes, active.size);
     active.size += bytes.length;
-  }
-
-  /** Errors of a handle do not name its file. */
-  async #told<T>(file: number, work: Promise<T>): Promise<T> {
-    try {
-      return await work;
-    } catch (error) {
-      const problem = error instanceof Error ? error.message : String(error);
-      throw new Error(`${this.#pathOf(file)}: ${problem}`, { cause: error });
-    }
   }
 
   // ---- space
@@ -265,7 +264,8 @@ export class ValueFiles {
 
   #victim(): number | undefined {
     for (const [file, { end, dead }] of this.#known) {
-      if (dead >= deadBytesMin && dead >= deadShare * end && !this.#damaged.has(file)) return file;
+      if (dead >= this.limits.deadBytesMin && dead >= deadShare * end && !this.#damaged.has(file))
+        return file;
     }
     return undefined;
   }
@@ -319,7 +319,7 @@ export class ValueFiles {
 
   /** Whole records, at least one; undefined: there is damage. */
   async #recordsFrom(file: number, from: number, end: number): Promise<ValueRecord[] | undefined> {
-    let wanted = Math.min(reclaimBytes, end - from);
+    let wanted = Math.min(this.limits.reclaimBytes, end - from);
     for (;;) {
       const bytes = await this.#reader.bytesOf(file, from, from + wanted);
       if (bytes.length < wanted) return undefined;
@@ -347,9 +347,7 @@ export class ValueFiles {
 
   async #remove(file: number): Promise<void> {
     this.#reader.forget(file);
-    await unlink(this.#pathOf(file)).catch((error: unknown) => {
-      if (!isErrorOf(error, 'ENOENT')) throw error;
-    });
+    await this.#folder.remove(file);
   }
 
   async close(): Promise<void> {
@@ -358,10 +356,6 @@ export class ValueFiles {
     this.#reader.close();
     await this.#active?.handle.close();
     this.#active = undefined;
-  }
-
-  #pathOf(file: number): string {
-    return join(this.#path, valueFileName(file));
   }
 }
 
@@ -373,13 +367,4 @@ function addDead(
 ): void {
   const record = files.get(file) ?? known.get(file);
   if (record !== undefined) files.set(file, { end: record.end, dead: record.dead + bytes });
-}
-
-export async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, 'r');
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }

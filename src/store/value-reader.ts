@@ -1,13 +1,11 @@
 /** Values read from their files. A value that can't be read stands there empty: damage of its row alone. */
-import { closeSync, open, openSync, read, readSync } from 'node:fs';
-import { join } from 'node:path';
 import { MalformedError } from '../common/bytes.js';
+import { isErrorOf, type ReadableValues, type ValueFolder } from './value-folder.js';
 import {
   decodeValueHeader,
   isValueOf,
   type ValueFileOwner,
   type ValuePlace,
-  valueFileName,
   valueHeaderBytesMax,
 } from './value-format.js';
 
@@ -19,64 +17,35 @@ const openFilesMax = 100;
 /** Values so near to each other are read at once, up to so much. */
 const gapBytesMax = 4 * KiB;
 const readBytesMax = 1 * MiB;
-/**
- * What the page cache holds the loop reads by itself in 5 µs; asking a thread takes 40 of its time. Where a read came
- * from the disk, longer than this, so many of the next ones are left to threads.
- */
-const quickReadMs = 0.2;
-const quickReadBytesMax = 64 * KiB;
-const readsBesideAfterSlow = 64;
 
 /** Stands in for a value that can't be read: its row is cut short, which every reader takes for damage. */
 const unreadable = new Uint8Array(0);
 
-/** A file that is open for reading: by number, since a FileHandle's promises cost more than the read. */
+/** A file that is open for reading. */
 interface Reading {
-  fd: number | undefined;
-  readonly opening: Promise<number>;
+  /** 'none': gone, or not the file of this name; undefined: not open yet. */
+  file: ReadableValues | 'none' | undefined;
+  readonly opening: Promise<ReadableValues | 'none'>;
   users: number;
   forgotten: boolean;
 }
 
 function closeUnused(reading: Reading): void {
-  const { fd } = reading;
-  if (reading.users > 0 || fd === undefined || fd < 0) return;
-  reading.fd = -1;
-  closeSync(fd);
-}
-
-/** Fewer bytes only at the file's end. */
-function readAt(fd: number, bytes: Buffer, from: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    read(fd, bytes, 0, bytes.length, from, (error, count) => {
-      if (error !== null) reject(error);
-      else resolve(count);
-    });
-  });
-}
-
-/** -1: it is not there. */
-function openFile(path: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    open(path, 'r', (error, fd) => {
-      if (error === null) resolve(fd);
-      else if (isErrorOf(error, 'ENOENT')) resolve(-1);
-      else reject(error);
-    });
-  });
+  const { file } = reading;
+  if (reading.users > 0 || file === undefined || file === 'none') return;
+  reading.file = 'none';
+  file.close();
 }
 
 export class ValueReader {
-  readonly #path: string;
+  readonly #folder: ValueFolder;
   readonly #owner: () => ValueFileOwner;
   /** Used last behind. */
   readonly #open = new Map<number, Reading>();
-  /** Reads that threads make before the loop tries one again. */
-  #readsBeside = 0;
 
   /** `owner`: whose files they must be. */
-  constructor(path: string, owner: () => ValueFileOwner) {
-    this.#path = path;
+  constructor(folder: ValueFolder, owner: () => ValueFileOwner) {
+    this.#folder = folder;
     this.#owner = owner;
   }
 
@@ -111,19 +80,8 @@ export class ValueReader {
   /** Blocks the loop. */
   readSync(place: ValuePlace): Uint8Array {
     const value = Buffer.allocUnsafeSlow(place.bytes);
-    let file: number;
-    try {
-      file = openSync(join(this.#path, valueFileName(place.file)), 'r');
-    } catch (error) {
-      if (isErrorOf(error, 'ENOENT')) return unreadable;
-      throw error;
-    }
-    try {
-      const bytes = readSync(file, value, 0, value.length, place.offset);
-      return isValueOf(place, value.subarray(0, bytes)) ? value : unreadable;
-    } finally {
-      closeSync(file);
-    }
+    const bytes = this.#folder.readNow(place.file, value, place.offset);
+    return isValueOf(place, value.subarray(0, bytes)) ? value : unreadable;
   }
 
   async #readInto(
@@ -151,17 +109,10 @@ export class ValueReader {
     reading.users++;
     try {
       // Waited for only where it is not open yet.
-      const fd = reading.fd ?? (await reading.opening);
-      if (fd < 0) return bytes.subarray(0, 0);
-      if (bytes.length > quickReadBytesMax) return bytes.subarray(0, await readAt(fd, bytes, from));
-      if (this.#readsBeside > 0) {
-        this.#readsBeside--;
-        return bytes.subarray(0, await readAt(fd, bytes, from));
-      }
-      const began = performance.now();
-      const count = readSync(fd, bytes, 0, bytes.length, from);
-      if (performance.now() - began > quickReadMs) this.#readsBeside = readsBesideAfterSlow;
-      return bytes.subarray(0, count);
+      const open = reading.file ?? (await reading.opening);
+      if (open === 'none') return bytes.subarray(0, 0);
+      const count = open.read(bytes, from);
+      return bytes.subarray(0, typeof count === 'number' ? count : await count);
     } catch (error) {
       // A bad place of the disk: damage of these rows alone.
       if (isErrorOf(error, 'EIO')) return bytes.subarray(0, 0);
@@ -175,11 +126,12 @@ export class ValueReader {
   #toRead(file: number): Reading {
     let reading = this.#open.get(file);
     if (reading === undefined) {
-      const made: Reading = { fd: undefined, opening: this.#openToRead(file), users: 0, forgotten: false };
+      const made: Reading = { file: undefined, opening: this.#openToRead(file), users: 0, forgotten: false };
       reading = made;
       made.opening.then(
-        (fd) => {
-          made.fd = fd;
+        (open) => {
+          made.file = open;
+          if (made.forgotten) closeUnused(made);
         },
         () => this.forget(file),
       );
@@ -196,23 +148,22 @@ export class ValueReader {
     return reading;
   }
 
-  /** -1: gone, or not the file of this name. */
-  async #openToRead(file: number): Promise<number> {
-    const fd = await openFile(join(this.#path, valueFileName(file)));
-    if (fd < 0) return -1;
+  async #openToRead(file: number): Promise<ReadableValues | 'none'> {
+    const open = await this.#folder.read(file);
+    if (open === undefined) return 'none';
     try {
       const start = Buffer.alloc(valueHeaderBytesMax);
-      const header = decodeValueHeader(start.subarray(0, await readAt(fd, start, 0)));
+      const header = decodeValueHeader(start.subarray(0, await open.read(start, 0)));
       const { clusterId, storeId } = this.#owner();
-      if (header.file === file && header.clusterId === clusterId && header.storeId === storeId) return fd;
+      if (header.file === file && header.clusterId === clusterId && header.storeId === storeId) return open;
     } catch (error) {
       if (!(error instanceof MalformedError) && !isErrorOf(error, 'EIO')) {
-        closeSync(fd);
+        open.close();
         throw error;
       }
     }
-    closeSync(fd);
-    return -1;
+    open.close();
+    return 'none';
   }
 
   /** Closed once what is being read from it is read. */
@@ -227,8 +178,4 @@ export class ValueReader {
   close(): void {
     for (const file of [...this.#open.keys()]) this.forget(file);
   }
-}
-
-export function isErrorOf(error: unknown, code: string): boolean {
-  return (error as NodeJS.ErrnoException).code === code;
 }
