@@ -2,6 +2,7 @@
 import { closeSync, open as openFile, openSync, read, readSync } from 'node:fs';
 import { open, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { HansardError } from '../common/errors.js';
 import { numberOfValueFile, valueFileName } from './value-format.js';
 
 export interface ValueFolder {
@@ -68,8 +69,8 @@ export function realValueFolder(path: string): ValueFolder {
     bytesOf: async (file) => (await stat(pathOf(file))).size,
     goOn: (file) => writable(pathOf(file), 'r+'),
     create: (file) => writable(pathOf(file), 'wx+'),
-    syncNames: () => syncDirectory(path),
-    remove: (file) => unlink(pathOf(file)).catch(unlessMissing),
+    syncNames: () => told(path, syncDirectory(path)),
+    remove: (file) => told(pathOf(file), unlink(pathOf(file)).catch(unlessMissing)),
     async read(file) {
       const fd = await opened(pathOf(file));
       return fd === undefined ? undefined : readable(fd);
@@ -92,24 +93,30 @@ export function realValueFolder(path: string): ValueFolder {
 }
 
 async function writable(path: string, flags: string): Promise<WritableValues> {
-  const handle = await open(path, flags);
-  /** Errors of a handle do not name its file. */
-  const told = async <T>(work: Promise<T>): Promise<T> => {
-    try {
-      return await work;
-    } catch (error) {
-      const problem = error instanceof Error ? error.message : String(error);
-      throw new Error(`${path}: ${problem}`, { cause: error });
-    }
-  };
+  const handle = await told(path, open(path, flags));
   return {
     async write(bytes, at) {
       for (let done = 0; done < bytes.length; )
-        done += (await told(handle.write(bytes, done, bytes.length - done, at + done))).bytesWritten;
+        done += (await told(path, handle.write(bytes, done, bytes.length - done, at + done))).bytesWritten;
     },
-    sync: () => told(handle.datasync()),
-    close: () => handle.close(),
+    sync: () => told(path, handle.datasync()),
+    close: () => told(path, handle.close()),
   };
+}
+
+/** Errors of a handle do not name its file. */
+async function told<T>(path: string, work: Promise<T>): Promise<T> {
+  try {
+    return await work;
+  } catch (error) {
+    const problem = error instanceof Error ? error.message : String(error);
+    throw new HansardError(
+      'DISK_FAILED',
+      `a write to the database failed: ${path}: ${problem}`,
+      { path },
+      { cause: error },
+    );
+  }
 }
 
 /** By number: a FileHandle's promises cost more than the read. */

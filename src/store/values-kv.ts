@@ -41,7 +41,7 @@ export class ValuesKv implements Kv, PointingDatabase {
   /** `rows` is its own from here on; where this fails it is still the caller's. */
   static async open(rows: RowsKv, folder: ValueFolder, limits: ValueLimits = valueLimits): Promise<ValuesKv> {
     const kv = new ValuesKv(rows);
-    kv.values = await ValueFiles.open(folder, limits, kv, await knownFiles(rows)).catch(writeFailed);
+    kv.values = await ValueFiles.open(folder, limits, kv, await knownFiles(rows));
     return kv;
   }
 
@@ -135,7 +135,7 @@ export class ValuesKv implements Kv, PointingDatabase {
   }
 
   reclaim(goOn: () => boolean): Promise<void> {
-    return this.values.reclaim(goOn).catch(writeFailed);
+    return this.values.reclaim(goOn);
   }
 
   async close(): Promise<void> {
@@ -304,13 +304,6 @@ class ValuesIterator implements KvIterator {
     }
     await this.#rows.close();
   }
-}
-
-/** Of a file; the database's own failures say what they are. */
-function writeFailed(error: unknown): never {
-  if (error instanceof HansardError) throw error;
-  const problem = error instanceof Error ? error.message : String(error);
-  throw new HansardError('DISK_FAILED', `a write to the database failed: ${problem}`, {}, { cause: error });
 }
 
 /** Readers that may still follow pointers that are no more: a file is only removed behind them. */

@@ -6,6 +6,7 @@
 import type { Replica } from '../../src/partition/replica.js';
 import type { CrashKind, SimCluster, SimNode } from './cluster.js';
 import type { SimOperation } from './sim-disk.js';
+import { type KvPhase, kvPhases } from './sim-kv.js';
 
 /** Until another leader is there, simulated ms; none is elected where too much is broken already. */
 const electionMs = 4_000;
@@ -157,10 +158,7 @@ export class Adversary {
     const skip = random.below(random.below(2) === 0 ? 2 : 20);
     const die = (): void => this.#kill([node], kind);
     if (random.below(4) === 0) {
-      const phase = (['begun', 'cached', 'synced'] as const)[random.below(3)] as
-        | 'begun'
-        | 'cached'
-        | 'synced';
+      const phase = kvPhases[random.below(kvPhases.length)] as KvPhase;
       this.#log(
         `node ${node.nodeId} will die with a batch of its database ${phase}, not with the first ${skip}`,
       );

@@ -68,6 +68,8 @@ const clusterId = 'c1'.repeat(16);
 const replicationFactor = 3;
 /** Small, so that segments are made, filled and given back all the time. */
 const segmentBytes = 64 * 1024;
+/** So small that there are full ones, which lie in value files. */
+const blockBytes = 512;
 
 export class SimCluster {
   readonly clock = new SimClock();
@@ -381,7 +383,8 @@ export class SimNode implements SeenNode {
     await device.close();
     const kv = await this.folder.database.open('db', { create: true });
     const settings = { ...defaultSettings, producerWindow: cluster.producerWindow };
-    await formatStore({ kv, clusterId, storeId, partitions: this.#firstPartitions(), settings });
+    const partitions = this.#firstPartitions();
+    await formatStore({ kv, clusterId, storeId, partitions, settings, blockBytes });
     await kv.close();
     this.#formatted = true;
   }

@@ -7,6 +7,7 @@ import type { CrashKind, SimCluster, SimNode } from './cluster.js';
 import { damageLog } from './damage.js';
 import type { SimMembership } from './membership.js';
 import type { SimRandom } from './sim-clock.js';
+import { type KvDamage, kvDamages } from './sim-kv.js';
 
 export const faultKinds = [
   'kill',
@@ -324,8 +325,7 @@ export class Faults {
       node.folder.loseFaults();
       return 'the record of faults is gone';
     }
-    const damages = ['newest-lost', 'middle-skipped', 'empty', 'row-missing', 'row-flipped'] as const;
-    const damage = damages[random.below(damages.length)] as (typeof damages)[number];
+    const damage = kvDamages[random.below(kvDamages.length)] as KvDamage;
     return node.database.lose(damage) ? `the database is damaged: ${damage}` : undefined;
   }
 

@@ -18,6 +18,8 @@ import type {
   Random,
 } from '../../src/common/env.js';
 import { HansardError } from '../../src/common/errors.js';
+import { ValuesKv } from '../../src/store/values-kv.js';
+import { SimValueDisk, simValueFolder, simValueLimits } from './sim-values.js';
 
 type Change = readonly [key: string, value: Uint8Array | undefined];
 
@@ -34,18 +36,23 @@ export interface SimKvOptions {
   readonly onFailure?: () => void;
 }
 
-/** What LevelDB 1.20 does in silence after a crash or on a bad disk (design rule 7). */
-export type KvDamage =
+/** What LevelDB 1.20 does in silence after a crash or on a bad disk (design rule 7), and what may happen to files beside it. */
+export const kvDamages = [
   /** The newest log file is gone: the last few batches, synced as they were, never were. */
-  | 'newest-lost'
+  'newest-lost',
   /** A damaged record is skipped: one synced batch in the middle never was. */
-  | 'middle-skipped'
+  'middle-skipped',
   /** CURRENT is missing: it opens empty. */
-  | 'empty'
+  'empty',
   /** One row is not found. */
-  | 'row-missing'
+  'row-missing',
   /** A bit of one row's value is another one. */
-  | 'row-flipped';
+  'row-flipped',
+  /** Of its value files: one is gone, a bit of one is another one. */
+  'file-lost',
+  'value-flipped',
+] as const;
+export type KvDamage = (typeof kvDamages)[number];
 
 /** A synced batch, and what it replaced. */
 interface Logged {
@@ -53,12 +60,15 @@ interface Logged {
   readonly before: Change[];
 }
 
-/** Springs once, at the batch that follows `skip` others; then the process should be dead. */
+/** Springs once, at the batch that follows `skip` others, or before the change of a value file; then the process should be dead. */
 export interface KvTrap {
-  readonly phase: 'begun' | 'cached' | 'synced';
+  readonly phase: KvPhase;
   skip: number;
   readonly spring: () => void;
 }
+
+export const kvPhases = ['begun', 'cached', 'synced', 'values'] as const;
+export type KvPhase = (typeof kvPhases)[number];
 
 /** As many batches as are taken to lie in LevelDB's own log. */
 const loggedMax = 12;
@@ -112,8 +122,11 @@ export class SimKvDisk {
   trap: KvTrap | undefined;
   #stalled: (() => void)[] | undefined;
   writes = 0;
+  readonly values: SimValueDisk;
 
-  constructor(readonly options: SimKvOptions) {}
+  constructor(readonly options: SimKvOptions) {
+    this.values = new SimValueDisk(options.random);
+  }
 
   /** Writes neither end nor fail until `resume`. */
   stall(): void {
@@ -138,6 +151,7 @@ export class SimKvDisk {
   /** What was not synced is lost, or some of it, in order. */
   powerLoss(): void {
     this.#dropHandle();
+    this.values.powerLoss();
     const rows = this.#durable.copy();
     this.#takePrefix([...this.#unsynced, ...this.#onWay], (changes) => rows.apply(changes));
     this.rows = rows;
@@ -149,6 +163,7 @@ export class SimKvDisk {
   /** Behind everybody's back, while no process runs. False: there was nothing to damage. */
   lose(damage: KvDamage): boolean {
     const { random } = this.options;
+    if (damage === 'file-lost' || damage === 'value-flipped') return this.values.damage(damage);
     if (damage === 'row-missing' || damage === 'row-flipped') {
       const keys = [...this.#durable.map.keys()].sort();
       const key = keys[random.u32() % Math.max(1, keys.length)];
@@ -213,6 +228,30 @@ export class SimKvDisk {
     handle.mustLive();
     this.#sync();
     this.#spring('synced', handle);
+  }
+
+  /** The folder of value files as `handle`'s process has it. */
+  valueFolder(handle: SimKv) {
+    const { options } = this;
+    return simValueFolder(this.values, {
+      change: async (act, failed) => {
+        this.#spring('values', handle);
+        await turn(options, (options.writeMs ?? 0) / 2);
+        if (this.#stalled !== undefined) await new Promise<void>((resolve) => this.#stalled?.push(resolve));
+        handle.mustLive();
+        if (this.failWrites) {
+          failed?.();
+          options.onFailure?.();
+          throw new HansardError('DISK_FAILED', 'a simulated write of a value file failed');
+        }
+        act();
+      },
+      read: async (act) => {
+        await turn(options, options.readMs);
+        handle.mustLive();
+        return act();
+      },
+    });
   }
 
   /** LevelDB makes tables of what it finds in its log, and level-kv.ts syncs the folder; or the process dies before. */
@@ -387,7 +426,7 @@ export class SimKvFactory implements KvFactory {
     const handle = new SimKv(disk);
     disk.handle = handle;
     await disk.openedBy(handle);
-    return handle;
+    return ValuesKv.open(handle, disk.valueFolder(handle), simValueLimits);
   }
 }
 
