@@ -263,14 +263,15 @@ export class PartsOpener {
 
   /** The log knows whose replicas are here; each waits for a snapshot. */
   async #formatFresh(kv: Kv, wal: Wal): Promise<void> {
-    const { nodeId } = this.#options.folder.identity;
+    const { identity, blockBytes } = this.#options.folder;
+    const { nodeId } = identity;
     const hosted = new Map<PartitionId, ReplicaId>();
     for (const partition of this.#options.firstPartitions) hosted.set(partition, nodeId as number);
     for (const { partition, replicaId } of wal.groups()) hosted.set(partition, replicaId);
     const partitions = [...hosted]
       .sort(([a], [b]) => a - b)
       .map(([partition, replicaId]) => ({ partition, replicaId, confState: noConfiguration }));
-    await formatStore({ kv, ...this.#ids, partitions });
+    await formatStore({ kv, ...this.#ids, partitions, ...(blockBytes === undefined ? {} : { blockBytes }) });
     const why = 'the database was lost';
     const faults = partitions.map((one) => this.#fault(one, 'state-damaged', why));
     if (this.#isRecordLost) {

@@ -18,6 +18,8 @@ export interface PartsFolder {
   readonly faults: FaultRecord | 'unreadable';
   readonly clock: Clock;
   readonly random: Random;
+  /** Of the cluster's databases, where they are others than by default: a snapshot must find the same. */
+  readonly blockBytes?: number;
   openDatabase(options: { readonly create: boolean }): Promise<Kv>;
   openLog(): LogDevice;
   /** To be read, and closed, before the other is used: nobody watches over its disk. */

@@ -29,7 +29,7 @@ import { pausable } from './pausable-network.js';
 import { repeating } from './repeating.js';
 import { SimClock, SimRandom } from './sim-clock.js';
 import type { SimDisk } from './sim-disk.js';
-import { SimFolder } from './sim-folder.js';
+import { blockBytes, SimFolder } from './sim-folder.js';
 import type { SimKvDisk } from './sim-kv.js';
 import { SimNetwork } from './sim-network.js';
 
@@ -68,8 +68,6 @@ const clusterId = 'c1'.repeat(16);
 const replicationFactor = 3;
 /** Small, so that segments are made, filled and given back all the time. */
 const segmentBytes = 64 * 1024;
-/** So small that there are full ones, which lie in value files. */
-const blockBytes = 512;
 
 export class SimCluster {
   readonly clock = new SimClock();

@@ -4,6 +4,7 @@
  * all replicas list the same changes, wherever their checkpoints, snapshots and crashes fell.
  */
 import { backfillStart, type FeedFilter, type FeedPlace, pullFeed } from '../../src/api/feed.js';
+import { HansardError } from '../../src/common/errors.js';
 import type { ChangePlace } from '../../src/store/changes.js';
 import type { PartitionStore } from '../../src/store/types.js';
 
@@ -17,8 +18,21 @@ const filter: FeedFilter = {
 };
 const stepsMax = 20_000;
 
-/** Problems found; `wait` lets simulated time pass. The replicas have applied the same. */
+/** Problems found; `wait` lets simulated time pass. The replicas have applied the same, and none is damaged. */
 export async function checkFollowing(
+  stores: readonly PartitionStore[],
+  channels: readonly string[],
+  wait: <T>(promise: Promise<T>) => Promise<T>,
+): Promise<string[]> {
+  try {
+    return await problemsOf(stores, channels, wait);
+  } catch (error) {
+    if (!(error instanceof HansardError)) throw error;
+    return [`following partition ${stores[0]?.partition}: ${error.reason}: ${error.message}`];
+  }
+}
+
+async function problemsOf(
   stores: readonly PartitionStore[],
   channels: readonly string[],
   wait: <T>(promise: Promise<T>) => Promise<T>,

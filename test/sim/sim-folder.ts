@@ -14,6 +14,9 @@ export interface SimFolderOptions {
   readonly onFailure: () => void;
 }
 
+/** So small that there are full blocks, which lie in value files. */
+export const blockBytes = 512;
+
 /** Of a file that is replaced, or a folder that is renamed, with its syncs, simulated ms. */
 const stepMs = 1;
 
@@ -79,6 +82,7 @@ export class SimFolder {
       faults,
       clock,
       random,
+      blockBytes,
       openDatabase: (options) => this.database.open('db', options),
       openLog: () => watched(this.disk.device()),
       openDamagedLog: () => this.disk.device(),

@@ -36,6 +36,7 @@ export const defaultFaultMs = 6_000;
 const replica = 'src/partition/replica.js';
 const raftLog = 'src/raft/log.js';
 const applyDelivery = 'src/conversation/apply-delivery.js';
+const valueFiles = 'src/store/value-files.js';
 const applyProducer = 'src/conversation/apply-producer.js';
 
 export const plantedBugs: readonly PlantedBug[] = [
@@ -530,5 +531,23 @@ export const plantedBugs: readonly PlantedBug[] = [
     deliveries: true,
     smallLogs: true,
     withinSeeds: 4,
+  },
+  {
+    name: 'value-file-not-synced',
+    breaks: 'a batch points to values whose file is not synced',
+    patches: [{ file: valueFiles, find: 'await active.handle.sync();', replace: '' }],
+    withinSeeds: 10,
+  },
+  {
+    name: 'value-file-name-not-synced',
+    breaks: 'a batch points to a value file whose name is not synced',
+    patches: [{ file: valueFiles, find: 'await this.#folder.syncNames();', replace: '' }],
+    withinSeeds: 20,
+  },
+  {
+    name: 'value-file-given-up-with-values',
+    breaks: 'a value file is removed before the values in it that still count are moved',
+    patches: [{ file: valueFiles, find: 'if (found.live.size === 0)', replace: 'if (true)' }],
+    withinSeeds: 20,
   },
 ];
