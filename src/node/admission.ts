@@ -2,6 +2,7 @@
 import { HansardError } from '../common/errors.js';
 import type { NodeId } from '../common/ids.js';
 import { CommandKind } from '../conversation/command.js';
+import { SubscriptionCommandKind } from '../conversation/subscription-command.js';
 import type { Replica } from '../partition/replica.js';
 import { type Message, MessageType } from '../raft/types.js';
 import { transportDefaults } from '../transport/types.js';
@@ -14,14 +15,15 @@ const diskFullRetryMs = 1_000;
 /** What an entry and a message to a follower have beside one command, generously. */
 const aroundCommandBytes = 4 * 1024;
 
-/** Appends, and what makes channels. */
+/** Appends, and what makes channels and durable subscriptions; what consumers say and get does not: it ends where appends do. */
 export function takesRoom(command: Uint8Array): boolean {
   const kind = command[0];
   return (
     kind === CommandKind.append ||
     kind === CommandKind.appendMany ||
     kind === CommandKind.createChannel ||
-    kind === CommandKind.updateChannel
+    kind === CommandKind.updateChannel ||
+    kind === SubscriptionCommandKind.createSubscription
   );
 }
 

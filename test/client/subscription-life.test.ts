@@ -81,7 +81,12 @@ class Faults {
     if (door.leader !== door.identity.nodeId) throw unknown;
     if (drawn < 4) {
       this.counts.lost++;
-      throw drawn < 2 ? unknown : new HansardError('OVERLOADED', 'drawn');
+      const refused = [
+        unknown,
+        new HansardError('OVERLOADED', 'drawn'),
+        new HansardError('DISK_FULL', 'drawn'),
+      ];
+      throw refused[drawn] ?? new HansardError('NO_QUORUM', 'drawn');
     }
     if (drawn < 8) {
       this.counts.doubted++;

@@ -14,11 +14,14 @@ import {
   encodeCreateChannel,
   encodeDeleteChannel,
 } from '../../src/conversation/command.js';
+import { encodeCreateSubscription } from '../../src/conversation/subscription-command.js';
 import { DiskSpace } from '../../src/node/disk-space.js';
 import { initNode } from '../../src/node/open.js';
 import { freePorts, mainScript, run, until } from '../cluster/harness.js';
 import { append, Cluster } from '../node/cluster.js';
 import { SimClock } from '../sim/sim-clock.js';
+
+t.setTimeout(120_000);
 
 const MiB = 1024 * 1024;
 
@@ -75,6 +78,22 @@ async function tryOn(cluster: Cluster, command: Uint8Array): Promise<string> {
 const channel = { tenant: 'default', channel: 'a', requestId: '' };
 const deletion = encodeDeleteChannel({ ...channel, allowMissing: true });
 const creation = encodeCreateChannel({ ...channel, title: '', class: '', labels: [], participants: [] });
+const subscribing = encodeCreateSubscription({
+  tenant: 'default',
+  name: 'w',
+  requestId: '',
+  selector: { channels: [], prefix: '', label: undefined, types: [] },
+  settings: {
+    description: '',
+    ackDeadlineMs: 1_000,
+    maxDeliveries: 0,
+    retryDelayMs: 0,
+    maxPendingChannels: 1,
+    paused: false,
+  },
+  fromTimeUs: 0,
+  places: new Map(),
+});
 
 t.test('a node alone refuses what takes room, and nothing else', async (t) => {
   const cluster = await Cluster.start({ nodes: 1, partitions: 1 });
@@ -85,6 +104,7 @@ t.test('a node alone refuses what takes room, and nothing else', async (t) => {
   t.equal(await tryOn(cluster, creation), 'DISK_FULL retry');
   const several = encodeAppendMany('default', '', [append('a', 'two'), append('b', 'two')]);
   t.equal(await tryOn(cluster, several), 'DISK_FULL retry', 'nor several channels at once');
+  t.equal(await tryOn(cluster, subscribing), 'DISK_FULL retry');
   t.equal(await tryOn(cluster, deletion), 'ok', 'a deletion works');
   t.equal(node.cluster().nodes[0]?.diskFull, true, 'the status tells');
   space.isLow = false;
@@ -216,18 +236,36 @@ t.test('a real node on a small disk', { skip }, async (t) => {
     ),
   );
   t.equal(await tryAppend('a'), 'ok');
+  const subscription = sdk.subscription('w');
+  await subscription.create({ prefix: '', fromBeginning: true, retryDelayMs: 100 });
+  const handled: string[] = [];
+  let isHeld = true;
+  let release = () => {};
+  const worker = subscription.consume({
+    handler: async ({ channel, event }) => {
+      handled.push(`${channel} ${event.seq}`);
+      if (isHeld) await new Promise<void>((resolve) => (release = resolve));
+    },
+  });
+  t.teardown(() => worker.stop({ timeoutMs: 10 }));
+  await until('its first event', () => handled.length === 1);
   t.equal(await metric('hansard_disk_full'), 0);
   const ballast = join(disk, 'ballast');
   const { bavail, bsize } = statfsSync(disk);
   writeFileSync(ballast, Buffer.alloc(bavail * bsize - 12 * MiB));
   await until('it has noticed', async () => (await metric('hansard_disk_full')) === 1, 10_000);
   t.equal(await tryAppend('a'), 'DISK_FULL');
+  isHeld = false;
+  release();
   await sdk.channel('a').delete();
   t.pass('a deletion works');
   t.equal((await sdk.cluster()).nodes[0]?.diskFull, true);
   t.ok(node.stdout.includes('almost full') || node.stderr.includes('almost full'), 'the log says so');
   rmSync(ballast);
   await until('appends go on', async () => (await tryAppend('b')) === 'ok', 10_000);
+  await until('what comes now', () => handled.includes('b 1'));
+  await until('all of it done', async () => (await subscription.info()).progress.pendingEvents === 0);
+  t.same([...new Set(handled)], ['a 1', 'b 1']);
   t.equal(await metric('hansard_disk_full'), 0);
   node.signal('SIGTERM');
   t.equal((await node.end()).code, 0);
