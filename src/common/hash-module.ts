@@ -6,8 +6,8 @@
  * what runs is what can be read below.
  */
 
-/** The module's memory: 2 MiB and a page; what is not used of it takes no memory. */
-export const scratchPages = 33;
+/** The module's memory: 4 MiB and a page; what is not used of it takes no memory. */
+export const scratchPages = 65;
 
 const Type = { i32: 0x7f, i64: 0x7e } as const;
 const Op = {
@@ -16,6 +16,7 @@ const Op = {
   if: 0x04,
   else: 0x05,
   end: 0x0b,
+  return: 0x0f,
   br: 0x0c,
   brIf: 0x0d,
   call: 0x10,
@@ -24,12 +25,15 @@ const Op = {
   load32: 0x28,
   load64: 0x29,
   load8u: 0x2d,
+  load16u: 0x2f,
   load32u64: 0x35,
   load8u64: 0x31,
   store64: 0x37,
   const32: 0x41,
   const64: 0x42,
   eqz32: 0x45,
+  eq32: 0x46,
+  ne32: 0x47,
   ltU32: 0x49,
   gtU32: 0x4b,
   leU32: 0x4d,
@@ -215,6 +219,50 @@ function asciiBody(): number[] {
   ]);
 }
 
+/** (seed, word) → i32: as entry-checksum.ts mixes an entry's place into a seed. */
+const mixBody = flat([
+  flat([get(0), c32(5), [Op.mul32], get(1), [Op.xor32], set(0)]),
+  flat([get(0), get(0), c32(16), [Op.shrU32, Op.xor32], c32(0x85eb_ca6b), [Op.mul32], set(0)]),
+  flat([get(0), get(0), c32(13), [Op.shrU32, Op.xor32], c32(0xc2b2_ae35), [Op.mul32], set(0)]),
+  flat([get(0), get(0), c32(16), [Op.shrU32, Op.xor32]]),
+]);
+
+/**
+ * (place, end, seed of the partition, first index low and high, count) → 1 where the entries of the log that lie
+ * there (checksum u32, size u32, term u48, kind u8, zero u8, bytes) fill it and match their checksums.
+ */
+function entriesBody(): number[] {
+  const [p, end, seed, low, high, count, size, h] = [0, 1, 2, 3, 4, 5, 6, 7] as const;
+  const header = 16;
+  const mixed = (word: number[]): number[] => flat([get(h), word, [Op.call, 5], set(h)]);
+  const refuseIf = (condition: number[]): number[] =>
+    flat([condition, [Op.if, none], c32(0), [Op.return, Op.end]]);
+  return flat([
+    [Op.block, none, Op.loop, none],
+    flat([get(count), [Op.eqz32, Op.brIf, 1]]),
+    refuseIf(flat([get(end), get(p), [Op.sub32], c32(header), [Op.ltU32]])),
+    flat([get(p), at(Op.load32, 4), set(size)]),
+    refuseIf(flat([get(size), get(end), get(p), [Op.sub32], c32(header), [Op.sub32, Op.gtU32]])),
+    flat([get(seed), get(p), at(Op.load32, 8), [Op.call, 5], set(h)]),
+    mixed(flat([get(p), at(Op.load16u, 12)])),
+    mixed(get(low)),
+    mixed(get(high)),
+    mixed(flat([get(p), at(Op.load8u, 14)])),
+    refuseIf(
+      flat([
+        flat([get(p), c32(header), [Op.add32], get(size), get(h), [Op.call, 1]]),
+        flat([get(p), at(Op.load32), [Op.ne32]]),
+      ]),
+    ),
+    flat([get(p), get(size), [Op.add32], c32(header), [Op.add32], set(p)]),
+    flat([get(low), c32(1), [Op.add32], set(low)]),
+    flat([get(low), [Op.eqz32, Op.if, none], get(high), c32(1), [Op.add32], set(high), [Op.end]]),
+    flat([get(count), c32(1), [Op.sub32], set(count)]),
+    [Op.br, 0, Op.end, Op.end],
+    flat([get(p), get(end), [Op.eq32]]),
+  ]);
+}
+
 /** (place, length, into): the digest, little-endian. */
 const putBody = flat([get(2), get(0), get(1), c64(0n), [Op.call, 0], at(Op.store64)]);
 /** (place, length, expected place) → 1 where the eight bytes there are the digest. */
@@ -245,6 +293,14 @@ const functions: readonly FunctionOf[] = [
   { name: 'putXxh64', takes: [i32, i32, i32], gives: [], locals: [], body: putBody },
   { name: 'xxh64Equals', takes: [i32, i32, i32], gives: [i32], locals: [], body: equalsBody },
   { name: 'isAscii', takes: [i32, i32], gives: [i32], locals: [], body: asciiBody() },
+  { name: 'mix', takes: [i32, i32], gives: [i32], locals: [], body: mixBody },
+  {
+    name: 'entries',
+    takes: [i32, i32, i32, i32, i32, i32],
+    gives: [i32],
+    locals: [[2, i32]],
+    body: entriesBody(),
+  },
 ];
 
 const sized = (bytes: readonly number[]): number[] => [...unsigned(bytes.length), ...bytes];
@@ -281,10 +337,12 @@ function assemble(): Uint8Array {
 
 export interface HashModule {
   readonly memory: { readonly buffer: ArrayBuffer };
+  xxh64(place: number, length: number, seed: bigint): bigint;
   xxh32(place: number, length: number, seed: number): number;
   putXxh64(place: number, length: number, into: number): void;
   xxh64Equals(place: number, length: number, expectedPlace: number): number;
   isAscii(place: number, length: number): number;
+  entries(place: number, end: number, seed: number, low: number, high: number, count: number): number;
 }
 
 /** Every runtime has it; the library of types that we compile with does not. */

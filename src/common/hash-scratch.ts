@@ -5,7 +5,7 @@
  * synchronous: what was loaded holds until somebody else loads.
  */
 import { assert } from './errors.js';
-import { xxh32Seeded, xxh64 } from './hash.js';
+import { xxh32Seeded, xxh64, xxh64Seeded } from './hash.js';
 import { hashModule, scratchPages } from './hash-module.js';
 
 const module = hashModule();
@@ -20,7 +20,7 @@ let loaded: Uint8Array | undefined;
 let loadedFrom = 0;
 let loadedTo = 0;
 
-/** Has [from, to) of `bytes` at hand for what follows; of more than 2 MiB only when a stretch is asked for. */
+/** Has [from, to) of `bytes` at hand for what follows; of more than 4 MiB only when a stretch is asked for. */
 export function loadScratch(bytes: Uint8Array, from: number, to: number): void {
   if (to - from > capacity) {
     loaded = undefined;
@@ -47,6 +47,29 @@ export function xxh64Equals(bytes: Buffer, from: number, to: number, expectedAt:
     return xxh64(bytes.subarray(from, to)) === bytes.readBigUInt64LE(expectedAt);
   }
   return module.xxh64Equals(from - loadedFrom, to - from, expectedAt - loadedFrom) === 1;
+}
+
+/** xxh64 of [from, to), loaded or not. */
+export function xxh64OfStretch(bytes: Uint8Array, from: number, to: number, seed: bigint): bigint {
+  if (!holds(bytes, from, to)) return xxh64Seeded(bytes.subarray(from, to), seed);
+  return BigInt.asUintN(64, module.xxh64(from - loadedFrom, to - from, seed));
+}
+
+/**
+ * Entries of the log that fill [from, to), each against its checksum: the seed mixed with term, index and
+ * type (entry-checksum.ts). False also where they are not loaded.
+ */
+export function entriesMatch(
+  bytes: Uint8Array,
+  from: number,
+  to: number,
+  seed: number,
+  first: number,
+  count: number,
+): boolean {
+  if (!holds(bytes, from, to)) return false;
+  const high = Math.floor(first / 0x1_0000_0000);
+  return module.entries(from - loadedFrom, to - loadedFrom, seed, first | 0, high, count) === 1;
 }
 
 /** Writes xxh64 of [from, to) of `bytes` into `target`, little-endian. */

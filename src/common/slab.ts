@@ -7,18 +7,23 @@
 
 /** Small, so that a piece which outlives the others holds little. */
 const slabBytes = 16 * 1024;
-/** Larger ones get memory of their own. */
-const pieceBytesMax = 2 * 1024;
+/** What is larger than this part of a slab gets memory of its own. */
+const piecesMin = 8;
 
 export class Slab {
+  readonly #slabBytes: number;
   #slab: Buffer = Buffer.alloc(0);
   #at = 0;
 
+  constructor(bytes = slabBytes) {
+    this.#slabBytes = bytes;
+  }
+
   /** Not zeroed; the caller's own. */
   take(bytes: number): Buffer {
-    if (bytes > pieceBytesMax) return Buffer.allocUnsafeSlow(bytes);
+    if (bytes > this.#slabBytes / piecesMin) return Buffer.allocUnsafeSlow(bytes);
     if (this.#at + bytes > this.#slab.length) {
-      this.#slab = Buffer.allocUnsafeSlow(slabBytes);
+      this.#slab = Buffer.allocUnsafeSlow(this.#slabBytes);
       this.#at = 0;
     }
     const from = this.#at;

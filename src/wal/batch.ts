@@ -9,6 +9,7 @@ import { ByteReader, MalformedError } from '../common/bytes.js';
 import { entryChecksum } from '../common/entry-checksum.js';
 import { assert } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
+import { loadScratch, xxh64OfStretch } from '../common/hash-scratch.js';
 import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { Entry, HardState } from '../common/log-types.js';
 import { alignBytes, alignUp } from './segment-header.js';
@@ -126,12 +127,43 @@ export function readBatch(
   at: number,
   place: { segment: number; seed: bigint },
 ): Batch | undefined {
-  const batch = readFrontDirectory(bytes, at, place);
-  if (batch === undefined || at + batch.bytes > bytes.length) return undefined;
-  const end = at + batch.bytes;
-  if (bytes.readUInt32LE(end - 12) !== endMagic) return undefined;
-  if (xxh64Seeded(bytes.subarray(at, end - 8), place.seed) !== batch.checksum) return undefined;
-  return batch;
+  const front = readFrontDirectory(bytes, at, place);
+  return front === undefined ? undefined : completeBatch(bytes, at, front, place);
+}
+
+/** The rest of a batch whose directory was read; leaves it loaded for those who verify its entries. */
+export function completeBatch(
+  bytes: Buffer,
+  at: number,
+  front: Batch,
+  place: { segment: number; seed: bigint },
+): Batch | undefined {
+  const end = at + front.bytes;
+  if (end > bytes.length || bytes.readUInt32LE(end - 12) !== endMagic) return undefined;
+  const checksum = bytes.readBigUInt64LE(end - 8);
+  loadScratch(bytes, at, end);
+  if (xxh64OfStretch(bytes, at, end - 8, place.seed) !== checksum) return undefined;
+  return checksum === front.checksum ? front : { ...front, checksum };
+}
+
+/** How much `readFrontDirectory` needs, by what the first bytes say. */
+export function directoryReach(bytes: Buffer, at: number, segment: number): number {
+  return isFrontOf(bytes, at, segment) ? 4 + bytes.readUInt32LE(at + 8) : alignBytes;
+}
+
+/** Looks like the beginning of a batch of this segment; what fails here is none. */
+export function isFrontOf(bytes: Buffer, at: number, segment: number): boolean {
+  if (at + alignBytes > bytes.length || bytes.readUInt32LE(at) !== frontMagic) return false;
+  return readU64(bytes, at + 20) === segment;
+}
+
+/** The same of the end of one that ends at `end`; true also where its directory begins before what is at hand. */
+export function isEndOf(bytes: Buffer, end: number, segment: number): boolean {
+  if (bytes.readUInt32LE(end - 12) !== endMagic) return false;
+  const length = bytes.readUInt32LE(end - footBytes);
+  if (length < fieldsBytes + 8) return false;
+  const at = end - footBytes - length;
+  return at < 0 || readU64(bytes, at + 16) === segment;
 }
 
 /** The directory at a batch's beginning, whatever became of the rest. */

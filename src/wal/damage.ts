@@ -4,7 +4,7 @@
  */
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
-import { type Batch, readBatch, readEndDirectory, readFrontDirectory } from './batch.js';
+import { type Batch, isEndOf, isFrontOf, readBatch, readEndDirectory, readFrontDirectory } from './batch.js';
 import { alignBytes } from './segment-header.js';
 
 /**
@@ -75,6 +75,19 @@ const zeros = Buffer.alloc(64 * 1024);
 
 function isZero(bytes: Buffer, at: number): boolean {
   return bytes.readUInt32LE(at) === 0 && bytes.compare(zeros, 0, zeros.length, at, at + zeros.length) === 0;
+}
+
+/**
+ * Might `scanDirectories` find something between `from` and `to`? Told without hashing; it takes
+ * for a find what would need more of the segment than is at hand.
+ */
+export function mayHoldDirectories(bytes: Buffer, from: number, to: number, segment: number): boolean {
+  for (let at = from; at + alignBytes <= to; at += alignBytes) {
+    while (at + zeros.length <= to && isZero(bytes, at)) at += zeros.length;
+    if (at + alignBytes > to) break;
+    if (isFrontOf(bytes, at, segment) || isEndOf(bytes, at + alignBytes, segment)) return true;
+  }
+  return false;
 }
 
 /** What can be read of the segment's batches at or behind `from`, by number. */

@@ -2,7 +2,7 @@
 
 import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { EntryType } from '../common/log-types.js';
-import { entryMemory } from '../common/slab.js';
+import { Slab } from '../common/slab.js';
 import { type Batch, type BatchRow, entryHeaderBytes } from './batch.js';
 import { Group, type GroupSpace } from './group-log.js';
 import type { TableRow } from './segment-header.js';
@@ -20,11 +20,15 @@ interface Gap {
 /** Whether the bytes of an entry should stay in memory: it will be applied as soon as the log is open. */
 export type Keeps = (partition: PartitionId, index: Index, bytes: number) => boolean;
 
+/** Of what is kept: applied and sealed soon, all of it about together, so that large slabs hold nothing back. */
+const slabBytes = 512 * 1024;
+
 export class ReplayState {
   readonly groups = new Map<PartitionId, Group>();
   readonly #gaps = new Map<PartitionId, Gap>();
   readonly #space: GroupSpace;
   readonly #keeps: Keeps;
+  readonly #memory = new Slab(slabBytes);
   entries = 0;
 
   constructor(space: GroupSpace, keeps: Keeps) {
@@ -151,13 +155,20 @@ export class ReplayState {
         segment,
         offset + at,
         size > 0 && this.#keeps(row.partition, first + i, size)
-          ? copyOf(bytes, at + entryHeaderBytes, size)
+          ? this.#copyOf(bytes, at + entryHeaderBytes, size)
           : undefined,
       );
       at += entryHeaderBytes + size;
     }
     this.entries += count;
     return undefined;
+  }
+
+  /** The read buffer is used again for the next piece. */
+  #copyOf(bytes: Buffer, from: number, size: number): Buffer {
+    const copy = this.#memory.take(size);
+    copy.set(new Uint8Array(bytes.buffer, bytes.byteOffset + from, size));
+    return copy;
   }
 
   /** A partition whose missing entries nothing explains, also not `last`, which is not applied yet. */
@@ -196,11 +207,4 @@ export class ReplayState {
     this.groups.set(partition, group);
     return group;
   }
-}
-
-/** The read buffer is used again for the next segment. */
-function copyOf(bytes: Buffer, from: number, size: number): Buffer {
-  const copy = entryMemory.take(size);
-  bytes.copy(copy, 0, from, from + size);
-  return copy;
 }

@@ -3,15 +3,23 @@
  * and rebuilds the groups. It changes nothing on disk. The last batch is found
  * but not yet applied: the opener writes it anew first (design rule 4).
  */
-import { entryChecksum } from '../common/entry-checksum.js';
+import { areLoadedEntriesSound, entryChecksum } from '../common/entry-checksum.js';
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
-import { type Batch, entryHeaderBytes, readBatch } from './batch.js';
-import { damaged, type Remains, scanDirectories } from './damage.js';
+import { type Batch, completeBatch, directoryReach, entryHeaderBytes, readFrontDirectory } from './batch.js';
+import { damaged, mayHoldDirectories, type Remains, scanDirectories } from './damage.js';
 import type { LogDevice, SegmentFile } from './device.js';
 import type { Group, GroupSpace } from './group-log.js';
 import { type Keeps, ReplayState } from './replay-state.js';
-import { decodeHeader, type SegmentHeader, segmentSeed } from './segment-header.js';
+import {
+  alignBytes,
+  alignUp,
+  decodeHeader,
+  headerReach,
+  type SegmentHeader,
+  segmentSeed,
+} from './segment-header.js';
+import { SegmentReader } from './segment-reader.js';
 import type { ReplayReport } from './types.js';
 
 export interface LogIdentity {
@@ -60,9 +68,18 @@ export async function replay(
 
 /** Enough for any table: 15,000 groups. */
 const headerReadBytes = 1024 * 1024;
+/** A batch's end tells of a directory before it: this part of what was looked at stays at hand. */
+const overlapShare = 1 / 4;
+
+/** What a segment's batches are verified with. */
+interface BatchSpot {
+  readonly segment: number;
+  readonly seed: bigint;
+}
 
 class Replay {
   readonly #state: ReplayState;
+  readonly #reader: SegmentReader;
   readonly #used: SegmentFile[] = [];
   readonly #unused: SegmentFile[] = [];
   /** Without header, met before the salt was known. */
@@ -72,6 +89,8 @@ class Replay {
   #expected = 0;
   #chain = 0n;
   #pending: FoundBatch | undefined;
+  /** Its bytes are its own, not the reader's. */
+  #isPendingKept = false;
   #lastFirst = { segment: 0, offset: 0 };
 
   constructor(
@@ -84,40 +103,23 @@ class Replay {
     keeps: Keeps,
   ) {
     this.#state = new ReplayState(space, keeps);
+    this.#reader = new SegmentReader(device, Math.max(...files.map((file) => file.bytes)));
   }
 
   async run(): Promise<Replayed> {
-    const size = Math.max(...this.files.map((file) => file.bytes));
-    // Two buffers: the next segment is read while this one is verified.
-    const buffers = [this.device.allocate(size), this.device.allocate(this.files.length > 1 ? size : 0)];
-    const read = (i: number): Promise<Buffer> | undefined => {
-      const file = this.files[i];
-      if (file === undefined) return undefined;
-      const bytes = (buffers[i % 2] as Buffer).subarray(0, file.bytes);
-      const reading = this.device.read(file.segment, 0, bytes).then((got) => bytes.subarray(0, got));
-      // Found damaged before it is awaited: the damage is the error that counts.
-      reading.catch(() => {});
-      return reading;
-    };
-    let reading = read(0);
-    for (const [i, file] of this.files.entries()) {
-      const bytes = (await reading) as Buffer;
-      reading = read(i + 1);
-      await this.#segment(file, bytes);
-    }
+    for (const file of this.files) await this.#segment(file);
     for (const file of this.#unread) {
-      const bytes = (buffers[0] as Buffer).subarray(0, file.bytes);
-      await this.device.read(file.segment, 0, bytes);
-      await this.#checkEmpty(file, bytes);
+      await this.#reader.begin(file);
+      await this.#checkEmpty(file);
     }
     const last = this.#pending;
     if (last === undefined || this.#salt === undefined) {
-      throw await this.#damage(this.files[0] as SegmentFile, 0, 'no segment holds a valid batch', undefined);
+      throw await this.#damage(this.files[0] as SegmentFile, 0, 'no segment holds a valid batch');
     }
     const gap = this.#state.openGap(last.batch);
     if (gap !== undefined) {
       const first = this.#used[0] as SegmentFile;
-      throw await this.#damage(first, 0, `entries of partition ${gap} before it are missing`, undefined);
+      throw await this.#damage(first, 0, `entries of partition ${gap} before it are missing`);
     }
     return {
       salt: this.#salt,
@@ -143,19 +145,24 @@ class Replay {
     };
   }
 
-  async #segment(file: SegmentFile, bytes: Buffer): Promise<void> {
-    const decoded = decodeHeader(bytes, file.segment);
+  async #segment(file: SegmentFile): Promise<void> {
+    const reader = this.#reader;
+    await reader.begin(file);
+    await reader.hold(0, alignBytes);
+    await reader.hold(0, headerReach(reader.bytes));
+    const decoded = decodeHeader(reader.bytes, file.segment);
     if (decoded === undefined) {
       if (this.#salt === undefined) this.#unread.push(file);
-      else await this.#checkEmpty(file, bytes);
+      else await this.#checkEmpty(file);
       return;
     }
     const { header, length } = decoded;
     this.#checkIdentity(header);
     this.#salt ??= header.salt;
     const place = { segment: file.segment, seed: segmentSeed(header.salt, file.segment) };
-    if (readBatch(bytes, length, place) === undefined) {
-      await this.#checkTail(file, bytes, length, header.firstBatch);
+    const first = await this.#batchAt(length, place);
+    if (first === undefined) {
+      await this.#checkTail(file, length, header.firstBatch);
       this.#unused.push(file);
       return;
     }
@@ -163,10 +170,9 @@ class Replay {
     this.#lastFirst = { segment: file.segment, offset: length };
     this.onUsed(file);
     this.#used.push(file);
-    const { end, problem } = this.#walk(file, bytes, length, place);
-    if (problem !== undefined) throw await this.#damage(file, end, problem, bytes);
-    await this.#checkTail(file, bytes, end, this.#expected);
-    this.#keepPending();
+    const { end, problem } = await this.#walk(file, first, length, place);
+    if (problem !== undefined) throw await this.#damage(file, end, problem, await this.#scan(file, end));
+    await this.#checkTail(file, end, this.#expected);
     this.#report.segments++;
     this.#report.bytes += end;
   }
@@ -182,7 +188,7 @@ class Replay {
     }
     if (header.firstBatch === this.#expected && header.previous === this.#chain) {
       const problem = this.#applyPending();
-      if (problem !== undefined) throw await this.#damage(file, 0, problem, undefined);
+      if (problem !== undefined) throw await this.#damage(file, 0, problem);
     } else if (
       pending !== undefined &&
       header.firstBatch === pending.batch.number &&
@@ -198,68 +204,121 @@ class Replay {
         file,
         0,
         `it starts at batch ${header.firstBatch}, the one before it ends before batch ${this.#expected}`,
-        undefined,
       );
     }
     const problem = this.#state.join(header.table);
-    if (problem !== undefined) throw await this.#damage(file, 0, `its table: ${problem}`, undefined);
+    if (problem !== undefined) throw await this.#damage(file, 0, `its table: ${problem}`);
   }
 
-  /** Takes in a segment's batches up to the first that is not valid. Synchronous: this is the bulk of a start. */
-  #walk(
+  /** Takes in a segment's batches, from the first on, up to one that is not valid: the bulk of a start. */
+  async #walk(
     file: SegmentFile,
-    bytes: Buffer,
+    first: Batch,
     from: number,
-    place: { segment: number; seed: bigint },
-  ): { end: number; problem?: string } {
+    place: BatchSpot,
+  ): Promise<{ end: number; problem?: string }> {
+    const reader = this.#reader;
     let at = from;
-    for (;;) {
-      const batch = readBatch(bytes, at, place);
-      if (batch === undefined) return { end: at };
+    for (let batch: Batch | undefined = first; batch !== undefined; ) {
       if (batch.number !== this.#expected || batch.previous !== this.#chain) {
         return { end: at, problem: `batch ${batch.number} does not continue the chain` };
       }
-      const problem = verifyEntries(batch, bytes, at) ?? this.#applyPending();
+      const { bytes } = reader;
+      const start = reader.placeOf(at);
+      const problem = verifyEntries(batch, bytes, start) ?? this.#applyPending();
       if (problem !== undefined) return { end: at, problem };
-      this.#pending = {
-        batch,
-        segment: file.segment,
-        offset: at,
-        bytes: bytes.subarray(at, at + batch.bytes),
-      };
+      const { segment } = file;
+      this.#pending = { batch, segment, offset: at, bytes: bytes.subarray(start, start + batch.bytes) };
+      this.#isPendingKept = false;
       this.#report.batches++;
       this.#expected++;
       this.#chain = batch.checksum;
       at += batch.bytes;
+      // A promise only where a piece ends: mostly the next one is at hand.
+      const next = this.#heldBatch(file, at, place);
+      batch = next === 'more' ? await this.#batchAt(at, place) : next;
     }
+    return { end: at };
+  }
+
+  /** The batch that begins at `at`; 'more': not all of it is held. */
+  #heldBatch(file: SegmentFile, at: number, place: BatchSpot): Batch | undefined | 'more' {
+    const reader = this.#reader;
+    const left = file.bytes - at;
+    const held = reader.bytes.length - reader.placeOf(at);
+    if (left >= alignBytes && held < alignBytes) return 'more';
+    const { bytes } = reader;
+    const start = reader.placeOf(at);
+    const reach = directoryReach(bytes, start, place.segment);
+    if (reach > held && reach <= left) return 'more';
+    const front = readFrontDirectory(bytes, start, place);
+    if (front === undefined) return undefined;
+    if (front.bytes > held && front.bytes <= left) return 'more';
+    return completeBatch(bytes, start, front, place);
+  }
+
+  /** The same, read as far as it takes. */
+  async #batchAt(at: number, place: BatchSpot): Promise<Batch | undefined> {
+    const reader = this.#reader;
+    this.#keepPending();
+    await reader.hold(at, alignBytes);
+    await reader.hold(at, directoryReach(reader.bytes, reader.placeOf(at), place.segment));
+    const front = readFrontDirectory(reader.bytes, reader.placeOf(at), place);
+    if (front === undefined) return undefined;
+    await reader.hold(at, front.bytes);
+    return completeBatch(reader.bytes, reader.placeOf(at), front, place);
   }
 
   /** Behind the last valid batch only the remains of the very next one may stand. */
-  async #checkTail(file: SegmentFile, bytes: Buffer, end: number, expected: number): Promise<void> {
-    const place = { segment: file.segment, seed: segmentSeed(this.#salt as bigint, file.segment) };
-    const found = scanDirectories(bytes, end, place);
-    for (const number of found.keys()) {
+  async #checkTail(file: SegmentFile, end: number, expected: number): Promise<void> {
+    const remains = await this.#remains(file, end);
+    for (const number of remains.keys()) {
       if (number > expected) {
-        throw await this.#damage(file, end, `batch ${expected} is not valid, batch ${number} follows`, bytes);
+        const problem = `batch ${expected} is not valid, batch ${number} follows`;
+        throw await this.#damage(file, end, problem, remains);
       }
       this.#report.tornTail = true;
     }
   }
 
   /** A file without a header holds no batches, or its header is damaged. */
-  async #checkEmpty(file: SegmentFile, bytes: Buffer): Promise<void> {
-    const place = { segment: file.segment, seed: segmentSeed(this.#salt ?? 0n, file.segment) };
-    if (scanDirectories(bytes, 0, place).size > 0) {
-      throw await this.#damage(file, 0, 'its header is damaged', bytes);
-    }
+  async #checkEmpty(file: SegmentFile): Promise<void> {
+    const remains = await this.#remains(file, 0);
+    if (remains.size > 0) throw await this.#damage(file, 0, 'its header is damaged', remains);
     this.#unused.push(file);
   }
 
-  /** The read buffer is used again for the next segment. */
-  #keepPending(): void {
-    if (this.#pending !== undefined) {
-      this.#pending = { ...this.#pending, bytes: Buffer.from(this.#pending.bytes) };
+  /** What can be read of batches from `from` on, which is held. Mostly zeros, or batches of the file's earlier use. */
+  async #remains(file: SegmentFile, from: number): Promise<Map<number, Remains>> {
+    const reader = this.#reader;
+    this.#keepPending();
+    const overlap = reader.pieceBytes * overlapShare;
+    for (let at = from; at < file.bytes; ) {
+      const to = Math.min(at + alignUp(reader.pieceBytes - overlap), file.bytes);
+      const before = Math.max(from, at - overlap);
+      await reader.hold(before, to - before);
+      const start = reader.placeOf(at);
+      if (mayHoldDirectories(reader.bytes, start, start + to - at, file.segment))
+        return this.#scan(file, from);
+      at = to;
     }
+    return new Map();
+  }
+
+  /** The same from the whole of it, read once more. */
+  async #scan(file: SegmentFile, from: number): Promise<Map<number, Remains>> {
+    const whole = this.device.allocate(file.bytes);
+    const bytes = whole.subarray(0, await this.device.read(file.segment, 0, whole));
+    const place = { segment: file.segment, seed: segmentSeed(this.#salt ?? 0n, file.segment) };
+    return scanDirectories(bytes, from, place);
+  }
+
+  /** What is held goes with the next piece. */
+  #keepPending(): void {
+    const pending = this.#pending;
+    if (pending === undefined || this.#isPendingKept) return;
+    this.#pending = { ...pending, bytes: Buffer.from(pending.bytes) };
+    this.#isPendingKept = true;
   }
 
   #applyPending(): string | undefined {
@@ -279,17 +338,13 @@ class Replay {
     });
   }
 
-  /** Collects what can still be read, for the classification. `bytes`: the segment's, where they are at hand. */
+  /** `directories`: what can still be read of the segment, for the classification. */
   async #damage(
-    file: SegmentFile,
+    { segment }: SegmentFile,
     offset: number,
     problem: string,
-    bytes: Buffer | undefined,
+    directories: ReadonlyMap<number, Remains> = new Map(),
   ): Promise<HansardError> {
-    const place = { segment: file.segment, seed: segmentSeed(this.#salt ?? 0n, file.segment) };
-    const directories =
-      bytes === undefined ? new Map<number, Remains>() : scanDirectories(bytes, offset, place);
-    const { segment } = file;
     const laterTable = await this.#laterTable(segment);
     return damaged({ segment, offset, problem, expected: this.#expected, directories, laterTable });
   }
@@ -312,10 +367,16 @@ export function verifyEntries(batch: Batch, bytes: Buffer, at: number): string |
     if (row.entries === undefined) continue;
     const end = from + row.entries.bytes;
     if (end > at + batch.bytes) return `entries of partition ${row.partition} overrun their batch`;
-    for (let i = 0; i < row.entries.count; i++) {
+    const { first, count } = row.entries;
+    if (areLoadedEntriesSound(bytes, from, end, row.partition, first, count)) {
+      from = end;
+      continue;
+    }
+    // Not at hand, or not sound: one by one, to tell which.
+    for (let i = 0; i < count; i++) {
       const size = from + entryHeaderBytes <= end ? bytes.readUInt32LE(from + 4) : 0;
       const next = from + entryHeaderBytes + size;
-      const index = row.entries.first + i;
+      const index = first + i;
       if (next > end) return `entry ${index} of partition ${row.partition} overruns its row`;
       const term = bytes.readUIntLE(from + 8, 6);
       const type = bytes[from + 14] as number;

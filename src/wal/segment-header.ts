@@ -78,6 +78,12 @@ export function encodeHeader(header: SegmentHeader): Buffer {
   return writer.finish();
 }
 
+/** How much of a segment's beginning `decodeHeader` needs, by what its first bytes say. */
+export function headerReach(bytes: Buffer): number {
+  if (bytes.length < alignBytes || bytes.compare(magic, 0, 8, 0, 8) !== 0) return alignBytes;
+  return Math.max(alignBytes, bytes.readUInt32LE(12));
+}
+
 /**
  * Undefined where the bytes are not segment `segment`'s header: never written,
  * an older use of the file, torn or damaged. Throws FORMAT_TOO_NEW.

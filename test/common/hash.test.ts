@@ -1,6 +1,7 @@
 /** Checksums in place are those of the reference implementation, whatever lies around them. */
 import fc from 'fast-check';
 import t from 'tap';
+import { areLoadedEntriesSound, entryChecksum } from '../../src/common/entry-checksum.js';
 import { xxh32, xxh64 } from '../../src/common/hash.js';
 import {
   dropScratch,
@@ -60,7 +61,7 @@ t.test('what was not loaded is never taken from what was', async (t) => {
   t.equal(xxh64Equals(other, 8, other.length, 0), false);
   t.equal(isAsciiLoaded(other, 8, other.length), false, 'not known');
   // More than the memory holds is hashed piece by piece.
-  const large = Buffer.alloc(3 * 1024 * 1024, 'x');
+  const large = Buffer.alloc(5 * 1024 * 1024, 'x');
   large.writeBigUInt64LE(xxh64(large.subarray(8)), 0);
   loadScratch(large, 0, large.length);
   t.equal(xxh64Equals(large, 8, large.length, 0), true);
@@ -77,6 +78,65 @@ t.test('xxh32 of notes, and ASCII or not', async (t) => {
       const isAscii = isAsciiLoaded(notes, 0, bytes.length);
       return isEqual && isAscii === bytes.every((byte) => byte < 0x80);
     }),
+  );
+  t.pass('equal');
+});
+
+t.test('entries of the log are judged in place as they are one by one', async (t) => {
+  const anyEntries = fc.array(
+    fc.tuple(fc.nat(0xff), fc.integer({ min: 0, max: 2 ** 48 - 1 }), fc.uint8Array({ maxLength: 80 })),
+    {
+      minLength: 1,
+      maxLength: 5,
+    },
+  );
+  // Also where the indexes' low half runs over.
+  const anyFirst = fc.oneof(
+    fc.nat(),
+    fc.integer({ min: 2 ** 32 - 3, max: 2 ** 32 }),
+    fc.integer({ min: 2 ** 40, max: 2 ** 52 }),
+  );
+  fc.assert(
+    fc.property(
+      anyEntries,
+      anyFirst,
+      fc.nat(65_535),
+      fc.nat(50),
+      fc.nat(),
+      (entries, first, partition, before, flip) => {
+        const parts = entries.map(([type, term, data], i) => {
+          const header = Buffer.alloc(16);
+          header.writeUInt32LE(entryChecksum(partition, { term, index: first + i, type, data }), 0);
+          header.writeUInt32LE(data.length, 4);
+          header.writeUIntLE(term, 8, 6);
+          header[14] = type;
+          return Buffer.concat([header, data]);
+        });
+        const bytes = Buffer.concat([Buffer.alloc(before), ...parts]);
+        const areSound = (from = before, to = bytes.length, at = first, count = entries.length) => {
+          loadScratch(bytes, 0, bytes.length);
+          return areLoadedEntriesSound(bytes, from, to, partition, at, count);
+        };
+        if (!areSound()) return false;
+        dropScratch();
+        if (areLoadedEntriesSound(bytes, before, bytes.length, partition, first, entries.length))
+          return false;
+        // Elsewhere, more of them than there are, fewer, or cut short.
+        if (
+          areSound(before, bytes.length, first + 1) ||
+          areSound(before, bytes.length, first, entries.length + 1)
+        )
+          return false;
+        if (areSound(before, bytes.length, first, entries.length - 1) || areSound(before, bytes.length - 1))
+          return false;
+        const at = before + (flip % (bytes.length - before));
+        // The zero byte of a header is the batch's to cover.
+        const starts = parts.map((_, i) => before + Buffer.concat(parts.slice(0, i)).length);
+        if (starts.includes(at - 15)) return true;
+        bytes[at] = (bytes[at] as number) ^ 0x10;
+        return !areSound();
+      },
+    ),
   );
   t.pass('equal');
 });
