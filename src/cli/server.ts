@@ -27,17 +27,26 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
   process.on('uncaughtException', onFatal);
   process.on('unhandledRejection', onFatal);
   const stopSignal = firstSignal(logger);
-  const running = await openNode({
-    dir: settings.dir,
-    settings,
-    peerAddress: settings.peerAddress,
-    version,
-    logger,
-    onFatal,
-  });
-  let http: HttpServer | undefined;
+  const door = new HttpDoor(settings.httpAddress, logger);
+  let running: RunningNode;
+  try {
+    running = await openNode({
+      dir: settings.dir,
+      settings,
+      peerAddress: settings.peerAddress,
+      version,
+      logger,
+      onFatal,
+      // It answers before there is anything to serve: a long start is no dead process.
+      onOwned: () => door.open(),
+    });
+  } catch (error) {
+    await door.close();
+    throw error;
+  }
   let api: Api | undefined;
   const metrics = metricsOf(running, () => api);
+  door.serve(running, metrics);
   try {
     api = await startApi(running.node, {
       address: settings.clientAddress,
@@ -50,14 +59,13 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
         onFatal,
       },
     });
-    if (settings.httpAddress !== 'off') http = await openHttp(settings.httpAddress, running, metrics, logger);
   } catch (error) {
-    await api?.stop(0);
     await running.stop();
+    await door.close();
     throw error;
   }
   const { identity } = running.directory;
-  const addresses = { client: api.address, peer: running.transport.address, http: http?.address ?? 'off' };
+  const addresses = { client: api.address, peer: running.transport.address, http: door.address };
   logger.info({ node: identity.nodeId, cluster: identity.clusterId, ...addresses, version }, 'started');
   const readyTimer = logWhenReady(running, logger);
 
@@ -74,19 +82,22 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
   await running.node.drain();
   await api.stop(callGraceMs);
   await running.stop();
-  await http?.close();
+  await door.close();
   metrics.close();
   clearTimeout(overdue);
   logger.info({}, 'stopped');
 }
 
-/** Ready: this node knows a leader of every partition, and is not stopping. */
+/** Ready: this node has applied what its log had, knows a leader of every partition, and is not stopping. */
 export function readinessOf(running: RunningNode): Readiness {
   const { node } = running;
   const { partitions } = node.cluster();
   const leaderless = partitions.filter((p) => p.leader === undefined).length;
   const problems: string[] = [];
   if (node.isDraining) problems.push('stopping');
+  const { replaying } = node;
+  if (replaying !== undefined)
+    problems.push(`applying the log: ${replaying.left} of ${replaying.entries} entries are left`);
   if (leaderless > 0) problems.push(`${leaderless} of ${partitions.length} partitions have no leader`);
   return {
     ready: problems.length === 0,
@@ -100,21 +111,51 @@ export function readinessOf(running: RunningNode): Readiness {
   };
 }
 
-function openHttp(
-  address: string,
-  running: RunningNode,
-  metrics: Metrics,
-  logger: Logger,
-): Promise<HttpServer> {
-  return startHttp(
-    address,
-    {
-      metrics: async () => ({ text: await metrics.text(), contentType: metrics.contentType }),
-      readiness: () => readinessOf(running),
-    },
-    logger,
-  );
+/** /readyz and its like, from the moment on in which the folder is ours. */
+class HttpDoor {
+  readonly #address: string;
+  readonly #logger: Logger;
+  #server: HttpServer | undefined;
+  #running: RunningNode | undefined;
+  #metrics: Metrics | undefined;
+
+  constructor(address: string, logger: Logger) {
+    this.#address = address;
+    this.#logger = logger;
+  }
+
+  get address(): string {
+    return this.#server?.address ?? 'off';
+  }
+
+  async open(): Promise<void> {
+    if (this.#address === 'off') return;
+    const handlers = {
+      metrics: async () => ({
+        // Nothing is counted before the node is open.
+        text: (await this.#metrics?.text()) ?? '',
+        contentType: this.#metrics?.contentType ?? 'text/plain',
+      }),
+      readiness: () => (this.#running === undefined ? opening : readinessOf(this.#running)),
+    };
+    this.#server = await startHttp(this.#address, handlers, this.#logger);
+  }
+
+  serve(running: RunningNode, metrics: Metrics): void {
+    this.#running = running;
+    this.#metrics = metrics;
+  }
+
+  async close(): Promise<void> {
+    await this.#server?.close();
+  }
 }
+
+const opening: Readiness = Object.freeze({
+  ready: false,
+  problems: Object.freeze(['starting: the database and the log are being read']),
+  details: Object.freeze({}),
+});
 
 const noCounts = Object.freeze({ delivered: 0, redelivered: 0, acked: 0, dead: 0, steps: 0 });
 

@@ -23,9 +23,13 @@ export interface CheckpointsContext {
   wantedFrom(replica: Replica): Index | undefined;
   /** A checkpoint resolved: tails have room again. */
   roomAgain(): void;
+  /** What the log has is still being applied. */
+  isStarting(): boolean;
   fatal(error: unknown): void;
 }
 
+/** Share of the tails' limit at which sealing begins during a start: until then applying has the time for itself. */
+const startShare = 7 / 8;
 /** How often it looks, ms; a full tail does not wait for the look. */
 const lookMs = 250;
 
@@ -69,10 +73,15 @@ export class Checkpoints {
     await this.#running;
   }
 
+  get #fullBytes(): number {
+    const { checkpointBytes, tailBytes } = this.#context.settings;
+    return this.#context.isStarting() ? tailBytes * startShare : Math.min(checkpointBytes, tailBytes);
+  }
+
   #due(): PartitionId[] {
     const { store, wal, settings, clock } = this.#context;
     const now = clock.monotonicMs();
-    const isFull = store.tailBytes >= Math.min(settings.checkpointBytes, settings.tailBytes);
+    const isFull = store.tailBytes >= this.#fullBytes;
     // What is damaged is sealed no more, however full its tail: asked for at every end of a checkpoint it would never end.
     const damaged = store.setAsidePartitions();
     const dirty = store
@@ -115,7 +124,7 @@ export class Checkpoints {
         logger.debug({ partitions: partitions.length, ms: clock.monotonicMs() - started }, 'checkpoint');
         this.#context.roomAgain();
         this.#cutLogs();
-        if (!this.#stopped && store.tailBytes >= this.#context.settings.checkpointBytes) this.look();
+        if (!this.#stopped && store.tailBytes >= this.#fullBytes) this.look();
       })
       .catch((error: unknown) => this.#context.fatal(error));
   }

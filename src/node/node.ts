@@ -62,7 +62,7 @@ import { createScrubber } from './scrub-wiring.js';
 import type { Scrubber } from './scrubber.js';
 import { SnapshotReceiver } from './snapshot-receiver.js';
 import { SnapshotSender } from './snapshot-sender.js';
-import { reportReplay } from './start-report.js';
+import { StartReport } from './start-report.js';
 import { emptyLog, gapBeforeLog, isInstallAheadOfLog, lostEnd } from './state-and-log.js';
 import { TurnLoop } from './turn-loop.js';
 import type {
@@ -131,6 +131,7 @@ export class HansardNode implements NodeService {
   readonly #forwarding: Forwarding;
   readonly #elections: Elections;
   readonly #checkpoints: Checkpoints;
+  readonly #startReport: StartReport;
   readonly #clockWatch: ClockWatch;
   readonly #stall: DiskStall;
   readonly #snapshotSender: SnapshotSender;
@@ -232,7 +233,16 @@ export class HansardNode implements NodeService {
       keptByAll: (replica) => this.#keptBy(replica),
       wantedFrom: (replica) => this.#snapshotSender.wantedFrom(replica.partition),
       roomAgain: () => this.#stirAll(),
+      isStarting: () => this.#startReport.progress !== undefined,
       fatal,
+    });
+    this.#startReport = new StartReport({
+      clock,
+      logger,
+      store,
+      replicas: () => this.#held,
+      isOver: () => this.#stopped,
+      done: () => this.#checkpoints.look(),
     });
     const snapshots = { clock, logger, settings, store, fatal };
     this.#snapshotSender = new SnapshotSender(
@@ -365,7 +375,7 @@ export class HansardNode implements NodeService {
       onFetch: (peer, request, stream) =>
         this.#guard.run(() => this.#snapshotSender.onFetch(peer, request, stream)),
     });
-    reportReplay(this.#options, this.#held, () => this.#stopped);
+    this.#startReport.begin();
     this.#lastTickMs = this.#clock.monotonicMs();
     this.#scheduleTick();
     this.#scheduleGossip();
@@ -373,6 +383,11 @@ export class HansardNode implements NodeService {
     this.#elections.start();
     this.#scrubber.start();
     this.#stirAll();
+  }
+
+  /** Of the entries that were committed when the log was opened; undefined once all of them are applied. */
+  get replaying(): { readonly left: number; readonly entries: number } | undefined {
+    return this.#startReport.progress;
   }
 
   /** Hands leadership away, as far as that goes within `drainMs`; new calls are refused from here on. */

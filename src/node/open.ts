@@ -21,7 +21,7 @@ import { HansardNode, initialConfState } from './node.js';
 import { PartsOpener } from './open-parts.js';
 import { type NodeSettings, nodeDefaults } from './options.js';
 import { checkOwner } from './owner-check.js';
-import { realFolder } from './parts-folder.js';
+import { type PartsFolder, realFolder } from './parts-folder.js';
 import { placementOf } from './placement.js';
 import { realClock, realRandom } from './real-env.js';
 import { scrubFilesOf } from './scrub-files.js';
@@ -79,6 +79,8 @@ export interface OpenNodeOptions {
   readonly logger: Logger;
   /** The process must end: what failed is said in the error. */
   readonly onFatal: (error: unknown) => void;
+  /** The folder is this process's; reading what is in it comes next, and may take seconds. Called once. */
+  readonly onOwned?: () => Promise<void>;
 }
 
 export interface RunningNode {
@@ -127,7 +129,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
   const watch = new SharedArrayBuffer(8);
   const parts = new PartsOpener({
-    folder: realFolder({ directory, settings, watch }),
+    folder: tellingOwned(realFolder({ directory, settings, watch }), options.onOwned),
     settings,
     logger,
     firstPartitions: partitionsOf(identity).map(({ partition }) => partition),
@@ -204,6 +206,26 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     async halt() {
       space.stop();
       await running.stop({ seal: false }).finally(() => watchdog.stop());
+    },
+  };
+}
+
+/** The database's lock is what makes a folder one's own. */
+function tellingOwned(folder: PartsFolder, onOwned?: () => Promise<void>): PartsFolder {
+  let tell = onOwned;
+  return {
+    ...folder,
+    async openDatabase(how) {
+      const kv = await folder.openDatabase(how);
+      const telling = tell;
+      tell = undefined;
+      try {
+        await telling?.();
+      } catch (error) {
+        await kv.close();
+        throw error;
+      }
+      return kv;
     },
   };
 }

@@ -51,12 +51,15 @@ export interface Replayed {
   readonly report: Omit<ReplayReport, 'durationMs'>;
 }
 
+/** Called before a segment's batches are applied: how many files were read, of how many. */
+export type OnUsed = (file: SegmentFile, read: number, of: number) => void;
+
 /** Throws REPLICA_LOST (nothing there, or foreign), LOG_DAMAGED, FORMAT_TOO_NEW, DISK_FAILED. */
 export async function replay(
   device: LogDevice,
   identity: LogIdentity,
   space: GroupSpace,
-  onUsed: (file: SegmentFile) => void,
+  onUsed: OnUsed,
   keeps: Keeps,
 ): Promise<Replayed> {
   const files = await device.list();
@@ -98,8 +101,7 @@ class Replay {
     readonly identity: LogIdentity,
     space: GroupSpace,
     readonly files: readonly SegmentFile[],
-    /** Called before a segment's batches are applied. */
-    readonly onUsed: (file: SegmentFile) => void,
+    readonly onUsed: OnUsed,
     keeps: Keeps,
   ) {
     this.#state = new ReplayState(space, keeps);
@@ -168,7 +170,7 @@ class Replay {
     }
     await this.#enter(file, header);
     this.#lastFirst = { segment: file.segment, offset: length };
-    this.onUsed(file);
+    this.onUsed(file, this.files.indexOf(file), this.files.length);
     this.#used.push(file);
     const { end, problem } = await this.#walk(file, first, length, place);
     if (problem !== undefined) throw await this.#damage(file, end, problem, await this.#scan(file, end));

@@ -75,6 +75,9 @@ export async function openWal(options: WalOptions): Promise<Wal> {
   return Log.open(options);
 }
 
+/** How often a start says how far it is in reading the log, ms. */
+const sayMs = 3_000;
+
 /** Groups that may join between a batch's gathering and its table. */
 const groupsToCome = 64;
 
@@ -146,12 +149,19 @@ class Log implements Wal, GroupSpace {
 
   async #load(): Promise<void> {
     const startMs = this.#options.clock.monotonicMs();
+    let saidMs = startMs;
     const { sealed } = this.#options;
     const found = await replay(
       this.#device,
       this.#options,
       this,
-      (file) => this.#segments.addUsed(file),
+      (file, read, of) => {
+        this.#segments.addUsed(file);
+        const nowMs = this.#options.clock.monotonicMs();
+        if (nowMs - saidMs < sayMs) return;
+        saidMs = nowMs;
+        this.#options.logger?.info({ segment: file.segment, read, of }, 'reading the log');
+      },
       // To read them again one by one costs more than all the verifying.
       (partition, index, bytes) =>
         sealed !== undefined && index > sealed(partition) && this.#cachedBytes + bytes <= this.#cacheBytes,
