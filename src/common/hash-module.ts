@@ -268,6 +268,13 @@ const putBody = flat([get(2), get(0), get(1), c64(0n), [Op.call, 0], at(Op.store
 /** (place, length, expected place) → 1 where the eight bytes there are the digest. */
 const equalsBody = flat([get(0), get(1), c64(0n), [Op.call, 0], get(2), at(Op.load64), [Op.eq64]]);
 
+/** (key's place, its length, row's place, its length) → 1 where the row (version u8, checksum u64, body) matches both. */
+const rowBody = flat([
+  flat([get(2), c32(9), [Op.add32], get(3), c32(9), [Op.sub32]]),
+  flat([get(0), get(1), get(2), at(Op.load8u64), [Op.call, 0], [Op.call, 0]]),
+  flat([get(2), at(Op.load64, 1), [Op.eq64]]),
+]);
+
 interface FunctionOf {
   readonly name: string;
   readonly takes: readonly number[];
@@ -301,6 +308,7 @@ const functions: readonly FunctionOf[] = [
     locals: [[2, i32]],
     body: entriesBody(),
   },
+  { name: 'isRowSound', takes: [i32, i32, i32, i32], gives: [i32], locals: [], body: rowBody },
 ];
 
 const sized = (bytes: readonly number[]): number[] => [...unsigned(bytes.length), ...bytes];
@@ -342,6 +350,7 @@ export interface HashModule {
   putXxh64(place: number, length: number, into: number): void;
   xxh64Equals(place: number, length: number, expectedPlace: number): number;
   isAscii(place: number, length: number): number;
+  isRowSound(keyPlace: number, keyLength: number, rowPlace: number, rowLength: number): number;
   entries(place: number, end: number, seed: number, low: number, high: number, count: number): number;
 }
 

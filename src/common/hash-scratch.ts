@@ -87,12 +87,27 @@ export function isAsciiLoaded(bytes: Uint8Array, from: number, to: number): bool
   return holds(bytes, from, to) && module.isAscii(from - loadedFrom, to - from) === 1;
 }
 
+/** A short one is copied by hand: a view costs more. */
+function note(bytes: Uint8Array, length: number, at: number): void {
+  if (length <= byHandBytes) for (let i = 0; i < length; i++) scratch[at + i] = bytes[i] as number;
+  else scratch.set(length === bytes.length ? bytes : bytes.subarray(0, length), at);
+}
+
+/**
+ * Does a row of the database (version u8, checksum u64, body) match its checksum, which is xxh64 of the body
+ * seeded with that of the key, seeded with the version? Undefined: too large for the notes. Leaves alone what was loaded.
+ */
+export function rowMatches(key: Uint8Array, row: Uint8Array): boolean | undefined {
+  if (key.length + row.length > notesBytes) return undefined;
+  note(key, key.length, capacity);
+  note(row, row.length, capacity + key.length);
+  return module.isRowSound(capacity, key.length, capacity + key.length, row.length) === 1;
+}
+
 /** xxh32 of the first `length` bytes of `bytes`; leaves alone what was loaded. */
 export function xxh32OfNotes(bytes: Uint8Array, length: number, seed = 0): number {
   if (length > notesBytes) return xxh32Seeded(bytes.subarray(0, length), seed);
-  // A short one is copied by hand: a view costs more.
-  if (length <= byHandBytes) for (let i = 0; i < length; i++) scratch[capacity + i] = bytes[i] as number;
-  else scratch.set(length === bytes.length ? bytes : bytes.subarray(0, length), capacity);
+  note(bytes, length, capacity);
   return module.xxh32(capacity, length, seed) >>> 0;
 }
 

@@ -5,20 +5,26 @@
 import type { Clock } from '../common/env.js';
 import type { Index } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
-import type { Replica } from '../partition/replica.js';
-import type { Store } from '../store/types.js';
 
 /** How often it looks, ms: the precision of what it says. */
 const lookMs = 10;
 /** How often it says how far it is. */
 const sayMs = 3_000;
 
-export interface Replaying {
-  readonly clock: Clock;
+/** What it looks at of a replica. */
+export interface StartingReplica {
+  readonly log: { readonly hardState: { readonly commit: Index } };
+  readonly store: { readonly appliedIndex: Index };
+  readonly isStateDamaged: boolean;
+  readonly isMute: boolean;
+}
+
+export interface Starting {
+  readonly clock: Pick<Clock, 'after' | 'monotonicMs'>;
   readonly logger: Logger;
-  readonly store: Store;
+  readonly store: { stats(): { readonly eventsApplied: number } };
   /** Those that are here now; one that has gone, or was replaced, has nothing left to do. */
-  replicas(): readonly Replica[];
+  replicas(): readonly StartingReplica[];
   /** Nobody wants to know any more. */
   isOver(): boolean;
   /** All of it is applied. */
@@ -26,15 +32,15 @@ export interface Replaying {
 }
 
 export class StartReport {
-  readonly #context: Replaying;
+  readonly #context: Starting;
   /** Up to where the log knew entries to be committed when it was opened. */
-  readonly #goals = new Map<Replica, Index>();
+  readonly #goals = new Map<StartingReplica, Index>();
   #entries = 0;
   #eventsBefore = 0;
   #startedMs = 0;
   #saidMs = 0;
 
-  constructor(context: Replaying) {
+  constructor(context: Starting) {
     this.#context = context;
   }
 

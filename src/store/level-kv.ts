@@ -235,11 +235,14 @@ class LevelIterator implements KvIterator {
   async next(count: number): Promise<[Uint8Array, Uint8Array][]> {
     // The native side reserves room for all the rows that are asked for.
     // nextv may stop early at its high-water mark; only nothing means the end.
-    const rows: [Uint8Array, Uint8Array][] = [];
+    let rows: [Uint8Array, Uint8Array][] = [];
     while (rows.length < count) {
-      const more = await this.#iterator.nextv(Math.min(count - rows.length, nextvRows)).catch(readFailed);
+      const more = (await this.#iterator
+        .nextv(Math.min(count - rows.length, nextvRows))
+        .catch(readFailed)) as [Uint8Array, Uint8Array][];
       if (more.length === 0) break;
-      rows.push(...(more as [Uint8Array, Uint8Array][]));
+      if (rows.length === 0) rows = more;
+      else rows.push(...more);
     }
     return rows;
   }

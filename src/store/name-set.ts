@@ -4,16 +4,22 @@
  * silence. Seeds are the store's own, so nobody outside can make names collide;
  * a false "may exist" is settled by the name's row.
  */
-import { xxh32Seeded } from '../common/hash.js';
+import { xxh32OfNotes } from '../common/hash-scratch.js';
 
 export class NameSet {
   /** Pairs (a, b); 0, 0 is free. */
-  #slots = new Uint32Array(2 * 64);
+  #slots: Uint32Array;
   #size = 0;
   constructor(
     readonly seedA: number,
     readonly seedB: number,
-  ) {}
+    /** So many come at once: it never grows for them. */
+    expected = 0,
+  ) {
+    let slots = 64;
+    while (slots * 3 <= expected * 4) slots *= 2;
+    this.#slots = new Uint32Array(2 * slots);
+  }
 
   get size(): number {
     return this.#size;
@@ -38,8 +44,8 @@ export class NameSet {
   }
 
   #hash(name: Uint8Array): [number, number] {
-    const a = xxh32Seeded(name, this.seedA);
-    const b = xxh32Seeded(name, this.seedB);
+    const a = xxh32OfNotes(name, name.length, this.seedA);
+    const b = xxh32OfNotes(name, name.length, this.seedB);
     return a === 0 && b === 0 ? [1, 0] : [a, b];
   }
 

@@ -53,7 +53,8 @@ export async function openPartition(
 export async function loadSealed(kv: Kv, record: PartitionRecord, storeId: string): Promise<SealedIndex> {
   const place: Place = { partition: record.partition, generation: record.generation };
   const idBytes = Buffer.from(storeId);
-  const names = new NameSet(xxh32(idBytes), xxh32Seeded(idBytes, 0x9e3779b9));
+  const channels = record.meta.channelCount + record.meta.deletedCount;
+  const names = new NameSet(xxh32(idBytes), xxh32Seeded(idBytes, 0x9e3779b9), channels);
   await loadNames(kv, place, record, names);
   const cursors = new NameSet(xxh32Seeded(idBytes, 0x85ebca6b), xxh32Seeded(idBytes, 0xc2b2ae35));
   await loadCursors(kv, place, record, cursors);

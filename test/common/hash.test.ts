@@ -2,12 +2,13 @@
 import fc from 'fast-check';
 import t from 'tap';
 import { areLoadedEntriesSound, entryChecksum } from '../../src/common/entry-checksum.js';
-import { xxh32, xxh64 } from '../../src/common/hash.js';
+import { xxh32, xxh64, xxh64Seeded } from '../../src/common/hash.js';
 import {
   dropScratch,
   isAsciiLoaded,
   loadScratch,
   putXxh64,
+  rowMatches,
   xxh32OfNotes,
   xxh64Equals,
 } from '../../src/common/hash-scratch.js';
@@ -139,4 +140,21 @@ t.test('entries of the log are judged in place as they are one by one', async (t
     ),
   );
   t.pass('equal');
+});
+
+t.test('a row of the database is judged in place as it is by the package', async (t) => {
+  fc.assert(
+    fc.property(anyBytes, anyBytes, fc.nat(255), fc.nat(), (key, body, version, flip) => {
+      const row = Buffer.concat([Buffer.of(version), Buffer.alloc(8), body]);
+      row.writeBigUInt64LE(xxh64Seeded(body, xxh64Seeded(key, BigInt(version))), 1);
+      const loaded = Buffer.from('loaded before');
+      loadScratch(loaded, 0, loaded.length);
+      if (rowMatches(key, row) !== true || !isAsciiLoaded(loaded, 0, loaded.length)) return false;
+      const all = Buffer.concat([key, row]);
+      const at = flip % all.length;
+      all[at] = (all[at] as number) ^ 0x04;
+      return rowMatches(all.subarray(0, key.length), all.subarray(key.length)) === false;
+    }),
+  );
+  t.equal(rowMatches(Buffer.alloc(10), Buffer.alloc(70_000)), undefined, 'too large: not known');
 });
