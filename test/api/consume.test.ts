@@ -4,10 +4,9 @@ import t from 'tap';
 import { HansardError } from '../../src/common/errors.js';
 import type { PartitionId } from '../../src/common/ids.js';
 import type { ReadBarrierOptions, ReadView } from '../../src/node/types.js';
+import { patienceMs, sleep, until } from '../support/until.js';
 import { FakeNode } from './fake-node.js';
 import { type Decoded, decode, encode, type Failure, failureOf, Harness, same, text } from './harness.js';
-
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 class Consumer {
   readonly deliveries: Decoded[] = [];
@@ -34,7 +33,7 @@ class Consumer {
   }
 
   async until(what: string, isSo: () => boolean): Promise<void> {
-    const endMs = Date.now() + 20_000;
+    const endMs = Date.now() + patienceMs;
     while (!isSo()) {
       if (Date.now() > endMs) throw new Error(`waited in vain for ${what}`);
       await sleep(10);
@@ -103,13 +102,13 @@ t.test(
     const second = new Consumer(h, { held }, { extensions: [{ channel: 'c', lease }] });
     await sleep(500);
     second.say({ acks: [{ channel: 'c', lease, seq: 2 }] });
-    await sleep(500);
-    const got = await h.raw(
-      'SubscriptionService/GetSubscription',
-      encode('GetSubscriptionRequest', { name: 'w' }),
-    );
-    const { progress } = decode('SubscriptionResponse', got).subscription;
-    t.match(progress, { pending_channels: 0 });
+    await until('nothing is pending', async () => {
+      const got = await h.raw(
+        'SubscriptionService/GetSubscription',
+        encode('GetSubscriptionRequest', { name: 'w' }),
+      );
+      return Number(decode('SubscriptionResponse', got).subscription.progress.pending_channels) === 0;
+    });
     t.same([second.lost, second.deliveries], [[], []]);
   },
 );

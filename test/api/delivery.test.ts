@@ -3,7 +3,7 @@ import t from 'tap';
 import { FakeNode } from './fake-node.js';
 import { Harness, text } from './harness.js';
 
-t.setTimeout(60_000);
+t.setTimeout(600_000);
 
 async function start(t: { teardown(fn: () => unknown): void }): Promise<Harness> {
   const h = await Harness.start(new FakeNode());

@@ -5,7 +5,7 @@ import type { ReadBarrierOptions, ReadView } from '../../src/node/types.js';
 import { FakeNode } from './fake-node.js';
 import { type Decoded, decode, encode, Harness, same, text } from './harness.js';
 
-t.setTimeout(60_000);
+t.setTimeout(600_000);
 
 /** Waits for an index as a real replica does, and notes in which turn of the loop it is read. */
 class Replica extends FakeNode {
@@ -59,7 +59,7 @@ t.test('FetchEvents at a replica behind the place lets it catch up', async (t) =
   const { place } = await fetch(ahead, { from_beginning: true });
   const node = behind.node as Replica;
   const readsBefore = node.barriers.length;
-  const answer = fetch(behind, { place, wait_ms: 4_000 });
+  const answer = fetch(behind, { place, wait_ms: 20_000 });
   // Its applying is a matter of timers and sockets.
   await new Promise((resolve) => setTimeout(resolve, 20));
   await append(behind, 6);

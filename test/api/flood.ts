@@ -17,7 +17,7 @@ const request = encode('AppendMessagesRequest', { channel: 'c', messages: [text(
 const result = { appended: 0, overloaded: 0, other: 0, mostInFlight: 0, after: '' };
 const all = Array.from({ length: calls }, async () => {
   try {
-    await h.raw('MessageService/AppendMessages', request, 100_000);
+    await h.raw('MessageService/AppendMessages', request, 600_000);
     result.appended++;
   } catch (error) {
     const failure = error as Failure;

@@ -5,6 +5,7 @@ import type { HansardError } from '../../src/common/errors.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { loadPublicProtos } from '../../src/common/proto.js';
 import { decodeStatus, statusTrailer } from '../../src/common/status.js';
+import { patienceMs } from '../support/until.js';
 import { FakeNode } from './fake-node.js';
 
 interface Codec {
@@ -77,7 +78,7 @@ export class Harness {
   }
 
   /** A unary call of bytes; rejects with a Failure. */
-  raw(method: string, request: Buffer, deadlineMs = 10_000): Promise<Buffer> {
+  raw(method: string, request: Buffer, deadlineMs = patienceMs): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       const deadline = Date.now() + deadlineMs;
       this.client.makeUnaryRequest(

@@ -2,7 +2,7 @@ import t from 'tap';
 import { FakeNode } from './fake-node.js';
 import { Harness, text, words } from './harness.js';
 
-t.setTimeout(60_000);
+t.setTimeout(600_000);
 
 const custom = { type: 17, raw: Buffer.from('own') };
 const some = (count: number) => Array.from({ length: count }, (_, i) => text(`m${i + 1}`));

@@ -2,6 +2,7 @@
 import t from 'tap';
 import { Tokens } from '../../src/api/tokens.js';
 import { HansardError } from '../../src/common/errors.js';
+import { standstill, until } from '../support/until.js';
 import { FakeNode } from './fake-node.js';
 import { Harness, text } from './harness.js';
 
@@ -117,15 +118,18 @@ t.test('many readers of one page at a time cost one read; each is told who answe
     };
   }
   const ask = (before: number) => h.call('MessageService/ListMessages', { channel: 'hot', before });
-  const settle = () => new Promise((resolve) => setTimeout(resolve, 150));
+  const settle = async (calls: number) => {
+    await until('all have come', () => h.api.callsInFlight === calls);
+    await standstill(() => held.length);
+  };
   const early = Array.from({ length: 30 }, () => ask(5));
   const others = ask(6);
-  await settle();
+  await settle(31);
   t.equal(held.length, 2, 'one read for thirty, one for another page');
   // Who comes behind an append must see it: another head, another read.
   await h.append({ channel: 'hot', messages: [text('new')] });
   const late = Array.from({ length: 10 }, () => ask(5));
-  await settle();
+  await settle(41);
   t.equal(held.length, 3);
   for (const release of held) release();
   const seqs = (page: { events: { seq: string }[] }) => page.events.map(({ seq }) => Number(seq));

@@ -17,7 +17,7 @@ import {
 import { connect } from '../../src/client/index.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { settingsTable } from '../../src/node/settings-table.js';
-import { until } from '../support/until.js';
+import { patienceMs, standstill, until } from '../support/until.js';
 import { FakeNode } from './fake-node.js';
 import { decode, encode, Harness, same, text, words } from './harness.js';
 
@@ -118,14 +118,6 @@ class Uploader {
         encode('ExchangeRequest', { calls: [{ id, method: append, request, timeout_ms: 60_000 }] }),
       );
     }
-  }
-}
-
-/** Resolves when nothing has moved for a while. */
-async function standstill(read: () => number): Promise<number> {
-  for (let last = -1; ; last = read()) {
-    if (last === read()) return last;
-    await new Promise((resolve) => setTimeout(resolve, 300));
   }
 }
 
@@ -307,7 +299,7 @@ for (const [name, proxyOptions, count, bytes] of [
     const proxy = await DelayProxy.start({ to: h.api.address, ...proxyOptions });
     t.teardown(() => proxy.close());
     node.proxy = proxy.address;
-    const client = connect(proxy.address, { timeoutMs: 60_000 });
+    const client = connect(proxy.address, { timeoutMs: patienceMs });
     const channel = client.channel('c');
     const results = await Promise.all(
       Array.from({ length: count }, (_, i) => channel.append({ text: `${i}:`.padEnd(bytes, 'x') })),

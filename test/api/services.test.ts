@@ -6,7 +6,7 @@ import { xxh64 } from '../../src/common/hash.js';
 import { FakeNode } from './fake-node.js';
 import { type Decoded, decode, encode, Harness, same, text, words } from './harness.js';
 
-t.setTimeout(180_000);
+t.setTimeout(600_000);
 
 t.test('what is appended is read back: checksum, commitment, content byte for byte', async (t) => {
   const h = await Harness.start();

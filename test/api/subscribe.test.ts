@@ -3,10 +3,11 @@ import t from 'tap';
 import { defaultSubscribeLimits, type SubscribeLimits } from '../../src/api/subscribe.js';
 import { HansardError, reasons } from '../../src/common/errors.js';
 import { seededRandom } from '../store/help.js';
+import { patienceMs } from '../support/until.js';
 import { FakeNode } from './fake-node.js';
 import { type Decoded, decode, encode, type Failure, failureOf, Harness, same, text } from './harness.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 /** One subscription, as a plain gRPC client sees it. */
 class Subscriber {
@@ -44,7 +45,7 @@ class Subscriber {
     return this.responses.filter((each) => each.update === kind).length;
   }
   async until(holds: () => boolean, what: string): Promise<this> {
-    const deadline = Date.now() + 30_000;
+    const deadline = Date.now() + patienceMs;
     while (!holds()) {
       if (Date.now() > deadline) throw new Error(`waited in vain for ${what}: ${this.lines.join()}`);
       await new Promise<void>((resolve) => {

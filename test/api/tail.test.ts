@@ -18,6 +18,7 @@ import { defaultTailLimits, type TailLimits, type Tails } from '../../src/api/ta
 import { HansardError, reasons } from '../../src/common/errors.js';
 import { encodeDeleteChannel } from '../../src/conversation/command.js';
 import type { ReadView } from '../../src/node/types.js';
+import { patienceMs, standstill, until } from '../support/until.js';
 import { FakeNode } from './fake-node.js';
 import {
   type Decoded,
@@ -31,7 +32,7 @@ import {
   words,
 } from './harness.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 function isStream(request: object): request is ClientDuplexStream<Buffer, Buffer> {
   return request instanceof Duplex;
@@ -88,7 +89,7 @@ class Reader {
   }
   async until(holds: (reader: Reader) => boolean, what: string): Promise<this> {
     // A loaded machine takes its time; what never comes is the failure.
-    const deadline = Date.now() + 60_000;
+    const deadline = Date.now() + patienceMs;
     while (!holds(this)) {
       if (Date.now() > deadline) throw new Error(`waited in vain for ${what}: ${this.kinds.join()}`);
       await new Promise<void>((resolve) => {
@@ -114,12 +115,7 @@ class Reader {
 }
 
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
-const until = async (holds: () => boolean, what: string): Promise<void> => {
-  for (let i = 0; !holds(); i++) {
-    if (i > 3_000) throw new Error(`waited in vain: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-};
+
 const some = (count: number, words = 'x') => Array.from({ length: count }, () => text(words));
 
 async function start(
@@ -205,7 +201,7 @@ t.test('a channel that is deleted and used again goes on under another uid', asy
   far.stream.cancel();
   const command = { tenant: 'default', channel: 'c', requestId: '', allowMissing: false };
   await h.node.propose(h.node.partitionOf('default', 'c'), encodeDeleteChannel(command), {
-    deadlineMs: performance.now() + 5_000,
+    deadlineMs: performance.now() + patienceMs,
   });
   t.match(await must.failed(), { reason: 'CHANNEL_NOT_FOUND' }, 'it no longer exists');
   const head = await new Reader(h, { channel: 'c' }).said('caught_up');
@@ -252,14 +248,14 @@ t.test('places are bounded and given back, however a tail ends', async (t) => {
   const fourth = await new Reader(h, { channel: 'c4' }).failed();
   t.match(fourth, { reason: 'OVERLOADED', retryDelayMs: 1000 });
   readers[0]?.stream.cancel();
-  await until(() => h.api.openTails === 2, 'a place');
-  const late = new Reader(h, { channel: 'c4' }, { deadline: Date.now() + 300 });
+  await until('a place', () => h.api.openTails === 2);
+  const late = new Reader(h, { channel: 'c4' }, { deadline: Date.now() + 4_000 });
   await late.said('caught_up');
   await late.failed();
   t.equal(late.failure?.code, 4, 'a deadline, where there is one, ends the stream');
-  await until(() => h.api.openTails === 2, 'the place of the one whose deadline passed');
+  await until('the place of the one whose deadline passed', () => h.api.openTails === 2);
   for (const each of readers) each.stream.cancel();
-  await until(() => h.api.openTails === 0, 'all places');
+  await until('all places', () => h.api.openTails === 0);
   for (const partition of h.node.partitions) t.equal(partition.watches.size, 0, 'nobody is told any more');
 });
 
@@ -322,7 +318,7 @@ t.test('credits: no event beyond what was granted, and others go on', async (t) 
   silent.end();
   t.match(await new Reader(h, silent).failed(), { reason: 'INVALID_ARGUMENT' });
   for (const each of [free, ...held]) each.stream.cancel();
-  await until(() => h.api.openTails === 0, 'all places');
+  await until('all places', () => h.api.openTails === 0);
 });
 
 t.test('messages are framed once where grpc-js lets us', async (t) => {
@@ -470,11 +466,8 @@ t.test('a reader that takes nothing is not read for; others do not notice', asyn
   const slow = Array.from({ length: 4 }, () => new Reader(h, { channel: 'c', after_seq: 0 }));
   for (const each of slow) each.stream.pause();
   // gRPC's own client takes 16 messages before its reader has asked for one.
-  let held = 0;
-  while (held === 0 || held !== bytesRead) {
-    held = bytesRead;
-    await new Promise((resolve) => setTimeout(resolve, 500));
-  }
+  await until('they are read for', () => bytesRead > 0);
+  const held = await standstill(() => bytesRead);
   t.ok(
     held < 4 * 20 * defaultTailLimits.pageBytes,
     `${held} bytes were read for 4 readers that take nothing`,
@@ -516,7 +509,7 @@ t.test('1,000 tails: one channel and many', async (t) => {
   await Promise.all(range(0, 499).map((i) => h.append({ channel: `quiet/${i}`, messages: some(2) })));
   for (const each of quiet) t.same((await each.has(2)).seqs, [1, 2]);
   for (const each of [...busy, ...quiet]) each.stream.cancel();
-  await until(() => h.api.openTails === 0, 'all places');
+  await until('all places', () => h.api.openTails === 0);
   t.equal(
     h.node.partitions.reduce((sum, each) => sum + each.watches.size, 0),
     0,

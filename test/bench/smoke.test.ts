@@ -2,7 +2,7 @@
 import t from 'tap';
 import { isWithin, smoke, smokeTable } from '../../bench/harness/smoke.js';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 t.test('every count is in its band', async (t) => {
   const counts = await smoke(() => {});

@@ -10,7 +10,7 @@ import type { Client } from '../../src/client/index.js';
 import { hansard } from '../support/command.js';
 import { LocalCluster } from '../support/local-cluster.js';
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 
 const root = mkdtempSync(join(tmpdir(), 'hansard-copies-'));
 t.teardown(() => rmSync(root, { recursive: true, force: true }));

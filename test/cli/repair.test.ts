@@ -16,7 +16,7 @@ import { hansard } from '../support/command.js';
 import { LocalCluster, type LocalNode } from '../support/local-cluster.js';
 import { until } from '../support/until.js';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 const settings = { diskReserve: '0B', checkpointAge: '1h' };
 const options = { partitions: 2, segmentBytes: 1024 * 1024, settings };

@@ -16,7 +16,7 @@ import type { ChannelInfo, Event } from '../../src/client/types.js';
 import { HansardError, type Reason } from '../../src/common/errors.js';
 import { xxh64 } from '../../src/common/hash.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 

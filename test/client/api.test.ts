@@ -11,6 +11,7 @@ import {
 import type { ClusterView } from '../../src/node/types.js';
 import { FakeNode } from '../api/fake-node.js';
 import { Harness } from '../api/harness.js';
+import { patienceMs } from '../support/until.js';
 
 /** A node whose map names where it really listens. */
 class LocalNode extends FakeNode {
@@ -31,8 +32,7 @@ async function start(t: { teardown(fn: () => unknown): void }, transport: 'excha
   const node = new LocalNode();
   const harness = await Harness.start(node);
   node.clientAddress = harness.api.address;
-  // 500 unary calls take seconds where the machine has other work.
-  const client = connect(`hansard://${harness.api.address}/acme`, { transport, timeoutMs: 60_000 });
+  const client = connect(`hansard://${harness.api.address}/acme`, { transport, timeoutMs: patienceMs });
   t.teardown(async () => {
     await client.close();
     await harness.stop();
@@ -125,8 +125,8 @@ for (const transport of ['exchange', 'unary'] as const) {
     t.match(cluster, { clusterId: 'cluster-1', answeredByNodeId: 1 });
     t.equal(cluster.partitions.length, 4);
 
-    node.proposeError = new HansardError('OVERLOADED', 'full', {}, { retryDelayMs: 200 });
-    t.equal(await reasonOf(channel.append({ text: 'no room' }, { timeoutMs: 100 })), 'OVERLOADED');
+    node.proposeError = new HansardError('OVERLOADED', 'full', {}, { retryDelayMs: 60_000 });
+    t.equal(await reasonOf(channel.append({ text: 'no room' }, { timeoutMs: 2_000 })), 'OVERLOADED');
     node.proposeError = undefined;
     t.match(await channel.append({ text: 'room' }), { seq: 506 });
 

@@ -2,6 +2,7 @@ import t from 'tap';
 import type { Client } from '../../src/client/client.js';
 import type { ClientOptions } from '../../src/client/index.js';
 import { connect, HansardError } from '../../src/client/index.js';
+import { patienceMs } from '../support/until.js';
 import { FakeCluster, type Fate } from './fake-cluster.js';
 
 async function start(
@@ -12,7 +13,7 @@ async function start(
   const { serverWindow, ...clientOptions } = options;
   const cluster = new FakeCluster(serverWindow === undefined ? {} : { window: serverWindow });
   await cluster.start(nodes);
-  const client = connect(cluster.url, clientOptions);
+  const client = connect(cluster.url, { timeoutMs: patienceMs, ...clientOptions });
   t.teardown(async () => {
     await client.close();
     await cluster.stop();
@@ -116,7 +117,7 @@ for (const transport of ['exchange', 'unary'] as const) {
     `${transport}: whatever happens to attempts, each append takes effect once and in order`,
     async (t) => {
       for (let seed = 1; seed <= 6; seed++) {
-        const { cluster, client } = await start(t, 3, { transport, timeoutMs: 60_000, window: 32 });
+        const { cluster, client } = await start(t, 3, { transport, window: 32 });
         const random = xorshift(seed * 7919);
         let trouble = 60;
         cluster.fate = (): Fate => {
@@ -158,7 +159,7 @@ for (const transport of ['exchange', 'unary'] as const) {
 }
 
 // On a loaded machine its many short tests take longer than a file may by default.
-t.setTimeout(180_000);
+t.setTimeout(600_000);
 
 function moveLeaders(cluster: FakeCluster, random: () => number): void {
   cluster.leaders = cluster.leaders.map(() => random() % cluster.nodes.length);

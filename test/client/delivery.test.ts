@@ -2,9 +2,10 @@
 import t from 'tap';
 import type { Event } from '../../src/client/index.js';
 import { HansardError } from '../../src/common/errors.js';
+import { until } from '../support/until.js';
 import { start } from './doors.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 
@@ -119,18 +120,15 @@ t.test('a report that did not get through is sent again with what one report may
   const report = channel.reportDelivery.bind(channel);
   const sizes: number[] = [];
   let seen = 0;
-  const until = async (isSo: () => boolean): Promise<void> => {
-    while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 5));
-  };
   channel.reportDelivery = async (recipient, what) => {
     sizes.push(what.failed?.length ?? 0);
     if (sizes.length > 1) return report(recipient, what);
     // It takes until a hundred more have failed.
-    await until(() => seen === 109);
+    await until('a hundred more', () => seen === 109);
     throw new HansardError('UNREACHABLE', 'the node is down');
   };
   const handler = async ({ seq }: Event): Promise<void> => {
-    if (seq === 10) await until(() => sizes.length === 1);
+    if (seq === 10) await until('the report', () => sizes.length === 1);
     seen = seq;
     throw new Error('not this one');
   };

@@ -7,6 +7,7 @@ import type { NodeId } from '../../src/common/ids.js';
 import { silentLogger } from '../../src/common/logger.js';
 import type { ClusterView } from '../../src/node/types.js';
 import { FakeNode } from '../api/fake-node.js';
+import { patienceMs } from '../support/until.js';
 
 /** Several doors over one state. */
 export class Doors {
@@ -73,13 +74,13 @@ export async function start(
 ): Promise<{ doors: Doors; client: Client; writer: Client }> {
   const doors = new Doors(count);
   for (const node of doors.nodes) await node.open();
-  const client = connect(`hansard://${doors.endpoints}/acme`);
+  const client = connect(`hansard://${doors.endpoints}/acme`, { timeoutMs: patienceMs });
   // What is written goes by a door of its own that never dies.
   const own = new Doors(1);
   const [writing] = own.nodes as [Door];
   writing.partitions = (doors.nodes[0] as Door).partitions;
   await writing.open();
-  const writer = connect(`hansard://${own.endpoints}/acme`);
+  const writer = connect(`hansard://${own.endpoints}/acme`, { timeoutMs: patienceMs });
   t.teardown(async () => {
     await client.close();
     await writer.close();

@@ -3,6 +3,7 @@ import t from 'tap';
 import type { Client } from '../../src/client/client.js';
 import type { ClientOptions } from '../../src/client/index.js';
 import { connect, HansardError } from '../../src/client/index.js';
+import { patienceMs } from '../support/until.js';
 import { type AppendSeen, FakeCluster, type Fate } from './fake-cluster.js';
 
 async function start(
@@ -13,7 +14,7 @@ async function start(
   const { serverWindow, ...clientOptions } = options;
   const cluster = new FakeCluster(serverWindow === undefined ? {} : { window: serverWindow });
   await cluster.start(nodes);
-  const client = connect(cluster.url, clientOptions);
+  const client = connect(cluster.url, { timeoutMs: patienceMs, ...clientOptions });
   t.teardown(async () => {
     await client.close();
     await cluster.stop();
@@ -110,15 +111,15 @@ t.test('NOT_LEADER: the leader that is named is used at once, the order kept', a
   const channel = client.channel('c');
   await channel.append({ text: 'first' });
   cluster.leaders = [2, 2, 2, 2];
-  const before = performance.now();
+  // No map has the news: the hint alone tells.
+  cluster.view = () => ({ leader: 0, term: 1 });
   await Promise.all(names(100).map((text) => channel.append({ text })));
-  t.ok(performance.now() - before < 2_000);
   t.same(cluster.texts('c'), ['first', ...names(100)]);
   t.same(cluster.seen.at(-1)?.node, 2);
 });
 
 t.test('a node that dies with appends in flight, and another that leads after it', async (t) => {
-  const { cluster, client } = await start(t, 3, { timeoutMs: 20_000 });
+  const { cluster, client } = await start(t, 3);
   const channel = client.channel('c');
   await channel.append({ text: 'first' });
   let arrived = 0;
@@ -169,7 +170,7 @@ t.test('a view of a term that has passed does not hide the leader of the present
 });
 
 t.test('all nodes die and come back', async (t) => {
-  const { cluster, client } = await start(t, 2, { timeoutMs: 20_000 });
+  const { cluster, client } = await start(t, 2);
   const channel = client.channel('c');
   await channel.append({ text: 'first' });
   for (const node of cluster.nodes) node.stop();
@@ -237,7 +238,7 @@ t.test(
 );
 
 t.test('deadline: the last typed error where nothing can have happened, else an open outcome', async (t) => {
-  const { cluster, client } = await start(t, 1, { timeoutMs: 30_000 });
+  const { cluster, client } = await start(t, 1);
   const channel = client.channel('c');
   await channel.append({ text: 'first' });
   // Only what is to run out of time has little of it: a busy machine may take some for the others.
@@ -274,13 +275,13 @@ t.test('the window of the server and the bytes in flight are respected', async (
   t.same(cluster.texts('c'), names(100));
   t.ok(cluster.maxOutstanding <= 8, `${cluster.maxOutstanding} at once`);
 
-  const narrow = connect(cluster.url, { inFlightBytes: 3_000 });
+  const narrow = connect(cluster.url, { inFlightBytes: 3_000, timeoutMs: patienceMs });
   t.teardown(() => narrow.close());
   cluster.maxOutstanding = 0;
   const wide = names(40).map((text, i) => narrow.channel(`n${i % 5}`).append({ text: text.padEnd(1_000) }));
   await Promise.all(wide);
   t.ok(cluster.maxOutstanding <= 2, `${cluster.maxOutstanding} of 1,000 bytes at once`);
-  const bounded = connect(cluster.url, { queuedBytes: 5_000 });
+  const bounded = connect(cluster.url, { queuedBytes: 5_000, timeoutMs: patienceMs });
   t.teardown(() => bounded.close());
   const ends = await outcomes(
     names(10).map((text) => bounded.channel('q').append({ text: text.padEnd(1_000) })),
@@ -302,7 +303,7 @@ t.test('close ends what is under way', async (t) => {
 });
 
 t.test('a named producer: a second run adds only what is missing', async (t) => {
-  const { cluster, client } = await start(t, 2, { timeoutMs: 10_000 });
+  const { cluster, client } = await start(t, 2);
   const lines = names(60).map((text, i) => ({ channel: i % 3 === 0 ? 'a' : 'b{a}', text }));
   const seen: AppendSeen[] = cluster.seen;
 
@@ -321,7 +322,7 @@ t.test('a named producer: a second run adds only what is missing', async (t) => 
   await run(client, 25);
   cluster.fate = (append) =>
     append.counter === 40 && seen.length < 200 ? { do: 'apply', answer: 'cut' } : apply;
-  const second = connect(cluster.url, { timeoutMs: 10_000 });
+  const second = connect(cluster.url, { timeoutMs: patienceMs });
   t.teardown(() => second.close());
   const again = await run(second, 60);
   t.same(again.slice(0, 25), Array(25).fill(-1), 'known lines are not sent again');
@@ -330,7 +331,7 @@ t.test('a named producer: a second run adds only what is missing', async (t) => 
       cluster.texts(channel),
       lines.filter((line) => line.channel === channel).map((line) => line.text),
     );
-  const third = connect(cluster.url);
+  const third = connect(cluster.url, { timeoutMs: patienceMs });
   t.teardown(() => third.close());
   const producer = third.openProducer('file:abc');
   t.equal(await producer.nextCounter('a'), 61);
@@ -350,11 +351,11 @@ t.test('a named producer: a second run adds only what is missing', async (t) => 
 });
 
 t.test('an append that waits for its next try goes on as soon as the map names another leader', async (t) => {
-  const { cluster, client } = await start(t, 3, { timeoutMs: 20_000 });
+  const { cluster, client } = await start(t, 3);
   const channel = client.channel('talk/1');
   await channel.append({ text: 'm0' });
-  // Asked to wait for long: only the map can end that.
-  const waitLong = new HansardError('NOT_LEADER', 'scripted', {}, { retryDelayMs: 5_000 });
+  // Asked to wait for longer than it has time: only the map can end that.
+  const waitLong = new HansardError('NOT_LEADER', 'scripted', {}, { retryDelayMs: 2 * patienceMs });
   const refused = new Promise<void>((resolve) => {
     cluster.fate = ({ node }) => {
       if (node !== 0) return apply;
@@ -362,12 +363,9 @@ t.test('an append that waits for its next try goes on as soon as the map names a
       return { do: 'refuse', answer: waitLong };
     };
   });
-  const begun = performance.now();
   const appended = channel.append({ text: 'm1' });
   await refused;
   cluster.term++;
   cluster.leaders = [1, 1, 1, 1];
   t.match(await appended, { seq: 2 });
-  const tookMs = performance.now() - begun;
-  t.ok(tookMs < 4_500, `after ${Math.round(tookMs)} ms, not the 5 s that it was asked to wait`);
 });

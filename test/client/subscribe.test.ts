@@ -3,7 +3,7 @@ import t from 'tap';
 import { HansardError, type SubscribedEvent, type SubscriptionUpdate } from '../../src/client/index.js';
 import { type Door, start } from './doors.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 const lineOf = ({ channel, event }: SubscribedEvent): string => `${channel}#${event.seq}`;

@@ -7,9 +7,10 @@ import type { SubscriptionInfo } from '../../src/client/subscription-wire.js';
 import { SubscriptionWorker } from '../../src/client/subscription-worker.js';
 import { HansardError } from '../../src/common/errors.js';
 import { xxh64 } from '../../src/common/hash.js';
+import { patienceMs, until } from '../support/until.js';
 import { codec } from './fake-cluster.js';
 
-t.setTimeout(30_000);
+t.setTimeout(600_000);
 
 const requests = codec('hansard.v1.ConsumeRequest');
 const responses = codec('hansard.v1.ConsumeResponse');
@@ -69,7 +70,7 @@ class Stage {
       return Promise.resolve(stream);
     };
     const router = {
-      options: { timeoutMs: 5_000 },
+      options: { timeoutMs: patienceMs },
       isClosed: false,
       partitionOf: () => 0,
       leaderLink: () => ({ address: 'node', duplex }),
@@ -84,16 +85,8 @@ class Stage {
 
   /** The latest one, where there are so many. */
   async stream(count: number): Promise<Stream> {
-    await until(() => this.streams.length >= count);
+    await until('it comes', () => this.streams.length >= count);
     return this.streams[count - 1] as Stream;
-  }
-}
-
-async function until(isSo: () => boolean): Promise<void> {
-  const endMs = Date.now() + 10_000;
-  while (!isSo()) {
-    if (Date.now() > endMs) throw new Error(`did not come: ${isSo}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
   }
 }
 
@@ -108,14 +101,14 @@ t.test('what was on its way when an event before it failed is not handled under 
   });
   const stream = await stage.stream(1);
   stream.deliver('c', 7, 1, 2);
-  await until(() => stream.all('nacks').length === 1);
+  await until('it comes', () => stream.all('nacks').length === 1);
   // The node has not heard of it yet.
   stream.deliver('c', 7, 3, 4);
   stream.deliver('other', 8, 1);
-  await until(() => stream.all('acks').some(({ channel }) => channel === 'other'));
+  await until('it comes', () => stream.all('acks').some(({ channel }) => channel === 'other'));
   stream.deliver('c', 9, 2);
   stream.deliver('c', 9, 3);
-  await until(() => stream.all('acks').some(({ lease, seq }) => lease === '9' && seq === '3'));
+  await until('it comes', () => stream.all('acks').some(({ lease, seq }) => lease === '9' && seq === '3'));
   t.same(handled, [1, 2, 1, 2, 3], 'after 2 had failed, 2 is next');
   t.same(
     stream.all('acks').filter(({ lease, seq }) => lease === '7' && Number(seq) > 1),
@@ -143,12 +136,12 @@ t.test('a failure is said again to the next leader, with its lease and what was 
   });
   const first = await stage.stream(1);
   first.deliver('c', 7, 1, 2, 3);
-  await until(() => first.all('acks').length === 1);
+  await until('it comes', () => first.all('acks').length === 1);
   first.break();
   fail();
   const said = (stream: Stream) => stream.all('nacks').map(({ lease, error }) => `${lease} ${error}`);
   const second = await stage.stream(2);
-  await until(() => said(second).length > 0);
+  await until('it comes', () => said(second).length > 0);
   t.match(
     second.said[0]?.start,
     { held: [{ lease: '7', seq: '3' }] },
@@ -158,7 +151,7 @@ t.test('a failure is said again to the next leader, with its lease and what was 
   // Perhaps it was not heard.
   second.break();
   const third = await stage.stream(3);
-  await until(() => said(third).length > 0);
+  await until('it comes', () => said(third).length > 0);
   t.match(third.said[0]?.start, { held: [{ lease: '7', seq: '3' }] });
   t.same(said(third), ['7 failed']);
   t.match(third.all('acks'), [{ channel: 'c', lease: '7', seq: '1' }], 'what came before it stays done');
@@ -181,9 +174,9 @@ t.test('what was done of a lease is said before it is given back, however much i
   const stream = await stage.stream(1);
   for (let i = 1; i <= 400; i++) stream.deliver(`c${i}`, i, 1);
   stream.deliver('last', 500, 1, 2);
-  await until(() => waiting === 401);
+  await until('it comes', () => waiting === 401);
   open();
-  await until(() => stream.all('nacks').length === 1 && stream.all('acks').length === 401);
+  await until('it comes', () => stream.all('nacks').length === 1 && stream.all('acks').length === 401);
   const ackAt = stream.said.findIndex(({ acks }) => acks.some(({ channel }) => channel === 'last'));
   const nackAt = stream.said.findIndex(({ nacks }) => nacks.length > 0);
   t.ok(ackAt <= nackAt, `message ${ackAt} has the acknowledgement, message ${nackAt} the failure`);
@@ -193,13 +186,13 @@ t.test('a lease that is worked on through an outage is prolonged once behind it'
   const stage = new Stage(t, { handler: () => new Promise(() => undefined) }, 300);
   const first = await stage.stream(1);
   first.deliver('c', 7, 1);
-  await until(() => first.all('extensions').length > 0);
+  await until('it comes', () => first.all('extensions').length > 0);
   stage.isDown = true;
   first.break();
   await new Promise((resolve) => setTimeout(resolve, 1_200));
   stage.isDown = false;
   const second = await stage.stream(2);
-  await until(() => second.all('extensions').length > 0);
+  await until('it comes', () => second.all('extensions').length > 0);
   const [message] = second.said.filter(({ extensions }) => extensions.length > 0);
   t.equal(message?.extensions.length, 1);
 });

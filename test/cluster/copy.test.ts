@@ -6,7 +6,7 @@ import t from 'tap';
 import { connect, type TestCluster, testCluster } from '../../src/index.js';
 import { mainScript, run } from './harness.js';
 
-t.setTimeout(180_000);
+t.setTimeout(600_000);
 const dir = mkdtempSync(join(tmpdir(), 'hansard-copy-'));
 let cluster: TestCluster;
 t.before(async () => {

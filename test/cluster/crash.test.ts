@@ -9,7 +9,7 @@ import { ProcessCluster, sleep, until } from './harness.js';
 import { faults, readAll, Writer, type WriterOptions } from './workload.js';
 
 const isLong = process.env.HANSARD_LONG === '1';
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 /** Enough load to catch up behind, without all of the processors. */
 const calmMs = 50;
 const names = (count: number, prefix: string): string[] =>

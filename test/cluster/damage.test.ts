@@ -6,7 +6,7 @@ import { differingCopies } from './direct.js';
 import { ProcessCluster, type TestNode, until } from './harness.js';
 import { faults, readAll, Writer } from './workload.js';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 const partitions = 4;
 

@@ -9,9 +9,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { ProcessCluster, until } from './harness.js';
+import { ProcessCluster, patienceMs, until } from './harness.js';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 
@@ -19,7 +19,7 @@ t.test(
   'a recipient and the leader are killed by turns: nothing is passed over, nothing reported is lost',
   async (t) => {
     const cluster = await ProcessCluster.start(t, { partitions: 1 });
-    const client = cluster.connect({ timeoutMs: 60_000 });
+    const client = cluster.connect({ timeoutMs: patienceMs });
     const channel = client.channel('room');
     await channel.append({ text: '1' });
     const dir = mkdtempSync(join(tmpdir(), 'hansard-delivery-'));
@@ -75,7 +75,7 @@ t.test(
       ] as const) {
         const page = await alone
           .channel('room')
-          .deliveries({ seq, recipient: 'ann', preference: 'nearest', timeoutMs: 30_000 });
+          .deliveries({ seq, recipient: 'ann', preference: 'nearest', timeoutMs: patienceMs });
         t.match(page.deliveries[0], { state }, `event ${seq} as node ${node.id} tells it`);
       }
     }

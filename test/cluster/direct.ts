@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js';
 import { decodeStatus, statusTrailer } from '../../src/common/status.js';
 import { type Decoded, decode, encode, type Failure, same } from '../api/harness.js';
-import { until } from './harness.js';
+import { patienceMs, until } from './harness.js';
 
 export class Direct {
   readonly client: Client;
@@ -23,7 +23,7 @@ export class Direct {
   }
 
   /** `path` is `hansard.v1.Service/Method`. Rejects with a Failure. */
-  bytes(path: string, request: Buffer, deadlineMs = 10_000, metadata = new Metadata()): Promise<Buffer> {
+  bytes(path: string, request: Buffer, deadlineMs = patienceMs, metadata = new Metadata()): Promise<Buffer> {
     return new Promise((resolve, reject) => {
       this.client.makeUnaryRequest(
         `/${path}`,

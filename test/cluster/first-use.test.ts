@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { clusterDown, clusterStatus } from '../../cluster/launcher.js';
 import { samplePendingOf, stateFileOf } from '../../cluster/layout.js';
-import { freeBase } from '../support/free-base.js';
+import { freeBase } from '../support/free-ports.js';
 import { mainScript, until } from './harness.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
@@ -17,7 +17,7 @@ const folder = mkdtempSync(join(tmpdir(), 'hansard-first-'));
 const timeout = 240_000;
 const used: string[] = [];
 const started: ChildProcess[] = [];
-t.setTimeout(460_000);
+t.setTimeout(600_000);
 t.teardown(async () => {
   for (const child of started) if (child.exitCode === null && child.pid) signalGroup(child, 'SIGKILL');
   for (const dir of used) await clusterDown(dir, 1_000).catch(() => {});

@@ -10,10 +10,18 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import type { Reason } from '../../src/common/errors.js';
 import { differingCopies } from './direct.js';
-import { mainScript, ProcessCluster, type Running, run, type TestNode, until } from './harness.js';
+import {
+  mainScript,
+  ProcessCluster,
+  patienceMs,
+  type Running,
+  run,
+  type TestNode,
+  until,
+} from './harness.js';
 import { faults, readAll, Writer } from './workload.js';
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 
 /** It ends by itself, with that reason and nothing of a stack trace on the last line. */
 async function refusal(
@@ -189,7 +197,7 @@ t.test('a full disk', async (t) => {
   const append = async (): Promise<void> => {
     // Random, so that no compression makes room.
     const text = randomBytes(48 * 1024).toString('base64');
-    const { seq } = await channel.append({ text }, { timeoutMs: 20_000 });
+    const { seq } = await channel.append({ text }, { timeoutMs: patienceMs });
     sent[seq - 1] = text;
   };
   while (three.isUp && sent.length < 2_000) await Promise.all(Array.from({ length: 8 }, append));

@@ -4,7 +4,7 @@ import { text, words } from '../api/harness.js';
 import { Direct, differingCopies } from './direct.js';
 import { ProcessCluster } from './harness.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 t.test('channels whose replicas are elsewhere are served through any node', async (t) => {
   const cluster = await ProcessCluster.start(t, { nodes: 5, partitions: 10, replicationFactor: 3 });

@@ -6,7 +6,6 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,18 +14,16 @@ import { type Client, type ClientOptions, connect } from '../../src/client/index
 import { partitionOf } from '../../src/common/partitioning.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
 import { initNode } from '../../src/node/open.js';
-import { sleep, until } from '../support/until.js';
+import { freePorts } from '../support/free-ports.js';
+import { patienceMs, sleep, until } from '../support/until.js';
 import type { TestNetwork } from './network.js';
 
-export { sleep, until };
+export { patienceMs, sleep, until };
 
 export const mainScript = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 /** Pre-writing 64 MiB segments is most of a small cluster's start. */
 const segmentBytes = 4 * 1024 * 1024;
-/** Of what hangs: where ten processes share each core a start takes a minute and more. */
-const readyTimeoutMs = 180_000;
-const stopTimeoutMs = 30_000;
 
 /** The test runner's hooks (NODE_OPTIONS) would load into every node and make it several times slower. */
 export function cleanEnv(): NodeJS.ProcessEnv {
@@ -107,7 +104,7 @@ export class Running {
   }
 
   /** Waits for the end; kills the process and throws where it does not come. */
-  async end(timeoutMs = stopTimeoutMs): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
+  async end(timeoutMs = patienceMs): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
     const timer = setTimeout(() => this.child.kill('SIGKILL'), timeoutMs);
     const before = performance.now();
     const ended = await this.ended;
@@ -183,7 +180,7 @@ export class TestNode {
   async readiness(): Promise<Readiness | undefined> {
     try {
       const response = await fetch(`http://${this.httpAddress}/readyz`, {
-        signal: AbortSignal.timeout(2_000),
+        signal: AbortSignal.timeout(10_000),
       });
       return { leads: 0, ...((await response.json()) as object), ready: response.status === 200 };
     } catch {
@@ -192,7 +189,7 @@ export class TestNode {
   }
 
   /** Knows a leader of every partition. Throws with its last words where it ended instead. */
-  async ready(timeoutMs = readyTimeoutMs): Promise<void> {
+  async ready(timeoutMs = patienceMs): Promise<void> {
     await until(
       `node ${this.id} is ready`,
       async () => {
@@ -369,6 +366,7 @@ export class ProcessCluster {
     // What one client of a test wrote another one looks for.
     const client = connect(`hansard://${nodes.map((node) => node.clientAddress).join(',')}/${tenant}`, {
       readLevel: 'linearizable',
+      timeoutMs: patienceMs,
       ...rest,
     });
     this.#clients.add(client);
@@ -387,7 +385,7 @@ export class ProcessCluster {
         if (!asked.isUp || asked === except) continue;
         const client = connect(`hansard://${asked.clientAddress}`);
         try {
-          const { partitions } = await client.cluster({ timeoutMs: 1_000 });
+          const { partitions } = await client.cluster({ timeoutMs: 3_000 });
           const leader = this.node(partitions[partition]?.leaderNodeId ?? 0);
           if (leader?.isUp && leader !== except) return leader;
         } catch {
@@ -418,22 +416,4 @@ export class ProcessCluster {
     await this.network?.end();
     rmSync(this.root, { recursive: true, force: true });
   }
-}
-
-/** Below the range from which the system takes ports for outgoing connections, which would steal them in between. */
-export async function freePorts(count: number): Promise<number[]> {
-  const found: number[] = [];
-  while (found.length < count) {
-    const port = 10_000 + (randomBytes(4).readUInt32BE() % 22_000);
-    if (found.includes(port)) continue;
-    const server = createServer();
-    const isFree = await new Promise<boolean>((resolve) => {
-      server.once('error', () => resolve(false));
-      server.listen(port, '127.0.0.1', () => resolve(true));
-    });
-    if (!isFree) continue;
-    await new Promise((resolve) => server.close(resolve));
-    found.push(port);
-  }
-  return found;
 }

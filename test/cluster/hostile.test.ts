@@ -15,7 +15,7 @@ import { Direct } from './direct.js';
 import { ProcessCluster, sleep, type TestNode, until } from './harness.js';
 import { faults, readAll, Writer } from './workload.js';
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 
 const methods = [
   'MessageService/AppendMessages',

@@ -29,7 +29,7 @@ import {
 } from '../../cluster/launcher.js';
 import { readRecord, signal, stateOf } from '../../cluster/processes.js';
 import { launcherHooks } from '../../src/cli/commands/cluster.js';
-import { freeBase } from '../support/free-base.js';
+import { freeBase } from '../support/free-ports.js';
 import { sharedPath } from '../support/shared.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));

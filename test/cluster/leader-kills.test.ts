@@ -7,7 +7,7 @@
  */
 import t, { type Test } from 'tap';
 import { differingCopies } from './direct.js';
-import { ProcessCluster, sleep, type TestNode, until } from './harness.js';
+import { ProcessCluster, patienceMs, sleep, type TestNode, until } from './harness.js';
 import { faults, readAll, Writer } from './workload.js';
 
 const rounds = Number(process.env.HANSARD_ROUNDS ?? 2);
@@ -18,7 +18,7 @@ const inFlight = 400;
 const busyMs = 5;
 const calmMs = 50;
 /** Longer than any failover: no outcome stays open. */
-const timeoutMs = 120_000;
+const timeoutMs = patienceMs;
 
 /** A node whose disk stalls too long ends by itself, by design: its supervisor starts it again, here as anywhere. */
 async function allReady(t: Test, cluster: ProcessCluster): Promise<void> {

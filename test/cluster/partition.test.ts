@@ -1,10 +1,10 @@
 /** Replicas move between real processes while clients write: by the command that operators use, whoever is killed meanwhile. */
 import t, { type Test } from 'tap';
 import { differingCopies } from './direct.js';
-import { mainScript, ProcessCluster, run, type TestNode, until } from './harness.js';
+import { mainScript, ProcessCluster, patienceMs, run, type TestNode, until } from './harness.js';
 import { faults, readAll, Writer } from './workload.js';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 /** Of all scenarios: each but the last begins with every node up, and leaves it so. */
 const cluster = await ProcessCluster.start(t, { nodes: 5, partitions: 4, replicationFactor: 3 });
@@ -21,7 +21,7 @@ class World {
   readonly writer: Writer;
   private constructor(readonly channel: string) {
     this.partition = cluster.partitionOf(channel, 'default');
-    this.writer = new Writer(cluster.connect(), channel, { inFlight: 4, timeoutMs: 60_000, pauseMs: 20 });
+    this.writer = new Writer(cluster.connect(), channel, { inFlight: 4, timeoutMs: patienceMs, pauseMs: 20 });
   }
 
   static async start(t: Test, channel: string): Promise<World> {

@@ -1,9 +1,10 @@
 /** A recipient as a process: node recipient.js ENDPOINT CHANNEL RECIPIENT FILE. Notes each event that it is handed before it answers. */
 import { appendFileSync } from 'node:fs';
 import { connect } from '../../src/client/index.js';
+import { patienceMs } from '../support/until.js';
 
 const [endpoint = '', channel = '', recipient = '', file = ''] = process.argv.slice(2);
-await connect(endpoint, { timeoutMs: 60_000 })
+await connect(endpoint, { timeoutMs: patienceMs })
   .channel(channel)
   .deliver(
     recipient,

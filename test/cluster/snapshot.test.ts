@@ -2,9 +2,9 @@
 import { randomBytes } from 'node:crypto';
 import t from 'tap';
 import { differingCopies } from './direct.js';
-import { ProcessCluster, type TestNode, until } from './harness.js';
+import { ProcessCluster, patienceMs, type TestNode, until } from './harness.js';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 const MiB = 1024 * 1024;
 const channels = Array.from({ length: 8 }, (_, i) => `long/${i}`);
@@ -26,7 +26,7 @@ t.test('behind the log, and sender and receiver are killed in mid-snapshot', asy
         channels.map(async (name) => {
           // What does not compress, or the log's size says little of the snapshot's.
           const text = randomBytes(75_000).toString('base64');
-          await client.channel(name).append({ role: 'user', text }, { timeoutMs: 60_000 });
+          await client.channel(name).append({ role: 'user', text }, { timeoutMs: patienceMs });
           counts.set(name, (counts.get(name) ?? 0) + 1);
         }),
       );

@@ -7,13 +7,13 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import t from 'tap';
 import { testCluster } from '../../src/index.js';
+import { patienceMs, sleep } from '../support/until.js';
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 
 const hasSqlite = spawnSync('python3', ['-c', 'import sqlite3']).status === 0;
 const channels = Array.from({ length: 8 }, (_, i) => `order/${i}`);
 const perChannel = 30;
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** What the consumer has stored, in the order in which it did. Never waits for python in this turn: the nodes are in this process. */
 async function stored(file: string): Promise<[channel: string, seq: number, text: string][]> {
@@ -61,10 +61,10 @@ t.test(
       for (let i = 1; i <= perChannel; i++) {
         await Promise.all(
           channels.map((name) =>
-            client.channel(name).append({ text: `${name} ${i}` }, { timeoutMs: 60_000 }),
+            client.channel(name).append({ text: `${name} ${i}` }, { timeoutMs: patienceMs }),
           ),
         );
-        await client.channel('elsewhere').append({ text: 'not wanted' }, { timeoutMs: 60_000 });
+        await client.channel('elsewhere').append({ text: 'not wanted' }, { timeoutMs: patienceMs });
         await sleep(60);
       }
       isWritten = true;

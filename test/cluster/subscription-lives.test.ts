@@ -4,9 +4,9 @@ import t from 'tap';
 import { limits } from '../../src/common/limits.js';
 import { testCluster, type WorkItem } from '../../src/index.js';
 import { failureOf } from '../api/harness.js';
-import { until } from './subscription-help.js';
+import { until } from './harness.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 t.test('what came in several pages while an event was in flight is handled in order and whole', async (t) => {
   const cluster = await testCluster({ nodes: 1, partitions: 1 });

@@ -4,9 +4,9 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { type SubscriptionWorker, testCluster, type WorkItem } from '../../src/index.js';
-import { sleep, until } from './subscription-help.js';
+import { patienceMs, sleep, until } from './harness.js';
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 
 /** What was handled of each channel, in its order. */
 class Seen {
@@ -62,7 +62,7 @@ t.test(
     const writing = (async () => {
       for (let i = 1; i <= perChannel; i++) {
         await Promise.all(
-          channels.map((name) => client.channel(name).append({ text: `${i}` }, { timeoutMs: 60_000 })),
+          channels.map((name) => client.channel(name).append({ text: `${i}` }, { timeoutMs: patienceMs })),
         );
         await sleep(40);
       }

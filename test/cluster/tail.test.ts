@@ -10,10 +10,10 @@ import { clusterDown, clusterStatus, clusterUp, endpointsOf } from '../../cluste
 import { readRecord, signal, stateOf } from '../../cluster/processes.js';
 import { launcherHooks } from '../../src/cli/commands/cluster.js';
 import { connect, type Event, type TailUpdate } from '../../src/client/index.js';
-import { freeBase } from '../support/free-base.js';
-import { sleep, until } from '../support/until.js';
+import { freeBase } from '../support/free-ports.js';
+import { patienceMs, sleep, until } from '../support/until.js';
 
-t.setTimeout(180_000);
+t.setTimeout(600_000);
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const hooks = launcherHooks(() => {});
 const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i);
@@ -27,7 +27,7 @@ t.test('a tail through the death of leaders, and the command', async (t) => {
     await clusterDown(clusterDir, 3_000);
     rmSync(dir, { recursive: true, force: true });
   });
-  const up = { dir: clusterDir, timeoutMs: 60_000 };
+  const up = { dir: clusterDir, timeoutMs: patienceMs };
   const nodes = await clusterUp({ ...up, nodes: 3, basePort: await freeBase(), partitions: 8 }, hooks);
   const endpoint = endpointsOf(nodes);
   const client = connect(`hansard://${endpoint}/default`);
@@ -63,7 +63,7 @@ t.test('a tail through the death of leaders, and the command', async (t) => {
     const channel = client.channel('talk');
     while (!isDone) {
       const texts = range(total + 1, total + 4).map((n) => ({ text: `m${n}` }));
-      await channel.append(texts, { timeoutMs: 30_000 });
+      await channel.append(texts, { timeoutMs: patienceMs });
       total += texts.length;
       await sleep(5);
     }

@@ -3,7 +3,7 @@ import t from 'tap';
 import { supportedApplyVersion } from '../../src/conversation/command.js';
 import { mainScript, ProcessCluster, run, until } from './harness.js';
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 
 t.test('from apply version 1 to the newest, by way of 2', async (t) => {
   const partitions = 8;

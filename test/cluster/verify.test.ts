@@ -17,7 +17,7 @@ import type { SealedChannel } from '../../src/store/state-codec.js';
 import { Direct } from './direct.js';
 import { mainScript, ProcessCluster, run, type TestNode, until } from './harness.js';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 const partitions = 4;
 const saltBytes = 16;

@@ -2,7 +2,7 @@
 import { performance } from 'node:perf_hooks';
 import { type Channel, type Client, type Event, HansardError } from '../../src/client/index.js';
 import type { ReadOptions } from '../../src/client/types.js';
-import { sleep } from './harness.js';
+import { patienceMs, sleep } from './harness.js';
 
 interface Sent {
   readonly text: string;
@@ -102,7 +102,7 @@ export class Writer {
 export async function readAll(client: Client, channel: string, options: ReadOptions = {}): Promise<Event[]> {
   const events: Event[] = [];
   // What there is counts, not how soon a busy machine tells.
-  const page = { timeoutMs: 60_000, ...options, after: 1_000 };
+  const page = { timeoutMs: patienceMs, ...options, after: 1_000 };
   for await (const event of client.channel(channel).list(page)) events.push(event);
   return events;
 }

@@ -21,6 +21,7 @@ import type { LogDevice } from '../../src/wal/device.js';
 import type { Wal } from '../../src/wal/index.js';
 import { SegmentFiles } from '../../src/wal/segment-files.js';
 import { append } from '../node/cluster.js';
+import { patienceMs } from '../support/until.js';
 import { type Tree, writeTree } from './disk-model.js';
 import type { Promises } from './promises.js';
 import { nodeSettings } from './recorded-node.js';
@@ -32,9 +33,6 @@ export interface Verdict {
   readonly problems: readonly string[];
   readonly tornTail: boolean;
 }
-
-/** Nothing here is to run out: it only keeps a check from standing still for ever, on a machine however slow. */
-const patienceMs = 120_000;
 
 /** `dir` is used up. */
 export async function checkState(dir: string, tree: Tree, promises: Promises): Promise<Verdict> {

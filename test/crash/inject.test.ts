@@ -9,7 +9,8 @@ import t, { type Test } from 'tap';
 import { connect } from '../../src/client/index.js';
 import { initNode } from '../../src/node/open.js';
 import { valueFileName } from '../../src/store/value-format.js';
-import { freePorts, mainScript, Running, until } from '../cluster/harness.js';
+import { mainScript, Running, until } from '../cluster/harness.js';
+import { freePorts } from '../support/free-ports.js';
 import { checkState } from './check.js';
 import { noPromises, promisesAt } from './promises.js';
 import { NodeProcess, scratchFolder } from './record.js';
@@ -116,8 +117,6 @@ const failures: readonly Failure[] = [
   },
 ];
 
-const patienceMs = 60_000;
-
 async function fails(t: Test, folder: string, failure: Failure, i: number): Promise<void> {
   const dir = join(folder, `node-${i}`);
   const markFile = join(folder, `marks-${i}`);
@@ -140,7 +139,7 @@ async function fails(t: Test, folder: string, failure: Failure, i: number): Prom
     ),
   );
   try {
-    await node.until('it failed', () => node.isGone, patienceMs).catch(() => {});
+    await node.until('it failed', () => node.isGone).catch(() => {});
   } finally {
     await node.kill();
   }

@@ -9,8 +9,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { inspect } from 'node:util';
 import { connect } from '../../src/client/index.js';
-import { cleanEnv, freePorts } from '../cluster/harness.js';
+import { cleanEnv, patienceMs } from '../cluster/harness.js';
 import { SimRandom } from '../sim/sim-clock.js';
+import { freePorts } from '../support/free-ports.js';
 import { writeTree } from './disk-model.js';
 import { type Promises, promisesAt } from './promises.js';
 import { ackSign, channels, type RecordedOptions, textOf } from './recorded-node.js';
@@ -18,7 +19,6 @@ import { Recorder } from './recorder.js';
 import { straceCommand, tracedEnv } from './strace.js';
 
 const script = fileURLToPath(new URL('./recorded-node.js', import.meta.url));
-const upMs = 60_000;
 
 /** A folder for all of it in memory, where that is there. It is the caller's to remove. */
 export function scratchFolder(): string {
@@ -58,7 +58,7 @@ export class NodeProcess {
     return this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
 
-  async until(what: string, check: () => boolean, timeoutMs = upMs): Promise<void> {
+  async until(what: string, check: () => boolean, timeoutMs = patienceMs): Promise<void> {
     const endMs = performance.now() + timeoutMs;
     while (!check()) {
       if (this.isGone) throw new Error(`the node ended before ${what}: ${this.#output.slice(-1000)}`);
@@ -193,7 +193,7 @@ export async function recordMember(folder: string): Promise<{
     rmSync(trace);
   };
   const client = connect(`hansard://${members.map(({ clientAddress }) => clientAddress).join(',')}`, {
-    timeoutMs: 120_000,
+    timeoutMs: patienceMs,
   });
   let n = 0;
   const appendSome = async (count: number): Promise<void> => {

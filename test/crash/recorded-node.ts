@@ -23,6 +23,7 @@ import { decodePeerMessage } from '../../src/node/peer-codec.js';
 import type { Settings } from '../../src/node/settings-table.js';
 import { settingsTable } from '../../src/node/settings-table.js';
 import { type Message, MessageType } from '../../src/raft/types.js';
+import { patienceMs } from '../support/until.js';
 
 export interface RecordedOptions {
   readonly dir: string;
@@ -112,7 +113,7 @@ async function main(options: RecordedOptions): Promise<void> {
   });
   fs.writeSync(1, `up ${process.pid}\n`);
   if (options.appendFrom !== undefined) {
-    const client = connect(`hansard://${api.address}`);
+    const client = connect(`hansard://${api.address}`, { timeoutMs: patienceMs });
     await Promise.all(Array.from({ length: appenders }, (_, i) => appendOn(i, options.appendFrom as number)));
     async function appendOn(worker: number, from: number): Promise<void> {
       for (let n = from + worker; ; n += appenders) {

@@ -7,8 +7,9 @@ import { join } from 'node:path';
 import t, { type Test } from 'tap';
 import { connect } from '../../src/client/index.js';
 import { numberOfValueFile } from '../../src/store/value-format.js';
-import { freePorts, mainScript, run, until } from '../cluster/harness.js';
+import { mainScript, patienceMs, run, until } from '../cluster/harness.js';
 import { SimRandom } from '../sim/sim-clock.js';
+import { freePorts } from '../support/free-ports.js';
 import { writeTree } from './disk-model.js';
 import { noPromises, promisesAt } from './promises.js';
 import { recordAfterPowerLoss, recordAlone, recordMember, scratchFolder } from './record.js';
@@ -123,7 +124,7 @@ async function wholeNodes(t: Test, folder: string, recorder: Recorder, seed: num
           () => false,
         );
       });
-      const sdk = connect(`hansard://${at(client)}`);
+      const sdk = connect(`hansard://${at(client)}`, { timeoutMs: patienceMs });
       let count = 0;
       for (const [channel, appends] of acknowledged) {
         if (going.has(channel)) continue;

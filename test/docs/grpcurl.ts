@@ -10,7 +10,7 @@ import { Client, credentials } from '@grpc/grpc-js';
 import protobuf, { type Enum, type Method, type Root, type Type } from 'protobufjs';
 import descriptor from 'protobufjs/ext/descriptor/index.js';
 
-const deadlineMs = 20_000;
+const deadlineMs = 120_000;
 
 /** What of grpc.reflection.v1 is used here, by the numbers of its fields. */
 const reflection = protobuf.parse(`syntax = "proto3";

@@ -6,10 +6,11 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { open, testCluster } from '../../src/index.js';
+import { patienceMs } from '../support/until.js';
 
 t.test('one node: a temporary folder goes, a given one stays with what was acknowledged', async (t) => {
   const node = await open();
-  const channel = node.connect().channel('greetings');
+  const channel = node.connect('', { timeoutMs: patienceMs }).channel('greetings');
   t.match(await channel.append({ role: 'user', text: 'hello' }), { seq: 1 });
   t.match((await channel.list().page()).events, [{ seq: 1, message: { parts: [{ text: 'hello' }] } }]);
   await node.close();
@@ -33,7 +34,7 @@ t.test('one node: a temporary folder goes, a given one stays with what was ackno
 t.test('three nodes: a killed leader loses nothing, an isolated one serves no stale read', async (t) => {
   const cluster = await testCluster({ partitions: 4 });
   t.teardown(() => cluster.close());
-  const channel = cluster.connect('', { timeoutMs: 30_000 }).channel('c');
+  const channel = cluster.connect('', { timeoutMs: patienceMs }).channel('c');
   await channel.append({ role: 'user', text: 'one' });
   const killed = cluster.leaderOf('c') ?? 0;
   t.ok(killed > 0);
@@ -43,7 +44,7 @@ t.test('three nodes: a killed leader loses nothing, an isolated one serves no st
   await cluster.restart(killed);
 
   const isolated = cluster.leaderOf('c') ?? 0;
-  const alone = cluster.connect('', { node: isolated, timeoutMs: 1_500, transport: 'unary' });
+  const alone = cluster.connect('', { node: isolated, timeoutMs: patienceMs, transport: 'unary' });
   await alone.channel('c').info();
   cluster.isolate(isolated);
   await channel.append({ role: 'user', text: 'three' });
@@ -51,7 +52,7 @@ t.test('three nodes: a killed leader loses nothing, an isolated one serves no st
   cluster.heal();
   await cluster.ready();
   const fresh = cluster
-    .connect('', { node: isolated, timeoutMs: 30_000, readLevel: 'linearizable' })
+    .connect('', { node: isolated, timeoutMs: patienceMs, readLevel: 'linearizable' })
     .channel('c');
   const words = ['one', 'two', 'three'];
   const { events } = await fresh.list({ after: 10 }).page();

@@ -1,14 +1,15 @@
 /** What the SDK's reads promise, on three nodes in this process, over both transports. */
 import t from 'tap';
 import { type Client, type ServedBy, testCluster } from '../../src/index.js';
+import { patienceMs } from '../support/until.js';
 
-t.setTimeout(180_000);
+t.setTimeout(600_000);
 
 t.test('a client sees its own writes and never less than before, on whichever replica', async (t) => {
   const cluster = await testCluster({ partitions: 4 });
   t.teardown(() => cluster.close());
   for (const transport of ['exchange', 'unary'] as const) {
-    const client = cluster.connect('', { transport, timeoutMs: 20_000 });
+    const client = cluster.connect('', { transport, timeoutMs: patienceMs });
     const served: ServedBy[] = [];
     const onServed = (by: ServedBy) => served.push(by);
     const channel = client.channel(`own/${transport}`);
@@ -22,17 +23,17 @@ t.test('a client sees its own writes and never less than before, on whichever re
     t.ok(served.every(({ commitToken, appliedIndex }) => commitToken.length > 0 && appliedIndex > 0));
 
     // Another client knows nothing of it, until it is told.
-    const other = cluster.connect('', { transport });
+    const other = cluster.connect('', { transport, timeoutMs: patienceMs });
     other.observe(client.sessionTokens());
     t.equal((await other.channel(`own/${transport}`).info()).headSeq, 40);
-    const listed = cluster.connect('', { transport });
+    const listed = cluster.connect('', { transport, timeoutMs: patienceMs });
     listed.observe(client.sessionTokens());
     const page = await listed.channelPage({ prefix: `own/${transport}` });
     t.match(page.channels, [{ headSeq: 40 }]);
     t.equal(page.servedBy.length, 4);
 
     // What was refused for the state of a channel is seen by the read that follows.
-    const rival = cluster.connect('', { transport });
+    const rival = cluster.connect('', { transport, timeoutMs: patienceMs });
     const behind = client.channel('rivals');
     await behind.append({ text: 'one' });
     await rival.channel('rivals').append({ text: 'two' });
@@ -48,7 +49,7 @@ t.test('a client sees its own writes and never less than before, on whichever re
 t.test('levels and preferences: who answers, and how fresh', async (t) => {
   const cluster = await testCluster({ partitions: 2 });
   t.teardown(() => cluster.close());
-  const client = cluster.connect('', { timeoutMs: 20_000 });
+  const client = cluster.connect('', { timeoutMs: patienceMs });
   const channel = client.channel('c');
   await channel.append({ text: 'one' });
   const asked = async (by: Client, options: object): Promise<ServedBy> => {
@@ -67,7 +68,7 @@ t.test('levels and preferences: who answers, and how fresh', async (t) => {
     t.match(await asked(client, { ...options, preference: 'primary' }), { role: 'primary' });
     t.match(await asked(client, { ...options, preference: 'secondary' }), { role: 'secondary' });
     for (let node = 1; node <= cluster.nodes; node++) {
-      const one = cluster.connect('', { node });
+      const one = cluster.connect('', { node, timeoutMs: patienceMs });
       t.match(await asked(one, { ...options, preference: 'secondary' }), { role: 'secondary' });
     }
     const nearest = await asked(client, { ...options, preference: 'nearest' });
@@ -84,14 +85,14 @@ t.test('levels and preferences: who answers, and how fresh', async (t) => {
   cluster.isolate(cut);
   const { seq } = await channel.append({ text: 'two' });
   await new Promise((resolve) => setTimeout(resolve, 600));
-  t.match(await asked(client, { level: 'linearizable', preference: 'secondary', timeoutMs: 20_000 }), {
+  t.match(await asked(client, { level: 'linearizable', preference: 'secondary', timeoutMs: patienceMs }), {
     role: 'secondary',
   });
   for (let i = 0; i < 6; i++) {
     const bounded = { level: 'bounded', maxStalenessMs: 500, preference: 'nearest' } as const;
-    const page = await channel.list({ before: 1, ...bounded, timeoutMs: 20_000 }).page();
+    const page = await channel.list({ before: 1, ...bounded, timeoutMs: patienceMs }).page();
     t.equal(page.headSeq, seq, `bounded, by node ${page.servedBy.nodeId}`);
-    t.equal((await channel.info({ timeoutMs: 20_000 })).headSeq, seq, 'session');
+    t.equal((await channel.info({ timeoutMs: patienceMs })).headSeq, seq, 'session');
   }
   cluster.heal();
 });

@@ -2,8 +2,9 @@
 import t from 'tap';
 import { runCommand } from '../../src/cli/program.js';
 import { type Channel, HansardError, testCluster } from '../../src/index.js';
+import { patienceMs } from '../support/until.js';
 
-t.setTimeout(180_000);
+t.setTimeout(600_000);
 
 const reasonOf = (error: unknown): string => (error instanceof HansardError ? error.reason : String(error));
 const refused = (promise: Promise<unknown>): Promise<string> => promise.then(() => 'done', reasonOf);
@@ -23,7 +24,7 @@ t.test('three nodes', async (t) => {
 
   for (const transport of ['exchange', 'unary'] as const) {
     await t.test(`${transport}: a channel is sealed, deleted, brought back`, async (t) => {
-      const client = cluster.connect('', { transport, timeoutMs: 20_000 });
+      const client = cluster.connect('', { transport, timeoutMs: patienceMs });
       const channel = client.channel(`life/${transport}`);
       await channel.append([{ text: 'one' }, { text: 'two', key: 'k' }]);
       const sealed = await channel.seal();
@@ -59,7 +60,7 @@ t.test('three nodes', async (t) => {
     });
 
     await t.test(`${transport}: a batch takes effect as a whole, over a lost leader, too`, async (t) => {
-      const client = cluster.connect('', { transport, timeoutMs: 30_000 });
+      const client = cluster.connect('', { transport, timeoutMs: patienceMs });
       const tag = `{${transport}}`;
       const [a, b, c] = ['a', 'b', 'c'].map((each) => client.channel(`${tag}/${each}`)) as [
         Channel,
@@ -117,7 +118,7 @@ t.test('three nodes', async (t) => {
   }
 
   await t.test('the command', async (t) => {
-    const client = cluster.connect('');
+    const client = cluster.connect('', { timeoutMs: patienceMs });
     await client.channel('cli').append({ text: 'one' });
     const run = async (...args: string[]) => {
       let out = '';

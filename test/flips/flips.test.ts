@@ -2,7 +2,7 @@
 import t from 'tap';
 import { tally, tallyText } from './tally.js';
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 /** Of drawn damages fewer are done where the machine is busy; the named ones are done in any case. */
 const drawnMs = 20_000;
 

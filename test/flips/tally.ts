@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import type { Client } from '../../src/client/index.js';
 import { HansardError } from '../../src/common/errors.js';
 import { LocalCluster, type LocalNode } from '../support/local-cluster.js';
-import { until } from '../support/until.js';
+import { patienceMs, until } from '../support/until.js';
 import { type Damage, type Draw, damage, drawFrom, namedDamages } from './damages.js';
 
 export interface TallyOptions {
@@ -130,7 +130,7 @@ class Trials {
       );
       await this.#client.channel(name).append(
         more.map((text) => ({ role: 'user' as const, text })),
-        { timeoutMs: 30_000 },
+        { timeoutMs: patienceMs },
       );
       texts.push(...more);
     }

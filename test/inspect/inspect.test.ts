@@ -13,7 +13,7 @@ import { readLevelLog } from '../../src/store/level-log-file.js';
 import { checkLevelTable, readLevelTable } from '../../src/store/level-table-file.js';
 import { hansard } from '../support/command.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 const root = mkdtempSync(join(tmpdir(), 'hansard-inspect-'));
 t.teardown(() => rmSync(root, { recursive: true, force: true }));

@@ -5,7 +5,7 @@ import { newFault } from '../../src/node/replace-log.js';
 import { RowKind } from '../../src/store/keys.js';
 import { append, Cluster } from './cluster.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 /** Appends through whoever leads, again and again until it is in. */
 async function appendAll(cluster: Cluster, from: number, to: number, partition = 0): Promise<void> {

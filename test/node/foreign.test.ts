@@ -24,7 +24,7 @@ import { open } from '../../src/embedded/index.js';
 import { formatKey } from '../../src/store/keys.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 const root = mkdtempSync(join(tmpdir(), 'hansard-foreign-'));
 t.teardown(() => rmSync(root, { recursive: true, force: true }));

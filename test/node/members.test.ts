@@ -6,7 +6,7 @@ import type { Replica } from '../../src/partition/replica.js';
 import { RowKind } from '../../src/store/keys.js';
 import { append, Cluster } from './cluster.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 /** Five nodes; the one partition lives on three. */
 async function five(t: Test, seed = 1): Promise<World> {

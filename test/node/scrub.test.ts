@@ -20,7 +20,7 @@ import { hansard } from '../support/command.js';
 import { LocalCluster, type LocalNode } from '../support/local-cluster.js';
 import { until } from '../support/until.js';
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 
 const partitions = 4;
 const saltBytes = 16;

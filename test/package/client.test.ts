@@ -66,7 +66,7 @@ console.log(seq, events.length, events[0]?.message?.author);
 await client.close();
 `;
 
-t.setTimeout(180_000);
+t.setTimeout(600_000);
 
 t.test('the client-only package', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'hansard-pack-'));

@@ -7,7 +7,7 @@ import t from 'tap';
 
 const runner = fileURLToPath(new URL('../../../test/run.mjs', import.meta.url));
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 
 t.test('a run ends with what failed in it, and then the counts', (t) => {
   const dir = mkdtempSync(join(tmpdir(), 'hansard-run-'));

@@ -7,7 +7,7 @@ import t from 'tap';
 import { runSeed } from './run.js';
 
 // Half a minute of simulated time costs seconds on a slow machine.
-t.setTimeout(900_000);
+t.setTimeout(600_000);
 
 const seeds = Number(process.env.HANSARD_SIM_SEEDS ?? 8);
 

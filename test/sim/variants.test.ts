@@ -6,7 +6,7 @@ import t from 'tap';
 import { runSeed } from './run.js';
 
 // Half a minute of simulated time costs seconds on a slow machine.
-t.setTimeout(900_000);
+t.setTimeout(600_000);
 
 t.test('logs so small that who was away needs snapshots', async (t) => {
   // Every third seed of cluster.test.ts has small logs, too.

@@ -21,7 +21,7 @@ import {
   TurnClock,
 } from './help.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 const timeUs = 1_700_000_000_000_000;
 const start: ChangePlace = { index: 0, events: 0 };

@@ -10,7 +10,7 @@ import { madeAppend, madeEntry } from '../conversation/make.js';
 import { ModelState } from '../conversation/model-state.js';
 import { applyTo, formatted, handleOf, opened, rejectsWith, seededRandom, simDisk } from './help.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 const timeUs = 1_700_000_000_000_000;
 const move = (channel: string, reader: string, seq: number, mayGoBack = false) =>

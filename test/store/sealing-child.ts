@@ -9,7 +9,7 @@ await formatStore({ kv, ...ids, partitions: [{ partition: 0, confState }] });
 const store = await openStore({ kv, ...ids, clock: new TurnClock(), logger: silentLogger });
 const partition = store.partition(0);
 // Bounded, should nobody come to kill it.
-const endMs = Date.now() + 10_000;
+const endMs = Date.now() + 180_000;
 while (Date.now() < endMs) {
   for (let i = 0; i < 20; i++) applyTo(partition, entryNumber(partition.appliedIndex + 1));
   await partition.checkpoint();

@@ -22,7 +22,7 @@ import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
 import { ModelState } from '../conversation/model-state.js';
 import { applyTo, formatted, opened, plain, rejectsWith, seededRandom, simDisk, whileDying } from './help.js';
 
-t.setTimeout(180_000);
+t.setTimeout(600_000);
 
 const everything = { fromSeq: 1, toSeq: Number.MAX_SAFE_INTEGER, maxEvents: 1e9, maxBytes: 1e12 };
 

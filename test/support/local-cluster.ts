@@ -6,10 +6,11 @@ import { join } from 'node:path';
 import { type Client, connect } from '../../src/client/index.js';
 import { HansardError } from '../../src/common/errors.js';
 import type { Logger } from '../../src/common/logger.js';
-import { freePorts } from '../../src/embedded/ports.js';
 import { type Door, runNode } from '../../src/embedded/running.js';
 import { initNode } from '../../src/node/open.js';
 import type { SettingName } from '../../src/node/settings-table.js';
+import { freePorts } from './free-ports.js';
+import { patienceMs } from './until.js';
 
 const MiB = 1024 * 1024;
 
@@ -112,7 +113,7 @@ export class LocalCluster {
     await this.ready();
   }
 
-  async ready(nodes = this.nodes, timeoutMs = 60_000): Promise<void> {
+  async ready(nodes = this.nodes, timeoutMs = patienceMs): Promise<void> {
     await Promise.all(nodes.map((node) => node.door?.ready(timeoutMs)));
   }
 
@@ -130,7 +131,9 @@ export class LocalCluster {
   }
 
   connect(nodes: readonly LocalNode[] = this.nodes, tenant = ''): Client {
-    const client = connect(`hansard://${nodes.map((node) => node.clientAddress).join(',')}/${tenant}`);
+    const client = connect(`hansard://${nodes.map((node) => node.clientAddress).join(',')}/${tenant}`, {
+      timeoutMs: patienceMs,
+    });
     this.#clients.add(client);
     return client;
   }

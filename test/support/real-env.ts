@@ -1,6 +1,7 @@
 /** Real clock and randomness for tests that use real sockets and files. */
 import { randomFillSync } from 'node:crypto';
 import type { Clock, Random } from '../../src/common/env.js';
+import { patienceMs } from './until.js';
 
 export const realClock: Clock = {
   nowUs: () => Date.now() * 1000,
@@ -23,7 +24,7 @@ export const realRandom: Random = {
 };
 
 /** Polls; false: not within `limitMs`. */
-export async function untilReal(done: () => boolean, limitMs = 8_000): Promise<boolean> {
+export async function untilReal(done: () => boolean, limitMs = patienceMs): Promise<boolean> {
   const end = performance.now() + limitMs;
   while (!done()) {
     if (performance.now() > end) return false;

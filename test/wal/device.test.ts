@@ -143,13 +143,13 @@ t.test('the simulated disk loses what was not synced', async (t) => {
 t.test('the watchdog ends a process whose disk hangs, and no other', async (t) => {
   const memory = new SharedArrayBuffer(8);
   const watch = new DiskWatch(memory, 1);
-  const child = spawn(process.execPath, ['-e', 'setTimeout(() => {}, 20000)'], { stdio: 'ignore' });
+  const child = spawn(process.execPath, ['-e', 'setTimeout(() => {}, 600000)'], { stdio: 'ignore' });
   t.teardown(() => child.kill('SIGKILL'));
   const ended = new Promise<string>((resolve) =>
     child.once('exit', (_, signal) => resolve(signal ?? 'none')),
   );
-  const watchdog = startWatchdog({ memory, stallMs: 200, pid: child.pid as number });
-  const busyUntil = performance.now() + 600;
+  const watchdog = startWatchdog({ memory, stallMs: 2_000, pid: child.pid as number });
+  const busyUntil = performance.now() + 2_600;
   while (performance.now() < busyUntil) {
     watch.enter();
     await new Promise((resolve) => setTimeout(resolve, 5));

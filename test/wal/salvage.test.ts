@@ -16,7 +16,7 @@ import { SimClock, SimRandom } from '../sim/sim-clock.js';
 import { SimDisk } from '../sim/sim-disk.js';
 import { contents, entry, identity, seededRandom, settleOn } from './harness.js';
 
-t.setTimeout(120_000);
+t.setTimeout(600_000);
 
 const segmentBytes = 96 * 1024;
 
