@@ -6,6 +6,7 @@ import { encode, type Failure, Harness, text } from './harness.js';
 
 const calls = 10_000;
 const held = 256;
+const perTurn = 500;
 
 const h = await Harness.start(undefined, { callLimits: { callsInFlight: held, bytesInFlight: 1 << 20 } });
 let open = (): void => {};
@@ -14,8 +15,10 @@ const opened = new Promise<void>((resolve) => {
 });
 h.node.gate = () => opened;
 const request = encode('AppendMessagesRequest', { channel: 'c', messages: [text('x')] });
-const result = { appended: 0, overloaded: 0, other: 0, mostInFlight: 0, after: '' };
-const all = Array.from({ length: calls }, async () => {
+const result = { appended: 0, overloaded: 0, mostInFlight: 0, others: 0, other: '', after: '' };
+const all = Array.from({ length: calls }, async (_, i) => {
+  // A turn of the loop for some of them: as many as are sent in one turn keep pings from being answered.
+  for (let turn = 0; turn < i / perTurn; turn++) await new Promise((resolve) => setImmediate(resolve));
   try {
     await h.raw('MessageService/AppendMessages', request, 600_000);
     result.appended++;
@@ -23,10 +26,13 @@ const all = Array.from({ length: calls }, async () => {
     const failure = error as Failure;
     const refused = failure.error?.reason === 'OVERLOADED' && (failure.error.retryDelayMs ?? 0) > 0;
     if (refused && failure.code === 8) result.overloaded++;
-    else result.other++;
+    else {
+      result.others++;
+      result.other ||= `${failure.code}: ${failure.message}`;
+    }
     result.mostInFlight = Math.max(result.mostInFlight, h.api.callsInFlight);
   }
-  if (result.overloaded + result.other >= calls - held) open();
+  if (result.overloaded + result.others >= calls - held) open();
 });
 await Promise.all(all);
 result.after = (await h.append({ channel: 'c', messages: [text('y')] })).first_seq;

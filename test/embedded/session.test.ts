@@ -13,23 +13,25 @@ t.test('a client sees its own writes and never less than before, on whichever re
     const served: ServedBy[] = [];
     const onServed = (by: ServedBy) => served.push(by);
     const channel = client.channel(`own/${transport}`);
-    for (let i = 1; i <= 40; i++) {
+    const servers = () => new Set(served.map(({ nodeId }) => nodeId)).size;
+    // Replicas that lag on a busy machine are passed over, but not for ever.
+    for (let i = 1; i <= 40 || (servers() === 1 && i < 2_000); i++) {
       const { seq } = await channel.append({ role: 'user', text: `m${i}` });
       t.equal(seq, i);
       const page = await channel.list({ before: 1, onServed }).page();
       if (page.headSeq !== i) t.fail(`append ${i} is not there on node ${page.servedBy.nodeId}`);
     }
-    t.ok(new Set(served.map(({ nodeId }) => nodeId)).size > 1, 'reads spread over replicas');
+    t.ok(servers() > 1, 'reads spread over replicas');
     t.ok(served.every(({ commitToken, appliedIndex }) => commitToken.length > 0 && appliedIndex > 0));
 
     // Another client knows nothing of it, until it is told.
     const other = cluster.connect('', { transport, timeoutMs: patienceMs });
     other.observe(client.sessionTokens());
-    t.equal((await other.channel(`own/${transport}`).info()).headSeq, 40);
+    t.equal((await other.channel(`own/${transport}`).info()).headSeq, served.length);
     const listed = cluster.connect('', { transport, timeoutMs: patienceMs });
     listed.observe(client.sessionTokens());
     const page = await listed.channelPage({ prefix: `own/${transport}` });
-    t.match(page.channels, [{ headSeq: 40 }]);
+    t.match(page.channels, [{ headSeq: served.length }]);
     t.equal(page.servedBy.length, 4);
 
     // What was refused for the state of a channel is seen by the read that follows.
