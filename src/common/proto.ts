@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { loadSync, type Options, type PackageDefinition } from '@grpc/proto-loader';
+import { loadSync, type PackageDefinition } from '@grpc/proto-loader';
 
 /** All files of the public API. */
 export const publicProtos: readonly string[] = [
@@ -30,18 +30,20 @@ export function protoFolder(): string {
   throw new Error('the folder proto/ is missing from this installation');
 }
 
+let loaded: PackageDefinition | undefined;
+
 /**
- * Loads the public protos. Defaults: field names as in the files (reflection shows
+ * The public protos, loaded once: field names as in the files (reflection shows
  * them so), longs as decimal strings (a checksum does not fit a double), enums as
  * numbers, defaults filled in, oneofs named.
  */
-export function loadPublicProtos(options: Options = {}): PackageDefinition {
-  return loadSync([...publicProtos], {
+export function loadPublicProtos(): PackageDefinition {
+  loaded ??= loadSync([...publicProtos], {
     keepCase: true,
     longs: String,
     defaults: true,
     oneofs: true,
     includeDirs: [protoFolder()],
-    ...options,
   });
+  return loaded;
 }

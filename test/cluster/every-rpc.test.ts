@@ -21,7 +21,7 @@ import {
 } from './every-rpc.js';
 import { ProcessCluster, sleep, type TestNode, until } from './harness.js';
 
-t.setTimeout(240_000);
+t.setTimeout(600_000);
 
 const rpcs = everyRpc();
 const unary = rpcs.filter(({ isStream }) => !isStream);

@@ -8,18 +8,20 @@ export function sleep(ms: number): Promise<void> {
  */
 export const patienceMs = 180_000;
 
-/** Polls until `check` gives something else than undefined or false. */
+/** Polls, first often, until `check` gives something else than undefined or false. */
 export async function until<T>(
   what: string,
   check: () => T | Promise<T>,
   timeoutMs = patienceMs,
 ): Promise<Exclude<T, undefined | false>> {
-  const end = performance.now() + timeoutMs;
+  const begun = performance.now();
   for (;;) {
     const value = await check();
     if (value !== undefined && value !== false) return value as Exclude<T, undefined | false>;
-    if (performance.now() >= end) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await sleep(20);
+    const passedMs = performance.now() - begun;
+    if (passedMs >= timeoutMs) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    // A node that is asked all the time whether it is ready gets there later.
+    await sleep(Math.min(100, 5 + passedMs / 20));
   }
 }
 
