@@ -6,7 +6,7 @@ import { SimCluster, type SimNode } from './cluster.js';
 import { textEvent } from './content.js';
 import { History } from './history.js';
 
-t.setTimeout(300_000);
+t.setTimeout(600_000);
 
 const farUs = 25 * 3_600e6;
 
