@@ -13,7 +13,7 @@ import {
   until,
   workFolder,
 } from '../../bench/peers/common.js';
-import { freePorts } from './harness.js';
+import { freePorts } from '../support/free-ports.js';
 
 interface Programs {
   readonly initdb: string;
