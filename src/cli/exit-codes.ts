@@ -31,6 +31,7 @@ const unusableHere: ReadonlySet<Reason> = new Set([
   'REPLICA_LOST',
   'DIRECTORY_IN_USE',
   'NODE_RUNNING',
+  'REPAIR_OUTDATED',
   'DIRECTORY_NOT_EMPTY',
   'DIRECTORY_UNFINISHED',
   'FORMAT_TOO_NEW',

@@ -310,6 +310,12 @@ const table = {
     'The cluster is to be repaired, and at the address of a node whose folder is not here somebody answers.',
     'Stop all nodes first; where another program has that address by now, stop it, or cut this machine off it meanwhile.',
   ),
+  REPAIR_OUTDATED: r(
+    Code.failedPrecondition,
+    'no',
+    'A folder is not as it was when the plan of the repair was made: a node ran on it, or another repair.',
+    'Nothing was changed. Run the repair again, and decide on its new plan.',
+  ),
   DIRECTORY_NOT_EMPTY: r(
     Code.failedPrecondition,
     'no',

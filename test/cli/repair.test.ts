@@ -10,6 +10,7 @@ import type { Client } from '../../src/client/index.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { openDirectory } from '../../src/node/directory.js';
 import { carryOut } from '../../src/node/trust/carry-out.js';
+import { standingsOf } from '../../src/node/trust/standing.js';
 import { RowKind } from '../../src/store/keys.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
 import { hansard } from '../support/command.js';
@@ -97,7 +98,13 @@ async function interrupted(t: Test, dirs: readonly string[]): Promise<void> {
   const fresh = { term: 9, nextReplicaId: 4, changes: 1 };
   const bogus = { tenant: 'default', channel: 'a', firstSeq: 1, lastSeq: 2, problem: 'none' };
   const choice = { partition: 0, trusted, fresh, lostEvents: [bogus] };
-  await t.rejects(carryOut(dirs, [choice], 2, silentLogger), { message: /than the plan told/ });
+  const standings = await standingsOf(dirs, silentLogger);
+  const plan = { choices: [choice], incarnation: 2, standings };
+  await t.rejects(carryOut(dirs, plan, silentLogger), { message: /than the plan told/ });
+  // It has changed the folders: the same plan is of before.
+  const after = await standingsOf(dirs, silentLogger);
+  await t.rejects(carryOut(dirs, plan, silentLogger), { message: /has changed since the plan/ });
+  t.strictSame(await standingsOf(dirs, silentLogger), after, 'and nothing was changed');
 }
 
 /** As on three machines, of which each has but its own folder. */

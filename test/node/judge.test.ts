@@ -1,7 +1,7 @@
 /** Which partitions need an operator's choice, decided by the rules of votes alone. */
 import t from 'tap';
 import { noPlace, unknownIndex } from '../../src/common/faults.js';
-import type { FoundFault, FoundNode, FoundReplica } from '../../src/node/trust/find.js';
+import type { FoundChannel, FoundFault, FoundNode, FoundReplica } from '../../src/node/trust/find.js';
 import { decisions, incarnationAfter } from '../../src/node/trust/incarnation.js';
 import { freshStart, judge, lossOf } from '../../src/node/trust/judge.js';
 
@@ -116,16 +116,19 @@ t.test('a choice says what it loses, and begins above all that is known', async 
   const two = replica(2, 20, { faults: mute });
   const refused = judge(0, [one, two]);
   if (refused === undefined) throw new Error('it is not refused');
-  const channel = (headSeq: number) => [{ tenant: 'x', name: 'a', headSeq }];
-  const loss = lossOf(
-    one,
-    refused,
-    new Map([
-      [1, channel(4)],
-      [2, channel(7)],
-    ]),
-  );
-  t.strictSame(loss.events, [{ tenant: 'x', channel: 'a', firstSeq: 5, lastSeq: 7, nodes: [2] }]);
+  const found = (name: string, headSeq: number, deleted = false) => ({ tenant: 'x', name, headSeq, deleted });
+  const kept = (...channels: FoundChannel[]) => [...channels, found('gone on both', 3, true)];
+  const channels = new Map([
+    [1, kept(found('a', 4), found('b', 5), found('c', 2, true))],
+    [2, kept(found('a', 7), found('b', 5, true), found('c', 2))],
+  ]);
+  const loss = lossOf(one, refused, channels);
+  t.strictSame(loss.events, [
+    { tenant: 'x', channel: 'a', firstSeq: 5, lastSeq: 7, nodes: [2] },
+    { tenant: 'x', channel: 'c', firstSeq: 1, lastSeq: 2, nodes: [2] },
+  ]);
+  t.strictSame(loss.back, [{ tenant: 'x', channel: 'b', nodes: [2] }], 'a deletion that it does not know');
+  t.strictSame(lossOf(two, refused, channels).back, [], 'the further one knows of an undeletion');
   t.match(
     loss.gone.join('\n'),
     /node 2 is further: at index 20 of term 2.*\n.*11 to 30.*node 1.*\n.*node 2 had acknowledged.*\n.*node 3/s,

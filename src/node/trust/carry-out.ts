@@ -26,6 +26,7 @@ import { heldBy, votesLostBy } from './find.js';
 import type { FreshStart } from './judge.js';
 import { closeFolders, type OpenFolder, openFolders } from './open-folder.js';
 import { replayRest } from './replay.js';
+import { standingsOf } from './standing.js';
 
 export interface Choice {
   readonly partition: PartitionId;
@@ -35,12 +36,25 @@ export interface Choice {
   readonly lostEvents: readonly LostEvents[];
 }
 
+export interface Plan {
+  readonly choices: readonly Choice[];
+  /** That the cluster's is raised to. */
+  readonly incarnation: number;
+  /** What the choices rest on, of each folder (standing.ts). */
+  readonly standings: ReadonlyMap<NodeId, string>;
+}
+
+/** Changes nothing where the folders are not those any more that were looked at (REPAIR_OUTDATED). */
 export async function carryOut(
   dirs: readonly string[],
-  choices: readonly Choice[],
-  incarnation: number,
+  { choices, incarnation, standings }: Plan,
   logger: Logger,
 ): Promise<void> {
+  for (const [node, standing] of await standingsOf(dirs, logger)) {
+    if (standings.get(node) === standing) continue;
+    const what = `the folder of node ${node} has changed since the plan was made: nothing was changed by this repair; run it again, and look at the new plan`;
+    throw new HansardError('REPAIR_OUTDATED', what, { node });
+  }
   await raiseBelow(dirs, incarnation);
   const isTrusted = (node: NodeId): boolean => choices.some(({ trusted }) => trusted.nodeId === node);
   const folders = await openFolders(dirs, (node) => (isTrusted(node) ? 'trust' : 'give-up'), logger);

@@ -46,11 +46,12 @@ export interface FoundReplica {
   readonly pendingChanges: number;
 }
 
-/** A channel as a replica has it, at its end. */
+/** A channel as a replica has it, at its end; of a deleted one its head is kept. */
 export interface FoundChannel {
   readonly tenant: string;
   readonly name: string;
   readonly headSeq: Seq;
+  readonly deleted: boolean;
 }
 
 export interface FoundNode {
@@ -76,7 +77,7 @@ export async function findReplicas(folder: OpenFolder): Promise<FoundNode> {
   return { dir, nodeId, clusterId, incarnation, members, replicas, removed: removedFrom(folder) };
 }
 
-function removedFrom({ directory, store }: OpenFolder): HostedId[] {
+export function removedFrom({ directory, store }: OpenFolder): HostedId[] {
   const { nodeId } = directory.identity;
   return store
     .hosted()
@@ -193,7 +194,7 @@ function lostText(lost: readonly LostEvents[]): string {
   return `${first?.tenant}/${first?.channel}, events ${first?.firstSeq} to ${first?.lastSeq}: ${first?.problem}${more}`;
 }
 
-function lastPlaceOf(log: GroupLog | undefined): LogPlace {
+export function lastPlaceOf(log: GroupLog | undefined): LogPlace {
   if (log === undefined) return noPlace;
   const index = log.lastIndex();
   const term = log.term(index);
@@ -213,9 +214,9 @@ export async function findChannels(
     for (const { key, state: channel, deleted } of page.channels) {
       if (channels.length === limit) return { channels, leftOut: true };
       after = key;
-      if (deleted || channel === undefined) continue;
+      if (channel === undefined) continue;
       const { tenant, name, headSeq } = channel;
-      channels.push({ tenant, name, headSeq });
+      channels.push({ tenant, name, headSeq, deleted });
     }
     if (page.channels.length < channelsAtOnce) return { channels, leftOut: false };
   }

@@ -86,9 +86,19 @@ export interface EventsElsewhere {
   readonly nodes: readonly NodeId[];
 }
 
+/** A channel whose deletion the choice does not know. */
+export interface ChannelBack {
+  readonly tenant: string;
+  readonly channel: string;
+  /** Where it is deleted. */
+  readonly nodes: readonly NodeId[];
+}
+
 export interface Loss {
   /** Known, and here: given up by this choice alone. */
   readonly events: readonly EventsElsewhere[];
+  /** Deleted channels that would be there again. */
+  readonly back: readonly ChannelBack[];
   /** Known to be gone whatever is chosen, or not known: for people. */
   readonly gone: readonly string[];
 }
@@ -101,10 +111,23 @@ export function lossOf(
   const end = chosen.end as LogPlace;
   const mine = new Map((channels.get(chosen.nodeId) ?? []).map((one) => [keyOf(one), one]));
   const lost = new Map<string, EventsElsewhere>();
-  for (const { nodeId } of replicas) {
+  const back = new Map<string, ChannelBack>();
+  for (const { nodeId, end: their } of replicas) {
     if (nodeId === chosen.nodeId) continue;
+    const isFurther = their !== undefined && !isAtLeast(end, their);
     for (const theirs of channels.get(nodeId) ?? []) {
-      const head = mine.get(keyOf(theirs))?.headSeq ?? 0;
+      if (theirs.deleted) {
+        const { tenant, name: channel } = theirs;
+        // One that is not further knows no deletion that the chosen one does not know: it was undone since.
+        if (!isFurther || mine.get(keyOf(theirs))?.deleted !== false) continue;
+        const nodes = [...(back.get(keyOf(theirs))?.nodes ?? []), nodeId];
+        back.set(keyOf(theirs), { tenant, channel, nodes });
+        continue;
+      }
+      const own = mine.get(keyOf(theirs));
+      // Deleted behind what the other one has.
+      if (own?.deleted === true && !isFurther) continue;
+      const head = own === undefined || own.deleted ? 0 : own.headSeq;
       if (theirs.headSeq <= head) continue;
       const before = lost.get(keyOf(theirs));
       lost.set(keyOf(theirs), {
@@ -138,7 +161,11 @@ export function lossOf(
   }
   for (const nodeId of missing)
     gone.push(`what only node ${nodeId} had is not known: its folder is not here`);
-  return { events: [...lost.values()], gone };
+  if (lost.size > 0)
+    gone.push(
+      'messages that lost events had edited, deleted or redacted are there again as they were before',
+    );
+  return { events: [...lost.values()], back: [...back.values()], gone };
 }
 
 function goneEntries(nodeId: NodeId, end: LogPlace, floor: LogPlace): string {
