@@ -1,6 +1,7 @@
 /** hansard.v1.Channel and its etag, as all calls on channels send and take them. */
 import type { PartitionId } from '../common/ids.js';
 import { Wire, type WireReader } from '../common/wire.js';
+import { purgeTimeUs } from '../conversation/apply-trash.js';
 import type { ExpectedRevision } from '../conversation/command.js';
 import type { ChannelState } from '../conversation/types.js';
 import { invalidArgument } from './names.js';
@@ -30,6 +31,12 @@ export function channelMessage(channel: ChannelState, partition: PartitionId): o
     activity_time: toTimestamp(channel.activityTimeUs),
     first_seq: channel.baseSeq + 1,
     seal_time: channel.sealedTimeUs === undefined ? null : toTimestamp(channel.sealedTimeUs),
+    ...(channel.deletedTimeUs === undefined
+      ? {}
+      : {
+          delete_time: toTimestamp(channel.deletedTimeUs),
+          purge_time: toTimestamp(purgeTimeUs(channel.deletedTimeUs)),
+        }),
   };
 }
 

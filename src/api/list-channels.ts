@@ -26,6 +26,7 @@ interface ListChannelsRequest {
   label_value: string;
   participant: string;
   order_by: number;
+  deleted: boolean;
 }
 
 /** hansard.v1.ListChannelsResponse, of which only what orders it is looked into. */
@@ -49,7 +50,9 @@ export function listChannels(services: Services): Handler {
     const list = decode(request);
     const { page_size, page_token, read, partitions: asked } = list;
     const size = takePageSize(page_size);
-    const query: Query = { tenant, prefix, ...filterOf(list), order: orderOf(list) };
+    const query: Query = { tenant, prefix, ...filterOf(list), order: orderOf(list), deleted: list.deleted };
+    if (query.deleted && !isPlain(query))
+      throw invalidArgument('deleted', 'by name alone, without label or participant');
     const bound = boundOf(query, asked);
     const after =
       page_token === ''
@@ -146,7 +149,10 @@ export function listChannels(services: Services): Handler {
 }
 
 type Order = FindQuery['order'];
-type Query = Pick<FindQuery, 'tenant' | 'prefix' | 'label' | 'participant' | 'order'>;
+type Query = Pick<FindQuery, 'tenant' | 'prefix' | 'label' | 'participant' | 'order'> & {
+  /** What may be brought back, instead of what is there. */
+  readonly deleted: boolean;
+};
 /** Where a page ends, in the listing's order. */
 type Place = NonNullable<FindQuery['after']>;
 
@@ -167,18 +173,19 @@ function orderOf({ order_by }: ListChannelsRequest): Order {
 }
 
 /** What a page token is bound to: it goes on only with the listing that gave it. */
-function boundOf(
-  { tenant, prefix, label, participant, order }: Query,
-  partitions: readonly number[],
-): string {
-  const isPlain = label === undefined && participant === undefined && order === 'name';
+function boundOf(query: Query, partitions: readonly number[]): string {
+  const { tenant, prefix, label, participant, order, deleted } = query;
   return JSON.stringify([
-    'ListChannels',
+    deleted ? 'ListChannels, deleted' : 'ListChannels',
     tenant,
     prefix,
     ...(partitions.length > 0 ? [partitions] : []),
-    ...(isPlain ? [] : [{ label, participant, order }]),
+    ...(isPlain(query) ? [] : [{ label, participant, order }]),
   ]);
+}
+
+function isPlain({ label, participant, order }: Query): boolean {
+  return label === undefined && participant === undefined && order === 'name';
 }
 
 function readPlace(reader: ByteReader, order: Order): Place {
@@ -223,10 +230,11 @@ function readChannels(
   limit: number,
   scan: ScanBudget,
 ): Promise<ChannelState[]> {
-  const { tenant, prefix, label, participant, order } = query;
+  const { tenant, prefix, label, participant, order, deleted } = query;
+  const byName = { tenant, prefix, after: after?.name, limit };
+  if (deleted) return reader.listDeleted(byName);
+  if (isPlain(query)) return reader.listChannels(byName);
   const conditions = Number(label !== undefined) + Number(participant !== undefined);
-  if (order === 'name' && conditions === 0)
-    return reader.listChannels({ tenant, prefix, after: after?.name, limit });
   const scanMax = limits.channelsScannedPerPartition;
   // By name with one condition all that are looked at are in the page.
   const total = order === 'name' && conditions === 1 ? undefined : scan;

@@ -66,7 +66,7 @@ const exportPageSize = 1_000;
 export function listChannels(
   session: Session,
   prefix: string,
-  query: Pick<ChannelQuery, 'label' | 'participant' | 'orderBy' | 'pageSize'> = {},
+  query: Omit<ChannelQuery, 'prefix' | 'pageToken'> = {},
 ): AsyncIterable<ChannelInfo> {
   return session.client.channels({ prefix, pageSize: channelPageSize, ...query });
 }

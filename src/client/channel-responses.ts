@@ -56,6 +56,8 @@ export function readChannel(r: ProtoReader): ChannelInfo {
     etag: '',
     partition: 0,
     sealTimeUs: 0,
+    deleteTimeUs: 0,
+    purgeTimeUs: 0,
   };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 10) channel.tenant = r.string();
@@ -78,6 +80,8 @@ export function readChannel(r: ProtoReader): ChannelInfo {
     else if (tag === 122) channel.activityTimeUs = r.message(readTimestamp);
     else if (tag === 128) channel.firstSeq = r.uint();
     else if (tag === 138) channel.sealTimeUs = r.message(readTimestamp);
+    else if (tag === 146) channel.deleteTimeUs = r.message(readTimestamp);
+    else if (tag === 154) channel.purgeTimeUs = r.message(readTimestamp);
     else r.skip();
   }
   return channel;

@@ -398,6 +398,7 @@ const optionShapes = {
     label: object(shape({ key: text, value: text }), " such as { key: '…', value: '…' }"),
     participant: text,
     orderBy: oneOf('name', 'activity'),
+    deleted: flag,
     pageSize: count,
     pageToken: text,
   }),
@@ -413,6 +414,7 @@ const optionShapes = {
   channelState: shape({ etag: text, timeoutMs: milliseconds }),
   batchItem: shape({ channel: text, messages: any, condition }),
   call: shape({ timeoutMs: milliseconds }),
+  batch: shape({ requestId: text, timeoutMs: milliseconds }),
 } as const;
 
 /** The options of a call; the empty ones cost nothing. */

@@ -215,7 +215,8 @@ export class Client {
   /**
    * Appends to several channels of one partition (names with the same `{tag}` are), all or
    * none: whoever sees one of them sees all. Rejects as `append` does; `fields.item` says
-   * whose fault it was. Takes no part in the order of `append` calls that are under way.
+   * whose fault it was. Takes no part in the order of `append` calls that are under way. It is sent again until
+   * its outcome is known, and takes effect once; with a `requestId` of your own that holds for whoever repeats it, within 24 hours.
    * @example
    * await client.appendBatch([
    *   { channel: '{user-42}/a', messages: { text: 'moved' }, condition: { mustExist: true } },
@@ -224,17 +225,17 @@ export class Client {
    */
   async appendBatch(
     items: readonly BatchItem[],
-    options: { readonly timeoutMs?: number } = {},
+    options: { readonly requestId?: string; readonly timeoutMs?: number } = {},
   ): Promise<AppendResult[]> {
     if (!Array.isArray(items) || items.length === 0) throw invalid('items', 'must be an array of appends');
-    checkOptions('call', options);
+    checkOptions('batch', options);
     const encoded = items.map((item) => {
       checkOptions('batchItem', item);
       requireChannelName(item.channel);
       const list = Array.isArray(item.messages) ? item.messages : [item.messages];
       return encodeAppend(encodeTarget(this.tenant, item.channel), list as NewMessage[], item.condition);
     });
-    const request = encodeAppendBatch(this.tenant, encoded, crypto.randomUUID());
+    const request = encodeAppendBatch(this.tenant, encoded, options.requestId ?? crypto.randomUUID());
     if (request.length > limits.frameBytes)
       throw new HansardError('FRAME_TOO_LARGE', `the batch has more than ${limits.frameBytes} bytes`, {
         limit: limits.frameBytes,

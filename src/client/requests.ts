@@ -367,6 +367,8 @@ export interface ChannelQuery {
   readonly participant?: string | undefined;
   /** Default `name`. `activity`: those with the newest event first; rejects TOO_MANY_CHANNELS beyond a bound. */
   readonly orderBy?: 'name' | 'activity' | undefined;
+  /** Those that were deleted and can be brought back, instead of those that are there; by name alone. */
+  readonly deleted?: boolean | undefined;
   /** Default 100, at most 1,000. */
   readonly pageSize?: number | undefined;
   readonly pageToken?: string | undefined;
@@ -374,6 +376,7 @@ export interface ChannelQuery {
 
 export function encodeListChannels(tenant: string, options: ChannelQuery, read: ReadOptions): Buffer {
   scratch.reset();
+  if (options.deleted) scratch.uint(11, 1);
   if (options.orderBy === 'activity') scratch.uint(10, 2);
   scratch.string(9, options.participant);
   scratch.string(8, options.label?.value);

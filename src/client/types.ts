@@ -241,6 +241,10 @@ export interface ChannelInfo {
   readonly partition: number;
   /** Since when it takes no more events, µs since 1970; 0: it does. */
   readonly sealTimeUs: number;
+  /** When it was deleted, as `client.channels({ deleted: true })` tells; 0: it is there. */
+  readonly deleteTimeUs: number;
+  /** Until then `undelete()` brings it back; 0: it is there. */
+  readonly purgeTimeUs: number;
 }
 
 export interface ClusterInfo {

@@ -4,6 +4,7 @@ import type { KvIterator } from '../common/env.js';
 import type { ChannelState } from '../conversation/types.js';
 import { after, asBuffer, nameBytes, nameKey, nameOfKey, RowKind } from './keys.js';
 import { openChannelRow, type PartitionState } from './partition-state.js';
+import { tailChannelByName } from './reader.js';
 import { damaged } from './rows.js';
 import { cloneChannel } from './tail.js';
 
@@ -45,6 +46,31 @@ export async function listChannels(state: PartitionState, query: ChannelQuery): 
     await sealed.close();
   }
   return found;
+}
+
+/** Those that may be brought back: few, and their names are in memory. */
+export async function listDeleted(state: PartitionState, query: ChannelQuery): Promise<ChannelState[]> {
+  const { tenant, prefix, after: behind, limit } = query;
+  const bytes = ({ name }: { readonly name: string }): Buffer => Buffer.from(name);
+  const names = (state.meta.trash ?? [])
+    .filter((each) => each.tenant === tenant && each.name.startsWith(prefix))
+    .filter((each) => behind === undefined || Buffer.compare(bytes(each), Buffer.from(behind)) > 0)
+    .sort((a, b) => Buffer.compare(bytes(a), bytes(b)));
+  const found: ChannelState[] = [];
+  for (const { name } of names) {
+    if (found.length >= limit) break;
+    const channel = await kept(state, tenant, name);
+    // Brought back, or gone for good, since the names were taken.
+    if (channel?.deletedTimeUs !== undefined) found.push(channel);
+  }
+  return found;
+}
+
+async function kept(state: PartitionState, tenant: string, name: string): Promise<ChannelState | undefined> {
+  const found = tailChannelByName(state, tenant, name) ?? (await state.sealedChannel(tenant, name));
+  // While the row was read the channel may have come into the tail.
+  const now = tailChannelByName(state, tenant, name) ?? found;
+  return now === undefined || now.deleted ? undefined : cloneChannel(now.state);
 }
 
 /** For readers: neither deleted for good nor so that it may come back. */

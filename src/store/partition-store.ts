@@ -27,7 +27,7 @@ import { type CursorQuery, cursorSync, listCursors, loadCursor, nameOfCursor } f
 import { digestPartition } from './digest.js';
 import { type FindQuery, findChannels } from './find-channels.js';
 import { RowKind } from './keys.js';
-import { type ChannelQuery, isThere, listChannels } from './list-channels.js';
+import { type ChannelQuery, isThere, listChannels, listDeleted } from './list-channels.js';
 import type { Pace } from './pace.js';
 import type { PartitionState } from './partition-state.js';
 import { appendsAtHand, prefetch } from './prefetch.js';
@@ -410,6 +410,10 @@ export class PartitionStoreImpl implements PartitionStore {
 
   listChannels(query: ChannelQuery): Promise<ChannelState[]> {
     return this.#read((state) => listChannels(state, query));
+  }
+
+  listDeleted(query: ChannelQuery): Promise<ChannelState[]> {
+    return this.#read((state) => listDeleted(state, query));
   }
 
   /**

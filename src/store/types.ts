@@ -243,6 +243,8 @@ export interface PartitionReader {
     after: string | undefined;
     limit: number;
   }): Promise<ChannelState[]>;
+  /** In the same way those that were deleted and may be brought back. */
+  listDeleted(query: ChannelQuery): Promise<ChannelState[]>;
   /** `listChannels`, with the index as of which it is. */
   channelsAt(query: ChannelQuery): Promise<ChannelsAt>;
   /** What changed behind a place; rejects TOKEN_TOO_OLD where the change list no longer reaches back so far. */

@@ -56,6 +56,13 @@ class PartitionModel extends ModelState {
         .sort((a, b) => compareBytewise(a.name, b.name))
         .filter((c) => query.after === undefined || compareBytewise(c.name, query.after) > 0)
         .slice(0, query.limit),
+    listDeleted: async (query) =>
+      [...this.channels.values()]
+        .filter((c) => c.deletedTimeUs !== undefined)
+        .filter((c) => c.tenant === query.tenant && c.name.startsWith(query.prefix))
+        .sort((a, b) => compareBytewise(a.name, b.name))
+        .filter((c) => query.after === undefined || compareBytewise(c.name, query.after) > 0)
+        .slice(0, query.limit),
     channelsAt: async (query) => {
       const appliedIndex = this.index;
       const channels = await this.reader.listChannels(query);

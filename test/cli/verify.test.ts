@@ -73,6 +73,8 @@ function channel(name: string, texts: readonly string[], uid = `uid of ${name}`)
     etag: `"${uid}-1"`,
     partition: 0,
     sealTimeUs: 0,
+    deleteTimeUs: 0,
+    purgeTimeUs: 0,
   };
   return { info, deleted: false, damage: '', events, damages: [] };
 }

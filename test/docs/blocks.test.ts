@@ -16,6 +16,8 @@ const pages = [
   'README.md',
   'docs/quickstart.md',
   'docs/concepts.md',
+  'docs/guide/writing.md',
+  'docs/guide/reading.md',
   'docs/guide/subscribe.md',
   'docs/guide/inbox.md',
   'docs/guide/delivery.md',

@@ -1,4 +1,7 @@
 /** Sealing, deleting and bringing back, and batches over several channels: with the SDK, on three nodes, over both transports. */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import t from 'tap';
 import { runCommand } from '../../src/cli/program.js';
 import { type Channel, HansardError, testCluster } from '../../src/index.js';
@@ -49,7 +52,12 @@ t.test('three nodes', async (t) => {
       t.equal(await refused(channel.delete({ dryRun: true })), 'CHANNEL_NOT_FOUND');
       t.same((await client.channelPage({ prefix: channel.name })).channels, []);
       t.same((await client.channelPage({ prefix: channel.name, orderBy: 'activity' })).channels, []);
+      const trashed = (await client.channelPage({ prefix: channel.name, deleted: true })).channels;
+      t.match(trashed, [{ name: channel.name, headSeq: 2, purgeTimeUs: deleted.purgeTimeUs }]);
+      t.ok((trashed[0]?.deleteTimeUs ?? 0) > 0);
       const back = await channel.undelete();
+      t.same((await client.channelPage({ prefix: channel.name, deleted: true })).channels, []);
+      t.match(back, { deleteTimeUs: 0, purgeTimeUs: 0 });
       t.match(back, { headSeq: 2, sealTimeUs: sealed.sealTimeUs });
       t.not(back.etag, sealed.etag);
       t.same(await texts(channel), ['one', 'two']);
@@ -57,6 +65,24 @@ t.test('three nodes', async (t) => {
       t.match(await channel.delete({ permanent: true }), { headSeq: 2, purgeTimeUs: 0 });
       t.equal(await refused(channel.undelete()), 'CHANNEL_NOT_FOUND');
       t.equal((await channel.append({ text: 'next life' })).seq, 3);
+    });
+
+    await t.test(`${transport}: deleted channels are listed by name, page by page`, async (t) => {
+      const client = cluster.connect('', { transport, timeoutMs: 20_000 });
+      const prefix = `gone/${transport}/`;
+      const names = ['a', 'b', 'c', 'd', 'e'].map((each) => `${prefix}${each}`);
+      for (const name of names) {
+        await client.channel(name).append({ text: 'x' });
+        await client.channel(name).delete();
+      }
+      const found: string[] = [];
+      for await (const { name } of client.channels({ prefix, deleted: true, pageSize: 2 })) found.push(name);
+      t.same(found, names);
+      const { nextPageToken } = await client.channelPage({ prefix, deleted: true, pageSize: 2 });
+      t.equal(await refused(client.channelPage({ prefix, pageToken: nextPageToken })), 'INVALID_TOKEN');
+      const byActivity = client.channelPage({ prefix, deleted: true, orderBy: 'activity' });
+      t.equal(await refused(byActivity), 'INVALID_ARGUMENT');
+      t.equal(await refused(client.channelPage({ deleted: true, participant: 'a' })), 'INVALID_ARGUMENT');
     });
 
     await t.test(`${transport}: a batch takes effect as a whole, over a lost leader, too`, async (t) => {
@@ -72,6 +98,10 @@ t.test('three nodes', async (t) => {
         { channel: b.name, messages: { text: 'b1' }, condition: { mustNotExist: true } },
       ]);
       t.match(results, [{ seqs: [1, 2], duplicate: false }, { seqs: [1] }]);
+      const again = [{ channel: a.name, messages: { text: 'a3' } }];
+      t.match(await client.appendBatch(again, { requestId: tag }), [{ seqs: [3], duplicate: false }]);
+      const repeat = cluster.connect('', { transport }).appendBatch(again, { requestId: tag });
+      t.match(await repeat, [{ seqs: [3], duplicate: true }], 'a repeat by another process');
       const failed = await client
         .appendBatch([
           { channel: c.name, messages: { text: 'c1' } },
@@ -136,6 +166,10 @@ t.test('three nodes', async (t) => {
     t.match(await run('channel', 'delete', 'cli', '--dry-run'), { code: 0, deleted: false, event_count: 1 });
     t.match(await run('channel', 'seal', 'cli'), { code: 0, channel: 'cli' });
     t.match(await run('channel', 'delete', 'cli'), { code: 0, deleted: true, message_count: 1 });
+    t.match(await run('channels', '--deleted', '--prefix', 'cli'), {
+      code: 0,
+      channels: [{ channel: 'cli', seal_time: /Z$/, delete_time: /Z$/, purge_time: /Z$/ }],
+    });
     t.match(await run('channel', 'undelete', 'cli'), { code: 0, head_seq: 1 });
     t.match(await run('channel', 'delete', 'cli', '--permanent'), { code: 0, deleted: true });
     t.match(await run('channel', 'undelete', 'cli'), { error: { reason: 'CHANNEL_NOT_FOUND' } });
@@ -152,5 +186,34 @@ t.test('three nodes', async (t) => {
     );
     t.match(read, { code: 0, head_seq: 2, served_by: { role: 'secondary' } });
     t.match(await run('read', 'cli', '--level', 'bounded'), { code: 2 });
+
+    const folder = mkdtempSync(join(tmpdir(), 'hansard-batch-'));
+    t.teardown(() => rmSync(folder, { recursive: true }));
+    const file = join(folder, 'moves.jsonl');
+    const lines = [
+      { channel: '{cli}/a', text: 'a1' },
+      { channel: '{cli}/b', text: 'b1' },
+      { channel: '{cli}/a', text: 'a2' },
+    ];
+    writeFileSync(file, lines.map((line) => JSON.stringify(line)).join('\n'));
+    const batch = ['append-batch', file, '--expect-head', '{cli}/a=0'];
+    const appended = [
+      { channel: '{cli}/a', seqs: [1, 2], duplicate: false },
+      { channel: '{cli}/b', seqs: [1], duplicate: false },
+    ];
+    t.match(await run(...batch, '--request-id', 'r'), { code: 0, appended });
+    const repeated = appended.map((each) => ({ ...each, duplicate: true }));
+    t.match(await run(...batch, '--request-id', 'r'), { code: 0, appended: repeated });
+    t.match(await run(...batch), { code: 5, error: { reason: 'CONDITION_FAILED' } });
+    t.same(await texts(client.channel('{cli}/a')), ['a1', 'a2']);
+    t.match(await run(...batch, '--expect-head', 'else=1'), {
+      code: 2,
+      error: { reason: 'INVALID_ARGUMENT' },
+    });
+    writeFileSync(file, 'no JSON');
+    t.match(await run('append-batch', file), {
+      code: 2,
+      error: { reason: 'INVALID_ARGUMENT', message: /line 1/ },
+    });
   });
 });

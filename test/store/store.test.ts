@@ -119,6 +119,23 @@ class Pair {
         .map((channel) => channel.name)
         .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))),
     );
+    await this.#sameDeleted();
+  }
+
+  /** What may be brought back, in pages of two. */
+  async #sameDeleted(): Promise<void> {
+    const found: string[] = [];
+    for (let after: string | undefined; ; after = found.at(-1)) {
+      const page = await this.store.listDeleted({ tenant: 'default', prefix: '', after, limit: 2 });
+      found.push(...page.map((channel) => channel.name));
+      if (page.length < 2) break;
+    }
+    assert.deepStrictEqual(
+      found,
+      (this.model.meta.trash ?? [])
+        .map(({ name }) => name)
+        .sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b))),
+    );
   }
 
   async find(query: Partial<FindQuery>): Promise<string[]> {

@@ -16,6 +16,7 @@ interface ChannelsOptions extends ClientOptions {
   readonly label?: string;
   readonly participant?: string;
   readonly newest?: boolean;
+  readonly deleted?: boolean;
 }
 
 export async function channels({ output, options }: ActionContext<ChannelsOptions>): Promise<undefined> {
@@ -42,14 +43,14 @@ export async function channels({ output, options }: ActionContext<ChannelsOption
         { title: 'CHANNEL' },
         { title: 'EVENTS', align: 'right' },
         { title: 'MESSAGES', align: 'right' },
-        { title: options.newest ? 'ACTIVE' : 'CREATED' },
+        { title: options.deleted ? 'BACK UNTIL' : options.newest ? 'ACTIVE' : 'CREATED' },
         { title: 'TITLE' },
       ],
       found.map((ch) => [
         ch.name,
         count(ch.headSeq - ch.firstSeq + 1),
         count(ch.messageCount),
-        formatTime(options.newest ? ch.activityTimeUs : ch.createTimeUs),
+        formatTime(options.deleted ? ch.purgeTimeUs : options.newest ? ch.activityTimeUs : ch.createTimeUs),
         printable(ch.title),
       ]),
     );
@@ -63,9 +64,9 @@ export async function channels({ output, options }: ActionContext<ChannelsOption
 
 /** Behind a name there is no order by activity to go on in. */
 function queryOf(
-  { label, participant, newest, after }: ChannelsOptions,
+  { label, participant, newest, after, deleted }: ChannelsOptions,
   limit: number,
-): Pick<ChannelQuery, 'label' | 'participant' | 'orderBy' | 'pageSize'> {
+): Omit<ChannelQuery, 'prefix' | 'pageToken'> {
   if (newest && after !== undefined)
     throw new HansardError('INVALID_ARGUMENT', '--after goes by name, not with --newest', {
       field: '--after',
@@ -74,6 +75,7 @@ function queryOf(
     label: label === undefined ? undefined : labelOf(label),
     participant,
     orderBy: newest ? 'activity' : 'name',
+    deleted,
     // By activity each page looks at all candidates: one page where the limit allows it.
     ...(newest && limit < 1_000 ? { pageSize: limit + 1 } : {}),
   };
@@ -104,5 +106,13 @@ export function channelJson(channel: ChannelInfo): Record<string, unknown> {
     message_count: channel.messageCount,
     etag: channel.etag,
     partition: channel.partition,
+    ...timeField('seal_time', channel.sealTimeUs),
+    ...timeField('delete_time', channel.deleteTimeUs),
+    ...timeField('purge_time', channel.purgeTimeUs),
   };
+}
+
+/** Nothing where there is no such time. */
+function timeField(name: string, timeUs: number): Record<string, string> {
+  return timeUs === 0 ? {} : { [name]: formatTime(timeUs) };
 }

@@ -40,6 +40,25 @@ export function addData(program: Command, on: On, env: Env): void {
     ["hansard append support/42 'again' --key order-7 --expect-head 2", 'exit code 5 if someone was faster'],
   ]);
 
+  const batch = connected(
+    program
+      .command('append-batch')
+      .description('Append to several channels of one {tag}: all of it or nothing, and nobody sees a part.'),
+  )
+    .argument('[file]', 'lines as `import` takes them; without it, or with -, stdin')
+    .option('--request-id <id>', 'a repeat with the same id within 24 hours adds nothing')
+    .option(
+      '--expect-head <channel=seq>',
+      "only if the channel's last event is this one (repeatable)",
+      repeated,
+      [],
+    )
+    .option('--must-exist', 'only if all of the channels exist');
+  on(batch, async () => (await import('../commands/append-batch.js')).appendBatch, [
+    ['hansard append-batch moves.jsonl --request-id order-7', '{"channel":"{user-42}/a","text":"moved"} …'],
+    ["hansard append-batch - --expect-head '{user-42}/a=3' < moves.jsonl", ''],
+  ]);
+
   const read = connected(
     program.command('read').description("A channel's latest messages, or those from a place on."),
   )
@@ -140,6 +159,7 @@ export function addData(program: Command, on: On, env: Env): void {
     .option('--label <key=value>', 'only channels with this label')
     .option('--participant <id>', 'only channels with this participant')
     .option('--newest', 'newest activity first')
+    .option('--deleted', 'those that were deleted and can be brought back')
     .option('-n, --limit <number>', 'how many', wholeNumber(1), 100)
     .option('--after <name>', 'only names behind this one')
     .option('--all', 'all of them');
@@ -147,6 +167,7 @@ export function addData(program: Command, on: On, env: Env): void {
     ['hansard channels --prefix support/', ''],
     ['hansard channels --participant anna --newest --limit 20', "a user's latest conversations"],
     ['hansard channels --all --json', ''],
+    ['hansard channels --deleted', 'what `hansard channel undelete` can bring back, and until when'],
   ]);
   const inbox = connected(
     program
