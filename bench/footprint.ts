@@ -13,6 +13,7 @@ import { connect } from '../src/client/index.js';
 import { openDirectory } from '../src/node/directory.js';
 import { channelName, Filling, type FillOptions, makeFolders } from './harness/filled-folder.js';
 import { removeFolder, temporaryFolder } from './harness/leftovers.js';
+import { usageOf } from './harness/measure.js';
 import { NodeProcess } from './harness/node-process.js';
 import { number } from './harness/options.js';
 import { randomOf } from './harness/payload.js';
@@ -117,22 +118,22 @@ async function measureNode(): Promise<void> {
   const started = performance.now();
   const node = new NodeProcess(dir);
   try {
-    const ready = await node.line('ready');
-    const readyMs = performance.now() - started;
     const opened = await node.line('database opened');
     say(
-      `database of ${count(Number(opened.channels))} channels opened in ${(Number(opened.durationMs) / 1000).toFixed(2)} s`,
+      `database of ${count(Number(opened.channels))} channels opened in ${(Number(opened.durationMs) / 1000).toFixed(2)} s; ${cpuOf(node)}`,
     );
     const read = await node.line('log replayed');
     say(
-      `log verified: ${inMB(Number(read.bytes))}, ${count(Number(read.entries))} entries in ${Number(read.durationMs).toFixed(0)} ms: ${read.megabytesPerSecond} MB/s`,
+      `log verified: ${inMB(Number(read.bytes))}, ${count(Number(read.entries))} entries in ${Number(read.durationMs).toFixed(0)} ms: ${read.megabytesPerSecond} MB/s; ${cpuOf(node)}`,
     );
     const applied = await node.line('log applied');
     say(
-      `log applied: ${count(Number(applied.entries))} entries, ${count(Number(applied.events))} messages in ${applied.durationMs} ms: ${count(Number(applied.eventsPerSecond))}/s`,
+      `log applied: ${count(Number(applied.entries))} entries, ${count(Number(applied.events))} messages in ${applied.durationMs} ms: ${count(Number(applied.eventsPerSecond))}/s; ${cpuOf(node)}`,
     );
+    const ready = await node.line('ready');
+    const readyMs = performance.now() - started;
     say(
-      `from its start to a leader of each of ${ready.partitions} partitions: ${(readyMs / 1000).toFixed(2)} s (load average ${loadAverage()})`,
+      `from its start to a leader of each of ${ready.partitions} partitions: ${(readyMs / 1000).toFixed(2)} s; ${cpuOf(node)} (load average ${loadAverage()})`,
     );
     tellMemory(node, 'after the start');
     if (options.recovery) return;
@@ -141,6 +142,12 @@ async function measureNode(): Promise<void> {
   } finally {
     await node.stop();
   }
+}
+
+/** The clock says little on a busy machine. */
+function cpuOf({ pid }: NodeProcess): string {
+  const { cpuUs, mainUs } = usageOf({ name: 'node', pid });
+  return `${(cpuUs / 1e6).toFixed(2)} s of CPU so far, ${(mainUs / 1e6).toFixed(2)} s of it the main thread's`;
 }
 
 function tellMemory({ pid }: NodeProcess, when: string): void {

@@ -10,6 +10,7 @@ import path from 'node:path';
 import { entryChecksum } from '../src/common/entry-checksum.js';
 import type { Entry } from '../src/common/log-types.js';
 import { formatWal, openDiskDevice, openWal, type Wal } from '../src/wal/index.js';
+import { difference, usageOf } from './harness/measure.js';
 
 const parent = process.argv[2] ?? os.tmpdir();
 const seconds = Number(process.argv[3] ?? 2);
@@ -21,6 +22,7 @@ const clock = {
   },
   monotonicMs: () => performance.now(),
 };
+const self = { name: 'log', pid: process.pid };
 const fail = (error: Error): void => {
   throw error;
 };
@@ -88,10 +90,13 @@ async function measure(name: string, groups: number, bytes: number, inFlight: nu
 }
 
 async function measureReplay(): Promise<void> {
+  const before = usageOf(self);
   const wal = await open();
+  const { cpuUs, mainUs } = difference(usageOf(self), before);
   const { bytes, durationMs, entries } = wal.stats().replay;
   print(
-    `replay: ${(bytes / 1e6).toFixed(0)} MB, ${entries} entries in ${durationMs.toFixed(0)} ms: ${rate(bytes / 1e6, durationMs)} MB/s`,
+    `replay: ${(bytes / 1e6).toFixed(0)} MB, ${entries} entries in ${durationMs.toFixed(0)} ms: ${rate(bytes / 1e6, durationMs)} MB/s; ` +
+      `${(cpuUs / 1000).toFixed(0)} ms of CPU, ${(mainUs / 1000).toFixed(0)} of it the main thread's: ${rate(bytes / 1e6, mainUs / 1000)} MB/s`,
   );
   await wal.close();
 }

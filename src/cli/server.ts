@@ -46,7 +46,6 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
   }
   let api: Api | undefined;
   const metrics = metricsOf(running, () => api);
-  door.serve(running, metrics);
   try {
     api = await startApi(running.node, {
       address: settings.clientAddress,
@@ -64,6 +63,8 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
     await door.close();
     throw error;
   }
+  // Not before calls are answered.
+  door.serve(running, metrics);
   const { identity } = running.directory;
   const addresses = { client: api.address, peer: running.transport.address, http: door.address };
   logger.info({ node: identity.nodeId, cluster: identity.clusterId, ...addresses, version }, 'started');

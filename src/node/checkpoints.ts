@@ -28,8 +28,8 @@ export interface CheckpointsContext {
   fatal(error: unknown): void;
 }
 
-/** Share of the tails' limit at which sealing begins during a start: until then applying has the time for itself. */
-const startShare = 7 / 8;
+/** A start rebuilds full tails, and what was committed and not applied yet when the node went: it may have a quarter more. */
+const startRoom = 1.25;
 /** How often it looks, ms; a full tail does not wait for the look. */
 const lookMs = 250;
 
@@ -73,9 +73,16 @@ export class Checkpoints {
     await this.#running;
   }
 
+  /** Where applying waits for a checkpoint. */
+  get tailLimitBytes(): number {
+    const { tailBytes } = this.#context.settings;
+    return this.#context.isStarting() ? tailBytes * startRoom : tailBytes;
+  }
+
+  /** Where a checkpoint is due whatever its age. During a start applying has the time for itself while there is room. */
   get #fullBytes(): number {
     const { checkpointBytes, tailBytes } = this.#context.settings;
-    return this.#context.isStarting() ? tailBytes * startShare : Math.min(checkpointBytes, tailBytes);
+    return this.#context.isStarting() ? this.tailLimitBytes : Math.min(checkpointBytes, tailBytes);
   }
 
   #due(): PartitionId[] {

@@ -233,7 +233,7 @@ export class HansardNode implements NodeService {
       keptByAll: (replica) => this.#keptBy(replica),
       wantedFrom: (replica) => this.#snapshotSender.wantedFrom(replica.partition),
       roomAgain: () => this.#stirAll(),
-      isStarting: () => this.#startReport.progress !== undefined,
+      isStarting: () => this.#startReport.isRunning,
       fatal,
     });
     this.#startReport = new StartReport({
@@ -717,7 +717,7 @@ export class HansardNode implements NodeService {
   }
 
   #replicaHost(): ReplicaHost {
-    const { random, logger, store, settings } = this.#options;
+    const { random, logger, store } = this.#options;
     return {
       clock: this.#clock,
       trustedUs: () => this.#clockWatch.stampUs(),
@@ -753,7 +753,7 @@ export class HansardNode implements NodeService {
       caughtUpWithFloor: (replica) => this.#repairs.caughtUpWithFloor(replica),
       budget: this.#budget,
       tailHasRoom: () => {
-        if (store.tailBytes < settings.tailBytes) return true;
+        if (store.tailBytes < this.#checkpoints.tailLimitBytes) return true;
         this.#checkpoints.look();
         return false;
       },

@@ -60,6 +60,10 @@ export class StartReport {
     this.#look();
   }
 
+  get isRunning(): boolean {
+    return this.#goals.size > 0;
+  }
+
   /** Entries that were committed when the log was opened, and how many of them are not applied yet; undefined: none. */
   get progress(): { readonly left: number; readonly entries: number } | undefined {
     if (this.#goals.size === 0) return undefined;

@@ -238,6 +238,13 @@ export class PartitionState {
     return loading;
   }
 
+  /** What `sealedChannel` will give, where somebody asks for it now. */
+  channelLoading(tenant: string, name: string): Promise<SealedChannel | undefined> | undefined {
+    return this.#channelsLoading.size === 0
+      ? undefined
+      : this.#channelsLoading.get(channelName(tenant, name));
+  }
+
   async #loadChannel(tenant: string, name: string, cacheName: string): Promise<SealedChannel | undefined> {
     const bytes = nameBytes(tenant, name);
     const key = nameKey(RowKind.channel, this.place, bytes);

@@ -34,7 +34,10 @@ export function prefetch(state: PartitionState, lookups: Lookups): Promise<void>
   // One read for each channel, however many keys ask for it.
   const reading: Reading = new Map();
   for (const { tenant, name } of lookups.channels) {
-    if (!channelAtHand(state, tenant, name)) waits.push(channelOnce(state, tenant, name, reading));
+    // Most of what waits behind other entries is being read for one of them.
+    const loading = state.channelLoading(tenant, name);
+    if (loading !== undefined) waits.push(loading);
+    else if (!channelAtHand(state, tenant, name)) waits.push(channelOnce(state, tenant, name, reading));
   }
   for (const id of lookups.producers) fetchProducer(state, id, waits);
   for (const { tenant, name } of lookups.producerNames) {

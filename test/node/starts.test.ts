@@ -70,7 +70,7 @@ t.test('a replica that has gone is not waited for, and a node that stops says no
   t.equal(state.done, 0);
 });
 
-t.test('sealing waits for a start, unless the tails are nearly full', async (t) => {
+t.test('sealing waits for a start, unless the tails are full', async (t) => {
   const state = { tailBytes: 30 * MiB, isStarting: true, checkpoints: 0 };
   const checkpoints = new Checkpoints({
     clock: new SimClock(),
@@ -95,13 +95,15 @@ t.test('sealing waits for a start, unless the tails are nearly full', async (t) 
   } as unknown as CheckpointsContext);
   checkpoints.look();
   t.equal(state.checkpoints, 0, 'more than a checkpoint’s bytes, but there is room');
-  state.tailBytes = nodeDefaults.tailBytes - MiB;
+  t.equal(checkpoints.tailLimitBytes, 1.25 * nodeDefaults.tailBytes);
+  state.tailBytes = checkpoints.tailLimitBytes;
   checkpoints.look();
-  t.equal(state.checkpoints, 1, 'hardly any room');
+  t.equal(state.checkpoints, 1, 'no room');
   await new Promise((resolve) => setImmediate(resolve));
   state.tailBytes = 30 * MiB;
   state.isStarting = false;
   checkpoints.look();
   t.equal(state.checkpoints, 2, 'it is over');
+  t.equal(checkpoints.tailLimitBytes, nodeDefaults.tailBytes);
   await checkpoints.stop();
 });
