@@ -23,6 +23,7 @@ const takenBytes = 256 * 1024;
 const takesPerRound = 8;
 
 export class SubscriptionFeeds {
+  readonly #services: Services;
   readonly #feeds: FeedSource[];
   /** As written down last. */
   readonly #written: Map<PartitionId, Uint8Array>;
@@ -34,6 +35,7 @@ export class SubscriptionFeeds {
       this.#failure ??= { error };
       wake();
     };
+    this.#services = services;
     const filter = filterOfSelector(state.tenant, state.selector, state.fromTimeUs);
     this.#written = new Map(state.places);
     this.#feeds = [...state.places].map(
@@ -48,9 +50,12 @@ export class SubscriptionFeeds {
     return this.#failure;
   }
 
-  /** All that is applied was taken. */
+  /** All that is committed was taken, as far as can be known: a replica that knows no leader may miss some of it. */
   get atEnd(): boolean {
-    return this.#feeds.every((feed) => feed.atEnd && !feed.isBackfilling);
+    const { node } = this.#services;
+    return this.#feeds.every(
+      (feed) => feed.atEnd && !feed.isBackfilling && node.leaderOf(feed.partition) !== undefined,
+    );
   }
 
   /** At most `room` channels come from it, or a few more: it is asked again when there is room. */

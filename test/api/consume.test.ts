@@ -68,6 +68,12 @@ async function started(t: { teardown(fn: () => unknown): void }) {
   return { h, node };
 }
 
+async function progressOf(h: Harness): Promise<Decoded> {
+  const request = encode('GetSubscriptionRequest', { name: 'w' });
+  const response = await h.raw('SubscriptionService/GetSubscription', request);
+  return decode('SubscriptionResponse', response).subscription.progress;
+}
+
 t.test('where feeds can go no further, what was taken before is worked off first', async (t) => {
   const { h, node } = await started(t);
   const consumer = new Consumer(h, {});
@@ -102,13 +108,22 @@ t.test(
     const second = new Consumer(h, { held }, { extensions: [{ channel: 'c', lease }] });
     await sleep(500);
     second.say({ acks: [{ channel: 'c', lease, seq: 2 }] });
-    await until('nothing is pending', async () => {
-      const got = await h.raw(
-        'SubscriptionService/GetSubscription',
-        encode('GetSubscriptionRequest', { name: 'w' }),
-      );
-      return Number(decode('SubscriptionResponse', got).subscription.progress.pending_channels) === 0;
-    });
+    await until('nothing is pending', async () => Number((await progressOf(h)).pending_channels) === 0);
     t.same([second.lost, second.deliveries], [[], []]);
   },
 );
+
+t.test('while a partition that it follows has no leader, nobody says that all is taken', async (t) => {
+  const { h, node } = await started(t);
+  const consumer = new Consumer(h, {});
+  await consumer.until('a delivery', () => consumer.deliveries.length === 1);
+  const isCaughtUp = async (wanted: boolean): Promise<void> => {
+    t.ok(await until(`caught up: ${wanted}`, async () => (await progressOf(h)).caught_up === wanted));
+  };
+  await isCaughtUp(true);
+  const home = node.partitionOf('default', 'w');
+  node.leaderOf = (partition?: PartitionId) => (partition === (home + 1) % 4 ? undefined : node.leader);
+  await isCaughtUp(false);
+  node.leaderOf = () => node.leader;
+  await isCaughtUp(true);
+});

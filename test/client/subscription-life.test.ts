@@ -1,6 +1,6 @@
 /**
  * A random life of a durable subscription: leaders change, answers to steps are lost, streams break, consumers are
- * killed, handlers fail, and some of it at once. Whatever happens, of each channel no event is handled before the one in front of
+ * killed, handlers fail, letters die and are replayed, places are set back, and some of it at once. Whatever happens, of each channel no event is handled before the one in front of
  * it was, none is passed over, and nothing counts as acknowledged that nobody handled.
  *
  * SEED=n repeats one life's draws (not its timing), ROUNDS=n makes more of them.
@@ -29,9 +29,25 @@ const timeoutMs = 60_000;
 /** What was handled, and what must hold of it. */
 class Done {
   readonly problems: string[] = [];
+  readonly #handled = new Set<string>();
+  /** Events that became dead letters and were not handled since: what is behind them goes on. */
+  readonly #dead = new Set<string>();
   readonly #upTo = new Map<string, number>();
+
+  /** All up to here is handled or dead. */
   upTo(channel: string): number {
-    return this.#upTo.get(channel) ?? 0;
+    let seq = this.#upTo.get(channel) ?? 0;
+    while (this.#isOver(channel, seq + 1)) seq++;
+    this.#upTo.set(channel, seq);
+    return seq;
+  }
+
+  get dead(): number {
+    return this.#dead.size;
+  }
+
+  #isOver(channel: string, seq: number): boolean {
+    return this.#handled.has(`${channel} ${seq}`) || this.#dead.has(`${channel} ${seq}`);
   }
 
   begin({ channel, event }: WorkItem): void {
@@ -41,12 +57,17 @@ class Done {
   }
 
   end({ channel, event }: WorkItem): void {
-    if (event.seq === this.upTo(channel) + 1) this.#upTo.set(channel, event.seq);
+    this.#handled.add(`${channel} ${event.seq}`);
+    this.#dead.delete(`${channel} ${event.seq}`);
   }
 
   acknowledged(channel: string, seq: number): void {
     if (seq > this.upTo(channel))
       this.problems.push(`${channel} ${seq} is acknowledged, and was not handled`);
+  }
+
+  died(channel: string, seq: number): void {
+    if (!this.#handled.has(`${channel} ${seq}`)) this.#dead.add(`${channel} ${seq}`);
   }
 }
 
@@ -113,7 +134,9 @@ class Faults {
     const step = decodeSubscriptionCommand(command[0] as number, new ByteReader(command.subarray(1)));
     if (step.kind !== 'stepSubscription') return result;
     for (const [i, op] of step.ops.entries()) {
-      if (op.kind === 'ack' && answer.results[i] !== 0) this.done.acknowledged(op.channel, op.seq);
+      if (answer.results[i] === 0) continue;
+      if (op.kind === 'ack') this.done.acknowledged(op.channel, op.seq);
+      else if (op.kind === 'bury') this.done.died(op.channel, op.seq);
     }
     return result;
   }
@@ -140,6 +163,8 @@ class Life {
   constructor(
     seed: number,
     readonly textBytes: number,
+    /** 0: whatever fails is tried again without end. */
+    readonly maxDeliveries: number,
   ) {
     this.random = new SimRandom(seed);
     this.faults = new Faults(this.random, this.done);
@@ -156,7 +181,7 @@ class Life {
     await this.subscription.create({
       prefix: 'c',
       fromBeginning: true,
-      maxDeliveries: 0,
+      maxDeliveries: this.maxDeliveries,
       retryDelayMs: 20,
       ackDeadlineMs: 1_000,
       maxPendingChannels: 1 + this.random.below(8),
@@ -242,7 +267,7 @@ class Life {
   }
 
   async disturb(): Promise<void> {
-    const drawn = this.random.below(12);
+    const drawn = this.random.below(14);
     const note = (what: string) => this.events.push(what);
     if (drawn < 3) {
       const next = 1 + this.random.below(2);
@@ -262,6 +287,13 @@ class Life {
     } else if (drawn === 7) {
       note('settings');
       await this.subscription.update({ maxPendingChannels: 1 + this.random.below(8), timeoutMs });
+    } else if (drawn === 12) {
+      note('seek');
+      // In the midst of leases; all of it comes again.
+      await this.subscription.seek({ fromBeginning: true, timeoutMs });
+    } else if (drawn === 13) {
+      note('replay');
+      await this.subscription.replayDeadLetters([], { timeoutMs });
     } else if (drawn === 8) {
       const door = this.doors.nodes[1] as Door;
       note('door');
@@ -281,7 +313,8 @@ class Life {
         if (this.done.problems.length > 0) return true;
         const { progress } = await this.subscription.info({ timeoutMs });
         last = progress;
-        return progress.pendingChannels === 0 && progress.caughtUp;
+        if (progress.deadLetters > 0) await this.subscription.replayDeadLetters([], { timeoutMs });
+        return progress.pendingChannels + progress.deadLetters === 0 && progress.caughtUp;
       });
     } catch (error) {
       throw new Error(`${error}: ${JSON.stringify(last)}; ${this.events.join(', ')}`);
@@ -302,7 +335,7 @@ const firstSeed = Number(process.env.SEED ?? 1);
 const rounds = Number(process.env.ROUNDS ?? 2);
 for (let seed = firstSeed; seed < firstSeed + rounds; seed++) {
   t.test(`life ${seed}`, async (t) => {
-    const life = new Life(seed, seed % 3 === 0 ? 60_000 : 50);
+    const life = new Life(seed, seed % 3 === 0 ? 60_000 : 50, seed % 2 === 0 ? 2 : 0);
     t.teardown(() => life.close());
     await life.start();
     for (let i = 0; i < 3; i++) life.work();
@@ -321,6 +354,7 @@ for (let seed = firstSeed; seed < firstSeed + rounds; seed++) {
     await writing;
     await life.end();
     t.same(life.done.problems, [], `${life.events.join(', ')}; ${JSON.stringify(life.faults.counts)}`);
+    t.equal(life.done.dead, 0, 'dead letters were handled when they came again');
     for (const [channel, head] of life.heads) t.equal(life.done.upTo(channel), head, `${channel} is whole`);
   });
 }
