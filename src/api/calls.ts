@@ -84,11 +84,20 @@ export type Done = (
   call: CallContext,
 ) => void;
 
+/** The place of a call's `done` when it is over. */
+const isOver: Done = () => {};
+
+/**
+ * What is over holds nothing: a Map or Set that takes in and gives up thousands a second leaves its former
+ * tables behind, and what stood in them lives until the collector comes to the old space, with all that it
+ * holds. `done` alone holds the frame that the call came in.
+ */
 export class ActiveCall implements UnaryContext {
   cancelled = false;
   forwardedTo: NodeId = 0;
   settled = false;
   readonly #calls: Calls;
+  #done: Done;
   constructor(
     calls: Calls,
     readonly method: string,
@@ -97,9 +106,17 @@ export class ActiveCall implements UnaryContext {
     readonly traceparent: string,
     readonly startedMs: number,
     readonly requestBytes: number,
-    readonly done: Done,
+    done: Done,
   ) {
     this.#calls = calls;
+    this.#done = done;
+  }
+
+  /** Once, and before the call is settled. */
+  takeDone(): Done {
+    const done = this.#done;
+    this.#done = isOver;
+    return done;
   }
 
   end(error: unknown, response: Uint8Array | undefined): void {
@@ -180,6 +197,7 @@ export class Calls {
     if (call.settled) return;
     call.cancelled = true;
     call.settled = true;
+    call.takeDone();
     this.#report(call, 'CANCELLED');
   }
 
@@ -237,7 +255,7 @@ export class Calls {
     call.settled = true;
     this.#report(call, error?.reason);
     try {
-      call.done(error, response, call);
+      call.takeDone()(error, response, call);
     } catch (problem) {
       this.#logger.error({ err: problem, method: call.method }, 'an answer could not be given');
     }

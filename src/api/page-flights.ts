@@ -17,8 +17,13 @@ export interface Page {
   readonly channelUid: string;
 }
 
+interface Flight {
+  /** Undefined when it has landed: former tables of the Map hold no pages (ActiveCall says why). */
+  page: Promise<Buffer> | undefined;
+}
+
 export class PageFlights {
-  readonly #flights = new Map<string, Promise<Buffer>>();
+  readonly #flights = new Map<string, Flight>();
   /** Pages read, and calls that were answered with one that was being read for another call. */
   reads = 0;
   shared = 0;
@@ -26,19 +31,21 @@ export class PageFlights {
   /** `key`: all that the page follows from, the channel's id and head included. */
   async answer(key: string, served: Served, read: () => Promise<Page>): Promise<Buffer> {
     const flying = this.#flights.get(key);
-    if (flying !== undefined) {
+    if (flying?.page !== undefined) {
       this.shared++;
-      return encodeServedAfter(await flying, served);
+      return encodeServedAfter(await flying.page, served);
     }
     this.reads++;
-    const flight = read().then(({ events, nextPageToken, headSeq, channelUid }) =>
+    const page = read().then(({ events, nextPageToken, headSeq, channelUid }) =>
       encodeListMessages(events, nextPageToken, headSeq, channelUid),
     );
+    const flight: Flight = { page };
     this.#flights.set(key, flight);
     try {
-      return encodeServedAfter(await flight, served);
+      return encodeServedAfter(await page, served);
     } finally {
       this.#flights.delete(key);
+      flight.page = undefined;
     }
   }
 }

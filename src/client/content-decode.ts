@@ -10,19 +10,22 @@ export function readContent(bytes: Uint8Array): MessageContent {
 
 export function readContentFields(r: ProtoReader): MessageContent {
   const content: { -readonly [K in keyof MessageContent]: MessageContent[K] } = {};
-  const parts: Part[] = [];
+  let parts: Part[] | undefined;
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 8) content.role = roleName(r.uint());
     else if (tag === 18) content.author = r.name();
-    else if (tag === 26) parts.push(readPart(r));
-    else if (tag === 34) setRef(content, 'parent', r);
+    else if (tag === 26) {
+      // Most have one: an empty array's first push makes room for 17.
+      if (parts === undefined) parts = [readPart(r)];
+      else parts.push(readPart(r));
+    } else if (tag === 34) setRef(content, 'parent', r);
     else if (tag === 42) setRef(content, 'replyTo', r);
     else if (tag === 50) content.metadataJson = r.string();
     else if (tag === 58) content.clientTimeUs = r.message(readTimestamp);
     else if (tag === 66) content.usage = r.message(readUsage);
     else r.skip();
   }
-  if (parts.length > 0) content.parts = parts;
+  if (parts !== undefined) content.parts = parts;
   return content;
 }
 

@@ -63,7 +63,8 @@ interface Watched {
   readonly endMs: number;
   /** When to look whether another leads by now. */
   lookMs: number;
-  readonly end: (outcome: Attempt<never> | undefined) => void;
+  /** Of the caller's promise; undefined when it has its outcome. */
+  end: ((outcome: Attempt<never> | undefined) => void) | undefined;
 }
 
 interface Place {
@@ -253,11 +254,20 @@ export class Router {
       this.#watcher ??= setInterval(() => this.#watch(), watchMs);
       const done = (outcome: Outcome): void => {
         // An answer that comes after its attempt was given up is nobody's.
-        if (!this.#watched.delete(watched)) return;
+        if (!this.#unwatch(watched)) return;
         resolve(outcome.ok ? readOutcome(link, outcome, read) : outcome);
       };
       link.send(new PlainCall(method, body, Math.ceil(timeoutMs), done));
     });
+  }
+
+  /**
+   * A Set leaves its former tables to the collector of the old space, and with them what stood in them: with
+   * `end` the promise, and with that the page that was read.
+   */
+  #unwatch(watched: Watched): boolean {
+    watched.end = undefined;
+    return this.#watched.delete(watched);
   }
 
   /** One timer for all attempts: ends those out of time (also those that wait for a connection) or overtaken. */
@@ -270,14 +280,16 @@ export class Router {
     const nowMs = performance.now();
     for (const watched of this.#watched) {
       if (watched.endMs <= nowMs) {
-        this.#watched.delete(watched);
+        const { end } = watched;
+        this.#unwatch(watched);
         this.#roundTrips.slow(watched.link.address, nowMs);
-        watched.end(lateAttempt(watched.link));
+        end?.(lateAttempt(watched.link));
       } else if (watched.lookMs <= nowMs) {
         const leader = this.#places[watched.partition]?.leader;
         if (leader !== undefined && leader !== watched.link.address) {
-          this.#watched.delete(watched);
-          watched.end(undefined);
+          const { end } = watched;
+          this.#unwatch(watched);
+          end?.(undefined);
         } else {
           this.refresh();
           watched.lookMs = nowMs + refreshSpacingMs;

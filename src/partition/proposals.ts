@@ -36,6 +36,9 @@ interface InFlightEntry {
   readonly proposals: Proposal[];
 }
 
+/** Stands where entries were that are done. */
+const done: InFlightEntry = Object.freeze({ index: 0, term: 0, bytes: 0, proposals: [] });
+
 export class Proposals {
   #pending: Proposal[] = [];
   #pendingBytes = 0;
@@ -196,7 +199,8 @@ export class Proposals {
   }
 
   #popHead(entry: InFlightEntry): void {
-    this.#head++;
+    // Under load the list seldom runs empty: its places before the head hold nothing.
+    this.#inFlight[this.#head++] = done;
     this.#release(entry.bytes, entry.proposals.length);
     if (this.#head === this.#inFlight.length) {
       // Nothing of what has ended stays in memory.
