@@ -108,6 +108,34 @@ function messageOf(message: Message): TraceMessage {
 }
 
 /**
+ * Which events are written. The specification gives the answer to a snapshot a kind of its own, which no line of a
+ * trace can name (its MsgAppResp is the answer to MsgApp alone), so that nothing after it would be followed. Its receipt
+ * is left out: a message may be lost, and what it tells is committed already.
+ */
+export class TraceFilter {
+  /** Who received a snapshot last. */
+  readonly #installing = new Set<string>();
+  /** Answers to snapshots on their way. */
+  readonly #answers = new Map<string, number>();
+
+  isWritten({ name, nid, msg }: TraceEvent): boolean {
+    if (msg === undefined) return true;
+    if (name === 'ReceiveAppendEntriesRequest') {
+      if (msg.type === 'MsgSnap') this.#installing.add(nid);
+      else this.#installing.delete(nid);
+    }
+    const answer = `${msg.from} ${msg.to} ${msg.term} ${msg.index}`;
+    const underWay = this.#answers.get(answer) ?? 0;
+    if (name === 'SendAppendEntriesResponse' && msg.to !== nid && this.#installing.delete(nid))
+      this.#answers.set(answer, underWay + 1);
+    if (name !== 'ReceiveAppendEntriesResponse' || msg.type !== 'MsgAppResp' || msg.reject || underWay === 0)
+      return true;
+    this.#answers.set(answer, underWay - 1);
+    return false;
+  }
+}
+
+/**
  * A line of the file. etcd's `validate.sh` sorts lines as text by what begins at `ts` before TLC reads them, so that
  * `ts` has one width and no two lines share it: seconds since 2001 of the simulated clock in microseconds, and the line's number.
  */

@@ -13,7 +13,7 @@ import type { Replica } from '../../../src/partition/replica.js';
 import { SimCluster, type SimNode } from '../cluster.js';
 import { textEvent } from '../content.js';
 import { History } from '../history.js';
-import { type TraceEvent, traceEvent, traceLine } from './event.js';
+import { type TraceEvent, TraceFilter, traceEvent, traceLine } from './event.js';
 
 export interface TraceOptions {
   readonly seed: number;
@@ -50,6 +50,7 @@ class TracedSeed {
   readonly #cluster: SimCluster;
   readonly #lines: number;
   readonly #events: TraceEvent[] = [];
+  readonly #filter = new TraceFilter();
   #text = '';
   #acknowledged = 0;
   #serial = 0;
@@ -67,6 +68,7 @@ class TracedSeed {
       history: new History(),
       tracer: (name, raft, detail) => {
         const event = traceEvent(name, raft, detail);
+        if (!this.#filter.isWritten(event)) return;
         this.#events.push(event);
         this.#text += traceLine(event, this.#cluster.clock.monotonicMs(), this.#events.length);
       },

@@ -349,6 +349,8 @@ class Follower {
   }
 
   #answer(to: TraceMessage, answer: Pick<TraceMessage, 'type' | 'term' | 'reject' | 'index'>): void {
+    // No line can name it: event.ts, TraceFilter.
+    if (to.type === 'MsgSnap') return;
     const message: TraceMessage = {
       ...answer,
       from: to.to,
