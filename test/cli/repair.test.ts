@@ -14,7 +14,7 @@ import { standingsOf } from '../../src/node/trust/standing.js';
 import { RowKind } from '../../src/store/keys.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
 import { hansard } from '../support/command.js';
-import { LocalCluster, type LocalNode } from '../support/local-cluster.js';
+import { LocalCluster, type LocalNode, type LocalOptions } from '../support/local-cluster.js';
 import { until } from '../support/until.js';
 
 t.setTimeout(600_000);
@@ -52,6 +52,20 @@ class Book {
     }
     return kept;
   }
+}
+
+/** A cluster with something in the book. */
+async function written(
+  t: Test,
+  rounds: number,
+  more: Partial<LocalOptions> = {},
+): Promise<{ readonly cluster: LocalCluster; readonly book: Book }> {
+  const cluster = await LocalCluster.format({ ...options, ...more });
+  t.teardown(() => cluster.end());
+  await cluster.startAll();
+  const book = new Book();
+  await book.write(cluster.connect(), rounds);
+  return { cluster, book };
 }
 
 /** At a part of what was ever written to the log of a stopped node: damaged, with sound batches behind, or cut off there. */
@@ -151,15 +165,10 @@ interface Plan {
 }
 
 t.test('two of three logs are damaged, the third replica lags', async (t) => {
-  const cluster = await LocalCluster.format(options);
-  t.teardown(() => cluster.end());
+  const { cluster, book } = await written(t, 15);
   const dirs = cluster.nodes.map(({ dir }) => dir);
-  await cluster.startAll();
-  const book = new Book();
-  const client = cluster.connect();
-  await book.write(client, 15);
   await cluster.stop(cluster.node(3), 'halt');
-  await book.write(client, 15);
+  await book.write(cluster.connect(), 15);
   for (const node of cluster.nodes) await cluster.stop(node, 'halt');
   t.match(
     await hansard(['repair', ...dirs]),
@@ -245,12 +254,8 @@ t.test('two of three logs are damaged, the third replica lags', async (t) => {
 });
 
 t.test('the only replica: its log is damaged, then its state', async (t) => {
-  const cluster = await LocalCluster.format({ ...options, nodes: 1 });
-  t.teardown(() => cluster.end());
+  const { cluster, book } = await written(t, 20, { nodes: 1 });
   const node = cluster.node(1);
-  const book = new Book();
-  await cluster.startAll();
-  await book.write(cluster.connect(), 20);
   await cluster.stop(node, 'halt');
   damageLog(node, 0.5);
   await t.rejects(cluster.start(node), { name: 'HansardError', message: /the log is damaged/ });
@@ -305,12 +310,8 @@ t.test('the only replica: its log is damaged, then its state', async (t) => {
 });
 
 t.test('the end of a log is gone without a trace, and its partitions are repaired one by one', async (t) => {
-  const cluster = await LocalCluster.format({ ...options, nodes: 1 });
-  t.teardown(() => cluster.end());
+  const { cluster, book } = await written(t, 20, { nodes: 1 });
   const node = cluster.node(1);
-  const book = new Book();
-  await cluster.startAll();
-  await book.write(cluster.connect(), 20);
   await cluster.stop(node);
   damageLog(node, 0.5, 'cut');
   await t.rejects(cluster.start(node), { name: 'HansardError', message: /log/ });
@@ -333,12 +334,8 @@ t.test('the end of a log is gone without a trace, and its partitions are repaire
 });
 
 t.test('one replica of each: one node is repaired, and nothing is done to another', async (t) => {
-  const cluster = await LocalCluster.format({ ...options, partitions: 4, nodes: 2, replicationFactor: 1 });
-  t.teardown(() => cluster.end());
+  const { cluster, book } = await written(t, 20, { partitions: 4, nodes: 2, replicationFactor: 1 });
   const [one, two] = [cluster.node(1), cluster.node(2)];
-  const book = new Book();
-  await cluster.startAll();
-  await book.write(cluster.connect(), 20);
   await cluster.stop(one);
   await cluster.stop(two);
   damageLog(one, 0.5, 'cut');
@@ -366,11 +363,7 @@ t.test('one replica of each: one node is repaired, and nothing is done to anothe
 });
 
 t.test('a change of members since the last checkpoint: its configuration counts', async (t) => {
-  const cluster = await LocalCluster.format({ ...options, partitions: 1, nodes: 4 });
-  t.teardown(() => cluster.end());
-  const book = new Book();
-  await cluster.startAll();
-  await book.write(cluster.connect(), 2);
+  const { cluster, book } = await written(t, 2, { partitions: 1, nodes: 4 });
   const view = () => cluster.node(1).door?.running.node.cluster().partitions[0]?.replicas ?? [];
   const nodesOf = () =>
     view()

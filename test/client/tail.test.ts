@@ -103,11 +103,13 @@ t.test('nodes die and drain under a tail: every event once, in order', async (t)
     { afterSeq: 0, preference: 'secondary' as const },
   ];
   const interrupted = tails.map(() => 0);
+  const counts = tails.map(() => 0);
+  let written = 0;
   const taken = tails.map(async (options, i) => {
     const events: Event[] = [];
     for await (const update of client.channel('c').tail(options).updates()) {
       if (update.kind === 'interrupted') (interrupted[i] as number)++;
-      if (update.kind === 'events') events.push(...update.events);
+      if (update.kind === 'events') counts[i] = events.push(...update.events);
       if (events.length >= total) break;
       // The third reader is slow at times.
       if (i === 2 && events.length % 7 === 0) await sleep(5);
@@ -130,6 +132,11 @@ t.test('nodes die and drain under a tail: every event once, in order', async (t)
       await sleep(60);
       await node.open();
       await sleep(60);
+      // However slow the machine: a node dies once more when all have got something since.
+      const seen = [...counts];
+      await until('each tail goes on', () =>
+        counts.every((count, i) => count > (seen[i] as number) || count >= written),
+      );
     }
   })();
   const channel = writer.channel('c');
@@ -137,6 +144,7 @@ t.test('nodes die and drain under a tail: every event once, in order', async (t)
     if (i === total / 2)
       await until('each tail is interrupted', () => interrupted.every((times) => times > 0));
     await channel.append(range(i + 1, i + 5).map((n) => ({ text: `m${n}` })));
+    written = i + 5;
     await sleep(4);
   }
   for (const [i, each] of taken.entries()) {

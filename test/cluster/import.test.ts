@@ -31,10 +31,11 @@ import { readRecord, signal, stateOf } from '../../cluster/processes.js';
 import { launcherHooks } from '../../src/cli/commands/cluster.js';
 import { freeBase } from '../support/free-ports.js';
 import { sharedPath } from '../support/shared.js';
+import { patienceMs } from '../support/until.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const isLong = process.env.HANSARD_LONG === '1';
-t.setTimeout(isLong ? 600_000 : 220_000);
+t.setTimeout(600_000);
 
 interface Line {
   channel: string;
@@ -133,7 +134,7 @@ async function killLeader(t: Test, dir: string): Promise<void> {
     `node ${victim?.nodeId}, leader of ${victim?.leads}, is killed`,
   );
   while (stateOf(record) === 'running') await new Promise((done) => setTimeout(done, 10));
-  const nodes = await clusterUp({ dir, timeoutMs: 60_000 }, hooks);
+  const nodes = await clusterUp({ dir, timeoutMs: patienceMs }, hooks);
   t.ok(
     nodes.every((node) => node.ready),
     'all are ready again',
@@ -272,7 +273,7 @@ t.test('imports through two kills of the leader', async (t) => {
   });
   const clusterDir = join(dir, 'cluster');
   const nodes = await clusterUp(
-    { dir: clusterDir, nodes: 3, basePort: await freeBase(), timeoutMs: 60_000 },
+    { dir: clusterDir, nodes: 3, basePort: await freeBase(), timeoutMs: patienceMs },
     hooks,
   );
   t.ok(nodes.every((node) => node.ready));

@@ -25,8 +25,8 @@ const pages = [
 ];
 /** Kinds that are no programs. */
 const shownOnly = new Set(['text', 'mermaid', 'json', 'toml']);
-const blockTimeoutMs = 120_000;
-const pageTimeoutMs = 460_000;
+const blockTimeoutMs = 400_000;
+const pageTimeoutMs = 800_000;
 t.setTimeout(pageTimeoutMs);
 
 interface Block {
