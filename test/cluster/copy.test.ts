@@ -24,7 +24,7 @@ interface Line {
 }
 
 async function hansard(...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = run(mainScript, [...args, '--endpoint', cluster.endpoint, '--timeout', '20']);
+  const child = run(mainScript, [...args, '--endpoint', cluster.endpoint, '--timeout', '120']);
   const { code } = await child.end(60_000);
   return { code, stdout: child.stdout, stderr: child.stderr };
 }

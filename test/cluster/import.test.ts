@@ -203,7 +203,7 @@ async function scenario(
     name,
     '--json',
     '--timeout',
-    '20',
+    '120',
   ).done;
   t.equal(exporting.status, 0, exporting.stderr);
   const output = await readLines(exported);
@@ -221,7 +221,7 @@ async function scenario(
     name,
     '--json',
     '--timeout',
-    '20',
+    '120',
   ).done;
   const channels = (JSON.parse(counted.stdout) as { channels: { head_seq: number }[] }).channels;
   t.equal(
