@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { Level } from 'level';
 import type { Kv, KvBatch, KvFactory, KvIterator, KvRange, KvSnapshot, RowsKv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
+import { refuseWhatAborts } from './level-aborts.js';
 import { realValueFolder, syncDirectory } from './value-folder.js';
 import { numberOfValueFile } from './value-format.js';
 import { ValuesKv } from './values-kv.js';
@@ -31,6 +32,8 @@ export interface LevelOptions {
   writeBufferBytes?: number;
   tableBytes?: number;
   blockCacheBytes?: number;
+  /** Opened whatever became of it before: an operator wants what is left. */
+  isLastResort?: boolean;
 }
 
 /** Rows of one native step. */
@@ -54,7 +57,10 @@ export function levelKvFactory(options: LevelOptions = {}): KvFactory {
 }
 
 async function openLevel(path: string, create: boolean, options: LevelOptions): Promise<Kv> {
-  if (!create) await refuseMissing(path);
+  if (!create) {
+    await refuseMissing(path);
+    if (options.isLastResort !== true) await refuseWhatAborts(path);
+  }
   const database: Database = new Level<Uint8Array, Uint8Array>(path, bytesAreBytes);
   try {
     await database.open({

@@ -49,7 +49,8 @@ async function openFolder(directory: NodeDirectory, mode: Mode, logger: Logger):
     for (let close = closing.pop(); close !== undefined; close = closing.pop()) await close();
   };
   try {
-    const real = realFolder({ directory, settings, watch: new SharedArrayBuffer(8) });
+    const isLastResort = mode !== 'give-up';
+    const real = realFolder({ directory, settings, watch: new SharedArrayBuffer(8), isLastResort });
     const folder = mode === 'look' ? await untouched(directory, real, settings, closing) : real;
     let fail: (error: unknown) => void = () => {};
     const failed = new Promise<never>((_, reject) => {
@@ -61,7 +62,7 @@ async function openFolder(directory: NodeDirectory, mode: Mode, logger: Logger):
       settings,
       logger,
       firstPartitions: partitionsOf(directory.identity).map(({ partition }) => partition),
-      isLastResort: mode !== 'give-up',
+      isLastResort,
       onFailure: (error) => fail(error),
       opened: closing,
     });

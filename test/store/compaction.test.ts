@@ -1,0 +1,68 @@
+/** A damaged table on which LevelDB ends the process whenever it compacts: it does so twice, and not for ever. */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import t from 'tap';
+import { refuseWhatAborts } from '../../src/store/level-aborts.js';
+import { levelKvFactory } from '../../src/store/level-kv.js';
+
+const child = fileURLToPath(new URL('./aborting-child.js', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'hansard-compaction-'));
+t.teardown(() => rmSync(folder, { recursive: true, force: true }));
+const keyOf = (n: number): Buffer => Buffer.from(`key ${String(n).padStart(6, '0')}`);
+const tablesIn = (path: string): string[] => readdirSync(path).filter((name) => name.endsWith('.ldb'));
+
+/** Tables that overlap, and rows enough for many blocks each. */
+async function filled(name: string): Promise<string> {
+  const path = join(folder, name);
+  const kv = await levelKvFactory({ writeBufferBytes: 64 * 1024 }).open(path, { create: true });
+  for (let round = 0; round < 6; round++) {
+    const batch = kv.batch();
+    for (let n = 0; n < 500; n++) batch.put(keyOf((n * 7 + round * 3) % 3_500), Buffer.alloc(300, n + round));
+    await batch.write();
+  }
+  await kv.close();
+  return path;
+}
+
+/** In the midst of the largest table a key sorts behind all that follow. */
+function damageOrder(path: string): string {
+  const [name = ''] = tablesIn(path).sort(
+    (a, b) => readFileSync(join(path, b)).length - readFileSync(join(path, a)).length,
+  );
+  const bytes = readFileSync(join(path, name));
+  const at = bytes.indexOf('key ', Math.floor(bytes.length / 3));
+  bytes.fill(0xfe, at, at + 4);
+  writeFileSync(join(path, name), bytes);
+  return name;
+}
+
+t.test('the third start verifies the tables, and names the one', async (t) => {
+  const path = await filled('damaged');
+  const name = damageOrder(path);
+  for (const life of ['first', 'second']) {
+    const { signal, stdout } = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
+    t.equal(signal, 'SIGABRT', `the ${life} process is ended by LevelDB: ${stdout}`);
+  }
+  const third = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
+  t.equal(third.signal, null);
+  t.match(third.stdout, `STORE_DAMAGED HansardError: the database in ${path}: ${name} is damaged at byte`);
+});
+
+t.test('what ended in the midst of compacting by chance opens as ever', async (t) => {
+  const path = await filled('sound');
+  for (const name of ['LOG', 'LOG.old'])
+    writeFileSync(join(path, name), '2026/01/01-00:00:00.000000 7f Compacting 4@0 + 1@1 files\n');
+  const { status, stdout } = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
+  t.equal(status, 0);
+  t.equal(stdout, '');
+});
+
+t.test('once alone is no reason to look', async (t) => {
+  const path = await filled('once');
+  damageOrder(path);
+  writeFileSync(join(path, 'LOG'), '2026/01/01-00:00:00.000000 7f Compacting 4@0 + 1@1 files\n');
+  await t.resolves(refuseWhatAborts(path), "damage that nobody meets is the scrubber's");
+});
