@@ -97,6 +97,7 @@ class MemoryTransport implements Transport {
   handlers: TransportHandlers | undefined;
   readonly peersByNode = new Map<NodeId, MemoryTransport>();
   readonly #queued = new Map<NodeId, Uint8Array[]>();
+  #flushDue = false;
   messages = 0;
   frames = 0;
   bytes = 0;
@@ -107,6 +108,14 @@ class MemoryTransport implements Transport {
     return Promise.resolve();
   }
   send(to: NodeId, message: Uint8Array): boolean {
+    // What is sent outside of a turn leaves soon after, as in the real one.
+    if (!this.#flushDue) {
+      this.#flushDue = true;
+      setImmediate(() => {
+        this.#flushDue = false;
+        this.flush();
+      });
+    }
     const queued = this.#queued.get(to);
     if (queued === undefined) this.#queued.set(to, [message]);
     else queued.push(message);
