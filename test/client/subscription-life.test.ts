@@ -3,7 +3,7 @@
  * killed, handlers fail, letters die and are replayed, places are set back, and some of it at once. Whatever happens, of each channel no event is handled before the one in front of
  * it was, none is passed over, and nothing counts as acknowledged that nobody handled.
  *
- * SEED=n repeats one life's draws (not its timing), ROUNDS=n makes more of them.
+ * SEED=n repeats one life's draws (not its timing), ROUNDS=n makes more of them (`npm run lives`).
  */
 import t from 'tap';
 import { type Client, connect, RetryLater, type WorkItem } from '../../src/client/index.js';
