@@ -74,7 +74,7 @@ export interface AppendResult {
   readonly seqs: readonly number[];
   /** µs since 1970. */
   readonly commitTimeUs: number;
-  /** Pass it to a read that must see this append. */
+  /** Pass it to a read that must see this append. Not to be written to: results may share one. */
   readonly commitToken: Uint8Array;
   /** The append had been applied before (by its key, or by an attempt whose answer was lost). */
   readonly duplicate: boolean;
