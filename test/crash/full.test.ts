@@ -251,6 +251,13 @@ t.test('a real node on a small disk', { skip }, async (t) => {
   t.teardown(() => worker.stop({ timeoutMs: 10 }));
   await until('its first event', () => handled.length === 1);
   t.equal(await metric('hansard_disk_full'), 0);
+  const ofIt = (name: string) =>
+    metric(`hansard_subscription_${name}\\{tenant="default",subscription="w"\\}`);
+  t.equal(await metric('hansard_consumers'), 1);
+  t.equal(await ofIt('pending_events'), 1);
+  t.ok((await ofIt('lag_seconds')) > 0);
+  t.ok((await ofIt('last_progress_seconds')) > 0);
+  t.equal(await ofIt('dead_letters'), 0);
   const ballast = join(disk, 'ballast');
   const { bavail, bsize } = statfsSync(disk);
   writeFileSync(ballast, Buffer.alloc(bavail * bsize - 12 * MiB));
