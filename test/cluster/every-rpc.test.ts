@@ -160,7 +160,7 @@ t.test('a text that is no UTF-8 is refused, in every field', async (t) => {
 });
 
 t.test('huge and negative numbers, in every field', async (t) => {
-  const numbers = [2n ** 64n - 1n, 2n ** 63n, 2n ** 53n, 2n ** 32n - 1n, 2n ** 31n - 1n];
+  const numbers = [2n ** 64n - 1n, 2n ** 53n, 2n ** 31n - 1n];
   const inputs = rpcs.flatMap((rpc) =>
     fieldsOf(rpc.request)
       .filter(({ type }) => /INT|ENUM|BOOL/.test(type))
@@ -212,11 +212,19 @@ t.test('page sizes and page tokens', async (t) => {
 
 t.test('requests of 10 MB are refused by name', async (t) => {
   const huge = bytesField({ numbers: [15_000] }, Buffer.alloc(10_000_000));
-  for (const rpc of rpcs) {
+  // Unary calls all pass the same door: one of each service.
+  const first = unary.filter(
+    ({ path }, i) => unary.findIndex((one) => serviceOf(one.path) === serviceOf(path)) === i,
+  );
+  for (const rpc of [...streams, ...first]) {
     const outcome = await call(rpc, Buffer.concat([good(rpc), huge]));
     t.equal(defectOf(outcome), '', rpc.path);
   }
 });
+
+function serviceOf(path: string): string {
+  return path.slice(0, path.indexOf('/'));
+}
 
 /** The deadline that came with the call inside of a stream: nothing of gRPC's own cuts it. */
 t.test('a deadline of 1 ms, on every unary method', async (t) => {
