@@ -5,7 +5,10 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import t from 'tap';
-import type { TraceEvent } from './event.js';
+import { EntryType } from '../../../src/common/log-types.js';
+import type { Raft } from '../../../src/raft/raft.js';
+import { type Message, MessageType, message as newMessage, Role } from '../../../src/raft/types.js';
+import { type TraceEvent, traceEvent } from './event.js';
 import { traceSeed } from './run.js';
 import { followTrace } from './spec.js';
 
@@ -48,6 +51,19 @@ t.test(
     t.ok(lines.every((line) => JSON.parse(line).tag === 'trace'));
   },
 );
+
+t.test('an append that carries less than is committed names no more than it carries', async (t) => {
+  const config = { voters: [1, 2], votersOutgoing: [] };
+  const log = { committed: 15, lastIndex: () => 15 };
+  const raft = { id: 1, term: 3, vote: 1, role: Role.leader, log, tracker: { config } } as unknown as Raft;
+  const entries = [{ index: 13, term: 3, type: EntryType.normal, data: new Uint8Array(0), sizeBytes: 0 }];
+  const message = { ...newMessage(MessageType.MsgApp, 2), from: 1, term: 3, index: 12, commit: 15, entries };
+  const told = (sent: Message): number | undefined =>
+    traceEvent('SendAppendEntriesRequest', raft, { kind: 'message', message: sent }).msg?.commit;
+  t.equal(told(message), 13, 'as the receiver takes it, and as the specification has it sent');
+  t.equal(told({ ...message, commit: 7 }), 7);
+  t.equal(told({ ...message, type: MessageType.MsgHeartbeat, index: 0, entries: [] }), 15);
+});
 
 t.test('the same seed writes the same trace', async (t) => {
   const [first, second] = [
