@@ -397,6 +397,7 @@ export class Replica implements WorkSink {
     // From the first entry on the log tells nothing to who does not know what was before it.
     if (message.type === MessageType.MsgApp && message.index === 0 && !this.isInitialised) return;
     if (message.type === MessageType.MsgHeartbeat && this.#lacksWhatItAcknowledged(message)) return;
+    if (message.type === MessageType.MsgAppResp && this.#refusesWhatItHad(message)) return;
     this.#raft.step(message);
     // An answer that was on its way when its leader fell quiet is no news.
     if (message.type === MessageType.MsgHeartbeatResp) this.#host.stir(this);
@@ -417,6 +418,16 @@ export class Replica implements WorkSink {
   }
 
   // ---- damage (docs/internals.md)
+
+  /**
+   * A refusal from before an acknowledgement, or of a member whose log lost what it had acknowledged and who
+   * has not told yet (`reportLostEntries`). The core would send the same again at once, to be refused again,
+   * without end; so the next heartbeat's answer brings it.
+   */
+  #refusesWhatItHad({ from, term, reject, index }: Message): boolean {
+    if (!reject || !this.isLeader || term !== this.#raft.term) return false;
+    return (this.#raft.progressOf(from)?.match ?? -1) >= index;
+  }
 
   /** Where nothing above was ever acknowledged, while the log does not reach it; undefined: the log is sound. */
   get floor(): LogPlace | undefined {

@@ -246,6 +246,32 @@ t.test('a replica that lost acknowledged entries votes for nobody who lacks them
   await cluster.stopAll();
 });
 
+t.test('a leader does not send without end what a replica had acknowledged and lost', async (t) => {
+  const cluster = await Cluster.start({
+    nodes: 3,
+    partitions: 1,
+    settings: { checkpointAgeMs: 100_000_000, balanceMs: 100_000_000 },
+  });
+  await appendAll(cluster, 1, 20);
+  await cluster.clock.until(() => false, 500);
+  const leader = await cluster.led();
+  const harmed = (leader.node.identity.nodeId % 3) + 1;
+  await cluster.stop(harmed, { seal: false });
+  const { bytes } = newestSegment(cluster, harmed);
+  bytes[bytes.indexOf('text 20') + 5] = 0x40;
+  await cluster.open(harmed);
+  t.match(faultsOf(cluster, harmed), [{ kind: 'log-damaged' }]);
+  const { delivered } = cluster.network;
+  // It has not told yet what it lost.
+  await cluster.clock.until(() => false, 400);
+  t.ok(leader.node.replicas()[0]?.isLeader);
+  const frames = cluster.network.delivered - delivered;
+  t.ok(frames < 150, `${frames} frames in 400 ms`);
+  t.ok(await cluster.clock.until(() => faultsOf(cluster, harmed).length === 0, 30_000));
+  await sameEverywhere(t, cluster);
+  await cluster.stopAll();
+});
+
 t.test('a log that ends before what is sealed has lost votes without a trace', async (t) => {
   const cluster = await Cluster.start({ nodes: 3, partitions: 2, settings: { checkpointAgeMs: 500 } });
   for (const partition of [0, 1]) await appendAll(cluster, 1, 10, partition);
