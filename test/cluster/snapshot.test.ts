@@ -33,6 +33,36 @@ t.test('behind the log, and sender and receiver are killed in mid-snapshot', asy
     }
   };
   await fill(2);
+  // One durable subscription in each partition, with its place and what is done kept there.
+  const [followed = ''] = channels;
+  const names = Array.from({ length: 100 }, (_, i) => `of ${i}`);
+  const subscriptions = Array.from({ length: 4 }, (_, partition) =>
+    client.subscription(names.find((name) => cluster.partitionOf(name) === partition) ?? ''),
+  );
+  /** What comes up to the channel's head, each event's first time. */
+  const worked = (): Promise<number[][]> =>
+    Promise.all(
+      subscriptions.map(async (subscription) => {
+        const seqs = new Set<number>();
+        const handler = ({ event }: { event: { seq: number } }) => void seqs.add(event.seq);
+        const worker = subscription.consume({ handler, timeoutMs: patienceMs });
+        await until(`the head, ${subscription.name}`, () => seqs.has(counts.get(followed) ?? 0));
+        await until(`all of it acknowledged, ${subscription.name}`, async () => {
+          const { progress } = await subscription.info({ timeoutMs: patienceMs });
+          return progress.pendingEvents === 0;
+        });
+        await worker.stop();
+        return [...seqs];
+      }),
+    );
+  for (const subscription of subscriptions)
+    await subscription.create({ channels: [followed], fromBeginning: true, timeoutMs: patienceMs });
+  t.same(await worked(), [
+    [1, 2],
+    [1, 2],
+    [1, 2],
+    [1, 2],
+  ]);
   const behind = cluster.node(3);
   await behind.kill();
   // 24 MiB and more: the log is cut behind the one that is away.
@@ -65,4 +95,8 @@ t.test('behind the log, and sender and receiver are killed in mid-snapshot', asy
   for (const name of channels) {
     t.same(await differingCopies(cluster.nodes, name, counts.get(name) ?? 0), [], `${name} after a start`);
   }
+  const leaders = await Promise.all(subscriptions.map(({ name }) => cluster.leaderOf(name)));
+  t.comment(`subscriptions led by nodes ${leaders.map(({ id }) => id).join(', ')}; 3 had the snapshots`);
+  const rest = Array.from({ length: (counts.get(followed) ?? 0) - 2 }, (_, i) => i + 3);
+  t.same(await worked(), [rest, rest, rest, rest], 'subscriptions go on where they were');
 });
