@@ -11,7 +11,8 @@ import { ProcessCluster, patienceMs, sleep, type TestNode, until } from './harne
 import { faults, readAll, Writer } from './workload.js';
 
 const rounds = Number(process.env.HANSARD_ROUNDS ?? 2);
-t.setTimeout(120_000 + rounds * 60_000);
+/** A round takes 10 s, and a minute and more where ten processes share each core. */
+t.setTimeout(600_000 + rounds * 240_000);
 
 const inFlight = 400;
 /** Between two looks at how many are in flight: so that enough of them are, and while a node starts. */
