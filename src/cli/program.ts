@@ -33,16 +33,16 @@ export async function runCommand(argv: readonly string[], run: RunOptions = {}):
   };
   const output = new Output(outputOptions);
   let code: ExitCode = ExitCode.ok;
-  const program = buildProgram(env, async (action, options, args) => {
-    code = (await action({ output, options, args })) ?? ExitCode.ok;
-  });
-  for (const command of [program, ...allCommands(program)])
-    command.exitOverride().configureOutput({
-      writeOut: (text) => output.stdout.write(text),
-      writeErr: (text) => output.stderr.write(text),
-      ...(output.isJson ? { outputError: (text) => output.usage(text) } : {}),
-    });
   try {
+    const program = buildProgram(env, async (action, options, args) => {
+      code = (await action({ output, options, args })) ?? ExitCode.ok;
+    });
+    for (const command of [program, ...allCommands(program)])
+      command.exitOverride().configureOutput({
+        writeOut: (text) => output.stdout.write(text),
+        writeErr: (text) => output.stderr.write(text),
+        ...(output.isJson ? { outputError: (text) => output.usage(text) } : {}),
+      });
     await program.parseAsync(argv, { from: 'user' });
     return code;
   } catch (error) {
@@ -86,7 +86,7 @@ function buildProgram(env: Env, runner: Runner): Command {
       ["hansard append support/42 'My parcel has not arrived.' --role user", ''],
       ['hansard read support/42', ''],
       ['hansard status', 'nodes and leaders'],
-    ])}\nEnvironment:\n  HANSARD_ENDPOINT  host:port[,host:port], instead of --endpoint\n  HANSARD_TENANT    instead of --tenant\n  NO_COLOR          no colours\n\nExit codes:\n${exitCodeTable
+    ])}\nEnvironment:\n  HANSARD_ENDPOINT  host:port[,host:port], instead of --endpoint\n  HANSARD_TENANT    instead of --tenant\n  HANSARD_TIMEOUT   instead of --timeout\n  NO_COLOR          no colours\n\nExit codes:\n${exitCodeTable
       .map(([code, meaning]) => `  ${String(code).padEnd(4)} ${meaning}`)
       .join('\n')}`,
   );

@@ -40,6 +40,7 @@ export interface ResolvedSettings {
 const otherVariables = new Set([
   'HANSARD_ENDPOINT',
   'HANSARD_TENANT',
+  'HANSARD_TIMEOUT',
   'HANSARD_CONFIG',
   'HANSARD_SHARED',
   'HANSARD_LONG',

@@ -102,6 +102,18 @@ t.test('a tenant in the endpoint counts, or is refused where another is named', 
   t.match(torn.err, /tenant acme.*other/);
 });
 
+t.test('HANSARD_TIMEOUT stands for --timeout', async (t) => {
+  const nobody = ['status', '--endpoint', '127.0.0.1:1'];
+  const none = await hansard(nobody, { HANSARD_TIMEOUT: '0.3' });
+  t.equal(none.code, ExitCode.unreachable);
+  t.match(
+    (await hansard(['verify', '--help'], { HANSARD_TIMEOUT: '0.3' })).out,
+    /HANSARD_TIMEOUT\)\s+\(default:\s+0\.3\)/,
+  );
+  const bad = await hansard(nobody, { HANSARD_TIMEOUT: 'soon' });
+  t.match(bad, { code: ExitCode.usage, err: /HANSARD_TIMEOUT is soon: seconds, more than 0/ });
+});
+
 t.test('errors say what happened, the reason and the cure', async (t) => {
   const nobody = await run('read', 'c', '--timeout', '0.5');
   t.equal(nobody.code, ExitCode.unreachable);

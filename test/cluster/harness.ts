@@ -14,6 +14,7 @@ import { type Client, type ClientOptions, connect } from '../../src/client/index
 import { partitionOf } from '../../src/common/partitioning.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
 import { initNode } from '../../src/node/open.js';
+import { patientCommand } from '../support/command.js';
 import { freePorts } from '../support/free-ports.js';
 import { patienceMs, sleep, until } from '../support/until.js';
 import type { TestNetwork } from './network.js';
@@ -31,6 +32,7 @@ export function cleanEnv(): NodeJS.ProcessEnv {
   return {
     ...Object.fromEntries(names.map((name) => [name, process.env[name]])),
     UV_THREADPOOL_SIZE: '16',
+    ...patientCommand,
   };
 }
 

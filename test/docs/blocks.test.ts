@@ -10,6 +10,7 @@ import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import { connect, type TestCluster, testCluster } from '../../src/index.js';
+import { patientCommand } from '../support/command.js';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const pages = [
@@ -89,6 +90,7 @@ t.before(async () => {
     ...Object.fromEntries(clean),
     PATH: `${bin}${delimiter}${process.env.PATH}`,
     HANSARD_ENDPOINT: cluster.endpoint,
+    ...patientCommand,
     PYTHONPATH: join(folder, 'python'),
   };
   // A project in which `hansard` is this checkout.

@@ -2,6 +2,9 @@
 import { Writable } from 'node:stream';
 import { type RunOptions, runCommand } from '../../src/cli/program.js';
 
+/** For the command, wherever it is run. */
+export const patientCommand = { HANSARD_TIMEOUT: '30' };
+
 /** Keeps what is written to it. */
 export class Sink extends Writable {
   text = '';
@@ -17,6 +20,6 @@ export async function hansard(
   env: RunOptions['env'] = {},
 ): Promise<{ code: number; out: string; err: string }> {
   const [stdout, stderr] = [new Sink(), new Sink()];
-  const code = await runCommand(argv, { stdout, stderr, env });
+  const code = await runCommand(argv, { stdout, stderr, env: { ...patientCommand, ...env } });
   return { code, out: stdout.text, err: stderr.text };
 }

@@ -1,6 +1,6 @@
 /** Whether all of it is sound. */
 import { type Command, Option } from 'commander';
-import { type Env, endpoint, explain, type On, positive, seconds, wholeNumber } from './options.js';
+import { type Env, endpoint, explain, type On, positive, seconds, timeout, wholeNumber } from './options.js';
 
 export function addVerify(program: Command, on: On, env: Env): void {
   const verify = program
@@ -18,7 +18,7 @@ export function addVerify(program: Command, on: On, env: Env): void {
     .option('--lag <seconds>', 'how long a replica may take to catch up with the others', seconds, 30)
     .option('--patience <seconds>', 'how long a node may be away before it is given up', seconds, 10)
     .option('--no-digests', 'leave out the comparison of whole replicas (producers, keys, message ids)')
-    .option('--timeout <seconds>', 'deadline of the first contact', seconds, 5);
+    .addOption(timeout(env, 'deadline of the first contact'));
   on(
     verify,
     async () => (await import('../commands/verify.js')).verify,
@@ -43,7 +43,7 @@ export function addScrub(program: Command, on: On, env: Env): void {
       "read at most so much a second on each node, instead of the node's scrub_rate",
       positive,
     )
-    .option('--timeout <seconds>', 'deadline of each call', seconds, 5);
+    .addOption(timeout(env));
   on(
     scrub,
     async () => (await import('../commands/scrub.js')).scrub,

@@ -1,5 +1,6 @@
 /** What the commands' options, help and examples are made of. */
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { HansardError } from '../../common/errors.js';
 import type { Action, CommonOptions } from '../action.js';
 
 export type Env = Readonly<Record<string, string | undefined>>;
@@ -40,7 +41,24 @@ export function connection(env: Env): (command: Command) => Command {
           env.HANSARD_TENANT || 'default',
         ),
       )
-      .option('--timeout <seconds>', 'deadline of each call', seconds, 5);
+      .addOption(timeout(env));
+}
+
+/** Throws INVALID_ARGUMENT where the variable says no time. */
+export function timeout(env: Env, what = 'deadline of each call'): Option {
+  const option = new Option('--timeout <seconds>', `${what} (HANSARD_TIMEOUT)`).argParser(seconds).default(5);
+  const { HANSARD_TIMEOUT: set = '' } = env;
+  if (set === '') return option;
+  try {
+    return option.default(seconds(set));
+  } catch (error) {
+    throw new HansardError(
+      'INVALID_ARGUMENT',
+      `HANSARD_TIMEOUT is ${set}: seconds, more than 0`,
+      {},
+      { cause: error },
+    );
+  }
 }
 
 export function examples(list: readonly Example[]): string {
