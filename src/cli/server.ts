@@ -172,6 +172,7 @@ function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
     faults: () => running.node.faults().filter(({ nodeId }) => nodeId === running.node.identity.nodeId),
     repaired: () => running.node.repaired,
     quiescentReplicas: () => running.node.quiescentReplicas,
+    clockAheadUs: () => running.node.clockAheadUs,
     callsInFlight: () => api()?.callsInFlight ?? 0,
     exchangeStreams: () => api()?.exchangeStreams ?? 0,
     channelTails: () => api()?.openTails ?? 0,

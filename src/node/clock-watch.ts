@@ -46,13 +46,14 @@ export class ClockWatch {
 
   /** Our wall clock, held back where it is far ahead. */
   stampUs(): TimeUs {
-    const nowUs = this.#clock.nowUs();
-    if (this.#offsetUs === undefined) return nowUs;
-    return Math.min(nowUs, this.#offsetUs + usOf(this.#clock.monotonicMs()) + toleratedUs);
+    return this.#clock.nowUs() - this.aheadUs();
   }
 
-  get isAhead(): boolean {
-    return this.stampUs() < this.#clock.nowUs();
+  /** How far our wall clock is beyond what is tolerated, µs; 0: it is not. The clock goes on between two readings, so it is read once. */
+  aheadUs(): number {
+    if (this.#offsetUs === undefined) return 0;
+    const boundUs = this.#offsetUs + usOf(this.#clock.monotonicMs()) + toleratedUs;
+    return Math.max(0, this.#clock.nowUs() - boundUs);
   }
 
   /** The node's clock is ahead of ours by more than is tolerated: nothing is handed to it. */

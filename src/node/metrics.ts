@@ -31,6 +31,7 @@ export interface MetricSources {
   uncommittedBytes?(): number;
   /** Replicas in whose partitions nothing happens. */
   quiescentReplicas?(): number;
+  clockAheadUs?(): number;
   /** Calls of the API whose handlers have not ended, whichever way they came. */
   callsInFlight?(): number;
   /** Streams of Exchange that are open. */
@@ -197,6 +198,13 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   if (sources.uncommittedBytes !== undefined)
     gauge('hansard_uncommitted_bytes', 'Proposed here and not yet committed', [], (set) =>
       set(sources.uncommittedBytes?.() ?? 0),
+    );
+  if (sources.clockAheadUs !== undefined)
+    gauge(
+      'hansard_clock_ahead_seconds',
+      "How far this node's clock is beyond what it stamps; 0: it is not",
+      [],
+      (set) => set((sources.clockAheadUs?.() ?? 0) / 1e6),
     );
   if (sources.quiescentReplicas !== undefined)
     gauge('hansard_replicas_quiescent', 'Replicas in whose partitions nothing happens', [], (set) =>

@@ -133,6 +133,7 @@ export class HansardNode implements NodeService {
   readonly #checkpoints: Checkpoints;
   readonly #startReport: StartReport;
   readonly #clockWatch: ClockWatch;
+  #wasClockAhead = false;
   readonly #stall: DiskStall;
   readonly #snapshotSender: SnapshotSender;
   readonly #snapshotReceiver: SnapshotReceiver;
@@ -560,6 +561,11 @@ export class HansardNode implements NodeService {
     return { sent, sentBytes, sending, received, receivedBytes, receiving };
   }
 
+  /** How far this node's clock is beyond what is tolerated, µs; 0: it is not. */
+  get clockAheadUs(): number {
+    return this.#clockWatch.aheadUs();
+  }
+
   /** Replicas here in whose partitions nothing happens. */
   get quiescentReplicas(): number {
     return this.#quiescence.count;
@@ -874,6 +880,24 @@ export class HansardNode implements NodeService {
     }
   }
 
+  /** Told in the log when it begins and ends. */
+  #isClockAhead(): boolean {
+    const aheadUs = this.#clockWatch.aheadUs();
+    const isAhead = aheadUs > 0;
+    if (isAhead !== this.#wasClockAhead) {
+      this.#wasClockAhead = isAhead;
+      const { logger } = this.#options;
+      const told = { ahead_ms: Math.round(aheadUs / 1_000) };
+      if (isAhead)
+        logger.warn(
+          told,
+          "this node's clock is far ahead of a majority's: it stamps less and leads nothing; set the clock",
+        );
+      else logger.info(told, "this node's clock is no longer far ahead");
+    }
+    return isAhead;
+  }
+
   #gossip(): void {
     const led = this.#held
       .filter((replica) => replica.isLeader)
@@ -884,7 +908,7 @@ export class HansardNode implements NodeService {
         places: placesToTell(replica),
       }));
     const diskFull = this.#isDiskLow;
-    const mayNotLead = this.#clockWatch.isAhead || diskFull || this.#stall.isStanding;
+    const mayNotLead = this.#isClockAhead() || diskFull || this.#stall.isStanding;
     const unwilling = this.#draining || mayNotLead;
     for (const { nodeId } of this.#options.nodes) {
       if (nodeId === this.identity.nodeId) continue;

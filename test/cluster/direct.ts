@@ -55,9 +55,10 @@ export class Direct {
     );
   }
 
-  /** How many events this node's own copy of a channel has, and the hash of them all. */
-  async ownCopy(channel: string, nodeId: number): Promise<{ count: number; hash: string }> {
-    const hash = createHash('sha256');
+  /** All events of a channel as this node answers, at whatever it has applied; and who did answer. */
+  async copy(channel: string): Promise<{ events: Decoded[]; servedBy: number[] }> {
+    const events: Decoded[] = [];
+    const servedBy = new Set<number>();
     for (let anchor = 1; ; ) {
       const page = await this.call('MessageService/ListMessages', {
         channel,
@@ -65,11 +66,20 @@ export class Direct {
         after: 1_000,
         read: { level: 4 },
       });
-      if (Number(page.served_by.node_id) !== nodeId) throw new Error(`served by ${page.served_by.node_id}`);
-      for (const event of page.events) hash.update(JSON.stringify(event));
+      servedBy.add(Number(page.served_by.node_id));
+      events.push(...page.events);
       if (page.events.length > 0) anchor = Number(page.events.at(-1).seq) + 1;
-      if (page.next_page_token === '') return { count: anchor - 1, hash: hash.digest('hex') };
+      if (page.next_page_token === '') return { events, servedBy: [...servedBy] };
     }
+  }
+
+  /** How many events this node's own copy of a channel has, and the hash of them all. */
+  async ownCopy(channel: string, nodeId: number): Promise<{ count: number; hash: string }> {
+    const { events, servedBy } = await this.copy(channel);
+    if (servedBy.some((id) => id !== nodeId)) throw new Error(`served by ${servedBy}`);
+    const hash = createHash('sha256');
+    for (const event of events) hash.update(JSON.stringify(event));
+    return { count: events.length, hash: hash.digest('hex') };
   }
 }
 

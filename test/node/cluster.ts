@@ -248,9 +248,17 @@ export class Cluster {
     return undefined;
   }
 
+  /**
+   * Its first entry has applied: of two that stand at the same time the first one who leads is
+   * deposed, and nobody knows what became of an append.
+   */
   async led(partition = 0): Promise<Running> {
-    if (!(await this.clock.until(() => this.leaderOf(partition) !== undefined, 20_000)))
-      throw new Error('nobody leads');
+    const isLed = (): boolean => {
+      const replicas = this.leaderOf(partition)?.node.replicas();
+      const replica = replicas?.find((each) => each.partition === partition);
+      return replica !== undefined && replica.store.appliedTerm === replica.term;
+    };
+    if (!(await this.clock.until(isLed, 20_000))) throw new Error('nobody leads');
     return this.leaderOf(partition) as Running;
   }
 }

@@ -19,12 +19,7 @@ async function five(t: Test, seed = 1): Promise<World> {
   });
   t.teardown(() => cluster.stopAll());
   const world = new World(cluster);
-  // Two may stand at the same time: the first who leads is deposed then, and nobody knows what became of an append.
-  const hasSettled = (): boolean => {
-    const replica = cluster.leaderOf(0)?.node.replicas()[0];
-    return replica !== undefined && replica.store.appliedTerm === replica.term;
-  };
-  if (!(await cluster.clock.until(hasSettled, 20_000))) throw new Error('nobody leads');
+  await cluster.led();
   return world;
 }
 
