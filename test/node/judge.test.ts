@@ -1,9 +1,13 @@
 /** Which partitions need an operator's choice, decided by the rules of votes alone. */
 import t from 'tap';
 import { noPlace, unknownIndex } from '../../src/common/faults.js';
+import { encodeDeleteChannel } from '../../src/conversation/command.js';
 import type { FoundChannel, FoundFault, FoundNode, FoundReplica } from '../../src/node/trust/find.js';
+import { findChannels } from '../../src/node/trust/find.js';
 import { decisions, incarnationAfter } from '../../src/node/trust/incarnation.js';
 import { freshStart, judge, lossOf } from '../../src/node/trust/judge.js';
+import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
+import { applyTo, formatted, opened, simDisk } from '../store/help.js';
 
 const conf = (...voters: number[]) => ({
   voters,
@@ -116,7 +120,13 @@ t.test('a choice says what it loses, and begins above all that is known', async 
   const two = replica(2, 20, { faults: mute });
   const refused = judge(0, [one, two]);
   if (refused === undefined) throw new Error('it is not refused');
-  const found = (name: string, headSeq: number, deleted = false) => ({ tenant: 'x', name, headSeq, deleted });
+  const found = (name: string, headSeq: number, deleted = false, inTrash = false) => ({
+    tenant: 'x',
+    name,
+    headSeq,
+    deleted,
+    inTrash,
+  });
   const kept = (...channels: FoundChannel[]) => [...channels, found('gone on both', 3, true)];
   const channels = new Map([
     [1, kept(found('a', 4), found('b', 5), found('c', 2, true))],
@@ -129,6 +139,24 @@ t.test('a choice says what it loses, and begins above all that is known', async 
   ]);
   t.strictSame(loss.back, [{ tenant: 'x', channel: 'b', nodes: [2] }], 'a deletion that it does not know');
   t.strictSame(lossOf(two, refused, channels).back, [], 'the further one knows of an undeletion');
+  const trash = new Map([
+    [1, [found('d', 4), found('e', 5, false, true), found('f', 3), found('g', 6, false, true)]],
+    [2, [found('d', 7, false, true), found('e', 5, true), found('f', 3, false, true), found('g', 7)]],
+  ]);
+  t.strictSame(
+    lossOf(one, refused, trash).back,
+    ['d', 'e', 'f'].map((channel) => ({ tenant: 'x', channel, nodes: [2] })),
+    'deletions to the trash, and one out of it',
+  );
+  t.strictSame(
+    lossOf(one, refused, trash).events,
+    [
+      { tenant: 'x', channel: 'd', firstSeq: 5, lastSeq: 7, nodes: [2] },
+      { tenant: 'x', channel: 'g', firstSeq: 7, lastSeq: 7, nodes: [2] },
+    ],
+    'what is in the trash is still there, on both sides',
+  );
+  t.strictSame(lossOf(two, refused, trash).back, []);
   t.match(
     loss.gone.join('\n'),
     /node 2 is further: at index 20 of term 2.*\n.*11 to 30.*node 1.*\n.*node 2 had acknowledged.*\n.*node 3/s,
@@ -139,6 +167,29 @@ t.test('a choice says what it loses, and begins above all that is known', async 
     { partition: 1, replicaId: 20 },
   ];
   t.equal(freshStart(refused, removed).nextReplicaId, 12, 'one that was removed had the highest id');
+});
+
+t.test('a replica that does not know a deletion brings the channel back, of either kind', async (t) => {
+  for (const permanent of [true, false]) {
+    const store = await opened(await formatted(simDisk()));
+    const partition = store.partition(0);
+    applyTo(partition, madeEntry([madeAppend('c', [madeEvent('secret')])], 1));
+    const { channels: before } = await findChannels(partition, 10);
+    const name = { tenant: 'default', channel: 'c' };
+    const command = encodeDeleteChannel({ ...name, requestId: '', allowMissing: false, permanent });
+    applyTo(partition, madeEntry([command], 2));
+    const { channels: after } = await findChannels(partition, 10);
+    await store.close();
+    const refused = judge(0, [replica(1, 1, { faults: mute }), replica(2, 2, { faults: mute })]);
+    const [one] = refused?.replicas ?? [];
+    if (refused === undefined || one === undefined) throw new Error('it is not refused');
+    const channels = new Map([
+      [1, before],
+      [2, after],
+    ]);
+    t.strictSame(lossOf(one, refused, channels).back, [{ ...name, nodes: [2] }], `permanent: ${permanent}`);
+    t.strictSame(lossOf(one, refused, channels).events, []);
+  }
 });
 
 t.test(

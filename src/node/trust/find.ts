@@ -46,12 +46,15 @@ export interface FoundReplica {
   readonly pendingChanges: number;
 }
 
-/** A channel as a replica has it, at its end; of a deleted one its head is kept. */
+/** A channel as a replica has it, at its end. */
 export interface FoundChannel {
   readonly tenant: string;
   readonly name: string;
   readonly headSeq: Seq;
+  /** For good: of its events only the head is kept. */
   readonly deleted: boolean;
+  /** Deleted so that it may come back: its events are still here. */
+  readonly inTrash: boolean;
 }
 
 export interface FoundNode {
@@ -215,8 +218,8 @@ export async function findChannels(
       if (channels.length === limit) return { channels, leftOut: true };
       after = key;
       if (channel === undefined) continue;
-      const { tenant, name, headSeq } = channel;
-      channels.push({ tenant, name, headSeq, deleted });
+      const { tenant, name, headSeq, deletedTimeUs } = channel;
+      channels.push({ tenant, name, headSeq, deleted, inTrash: !deleted && deletedTimeUs !== undefined });
     }
     if (page.channels.length < channelsAtOnce) return { channels, leftOut: false };
   }

@@ -97,7 +97,7 @@ export interface ChannelBack {
 export interface Loss {
   /** Known, and here: given up by this choice alone. */
   readonly events: readonly EventsElsewhere[];
-  /** Deleted channels that would be there again. */
+  /** Deleted channels that would be there again; what was deleted for good also where it would be in the trash again. */
   readonly back: readonly ChannelBack[];
   /** Known to be gone whatever is chosen, or not known: for people. */
   readonly gone: readonly string[];
@@ -116,15 +116,14 @@ export function lossOf(
     if (nodeId === chosen.nodeId) continue;
     const isFurther = their !== undefined && !isAtLeast(end, their);
     for (const theirs of channels.get(nodeId) ?? []) {
-      if (theirs.deleted) {
+      const own = mine.get(keyOf(theirs));
+      // One that is not further knows no deletion that the chosen one does not know: it was undone since.
+      if (isFurther && own !== undefined && deletionOf(theirs) > deletionOf(own)) {
         const { tenant, name: channel } = theirs;
-        // One that is not further knows no deletion that the chosen one does not know: it was undone since.
-        if (!isFurther || mine.get(keyOf(theirs))?.deleted !== false) continue;
         const nodes = [...(back.get(keyOf(theirs))?.nodes ?? []), nodeId];
         back.set(keyOf(theirs), { tenant, channel, nodes });
-        continue;
       }
-      const own = mine.get(keyOf(theirs));
+      if (theirs.deleted) continue;
       // Deleted behind what the other one has.
       if (own?.deleted === true && !isFurther) continue;
       const head = own === undefined || own.deleted ? 0 : own.headSeq;
@@ -171,6 +170,12 @@ export function lossOf(
 function goneEntries(nodeId: NodeId, end: LogPlace, floor: LogPlace): string {
   const to = floor.index === unknownIndex ? 'on' : `to ${floor.index}`;
   return `entries from ${end.index + 1} ${to} (term ${floor.term}) may have been acknowledged by node ${nodeId}, and are damaged there`;
+}
+
+/** Not at all, to the trash, for good. */
+function deletionOf({ deleted, inTrash }: FoundChannel): number {
+  if (deleted) return 2;
+  return inTrash ? 1 : 0;
 }
 
 const keyOf = ({ tenant, name }: FoundChannel): string => `${tenant}\0${name}`;
