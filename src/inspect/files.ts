@@ -74,7 +74,7 @@ function kindOfName(name: string): FileKind {
   if (/^MANIFEST-\d+$/.test(name)) return 'manifest';
   if (name === 'CURRENT') return 'current';
   // LevelDB's diary and its lock.
-  if (name === 'LOG' || name === 'LOG.old' || name === 'LOCK') return 'notes';
+  if (name === 'LOG' || name === 'LOG.old' || name === 'LOG.kept' || name === 'LOCK') return 'notes';
   return 'unknown';
 }
 

@@ -3,25 +3,34 @@
  * begins the same compaction. Its own words, in LOG, say what it was doing: where the last two processes
  * ended in the midst of compacting, the tables are verified before it opens them once more.
  */
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
+import { MalformedError } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
+import { readLevelLog, readVersionEdit } from './level-log-file.js';
 import { checkTableFile } from './level-table-file.js';
 import { withFile } from './piece-reader.js';
+import { unlessMissing } from './value-folder.js';
 
 /** Of the end of LOG: between the begin and the end of one compaction it has few lines. */
 const wordsBytes = 64 * 1024;
 
-/** Rejects with STORE_DAMAGED, which names the table. Reads nothing but two files where nothing of the kind has happened. */
-export async function refuseWhatAborts(path: string): Promise<void> {
+/**
+ * Rejects with STORE_DAMAGED, which names the table. Reads nothing but two files where nothing of the kind has happened.
+ * It runs before LevelDB has its lock: `refuseInUse` takes and leaves it, and throws where another process has it.
+ */
+export async function refuseWhatAborts(path: string, refuseInUse: () => Promise<void>): Promise<void> {
   // LOG is the last process's; the one before it had LOG.old.
   for (const name of ['LOG', 'LOG.old']) if (!(await endsCompacting(join(path, name)))) return;
-  const tables = (await readdir(path)).filter((name) => /^\d+\.(ldb|sst)$/.test(name));
+  const live = await liveTables(path);
+  const tables = (await readdir(path)).filter((name) => live.has(tableNumber(name)));
   for (const name of tables.sort()) {
     const [damage] =
       (await withFile(join(path, name), ({ size, read }) => checkTableFile(size, read, async () => {}))) ??
       [];
     if (damage === undefined) continue;
+    // Whoever is told of damage moves the database aside: not under a process that has it open.
+    await keepingWords(path, refuseInUse);
     const where = `${name} is damaged at byte ${damage.offset}: ${damage.problem}`;
     throw new HansardError(
       'STORE_DAMAGED',
@@ -38,4 +47,51 @@ async function endsCompacting(path: string): Promise<boolean> {
   if (words === undefined) return false;
   const begun = words.lastIndexOf(' Compacting ');
   return begun >= 0 && !/ Compacted | compacted to: | Compaction error/.test(words.slice(begun));
+}
+
+function tableNumber(name: string): number {
+  return Number(/^(\d+)\.(ldb|sst)$/.exec(name)?.[1] ?? -1);
+}
+
+/**
+ * Those that MANIFEST names: they were synced before. Another one is what a killed process had not finished: LevelDB
+ * removes it unread. None where CURRENT or MANIFEST can't be read: LevelDB tells that by itself.
+ */
+async function liveTables(path: string): Promise<ReadonlySet<number>> {
+  const live = new Set<number>();
+  try {
+    const name = (await readFile(join(path, 'CURRENT'), 'latin1')).trimEnd();
+    if (!/^MANIFEST-\d+$/.test(name)) return new Set();
+    for (const item of readLevelLog(await readFile(join(path, name)))) {
+      if (item.kind === 'damage') return new Set();
+      if (item.kind === 'torn') break;
+      const { deleted, added } = readVersionEdit(item.data);
+      // One that changes its level is in both.
+      for (const { file } of deleted) live.delete(file);
+      for (const { file } of added) live.add(file);
+    }
+  } catch (error) {
+    if (!(error instanceof MalformedError)) unlessMissing(error);
+    return new Set();
+  }
+  return live;
+}
+
+/**
+ * LevelDB begins a new LOG before it asks for its lock: the next start has to read the old ones again. By renaming: the
+ * disk may be full. One that is missing at once was another process's turn: two more ends tell the same.
+ */
+async function keepingWords(path: string, work: () => Promise<void>): Promise<void> {
+  const [last, before, kept] = ['LOG', 'LOG.old', 'LOG.kept'].map((name) => join(path, name)) as [
+    string,
+    string,
+    string,
+  ];
+  await rename(before, kept).catch(unlessMissing);
+  try {
+    await work();
+  } finally {
+    await rename(before, last).catch(unlessMissing);
+    await rename(kept, before).catch(unlessMissing);
+  }
 }

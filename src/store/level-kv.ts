@@ -8,7 +8,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Level } from 'level';
 import type { Kv, KvBatch, KvFactory, KvIterator, KvRange, KvSnapshot, RowsKv } from '../common/env.js';
-import { HansardError } from '../common/errors.js';
+import { assert, HansardError } from '../common/errors.js';
 import { refuseWhatAborts } from './level-aborts.js';
 import { realValueFolder, syncDirectory } from './value-folder.js';
 import { numberOfValueFile } from './value-format.js';
@@ -59,7 +59,7 @@ export function levelKvFactory(options: LevelOptions = {}): KvFactory {
 async function openLevel(path: string, create: boolean, options: LevelOptions): Promise<Kv> {
   if (!create) {
     await refuseMissing(path);
-    if (options.isLastResort !== true) await refuseWhatAborts(path);
+    if (options.isLastResort !== true) await refuseWhatAborts(path, () => refuseInUse(path));
   }
   const database: Database = new Level<Uint8Array, Uint8Array>(path, bytesAreBytes);
   try {
@@ -99,6 +99,19 @@ async function refuseMissing(path: string): Promise<void> {
     throw new HansardError('STORE_DAMAGED', `the database in ${path} has lost its file CURRENT`, { path });
   }
   throw new HansardError('REPLICA_LOST', `there is no database in ${path}`, { path });
+}
+
+/** Leaves the database as it is: LevelDB takes its lock, finds a database, and was told that there must be none. */
+async function refuseInUse(path: string): Promise<void> {
+  const database: Database = new Level<Uint8Array, Uint8Array>(path, bytesAreBytes);
+  try {
+    await database.open({ createIfMissing: false, errorIfExists: true });
+  } catch (error) {
+    const { cause } = error as { cause?: { message?: string } };
+    if (cause?.message?.includes('error_if_exists') === true) return;
+    throw openError(path, error);
+  }
+  assert(false, 'LevelDB opens a database that must not be there');
 }
 
 function openError(path: string, error: unknown): HansardError {

@@ -140,7 +140,7 @@ function opened(path: string): Promise<number | undefined> {
   });
 }
 
-function unlessMissing(error: unknown): void {
+export function unlessMissing(error: unknown): void {
   if (!isErrorOf(error, 'ENOENT')) throw error;
 }
 

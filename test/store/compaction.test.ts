@@ -1,12 +1,15 @@
 /** A damaged table on which LevelDB ends the process whenever it compacts: it does so twice, and not for ever. */
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { refuseWhatAborts } from '../../src/store/level-aborts.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
+import { flipByte } from '../flips/damages.js';
+import { rejectsWith } from './help.js';
 
 const child = fileURLToPath(new URL('./aborting-child.js', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'hansard-compaction-'));
@@ -39,6 +42,12 @@ function damageOrder(path: string): string {
   return name;
 }
 
+/** As two processes leave it that were killed while LevelDB compacted. */
+function endCompacting(path: string): void {
+  for (const name of ['LOG', 'LOG.old'])
+    writeFileSync(join(path, name), '2026/01/01-00:00:00.000000 7f Compacting 4@0 + 1@1 files\n');
+}
+
 t.test('the third start verifies the tables, and names the one', async (t) => {
   const path = await filled('damaged');
   const name = damageOrder(path);
@@ -46,23 +55,67 @@ t.test('the third start verifies the tables, and names the one', async (t) => {
     const { signal, stdout } = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
     t.equal(signal, 'SIGABRT', `the ${life} process is ended by LevelDB: ${stdout}`);
   }
-  const third = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
-  t.equal(third.signal, null);
-  t.match(third.stdout, `STORE_DAMAGED HansardError: the database in ${path}: ${name} is damaged at byte`);
+  for (const life of ['third', 'fourth']) {
+    const { signal, stdout } = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
+    t.equal(signal, null, `the ${life} process says it`);
+    t.match(stdout, `STORE_DAMAGED HansardError: the database in ${path}: ${name} is damaged at byte`);
+  }
 });
 
 t.test('what ended in the midst of compacting by chance opens as ever', async (t) => {
   const path = await filled('sound');
-  for (const name of ['LOG', 'LOG.old'])
-    writeFileSync(join(path, name), '2026/01/01-00:00:00.000000 7f Compacting 4@0 + 1@1 files\n');
+  endCompacting(path);
   const { status, stdout } = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
   t.equal(status, 0);
   t.equal(stdout, '');
+});
+
+t.test('a table that a killed process had not finished is no damage', async (t) => {
+  const path = await filled('unfinished');
+  endCompacting(path);
+  // Without its end, and in no MANIFEST: LevelDB removes it.
+  const [name = ''] = tablesIn(path);
+  const unfinished = join(path, '000999.ldb');
+  writeFileSync(unfinished, readFileSync(join(path, name)).subarray(0, 50_000));
+  const { status, stdout } = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
+  t.equal(status, 0);
+  t.equal(stdout, '');
+  t.notOk(existsSync(unfinished));
+});
+
+t.test('of tables that MANIFEST can not tell nothing is said', async (t) => {
+  const path = await filled('manifest');
+  damageOrder(path);
+  endCompacting(path);
+  const [manifest = ''] = readdirSync(path).filter((name) => name.startsWith('MANIFEST-'));
+  const file = join(path, manifest);
+  const refused = () => refuseWhatAborts(path, async () => {});
+  await rejectsWith(t, refused(), 'STORE_DAMAGED');
+  flipByte(file, 20, 1);
+  await t.resolves(refused(), 'a damaged one');
+  rmSync(file);
+  await t.resolves(refused(), 'none');
+});
+
+t.test('whoever has it open is not told of as damage', async (t) => {
+  const path = await filled('open');
+  const other = spawn(process.execPath, [child, path, 'stay'], { stdio: ['pipe', 'pipe', 'inherit'] });
+  t.teardown(() => other.kill('SIGKILL'));
+  await once(other.stdout, 'data');
+  damageOrder(path);
+  endCompacting(path);
+  await rejectsWith(t, levelKvFactory().open(path, { create: false }), 'DIRECTORY_IN_USE');
+  other.kill('SIGKILL');
+  await once(other, 'exit');
+  await rejectsWith(t, levelKvFactory().open(path, { create: false }), 'STORE_DAMAGED');
 });
 
 t.test('once alone is no reason to look', async (t) => {
   const path = await filled('once');
   damageOrder(path);
   writeFileSync(join(path, 'LOG'), '2026/01/01-00:00:00.000000 7f Compacting 4@0 + 1@1 files\n');
-  await t.resolves(refuseWhatAborts(path), "damage that nobody meets is the scrubber's");
+  await t.resolves(
+    refuseWhatAborts(path, async () => {}),
+    "damage that nobody meets is the scrubber's",
+  );
 });
