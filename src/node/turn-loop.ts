@@ -18,8 +18,11 @@ const visitsPerLook = 4;
  * where a round between nodes takes longer than this, nobody waits for more of it.
  */
 const gatherMs = 8;
-/** With fewer proposals under way at this node none waits for another's commit: there is little to share, and time to spare. */
-const gatherFrom = 8;
+/**
+ * With fewer proposals under way at this node none waits for another's commit: there is little to share, and a round more
+ * to wait for (8 to 20 a node were slower with it in three processes, 85 faster: docs/performance.md).
+ */
+export const gatherFrom = 48;
 
 const nobody: readonly Replica[] = Object.freeze([]);
 

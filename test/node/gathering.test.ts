@@ -1,5 +1,6 @@
 /** What is proposed while a round is on its way shares the next entry; where the round takes long, nobody waits for its end. */
 import t from 'tap';
+import { gatherFrom } from '../../src/node/turn-loop.js';
 import { append, Cluster } from './cluster.js';
 
 async function ledCluster() {
@@ -22,7 +23,7 @@ t.test('appends that come while the last ones are on their way become one entry'
   // The disk is done long before the followers have answered.
   Object.assign(cluster.network.faults, { delayMinMs: 2, delayMaxMs: 2.1 });
   const before = replica.lastIndex;
-  const first = Array.from({ length: 8 }, propose);
+  const first = Array.from({ length: gatherFrom }, propose);
   await cluster.clock.run(0.1);
   t.equal(replica.lastIndex, before + 1, 'who comes first waits for nothing');
   const later: ReturnType<typeof propose>[] = [];
@@ -55,7 +56,7 @@ t.test('with a majority far away, or gone, an append is on its way after a momen
   const { cluster, leader, replica, propose } = await ledCluster();
   Object.assign(cluster.network.faults, { delayMinMs: 60, delayMaxMs: 61 });
   const before = replica.lastIndex;
-  const first = Array.from({ length: 8 }, propose);
+  const first = Array.from({ length: gatherFrom }, propose);
   await cluster.clock.run(3);
   const second = propose();
   await cluster.clock.run(3);
