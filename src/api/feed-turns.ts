@@ -14,13 +14,24 @@ export class FeedTurns {
 
   /** That may have something; undefined: none. */
   next(): FeedSource | undefined {
+    const found = this.#find();
+    if (found === undefined) return undefined;
+    this.#turn = found;
+    return this.#feeds[found];
+  }
+
+  /** Would one have its turn? Not each that may have something: it may have to wait for another one. */
+  get hasNext(): boolean {
+    return this.#find() !== undefined;
+  }
+
+  #find(): number | undefined {
     const count = this.#feeds.length;
     const backfilling = this.#feeds.find((feed) => feed.isBackfilling);
     for (let i = 1; i <= count; i++) {
-      const feed = this.#feeds[(this.#turn + i) % count] as FeedSource;
-      if (!feed.isDirty || (feed.isBackfilling && feed !== backfilling)) continue;
-      this.#turn = (this.#turn + i) % count;
-      return feed;
+      const at = (this.#turn + i) % count;
+      const feed = this.#feeds[at] as FeedSource;
+      if (feed.isDirty && (!feed.isBackfilling || feed === backfilling)) return at;
     }
     return undefined;
   }

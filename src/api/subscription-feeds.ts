@@ -80,6 +80,11 @@ export class SubscriptionFeeds {
     return taken;
   }
 
+  /** A round ended before all feeds had their turn. */
+  get hasNext(): boolean {
+    return this.#failure === undefined && this.#turns.hasNext;
+  }
+
   /** Places that are not written down. */
   *moved(): Generator<[PartitionId, Uint8Array]> {
     for (const feed of this.#feeds) {

@@ -32,7 +32,7 @@ import { proposalError } from './writes.js';
 /** How long a consumer whose stream ended keeps its leases, ms: time to find the leader again. */
 export const consumerGraceMs = 3_000;
 /** Deadlines, retries and leadership are looked at so often, ms. */
-const tickMs = 200;
+export const tickMs = 200;
 /** Progress is told so often where nothing changes, ms; and at most so often where it does. */
 const progressMs = 5_000;
 const progressSpacingMs = 500;
@@ -258,9 +258,10 @@ export class SubscriptionLeader {
     const notes = this.#notes.slice(0, notesPerStep);
     for (const { note } of notes) plan.note(note, state.settings);
     this.#recover(state, plan);
+    let isMore = false;
     if (!state.settings.paused && this.#consumers.size > 0) {
       const { version } = state;
-      await this.#take(state, plan);
+      isMore = await this.#take(state, plan);
       if (this.#isEnded) return;
       // Reading gave others their turn: what was taken for a state that is no more is taken again.
       if (this.#current() !== state || state.version !== version) return this.#resetFeeds(this.#current());
@@ -273,6 +274,8 @@ export class SubscriptionLeader {
     if (failure !== undefined && plan.ops.length === 0 && state.channels.size === 0) throw failure.error;
     if (plan.ops.length === 0) {
       this.#tell(state);
+      // The feeds of this round had nothing; nobody else says that others are left.
+      if (isMore) this.wake();
       await this.#waker.woken();
       return;
     }
@@ -299,7 +302,8 @@ export class SubscriptionLeader {
     }
   }
 
-  async #take(state: Readonly<SubscriptionState>, plan: Plan): Promise<void> {
+  /** True where feeds are left that may have something, and room for it. */
+  async #take(state: Readonly<SubscriptionState>, plan: Plan): Promise<boolean> {
     const feeds = this.#feeds as SubscriptionFeeds;
     const room =
       Math.min(state.settings.maxPendingChannels, applyLimits.pendingChannels) - state.channels.size;
@@ -323,6 +327,7 @@ export class SubscriptionLeader {
       });
       plan.ops.push({ kind: 'take', partition, place, ranges });
     }
+    return room > 0 && feeds.hasNext;
   }
 
   /** Places that have moved over what is not wanted. */

@@ -1,5 +1,6 @@
 /** hansard.v1.SubscriptionService: its unary calls. All go to the leader of the partition that the subscription's name falls into. */
 import { ByteWriter } from '../common/bytes.js';
+import { HansardError } from '../common/errors.js';
 import type { PartitionId, TimeUs } from '../common/ids.js';
 import { limits } from '../common/limits.js';
 import {
@@ -49,6 +50,8 @@ import {
 import { proposeFor } from './writes.js';
 
 const service = 'hansard.v1.SubscriptionService';
+/** A change is worked out so often at most: whoever changes it each time in between is another one's loop. */
+const changeTries = 5;
 
 export function subscriptionMethods(services: Services, leaders: SubscriptionLeaders): Map<string, Handler> {
   const methods = new SubscriptionMethods(services, leaders);
@@ -130,12 +133,14 @@ class SubscriptionMethods {
       const selector = message.selector === null ? undefined : selectorOf(message.selector);
       const expected = expectedOf(message.etag);
       return this.#atHome(context, on, request, async (partition) => {
-        const change =
-          selector === undefined
-            ? { expected }
-            : await this.#reselection(context, on, partition, selector, expected);
-        const command = encodeUpdateSubscription({ ...on, settings, ...change });
-        return this.#change(context, on, partition, command);
+        if (selector === undefined) {
+          const command = encodeUpdateSubscription({ ...on, settings, expected });
+          return this.#change(context, on, partition, command);
+        }
+        return this.#changeSeen(context, on, partition, expected, async (state, seen) => {
+          const reselect = await this.#reselection(context, state, selector);
+          return encodeUpdateSubscription({ ...on, settings, expected: seen, reselect });
+        });
       });
     };
   }
@@ -166,15 +171,12 @@ class SubscriptionMethods {
       const { start, etag, drop_dead_letters } = decode(request);
       const expected = expectedOf(etag);
       return this.#atHome(context, on, request, async (partition) => {
-        const { selector } = await this.#stateAt(context, on, partition);
-        const places = await this.#startOf(context, on.tenant, selector, start);
-        const command = encodeSeekSubscription({
-          ...on,
-          expected,
-          dropDeadLetters: drop_dead_letters,
-          ...places,
+        // Of another selector these places would be too few, and nothing adds those that are missing.
+        return this.#changeSeen(context, on, partition, expected, async (state, seen) => {
+          const places = await this.#startOf(context, on.tenant, state.selector, start);
+          const dropDeadLetters = drop_dead_letters;
+          return encodeSeekSubscription({ ...on, expected: seen, dropDeadLetters, ...places });
         });
-        return this.#change(context, on, partition, command);
       });
     };
   }
@@ -377,6 +379,30 @@ class SubscriptionMethods {
     return this.#shown(answer.subscription, partition);
   }
 
+  /**
+   * For a change that is worked out from what the subscription is, which takes a while: it takes effect on just that. Where that
+   * is no more it is worked out anew, unless the caller named what it must be.
+   */
+  async #changeSeen(
+    context: CallContext,
+    on: SubscriptionName,
+    partition: PartitionId,
+    expected: ExpectedSubscription | undefined,
+    commandFor: (state: Readonly<SubscriptionState>, seen: ExpectedSubscription) => Promise<Uint8Array>,
+  ): Promise<Uint8Array> {
+    for (let triesLeft = changeTries; ; ) {
+      const state = await this.#stateAt(context, on, partition);
+      const { uid, revision } = state;
+      const command = await commandFor(state, expected ?? { uid, revision });
+      try {
+        return await this.#change(context, on, partition, command);
+      } catch (error) {
+        const isOutdated = error instanceof HansardError && error.reason === 'SUBSCRIPTION_CHANGED';
+        if (!isOutdated || expected !== undefined || --triesLeft === 0) throw error;
+      }
+    }
+  }
+
   #shown(state: Readonly<SubscriptionState>, partition: PartitionId): Uint8Array {
     return this.#encode({ subscription: this.#message(state, partition) });
   }
@@ -389,23 +415,18 @@ class SubscriptionMethods {
   /** In partitions that it has not followed yet it begins behind what is committed now. */
   async #reselection(
     context: CallContext,
-    on: SubscriptionName,
-    partition: PartitionId,
+    { tenant, places }: Readonly<SubscriptionState>,
     selector: SubscriptionSelector,
-    expected: ExpectedSubscription | undefined,
-  ): Promise<{ expected: ExpectedSubscription; reselect: Reselection }> {
-    const { uid, revision, places } = await this.#stateAt(context, on, partition);
-    const filter = filterOfSelector(on.tenant, selector, 0);
-    const missing = partitionsOf(this.#services.node, filter).filter((each) => !places.has(each));
+  ): Promise<Reselection> {
+    const filter = filterOfSelector(tenant, selector, 0);
     const begun = await startPlaces(this.#services, {
       deadlineMs: context.deadlineMs,
       read: null,
       start: { kind: 'now' },
       resumed: undefined,
-      partitions: missing,
+      partitions: partitionsOf(this.#services.node, filter).filter((each) => !places.has(each)),
     });
-    // The places are for what it is now.
-    return { expected: expected ?? { uid, revision }, reselect: { selector, places: encodedPlaces(begun) } };
+    return { selector, places: encodedPlaces(begun) };
   }
 
   async #startOf(

@@ -42,13 +42,13 @@ export function subscriptionRecord({ name, selector, settings }: SubscriptionInf
   };
 }
 
-/** How to make it again; the SDK looks at what the fields hold. Throws INVALID_ARGUMENT where there are none. */
+/** How to make it again; the SDK looks at what the fields hold. Throws INVALID_ARGUMENT where they are of another form. */
 export function recreationOf(record: unknown): { name: string; options: CreateSubscriptionOptions } {
-  const { subscription, selector, settings } = (record ?? {}) as Partial<SubscriptionRecord>;
-  if (typeof subscription !== 'string' || typeof selector !== 'object' || typeof settings !== 'object')
+  if (!isRecord(record))
     throw new HansardError('INVALID_ARGUMENT', 'a subscription of the export is not in its form', {
       field: 'subscriptions',
     });
+  const { subscription, selector, settings } = record;
   const { channels, prefix, label, types } = selector;
   return {
     name: subscription,
@@ -64,6 +64,21 @@ export function recreationOf(record: unknown): { name: string; options: CreateSu
       maxPendingChannels: settings.max_pending_channels,
     },
   };
+}
+
+/** As far as is needed to hand it to the SDK; a selector without its fields would be one of all channels. */
+function isRecord(record: unknown): record is SubscriptionRecord {
+  if (!isFields(record)) return false;
+  const { subscription, selector, settings } = record;
+  if (typeof subscription !== 'string' || !isFields(selector) || !isFields(settings)) return false;
+  const { channels, prefix, label, types } = selector;
+  return (
+    Array.isArray(channels) && typeof prefix === 'string' && typeof label === 'object' && Array.isArray(types)
+  );
+}
+
+function isFields(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null;
 }
 
 export function subscriptionJson(info: SubscriptionInfo): object {

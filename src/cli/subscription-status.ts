@@ -46,9 +46,11 @@ export function statusOf(info: SubscriptionInfo, cluster: ClusterInfo, nowMs: nu
   }
   const sinceMs = nowMs - progress.lastProgressTimeUs / 1_000;
   const mayTakeMs = Math.max(stillMs, 2 * settings.ackDeadlineMs, settings.retryDelayMs + stillMs);
+  // Without consumers nothing is taken, so that nothing is pending either.
+  const isLeft = progress.consumers === 0 && behind > 0;
   // Both: what waits may be old because so much is in front of it, and progress be long ago because there was nothing.
-  const isStill = !settings.paused && progress.oldestPendingMs > mayTakeMs && sinceMs > mayTakeMs;
-  return { info, behind, isStill: isStill || progress.idle === 'dead-letters-full' };
+  const isStill = (progress.oldestPendingMs > mayTakeMs || isLeft) && sinceMs > mayTakeMs;
+  return { info, behind, isStill: (isStill && !settings.paused) || progress.idle === 'dead-letters-full' };
 }
 
 export function subscriptionStatusJson({ info, behind, isStill }: SubscriptionStatus): object {

@@ -22,6 +22,9 @@ export function invalid(field: string, problem: string): HansardError {
 }
 
 const text: Check = (value) => (typeof value === 'string' ? undefined : 'must be a string');
+/** Empty it would leave as if it were not given: a repeat counts twice, a change takes effect on whatever is there. */
+const filled: Check = (value) =>
+  text(value) ?? (value === '' ? 'must not be empty: leave it out' : undefined);
 const flag: Check = (value) => (typeof value === 'boolean' ? undefined : 'must be true or false');
 const bytes: Check = (value) => (value instanceof Uint8Array ? undefined : 'must be a Uint8Array');
 const number: Check = (value) => (typeof value === 'number' ? undefined : 'must be a number');
@@ -323,7 +326,7 @@ const subscriptionSettings: Readonly<Record<string, Check>> = {
 const callback: Check = (value) => (typeof value === 'function' ? undefined : 'must be a function');
 
 const optionShapes = {
-  append: shape({ condition, key: text, messageId: text, timeoutMs: milliseconds }),
+  append: shape({ condition, key: filled, messageId: filled, timeoutMs: milliseconds }),
   producerAppend: shape({ condition, counter: any, timeoutMs: milliseconds }),
   read: shape(readFields),
   list: shape({ ...readFields, before: count, after: count, anchor, descending: flag, pageToken: text }),
@@ -346,17 +349,17 @@ const optionShapes = {
     ...subscriptionSettings,
     ...startFields,
     ifMissing: flag,
-    requestId: text,
+    requestId: filled,
     timeoutMs: milliseconds,
   }),
   subscriptionUpdate: shape({
     ...selectorFields,
     ...subscriptionSettings,
-    etag: text,
+    etag: filled,
     timeoutMs: milliseconds,
   }),
-  subscriptionSeek: shape({ ...startFields, etag: text, dropDeadLetters: flag, timeoutMs: milliseconds }),
-  subscriptionCall: shape({ etag: text, timeoutMs: milliseconds }),
+  subscriptionSeek: shape({ ...startFields, etag: filled, dropDeadLetters: flag, timeoutMs: milliseconds }),
+  subscriptionCall: shape({ etag: filled, timeoutMs: milliseconds }),
   subscriptionList: shape({ pageSize: count, timeoutMs: milliseconds }),
   consume: shape({
     handler: callback,
@@ -403,18 +406,18 @@ const optionShapes = {
     pageToken: text,
   }),
   createChannel: shape({ ...channelFields, timeoutMs: milliseconds }),
-  changes: shape({ ...channelFields, etag: text }),
+  changes: shape({ ...channelFields, etag: filled }),
   deleteChannel: shape({
-    etag: text,
+    etag: filled,
     allowMissing: flag,
     permanent: flag,
     dryRun: flag,
     timeoutMs: milliseconds,
   }),
-  channelState: shape({ etag: text, timeoutMs: milliseconds }),
+  channelState: shape({ etag: filled, timeoutMs: milliseconds }),
   batchItem: shape({ channel: text, messages: any, condition }),
   call: shape({ timeoutMs: milliseconds }),
-  batch: shape({ requestId: text, timeoutMs: milliseconds }),
+  batch: shape({ requestId: filled, timeoutMs: milliseconds }),
 } as const;
 
 /** The options of a call; the empty ones cost nothing. */

@@ -53,6 +53,8 @@ export interface CreateSubscriptionOptions
     CallOptions {
   /** One that is there already is as good, whatever its settings are. */
   readonly ifMissing?: boolean;
+  /** A repeat with the same one gets the subscription that the first made, where it is still there. */
+  readonly requestId?: string;
 }
 
 /** Made by `client.subscription()`. */
@@ -78,7 +80,7 @@ export class DurableSubscription {
       options,
       options,
       startOf(options),
-      crypto.randomUUID(),
+      options.requestId ?? crypto.randomUUID(),
     );
     try {
       return await this.#call(methods.createSubscription, request, options, readSubscriptionResponse);
@@ -98,13 +100,13 @@ export class DurableSubscription {
 
   /**
    * Changes what is given: settings, and what it follows from where it stands on; what was taken stays pending. No channels, or an
-   * empty prefix: of whatever name. Rejects SUBSCRIPTION_CHANGED where somebody else changed it meanwhile.
+   * empty prefix: of whatever name. Rejects SUBSCRIPTION_CHANGED where somebody else changed it meanwhile, or since it had the `etag` that is given.
    */
   async update(
-    changes: SubscriptionSelector & SubscriptionSettings & CallOptions = {},
+    changes: SubscriptionSelector & SubscriptionSettings & CallOptions & { readonly etag?: string } = {},
   ): Promise<SubscriptionInfo> {
     checkOptions('subscriptionUpdate', changes);
-    const { timeoutMs, channels, prefix, label, types, ...settings } = changes;
+    const { timeoutMs, etag, channels, prefix, label, types, ...settings } = changes;
     const call = timeoutMs === undefined ? {} : { timeoutMs };
     const current = await this.info(call);
     const selector = {
@@ -119,7 +121,7 @@ export class DurableSubscription {
       this.#tenant,
       this.name,
       { ...current.settings, ...settings },
-      current.etag,
+      etag ?? current.etag,
       isOther ? selector : undefined,
     );
     return this.#call(methods.updateSubscription, request, call, readSubscriptionResponse);

@@ -21,7 +21,7 @@ import type {
   SeekSubscriptionInput,
   UpdateSubscriptionInput,
 } from './subscription-command.js';
-import { deadKey, type SubscriptionState } from './subscription-state.js';
+import { deadKey, type PendingChannel, type SubscriptionState } from './subscription-state.js';
 import type { ApplyState, CommandAnswer } from './types.js';
 
 export function createSubscription(
@@ -116,7 +116,10 @@ export function deleteSubscription(
   return { kind: 'done' };
 }
 
-/** All that is pending is forgotten: it is delivered again where the new place is before it. */
+/**
+ * All that is pending is forgotten: it is delivered again where the new place is before it. Dead letters are kept, also those
+ * that were to be delivered again: the new place may be behind them.
+ */
 export function seekSubscription(
   state: ApplyState,
   { tenant, name, expected, dropDeadLetters, ...start }: SeekSubscriptionInput,
@@ -128,11 +131,30 @@ export function seekSubscription(
   subscription.places.clear();
   for (const [partition, place] of start.places) subscription.places.set(partition, place);
   subscription.fromTimeUs = start.fromTimeUs;
-  subscription.channels.clear();
   if (dropDeadLetters) subscription.deadLetters.clear();
+  else
+    for (const [channel, pending] of subscription.channels)
+      putBack(subscription, channel, pending, commitTimeUs);
+  subscription.channels.clear();
   subscription.revision++;
   subscription.updateTimeUs = commitTimeUs;
   return { kind: 'subscription', subscription };
+}
+
+/** Perhaps more than there may be: no further ones are made until there is room. */
+function putBack(
+  { deadLetters }: SubscriptionState,
+  channel: string,
+  { partition, replays }: PendingChannel,
+  timeUs: TimeUs,
+): void {
+  const error = 'the place was set anew before it was delivered again';
+  for (const { seq, deliveries } of replays) {
+    const key = deadKey(channel, seq);
+    // The oldest are first.
+    deadLetters.delete(key);
+    deadLetters.set(key, { channel, partition, seq, deliveries, timeUs, error });
+  }
 }
 
 export function moveDeadLetters(

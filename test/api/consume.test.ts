@@ -1,6 +1,7 @@
 /** A durable subscription's consumer, as a plain gRPC client sees it. */
 import type { ClientDuplexStream, ServiceError } from '@grpc/grpc-js';
 import t from 'tap';
+import { tickMs } from '../../src/api/subscription-leader.js';
 import { HansardError } from '../../src/common/errors.js';
 import type { PartitionId } from '../../src/common/ids.js';
 import type { ReadBarrierOptions, ReadView } from '../../src/node/types.js';
@@ -56,22 +57,23 @@ async function started(t: { teardown(fn: () => unknown): void }) {
   const node = new Forgetful();
   const h = await Harness.start(node, {});
   t.teardown(() => h.stop());
-  await h.raw(
-    'SubscriptionService/CreateSubscription',
-    encode('CreateSubscriptionRequest', {
-      name: 'w',
-      selector: { prefix: 'c' },
-      start: { from_beginning: true },
-    }),
-  );
+  await subscriptionOf(h, 'CreateSubscription', {
+    selector: { prefix: 'c' },
+    start: { from_beginning: true },
+  });
   await h.append({ channel: 'c', messages: [text('1'), text('2')] });
   return { h, node };
 }
 
+/** A call that is answered by the subscription. */
+async function subscriptionOf(h: Harness, method: string, more: object = {}): Promise<Decoded> {
+  const request = encode(`${method}Request`, { name: 'w', ...more });
+  const response = await h.raw(`SubscriptionService/${method}`, request);
+  return decode('SubscriptionResponse', response).subscription;
+}
+
 async function progressOf(h: Harness): Promise<Decoded> {
-  const request = encode('GetSubscriptionRequest', { name: 'w' });
-  const response = await h.raw('SubscriptionService/GetSubscription', request);
-  return decode('SubscriptionResponse', response).subscription.progress;
+  return (await subscriptionOf(h, 'GetSubscription')).progress;
 }
 
 t.test('where feeds can go no further, what was taken before is worked off first', async (t) => {
@@ -126,4 +128,100 @@ t.test('while a partition that it follows has no leader, nobody says that all is
   await isCaughtUp(false);
   node.leaderOf = () => node.leader;
   await isCaughtUp(true);
+});
+
+/** Holds the first read of another partition than the subscription's own: where a place is worked out. */
+class Held extends FakeNode {
+  readonly home = this.partitionOf('default', 'w');
+  /** Set: called for such a read, and waited for. */
+  atRead: (() => Promise<unknown>) | undefined;
+
+  override async readBarrier(partition: PartitionId, options: ReadBarrierOptions): Promise<ReadView> {
+    const view = await super.readBarrier(partition, options);
+    const { atRead } = this;
+    if (partition === this.home || atRead === undefined) return view;
+    this.atRead = undefined;
+    await atRead();
+    return view;
+  }
+}
+
+t.test('a place is worked out for what the subscription is when it gets there', async (t) => {
+  const one = (node: FakeNode): string => {
+    const home = node.partitionOf('default', 'w');
+    for (let i = 0; ; i++) if (node.partitionOf('default', `c${i}`) !== home) return `c${i}`;
+  };
+  const changes: Readonly<Record<string, (h: Harness) => Promise<unknown>>> = {
+    'followed more': (h) => subscriptionOf(h, 'UpdateSubscription', { selector: { prefix: 'c' } }),
+    'was made again': async (h) => {
+      const request = encode('DeleteSubscriptionRequest', { name: 'w' });
+      await h.raw('SubscriptionService/DeleteSubscription', request);
+      await subscriptionOf(h, 'CreateSubscription', { selector: { prefix: 'c' } });
+    },
+  };
+  const calls = [
+    ['SeekSubscription', {}, 'c'],
+    ['UpdateSubscription', { selector: { prefix: 'd' } }, 'd'],
+  ] as const;
+  for (const [what, change] of Object.entries(changes))
+    for (const [method, request, prefix] of calls)
+      await t.test(`it ${what} during ${method}`, async (t) => {
+        const node = new Held();
+        const h = await Harness.start(node, {});
+        t.teardown(() => h.stop());
+        const selector = { channels: [one(node)] };
+        const { etag } = await subscriptionOf(h, 'CreateSubscription', { selector });
+        node.atRead = () => change(h);
+        // Who names what it must be is told.
+        const named = await subscriptionOf(h, method, { ...request, etag }).catch(
+          ({ error }: Failure) => error,
+        );
+        t.match(named, { reason: 'SUBSCRIPTION_CHANGED' });
+        await h.raw(
+          'SubscriptionService/DeleteSubscription',
+          encode('DeleteSubscriptionRequest', { name: 'w' }),
+        );
+        await subscriptionOf(h, 'CreateSubscription', { selector });
+        node.atRead = () => change(h);
+        const changed = await subscriptionOf(h, method, request);
+        t.equal(node.atRead, undefined, 'it was held');
+        t.equal(changed.selector.prefix, prefix);
+        t.equal(Object.keys(changed.progress.positions).length, 4);
+      });
+});
+
+t.test('a seek that is always outdated ends', async (t) => {
+  const node = new Held();
+  const h = await Harness.start(node, {});
+  t.teardown(() => h.stop());
+  await subscriptionOf(h, 'CreateSubscription', { selector: { prefix: 'c' } });
+  let changes = 0;
+  const change = async (): Promise<void> => {
+    changes++;
+    await subscriptionOf(h, 'UpdateSubscription', {});
+    node.atRead = change;
+  };
+  node.atRead = change;
+  const failure = await h.failure('SubscriptionService/SeekSubscription', { name: 'w' });
+  t.match(failure.error, { reason: 'SUBSCRIPTION_CHANGED' });
+  t.equal(changes, 5);
+});
+
+t.test('feeds that have nothing do not hold up those behind them', async (t) => {
+  // As if nothing ever looked again by itself.
+  const { setInterval } = globalThis;
+  t.intercept(globalThis, 'setInterval', {
+    value: (run: () => void, ms: number) => setInterval(ms === tickMs ? () => {} : run, ms),
+  });
+  const node = new FakeNode(1, 'cluster-1', 1, 64);
+  const h = await Harness.start(node, {});
+  t.teardown(() => h.stop());
+  await subscriptionOf(h, 'CreateSubscription', { selector: { prefix: 'c' } });
+  // In one of the last.
+  let channel = 'c0';
+  for (let i = 1; node.partitionOf('default', channel) < 48; i++) channel = `c${i}`;
+  await h.append({ channel, messages: [text('x')] });
+  const consumer = new Consumer(h, {});
+  await consumer.until('it', () => consumer.deliveries.length === 1);
+  t.ok(await until('it is caught up', async () => (await progressOf(h)).caught_up));
 });

@@ -194,8 +194,8 @@ export class FakeNode implements NodeService {
     scrubNow: (): void => {},
   };
   readonly identity: NodeService['identity'];
-  readonly partitionCount = 4;
-  partitions = Array.from({ length: 4 }, (_, p) => new PartitionModel(p));
+  readonly partitionCount: number;
+  partitions: PartitionModel[];
   isDraining = false;
   /** What every read here meets. */
   barrierError: HansardError | undefined;
@@ -220,7 +220,9 @@ export class FakeNode implements NodeService {
   forwards = 0;
   handler: ForwardHandler | undefined;
 
-  constructor(nodeId: NodeId = 1, clusterId = 'cluster-1', incarnation = 1) {
+  constructor(nodeId: NodeId = 1, clusterId = 'cluster-1', incarnation = 1, partitionCount = 4) {
+    this.partitionCount = partitionCount;
+    this.partitions = Array.from({ length: partitionCount }, (_, p) => new PartitionModel(p));
     this.identity = {
       clusterId,
       incarnation,

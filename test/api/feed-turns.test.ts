@@ -1,5 +1,7 @@
 /** Feeds leave the event loop its turns, whatever there is to pass over or to wait for. */
 import t from 'tap';
+import type { FeedSource } from '../../src/api/feed-source.js';
+import { FeedTurns } from '../../src/api/feed-turns.js';
 import type { PartitionId } from '../../src/common/ids.js';
 import type { ReadBarrierOptions, ReadView } from '../../src/node/types.js';
 import { FakeNode } from './fake-node.js';
@@ -74,6 +76,16 @@ t.test('FetchEvents at a replica behind the place lets it catch up', async (t) =
   const nothing = await fetch(late, { place, wait_ms: 50 });
   t.match(nothing, { events: null, at_end: false });
   t.same(seqsOf(await fetch(ahead, { place: nothing.place })), [], 'the place is the same');
+});
+
+t.test('what waits for another one to be read from its beginning has no turn', async (t) => {
+  const feed = (isDirty: boolean, isBackfilling: boolean) => ({ isDirty, isBackfilling });
+  const turns = (...feeds: object[]) => new FeedTurns(feeds as unknown as FeedSource[]);
+  const waiting = turns(feed(false, true), feed(true, true));
+  t.same([waiting.hasNext, waiting.next()], [false, undefined]);
+  const mixed = turns(feed(false, true), feed(true, true), feed(true, false));
+  t.same([mixed.hasNext, mixed.next()], [true, feed(true, false)]);
+  t.equal(turns(feed(false, false)).hasNext, false);
 });
 
 t.test('a long backlog of which nothing is wanted is passed over turn by turn', async (t) => {

@@ -9,6 +9,7 @@ import { ExitCode, exitCodeOf, exitCodeTable } from '../../src/cli/exit-codes.js
 import { bytesText, count, durationText, Output, printable } from '../../src/cli/output.js';
 import { progressText } from '../../src/cli/progress.js';
 import { targetOf } from '../../src/cli/session.js';
+import { recreationOf } from '../../src/cli/subscription-record.js';
 import { statusOf } from '../../src/cli/subscription-status.js';
 import { version } from '../../src/cli/version.js';
 import { type ClusterInfo, parseTarget, type SubscriptionInfo } from '../../src/client/index.js';
@@ -88,6 +89,12 @@ t.test('wrong usage is exit code 2, with a hint, and JSON where asked', async (t
     t.equal(json.out, '');
   }
   t.match((await run('raed')).err, /Did you mean read/);
+  for (const [option, ...argv] of [
+    ['--request-id', 'append-batch', 'none.jsonl'],
+    ['--key', 'append', 'c', 'x'],
+    ['--message-id', 'append', 'c', 'x'],
+  ] as const)
+    t.match(await run(...argv, option, ''), { code: ExitCode.usage, err: new RegExp(`${option}.*empty`) });
 });
 
 t.test('a tenant in the endpoint counts, or is refused where another is named', async (t) => {
@@ -325,6 +332,28 @@ t.test('metrics and health over HTTP', async (t) => {
   metrics.close();
 });
 
+t.test('what is no subscription of an export is refused', async (t) => {
+  const selector = { channels: [], prefix: 'a/', label: null, types: [] };
+  const settings = { ack_deadline_seconds: 30, paused: false };
+  const right = { subscription: 'w', selector, settings };
+  t.match(recreationOf(right), { name: 'w', options: { prefix: 'a/', ackDeadlineMs: 30_000 } });
+  for (const wrong of [
+    null,
+    'w',
+    { ...right, subscription: 5 },
+    { ...right, selector: null },
+    { ...right, selector: {} },
+    { ...right, selector: { ...selector, channels: undefined } },
+    { ...right, selector: { ...selector, types: 'all' } },
+    { ...right, settings: null },
+  ])
+    t.throws(
+      () => recreationOf(wrong),
+      { reason: 'INVALID_ARGUMENT' } as unknown as Error,
+      JSON.stringify(wrong),
+    );
+});
+
 t.test('status: which durable subscriptions stand still although there is work', async (t) => {
   const nowMs = 1_000_000_000;
   const cluster = { partitions: [{ partition: 0, commitIndex: 50 }] } as unknown as ClusterInfo;
@@ -352,5 +381,11 @@ t.test('status: which durable subscriptions stand still although there is work',
   t.match(of({}, true), { isStill: false }, 'paused on purpose');
   t.match(of({ lastProgressTimeUs: nowMs * 1_000 }), { isStill: false });
   t.match(of({ oldestPendingMs: 10 }), { isStill: false }, 'work that has only just come');
-  t.match(of({ pendingEvents: 0, oldestPendingMs: 0, consumers: 0 }), { isStill: false });
+  const nothing = { pendingEvents: 0, oldestPendingMs: 0 };
+  t.match(of(nothing), { isStill: false }, 'somebody looks through what is there');
+  const left = { ...nothing, idle: 'no-consumers', consumers: 0 } as const;
+  t.match(of(left), { isStill: true, behind: 10 }, 'all are gone, and nothing more is taken');
+  t.match(of(left, true), { isStill: false });
+  t.match(of({ ...left, positions: new Map([[0, 50]]) }), { isStill: false, behind: 0 });
+  t.match(of({ ...left, lastProgressTimeUs: nowMs * 1_000 }), { isStill: false });
 });

@@ -167,6 +167,7 @@ t.test('targets and options', async (t) => {
     'name',
   );
   const channel = client.channel('c');
+  const subscription = client.subscription('w');
   const hi = { text: 'hi' };
   const calls: readonly (readonly [string, () => unknown, string])[] = [
     ['append', () => channel.append('hi' as never), 'message'],
@@ -204,6 +205,18 @@ t.test('targets and options', async (t) => {
     ['update', () => channel.update({ label: {} } as never), 'label'],
     ['delete', () => channel.delete({ force: true } as never), 'force'],
     ['info', () => channel.info({ timeoutMs: Number.NaN }), 'timeoutMs'],
+    [
+      'appendBatch',
+      () => client.appendBatch([{ channel: 'c', messages: hi }], { requestId: '' }),
+      'requestId',
+    ],
+    ['append', () => channel.append(hi, { key: '' }), 'key'],
+    ['append', () => channel.append(hi, { messageId: '' }), 'messageId'],
+    ['create', () => subscription.create({ requestId: '' }), 'requestId'],
+    ['update', () => subscription.update({ etag: '' }), 'etag'],
+    ['seek', () => subscription.seek({ fromBeginning: true, etag: '' }), 'etag'],
+    ['delete', () => subscription.delete({ etag: '' }), 'etag'],
+    ['delete', () => channel.delete({ etag: '' }), 'etag'],
     ['createChannel', () => client.createChannel('c', { title: 5 as never }), 'title'],
     ['createChannel', () => client.createChannel(undefined as never), 'channel'],
     ['channelPage', () => client.channelPage({ orderBy: 'newest' as never }), 'orderBy'],

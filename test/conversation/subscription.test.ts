@@ -15,6 +15,7 @@ import {
   type StepOp,
 } from '../../src/conversation/subscription-command.js';
 import {
+  deadKey,
   readSubscription,
   type SubscriptionState,
   writeSubscription,
@@ -281,6 +282,44 @@ t.test('a dead letter that is delivered again says nothing of what a seek has go
   t.match(b.one(encodeDeadLetters({ ...on, replay: true, letters: [] })), { count: 1 });
   b.take('c', 1, 3);
   t.match(b.it.channels.get('c'), { acked: 0, to: 3, replays: [{ seq: 5 }] });
+});
+
+t.test('a seek keeps dead letters, also those that were to be delivered again', async (t) => {
+  for (const dropDeadLetters of [false, true]) {
+    const b = new Bench().create({ maxDeliveries: 1 });
+    for (const channel of ['d', 'c'])
+      for (const seq of [1, 2]) {
+        b.take(channel, seq, seq);
+        b.nack(channel, b.lease(channel, seq));
+        t.equal(b.step({ kind: 'bury', channel, seq })[0], 1);
+      }
+    const letters = [
+      { channel: 'c', seq: 2 },
+      { channel: 'c', seq: 1 },
+      { channel: 'd', seq: 2 },
+    ];
+    t.match(b.one(encodeDeadLetters({ ...on, replay: true, letters })), { count: 3 });
+    const lease = b.lease('c', 1);
+    b.nowUs += 5_000_000;
+    b.one(encodeSeekSubscription({ ...on, expected: undefined, dropDeadLetters, ...start }));
+    t.equal(b.it.channels.size, 0);
+    const kept = [...b.it.deadLetters.values()].map(({ channel, seq }) => [channel, seq]);
+    t.same(
+      kept,
+      dropDeadLetters
+        ? []
+        : [
+            ['d', 1],
+            ['c', 1],
+            ['c', 2],
+            ['d', 2],
+          ],
+    );
+    t.equal(b.ack('c', lease, 1), 0, 'what was said of it before counts for nothing');
+    if (dropDeadLetters) continue;
+    t.match(b.it.deadLetters.get(deadKey('c', 1)), { deliveries: 1, timeUs: b.nowUs });
+    t.match(b.one(encodeDeadLetters({ ...on, replay: true, letters: [] })), { count: 4 });
+  }
 });
 
 t.test('odd steps do nothing', async (t) => {

@@ -150,18 +150,19 @@ t.test('three nodes', async (t) => {
   await t.test('the command', async (t) => {
     const client = cluster.connect('', { timeoutMs: patienceMs });
     await client.channel('cli').append({ text: 'one' });
-    const run = async (...args: string[]) => {
+    const said = async (...args: string[]) => {
       let out = '';
       const write = (text: string): boolean => {
         out += text;
         return true;
       };
       const stdout = { write, isTTY: false } as never;
-      const code = await runCommand([...args, '--json', '--endpoint', cluster.endpoint], {
-        stdout,
-        stderr: stdout,
-      });
-      return { code, ...(JSON.parse(out.trim().split('\n').at(-1) ?? '{}') as object) };
+      const code = await runCommand([...args, '--endpoint', cluster.endpoint], { stdout, stderr: stdout });
+      return { code, lines: out.trim().split('\n') };
+    };
+    const run = async (...args: string[]) => {
+      const { code, lines } = await said(...args, '--json');
+      return { code, ...(JSON.parse(lines.at(-1) ?? '{}') as object) };
     };
     t.match(await run('channel', 'delete', 'cli', '--dry-run'), { code: 0, deleted: false, event_count: 1 });
     t.match(await run('channel', 'seal', 'cli'), { code: 0, channel: 'cli' });
@@ -210,6 +211,16 @@ t.test('three nodes', async (t) => {
       code: 2,
       error: { reason: 'INVALID_ARGUMENT' },
     });
+    const keyed = ['1', '3'].map((key) => JSON.stringify({ channel: '{cli}/c', text: `c${key}`, key }));
+    for (const line of [keyed[0], JSON.stringify({ channel: '{cli}/c', text: 'c2' }), keyed[1]]) {
+      writeFileSync(file, line as string);
+      t.match(await run('append-batch', file), { code: 0 });
+    }
+    writeFileSync(file, [...keyed, JSON.stringify({ channel: '{cli}/d', text: 'd1' })].join('\n'));
+    const places = ['{cli}/c: events 1, 3 (was there before)', '{cli}/d: 1 from event 1 on'];
+    t.match(await said('append-batch', file, '--request-id', 'k'), { code: 0, lines: places });
+    const again = ['{cli}/c: appended (was there before)', `${places[1]} (was there before)`];
+    t.match(await said('append-batch', file, '--request-id', 'k'), { code: 0, lines: again });
     writeFileSync(file, 'no JSON');
     t.match(await run('append-batch', file), {
       code: 2,

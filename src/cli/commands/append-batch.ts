@@ -39,12 +39,18 @@ export async function appendBatch({
     });
     output.json({ appended });
     for (const { channel, seqs, duplicate } of appended)
-      output.line(
-        `${channel}: ${count(seqs.length)} from event ${seqs[0]} on${duplicate ? ' (was there before)' : ''}`,
-      );
+      output.line(`${channel}: ${placeOf(seqs)}${duplicate ? ' (was there before)' : ''}`);
   } finally {
     await session.close();
   }
+}
+
+/** Repeats by keys need not be consecutive, and where they are not a repeat of the whole does not say where they are. */
+function placeOf(seqs: readonly number[]): string {
+  const [first] = seqs;
+  if (first === undefined) return 'appended';
+  const areConsecutive = seqs.every((seq, i) => seq === first + i);
+  return areConsecutive ? `${count(seqs.length)} from event ${first} on` : `events ${seqs.join(', ')}`;
 }
 
 /** By channel, in the order of the lines. */

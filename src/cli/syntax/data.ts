@@ -1,6 +1,6 @@
 /** Reading and writing messages; lists of channels. */
 import { type Command, Option } from 'commander';
-import { connection, type Env, type On, repeated, seconds, wholeNumber } from './options.js';
+import { connection, type Env, id, type On, repeated, seconds, wholeNumber } from './options.js';
 
 export function addData(program: Command, on: On, env: Env): void {
   const connected = connection(env);
@@ -25,8 +25,8 @@ export function addData(program: Command, on: On, env: Env): void {
     )
     .option('--author <name>', 'who speaks')
     .option('--metadata <json>', 'JSON text, kept as it is')
-    .option('--key <key>', 'idempotency key: a repeat within 24 hours adds nothing')
-    .option('--message-id <id>', 'your own id, unique in the channel')
+    .option('--key <key>', 'idempotency key: a repeat within 24 hours adds nothing', id)
+    .option('--message-id <id>', 'your own id, unique in the channel', id)
     .option(
       '--expect-head <seq>',
       "only if the channel's last event is this one (0: none yet)",
@@ -46,7 +46,7 @@ export function addData(program: Command, on: On, env: Env): void {
       .description('Append to several channels of one {tag}: all of it or nothing, and nobody sees a part.'),
   )
     .argument('[file]', 'lines as `import` takes them; without it, or with -, stdin')
-    .option('--request-id <id>', 'a repeat with the same id within 24 hours adds nothing')
+    .option('--request-id <id>', 'a repeat with the same id within 24 hours adds nothing', id)
     .option(
       '--expect-head <channel=seq>',
       "only if the channel's last event is this one (repeatable)",

@@ -78,6 +78,12 @@ export function wholeNumber(min: number, max = Number.MAX_SAFE_INTEGER): (text: 
   };
 }
 
+/** An empty one, perhaps of a variable that is not set, would be as none at all: a repeat would count twice. */
+export function id(text: string): string {
+  if (text === '') throw new InvalidArgumentError('it is empty: leave the option out');
+  return text;
+}
+
 export function seconds(text: string): number {
   const value = Number(text);
   if (!/^\d+(\.\d+)?$/.test(text) || value <= 0 || value > 86_400)
