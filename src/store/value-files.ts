@@ -201,6 +201,8 @@ export class ValueFiles {
       await full.handle.sync();
       await full.handle.close();
     }
+    // On a full disk a checkpoint that fails leaves one at every start: the next one needs the room.
+    await this.#removeStrays();
     const file = this.#next++;
     const active: Active = { file, handle: await this.#folder.create(file), size: 0 };
     this.#active = active;
@@ -223,10 +225,7 @@ export class ValueFiles {
 
   /** The rest of one file that is mostly dead is written anew, and the file removed. */
   async reclaim(goOn: () => boolean): Promise<void> {
-    for (const file of [...this.#strays]) {
-      this.#strays.delete(file);
-      await this.#remove(file);
-    }
+    await this.#removeStrays();
     const file = this.#victim();
     if (file === undefined) return;
     await this.alone(() => this.#retire(file));
@@ -253,6 +252,14 @@ export class ValueFiles {
           this.#failure ??= error;
         });
     });
+  }
+
+  /** Not when they are found: by now whoever opened the database has verified it. */
+  async #removeStrays(): Promise<void> {
+    for (const file of [...this.#strays]) {
+      this.#strays.delete(file);
+      await this.#remove(file);
+    }
   }
 
   /** Nothing more is written to it. */
