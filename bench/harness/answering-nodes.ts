@@ -3,7 +3,7 @@
  * the SDK's other end where its own cost alone is to be seen. A process of its own, so that
  * nothing of it counts. Tells its ports by its first message.
  */
-import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
+import type { Server } from '@grpc/grpc-js';
 import { encodeListMessages, encodeServedAfter } from '../../src/api/encode.js';
 import { methods } from '../../src/client/requests.js';
 import { loadPublicProtos } from '../../src/common/proto.js';
@@ -14,6 +14,7 @@ import {
   writeVarint,
   writeVarintField,
 } from '../../src/common/wire.js';
+import { bound, type RawStream, rawServer } from './raw-stream.js';
 import { storedPages } from './stored-pages.js';
 
 const nodeCount = 3;
@@ -29,27 +30,10 @@ const encode = (name: string, value: object): Buffer =>
 
 const servers: { server: Server; port: number }[] = [];
 for (let i = 0; i < nodeCount; i++) {
-  const server = new Server({ 'grpc.max_receive_message_length': 16 * 1024 * 1024 });
-  const same = (bytes: Buffer): Buffer => bytes;
-  server.addService(
-    {
-      Exchange: {
-        path: '/hansard.v1.ExchangeService/Exchange',
-        requestStream: true,
-        responseStream: true,
-        requestSerialize: same,
-        requestDeserialize: same,
-        responseSerialize: same,
-        responseDeserialize: same,
-      },
-    },
-    { Exchange: (stream: ServerDuplexStream<Buffer, Buffer>) => serve(stream) },
+  const server = rawServer('/hansard.v1.ExchangeService/Exchange', 16 * 1024 * 1024, (stream) =>
+    serve(stream),
   );
-  const port = await new Promise<number>((resolve, reject) =>
-    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
-      error === null ? resolve(bound) : reject(error),
-    ),
-  );
+  const port = await bound(server);
   servers.push({ server, port });
 }
 
@@ -103,7 +87,7 @@ const answers = new Map<string, Buffer>([
   ],
 ]);
 
-function serve(stream: ServerDuplexStream<Buffer, Buffer>): void {
+function serve(stream: RawStream): void {
   stream.on('error', () => {});
   stream.on('end', () => stream.end());
   stream.on('data', (frame: Buffer) => {

@@ -213,12 +213,15 @@ for (const kind of ['log-damaged', 'term-or-vote-lost'] as const) {
   });
 }
 
+/** All of it stays in the log, and leaders stay where they are. */
+const unsealed = {
+  nodes: 3,
+  partitions: 1,
+  settings: { checkpointAgeMs: 100_000_000, balanceMs: 100_000_000 },
+};
+
 t.test('a replica that lost acknowledged entries votes for nobody who lacks them', async (t) => {
-  const cluster = await Cluster.start({
-    nodes: 3,
-    partitions: 1,
-    settings: { checkpointAgeMs: 100_000_000, balanceMs: 100_000_000 },
-  });
+  const cluster = await Cluster.start(unsealed);
   await appendAll(cluster, 1, 10);
   const leader = (await cluster.led()).node.identity.nodeId;
   const [harmed, away] = [1, 2, 3].filter((id) => id !== leader) as [number, number];
@@ -247,11 +250,7 @@ t.test('a replica that lost acknowledged entries votes for nobody who lacks them
 });
 
 t.test('a leader does not send without end what a replica had acknowledged and lost', async (t) => {
-  const cluster = await Cluster.start({
-    nodes: 3,
-    partitions: 1,
-    settings: { checkpointAgeMs: 100_000_000, balanceMs: 100_000_000 },
-  });
+  const cluster = await Cluster.start(unsealed);
   await appendAll(cluster, 1, 20);
   await cluster.clock.until(() => false, 500);
   const leader = await cluster.led();

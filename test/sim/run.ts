@@ -235,37 +235,31 @@ class SeedRun {
     return (['any', 'any', 'loyal'] as const).map((kind) => new SimReader(kind, names, world));
   }
 
-  /** With randomness of their own: whatever else happens stays as it is without them, as far as it can. */
-  #startWeakReaders(): void {
+  /** For those with randomness of their own: whatever else happens stays as it is without them, as far as it can. */
+  #ownWorld() {
     const { nodes, violations } = this.#cluster;
-    const world = {
+    return {
       ...this.#clientWorld(),
       violations,
       anyNode: (random: SimRandom) => nodes[random.below(nodes.length)]?.node,
     };
+  }
+
+  #startWeakReaders(): void {
+    const world = this.#ownWorld();
     const names = channelNames.filter((name) => name !== 'gone');
     for (const i of [1, 2])
       this.#weakReaders.push(new SimWeakReader(`weak-${i}`, names, world, this.#seed * 1_000 + i));
   }
 
   #startSubscribers(): void {
-    const { nodes, violations } = this.#cluster;
-    const world = {
-      ...this.#clientWorld(),
-      violations,
-      anyNode: (random: SimRandom) => nodes[random.below(nodes.length)]?.node,
-    };
+    const world = this.#ownWorld();
     for (const i of [1, 2])
       this.#subscribers.push(new SimSubscriber(`worker-${i}`, this.#received, world, this.#seed * 2_000 + i));
   }
 
   #startRecipients(): void {
-    const { nodes, violations } = this.#cluster;
-    const world = {
-      ...this.#clientWorld(),
-      violations,
-      anyNode: (random: SimRandom) => nodes[random.below(nodes.length)]?.node,
-    };
+    const world = this.#ownWorld();
     const names = channelNames.filter((name) => name !== 'gone');
     for (const i of [1, 2]) {
       const seed = this.#seed * 3_000 + i;
