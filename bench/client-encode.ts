@@ -53,6 +53,7 @@ const calls = (): Call[] =>
       producerId: 4_294_967_297,
       counter: 1 + i,
       timeoutMs: 5_000,
+      patienceMs: 5_000,
       answered() {},
       failed() {},
     };

@@ -1,7 +1,8 @@
 /**
  * Calls of one stream that have no answer yet, by id. Ids count up and most answers come in about
  * their order, so this is a ring: nothing is made or hashed for a call. It is as long as the oldest
- * call without an answer is old; a call is given up after seconds.
+ * call without an answer is old: a node that lives ends each by its time, and the connection to one that
+ * does not breaks within half a minute (keepalive).
  */
 import type { Call } from './frames.js';
 
@@ -14,18 +15,18 @@ export class CallsInFlight {
   /** Nothing before it is in flight. */
   #first = 1;
   #calls: (Call | undefined)[] = new Array<Call | undefined>(roomAtFirst).fill(undefined);
-  /** When each counts as lost, by the same places. */
-  #lostAtMs = new Float64Array(roomAtFirst);
+  /** When each left, by the same places; told as lost: infinity. */
+  #sentAtMs = new Float64Array(roomAtFirst);
 
-  add(call: Call, lostAtMs: number): void {
+  add(call: Call, sentAtMs: number): void {
     if (this.nextId - this.#first === this.#calls.length) this.#grow();
     const place = this.nextId++ % this.#calls.length;
     this.#calls[place] = call;
-    this.#lostAtMs[place] = lostAtMs;
+    this.#sentAtMs[place] = sentAtMs;
     this.size++;
   }
 
-  /** Takes it out; undefined: it was given up, or never was. */
+  /** Takes it out; undefined: it is out, or never was in. */
   take(id: number): Call | undefined {
     if (id < this.#first || id >= this.nextId) return undefined;
     const place = id % this.#calls.length;
@@ -38,30 +39,41 @@ export class CallsInFlight {
     return call;
   }
 
-  /** Takes out those that count as lost at that time, the oldest first. */
-  takeLost(nowMs: number): Call[] {
+  /** Those that count as lost now, the oldest first, each once. They stay in: an answer may come after all. */
+  lost(nowMs: number, isSilent: boolean): Call[] {
     const lost: Call[] = [];
     for (let id = this.#first; id < this.nextId; id++) {
-      if ((this.#lostAtMs[id % this.#calls.length] as number) >= nowMs) continue;
-      const call = this.take(id);
-      if (call !== undefined) lost.push(call);
+      const place = id % this.#calls.length;
+      const call = this.#calls[place];
+      if (call === undefined) continue;
+      const waitMs = isSilent ? Math.min(call.patienceMs, call.timeoutMs) : call.timeoutMs;
+      if ((this.#sentAtMs[place] as number) + waitMs >= nowMs) continue;
+      this.#sentAtMs[place] = Number.POSITIVE_INFINITY;
+      lost.push(call);
     }
     return lost;
   }
 
+  /** Takes all out: those that were not told as lost. */
   takeAll(): Call[] {
-    return this.takeLost(Number.POSITIVE_INFINITY);
+    const calls: Call[] = [];
+    for (let id = this.#first; id < this.nextId; id++) {
+      const sentAtMs = this.#sentAtMs[id % this.#calls.length] as number;
+      const call = this.take(id);
+      if (call !== undefined && sentAtMs !== Number.POSITIVE_INFINITY) calls.push(call);
+    }
+    return calls;
   }
 
   #grow(): void {
     const room = this.#calls.length * 2;
     const calls = new Array<Call | undefined>(room).fill(undefined);
-    const lostAtMs = new Float64Array(room);
+    const sentAtMs = new Float64Array(room);
     for (let id = this.#first; id < this.nextId; id++) {
       calls[id % room] = this.#calls[id % this.#calls.length];
-      lostAtMs[id % room] = this.#lostAtMs[id % this.#calls.length] as number;
+      sentAtMs[id % room] = this.#sentAtMs[id % this.#calls.length] as number;
     }
     this.#calls = calls;
-    this.#lostAtMs = lostAtMs;
+    this.#sentAtMs = sentAtMs;
   }
 }

@@ -19,7 +19,10 @@ export interface Call {
   readonly bodyTo: number;
   /** For the server, from its arrival there. */
   readonly timeoutMs: number;
-  // One of these is called exactly once, never within `Link.send`.
+  /** Of a node that says nothing at all the answer is waited for so long, ms; of one that answers others, the whole time. */
+  readonly patienceMs: number;
+  // One of these is called exactly once, never within `Link.send`. Where a call fails because it counts as lost,
+  // an answer that comes after all is told as well: the node may have been slow, and nothing else.
   /**
    * The response is [from, to) of `bytes`, valid for this turn. `forwardedTo`: the node that
    * carried the call out in place of the one asked; 0: that one did.
@@ -45,6 +48,9 @@ export class PlainCall implements Call {
   ) {}
   get bodyTo(): number {
     return this.body.length;
+  }
+  get patienceMs(): number {
+    return this.timeoutMs;
   }
   answered(bytes: Buffer, from: number, to: number, forwardedTo: number): void {
     this.done({ ok: true, response: bytes.subarray(from, to), forwardedTo });

@@ -17,6 +17,9 @@
  *    attempt slip in under its old counter.
  * 4. At most `window` appends between the oldest unsettled one and the newest:
  *    the server still has the first answer of each.
+ * 5. A server that is slow is not asked again for what it still has: an attempt may take as long as its caller
+ *    waits, counts as lost earlier only where the server says nothing at all (link.ts), and its answer counts
+ *    whenever it comes. Else copies queue up behind copies, and no answer is ever in time.
  */
 import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
@@ -28,8 +31,11 @@ import { type AppendResponse, readAppendResponse, readOpenProducerResponse } fro
 import { closedError, type Router, suspectMs, type Target, waitMs } from './router.js';
 import { ProtoReader } from './wire-reader.js';
 
-/** One attempt may take this long; a stuck node costs no more than this. */
-const attemptTimeoutMs = 5_000;
+/** A node that says nothing at all is waited for so long. */
+const attemptPatienceMs = 5_000;
+/** Without its caller an append has this long at first, and twice as long each time: what is slow gets through once. */
+const settleTimeoutMs = 5_000;
+const settleTimeoutMaxMs = 60_000;
 const openTimeoutMs = 5_000;
 /** However long a server asks to wait. */
 const pauseMaxMs = 5_000;
@@ -60,6 +66,8 @@ export class Append {
   /** Whole milliseconds, as all times of it: others would be objects. */
   sentAtMs = 0;
   inDoubt = false;
+  /** Times that it was sent without its caller. */
+  settlings = 0;
   lastError: HansardError | undefined;
   /** Its bytes count as in flight. */
   holdsRoom = false;
@@ -103,6 +111,9 @@ class Attempt implements Call {
     readonly counter: number,
     readonly timeoutMs: number,
   ) {}
+  get patienceMs(): number {
+    return attemptPatienceMs;
+  }
   get method(): Method {
     return methods.append;
   }
@@ -121,15 +132,21 @@ class Attempt implements Call {
   get bodyTo(): number {
     return this.append.encoded.bodyTo;
   }
-  /** Answers of attempts that were given up count for nothing. */
   get isCurrent(): boolean {
     return this.append.state === State.outstanding && this.append.sendNumber === this.sendNumber;
   }
-  answered(bytes: Buffer, from: number, to: number, forwardedTo: number): void {
-    if (this.isCurrent) this.lane.answered(this.append, bytes, from, to, forwardedTo);
+  /** What became of its counter is what became of the append, whichever attempt tells it. */
+  get settles(): boolean {
+    const { state, counter } = this.append;
+    const isOpen = state === State.outstanding || state === State.waiting;
+    return isOpen && counter === this.counter && this.lane.isOf(this.producer);
   }
+  answered(bytes: Buffer, from: number, to: number, forwardedTo: number): void {
+    if (this.settles) this.lane.answered(this.append, bytes, from, to, forwardedTo);
+  }
+  /** Of an attempt that was given up only an outcome counts, and no refusal. */
   failed(error: HansardError, inDoubt: boolean): void {
-    if (this.isCurrent) this.lane.failed(this.append, error, inDoubt);
+    if (this.isCurrent || (isOutcome(error) && this.settles)) this.lane.failed(this.append, error, inDoubt);
   }
 }
 
@@ -216,6 +233,11 @@ export class Lane {
     readonly budget: Budget,
     readonly options: LaneOptions,
   ) {}
+
+  /** Is it the producer under which its flight is sent? */
+  isOf(producer: Producer): boolean {
+    return this.#producer === producer;
+  }
 
   /** Nothing left to send or to settle. */
   get isIdle(): boolean {
@@ -355,9 +377,11 @@ export class Lane {
     append.sendNumber = sendNumber;
     append.sentAtMs = Math.floor(now);
     append.state = State.outstanding;
-    const leftMs = append.deadlineMs - now;
+    // All the time that its caller has: cut short, a slow node would be asked for the same over and over.
     // Past its deadline an append is sent only to be settled.
-    const timeoutMs = append.callerGone ? attemptTimeoutMs : Math.min(Math.max(leftMs, 1), attemptTimeoutMs);
+    const timeoutMs = append.callerGone
+      ? Math.min(settleTimeoutMs * 2 ** append.settlings++, settleTimeoutMaxMs)
+      : Math.max(append.deadlineMs - now, 1);
     const { counter } = append;
     (this.#link as Link).send(
       new Attempt(this, append, sendNumber, this.#producer, counter, Math.ceil(timeoutMs)),
@@ -376,7 +400,7 @@ export class Lane {
   failed(append: Append, error: HansardError, inDoubt: boolean): void {
     append.lastError = error;
     this.#lastError = error;
-    if (error.fields.counter_consumed === 'true' || error.reason === 'PRODUCER_REUSED') {
+    if (isOutcome(error)) {
       this.#recovered();
       this.#settle(append, error);
     } else this.#onNotApplied(append, error, inDoubt);
@@ -660,6 +684,11 @@ export class Lane {
     append.state = State.settled;
     this.#reject(append, error);
   }
+}
+
+/** The append's counter is used up by it. */
+function isOutcome({ fields, reason }: HansardError): boolean {
+  return fields.counter_consumed === 'true' || reason === 'PRODUCER_REUSED';
 }
 
 function counterGap(counter: number, expected: number, cause?: HansardError): HansardError {

@@ -55,6 +55,8 @@ const backoffWaitMs = 200;
 /** An answer may be this late beyond the server's own deadline before the call counts as lost. */
 const answerGraceMs = 500;
 const sweepIntervalMs = 100;
+/** A node that has said anything since so many sweeps, about a second, is busy, and neither stuck nor cut off. */
+const silentSweeps = 10;
 
 const channelOptions: ChannelOptions = {
   'grpc.enable_retries': 0,
@@ -175,6 +177,8 @@ class ExchangeLink implements Link, Answered {
   #framesUnsent = 0;
   #queue: Call[] = [];
   readonly #pending = new CallsInFlight();
+  /** Sweeps since a frame came. In those, not in ms: that this process stood still says nothing of the node. */
+  #sweepsUnheard = 0;
   #sweeper: NodeJS.Timeout | undefined;
 
   constructor(readonly address: string) {
@@ -225,7 +229,7 @@ class ExchangeLink implements Link, Answered {
       const now = performance.now();
       for (let i = 0; i < calls.length; i++) {
         const call = calls[i] as Call;
-        this.#pending.add(call, now + call.timeoutMs + answerGraceMs);
+        this.#pending.add(call, now);
       }
       this.#framesUnsent++;
       const more = stream.write(encodeFrame(calls, firstId), () => {
@@ -288,6 +292,7 @@ class ExchangeLink implements Link, Answered {
   }
 
   #onFrame(stream: unknown, bytes: Buffer): void {
+    this.#sweepsUnheard = 0;
     try {
       decodeFrame(bytes, this);
     } catch (error) {
@@ -309,7 +314,7 @@ class ExchangeLink implements Link, Answered {
     this.#ended(id)?.failed(error, inDoubt);
   }
 
-  /** Undefined: given up before. */
+  /** Undefined: it has ended. */
   #ended(id: number): Call | undefined {
     const call = this.#pending.take(id);
     if (call !== undefined && this.#pending.size === 0) this.#stopSweeper();
@@ -344,11 +349,14 @@ class ExchangeLink implements Link, Answered {
     for (const call of queued) call.failed(error, false);
   }
 
-  /** A node that is stuck neither answers nor breaks its stream. */
+  /**
+   * A node that is stuck neither answers nor breaks its stream. One that is only slow is not to get the same
+   * again behind all that it still has: it would never come to the end of it.
+   */
   #sweep(): void {
-    const lost = this.#pending.takeLost(performance.now());
+    const isSilent = ++this.#sweepsUnheard > silentSweeps;
+    const lost = this.#pending.lost(performance.now() - answerGraceMs, isSilent);
     if (lost.length === 0) return;
-    if (this.#pending.size === 0) this.#stopSweeper();
     const error = new HansardError('DEADLINE_EXCEEDED', `${this.address}: no answer in time`, {
       address: this.address,
     });

@@ -150,7 +150,15 @@ function thrown(fn: () => unknown): string {
 function appendCall(message: NewMessage): Call {
   const encoded = encodeAppend(encodeTarget('', 'c'), [message], undefined);
   const ends = { answered: () => {}, failed: () => {} };
-  return { ...encoded, ...ends, method: methods.append, producerId: 1, counter: 1, timeoutMs: 0 };
+  return {
+    ...encoded,
+    ...ends,
+    method: methods.append,
+    producerId: 1,
+    counter: 1,
+    timeoutMs: 0,
+    patienceMs: 0,
+  };
 }
 
 t.test(
@@ -195,6 +203,7 @@ t.test('frames: calls and answers', async (t) => {
     counter: i * 1000 + 1,
     producerId: 2 ** 40 + i,
     timeoutMs: i,
+    patienceMs: i,
   }));
   const frame = codec('hansard.v1.ExchangeRequest').deserialize(encodeFrame(calls, 100)) as never as {
     calls: { id: string; method: string; timeout_ms?: number; request: Buffer }[];
