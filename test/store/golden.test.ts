@@ -2,7 +2,9 @@
  * Databases as they were released: read back for ever. store-v1: rows of version 1,
  * under apply version 1, blocks compressed by brotli. store-v2: with deleted channels and
  * the index of labels and participants, blocks by lz4, open blocks in the channels' rows. store-v3: channels' rows that
- * name small blocks. To make one for a new format: GOLDEN=write node dist/test/store/golden.test.js
+ * name small blocks. store-v8: what came up to partition rows of version 8, under apply version 4: channels that are sealed
+ * or may come back, cursors, deliveries, durable subscriptions. To make one for a new format:
+ * GOLDEN=write node dist/test/store/golden.test.js (GOLDEN=write-8: that one)
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
@@ -10,9 +12,19 @@ import t, { type Test } from 'tap';
 import {
   encodeCreateChannel,
   encodeDeleteChannel,
+  encodeMoveCursor,
   encodeOpenProducer,
+  encodeSealChannel,
   encodeUpdateChannel,
 } from '../../src/conversation/command.js';
+import { encodeReportDelivery } from '../../src/conversation/delivery-command.js';
+import {
+  encodeCreateSubscription,
+  encodeDeleteSubscription,
+  encodeStep,
+  type StepOp,
+} from '../../src/conversation/subscription-command.js';
+import { deadKey } from '../../src/conversation/subscription-state.js';
 import type { FindQuery } from '../../src/store/find-channels.js';
 import { RowKind } from '../../src/store/keys.js';
 import type { PartitionStore } from '../../src/store/types.js';
@@ -119,6 +131,16 @@ async function restored(version: number): Promise<{ golden: Golden; disk: SimKvD
   return { golden, disk };
 }
 
+async function save(version: number, disk: SimKvDisk, digest: string, texts: Golden['texts']): Promise<void> {
+  const rows = [...disk.rows.map]
+    .map(([key, value]): [string, string] => [
+      Buffer.from(key, 'latin1').toString('hex'),
+      Buffer.from(value).toString('hex'),
+    ])
+    .sort();
+  await writeFile(fileOf(version), `${JSON.stringify({ digest, texts, rows }, undefined, 1)}\n`);
+}
+
 /** Rows that compression does not touch are written today as they were then. */
 function sameRows(t: Test, golden: Golden, today: SimKvDisk, kinds: readonly number[]): void {
   for (const [key, value] of golden.rows) {
@@ -128,17 +150,103 @@ function sameRows(t: Test, golden: Golden, today: SimKvDisk, kinds: readonly num
   }
 }
 
+/** What came with apply versions 3 and 4, no row of it in a value file. */
+async function buildLater(): Promise<{ disk: SimKvDisk; digest: string }> {
+  const disk = await formatted(simDisk(), [3], 4096, { applyVersion: 4 });
+  const store = await opened(disk);
+  const partition = store.partition(3);
+  let timeUs = 1_700_000_000_000_000;
+  const apply = (...commands: Uint8Array[]): void => {
+    timeUs += 1_000;
+    applyTo(partition, madeEntry(commands, timeUs));
+  };
+  const tenant = 'default';
+  const named = (channel: string) => ({ tenant, channel, requestId: '' });
+  apply(encodeOpenProducer(tenant, 'importer'));
+  for (const channel of ['talk', 'closed', 'gone']) apply(madeAppend(channel, ['one', 'two', 'three']));
+  await partition.checkpoint();
+  apply(encodeSealChannel(named('closed')));
+  apply(encodeDeleteChannel({ ...named('gone'), allowMissing: false }));
+  apply(encodeMoveCursor({ tenant, channel: 'talk', reader: 'ann', seq: 2, mayGoBack: false }));
+  const failed = [{ seq: 2, attempts: 3, reason: 'away' }];
+  apply(
+    encodeReportDelivery({ tenant, channel: 'talk', recipient: 'bob', upToSeq: 3, failed, recovered: [] }),
+  );
+  const settings = {
+    description: 'all of it',
+    ackDeadlineMs: 1_000,
+    maxDeliveries: 1,
+    retryDelayMs: 0,
+    maxPendingChannels: 10,
+    paused: false,
+  };
+  const selector = { channels: ['talk'], prefix: 't', label: ['color', 'grün'] as const, types: [1] };
+  const places = new Map([[3, Uint8Array.of(0, 1, 0)]]);
+  for (const name of ['worker', 'short-lived'])
+    apply(
+      encodeCreateSubscription({ tenant, name, requestId: 'r', selector, settings, fromTimeUs: 0, places }),
+    );
+  await partition.checkpoint();
+  const step = (...ops: StepOp[]): void => {
+    const { uid, version } = partition.subscriptionNow(tenant, 'worker') ?? { uid: '', version: 0 };
+    apply(encodeStep({ tenant, name: 'worker', uid, version, ops }));
+  };
+  const ranges = [{ channel: 'talk', firstSeq: 1, lastSeq: 3, sinceUs: timeUs }];
+  step({ kind: 'take', partition: 3, place: Uint8Array.of(0, 9, 0), ranges });
+  step({ kind: 'lease', channel: 'talk', consumer: 'ann', toSeq: 1 });
+  const { lease } = partition.subscriptionNow(tenant, 'worker')?.channels.get('talk') ?? {};
+  const given = { channel: 'talk', lease: lease?.number ?? 0 };
+  step({ kind: 'nack', ...given, delayMs: 0, counted: true, error: 'no use for it' });
+  step({ kind: 'bury', channel: 'talk', seq: 1 });
+  step({ kind: 'lease', channel: 'talk', consumer: 'bob', toSeq: 2 });
+  apply(encodeDeleteSubscription({ tenant, name: 'short-lived', expected: undefined }));
+  await partition.checkpoint();
+  const digest = await partition.digest();
+  await store.close();
+  return { disk, digest };
+}
+
+t.test('the database of row version 8', async (t) => {
+  if (process.env.GOLDEN === 'write-8') {
+    const { disk, digest } = await buildLater();
+    await save(8, disk, digest, ['', '']);
+  }
+  const { golden, disk } = await restored(8);
+  const record = golden.rows.find(([key]) => key.startsWith('10'));
+  t.equal(record?.[1].slice(0, 2), '08', "the partition's row is of that version");
+  const store = await opened(disk);
+  const partition = store.partition(3);
+  t.equal(await partition.digest(), golden.digest, 'reads back to the same state');
+  t.match(partition.meta, { cursorCount: 2, subscriptionCount: 1, trash: [{ name: 'gone' }] });
+  t.match(await partition.channelByName('default', 'closed'), { headSeq: 3, sealedTimeUs: Number });
+  t.match(await partition.readCursor('default', 'talk', 'ann', 'read'), { seq: 2 });
+  t.match(await partition.readCursor('default', 'talk', 'bob', 'delivery'), { seq: 3, failed: [{ seq: 2 }] });
+  const [worker, ...others] = partition.subscriptionsOf('default');
+  t.same(others, []);
+  t.match(worker, {
+    name: 'worker',
+    settings: { description: 'all of it' },
+    deadLetters: new Map([[deadKey('talk', 1), { seq: 1 }]]),
+  });
+  t.match(worker?.channels.get('talk'), { acked: 1, to: 3, lease: { consumer: 'bob' } });
+  // Goes on with what stands there: the numbers of those that are gone are not given out again.
+  const numberBefore = partition.meta.nextSubscription ?? 0;
+  applyTo(partition, madeEntry([madeAppend('talk', ['four'])]));
+  await partition.checkpoint();
+  t.equal((await partition.channelByName('default', 'talk'))?.headSeq, 4);
+  t.ok(numberBefore > 2 && partition.meta.nextSubscription === numberBefore);
+  await store.close();
+
+  const today = await buildLater();
+  t.equal(today.digest, golden.digest);
+  const { partition: record8, channel, cursor, subscription, ended } = RowKind;
+  sameRows(t, golden, today.disk, [...plainKinds, record8, channel, cursor, subscription, ended]);
+});
+
 t.test('the database of row version 3', async (t) => {
-  const file = fileOf(3);
   if (process.env.GOLDEN === 'write') {
     const { disk, digest } = await build(2);
-    const rows = [...disk.rows.map]
-      .map(([key, value]): [string, string] => [
-        Buffer.from(key, 'latin1').toString('hex'),
-        Buffer.from(value).toString('hex'),
-      ])
-      .sort();
-    await writeFile(file, `${JSON.stringify({ digest, texts: ['', ''], rows }, undefined, 1)}\n`);
+    await save(3, disk, digest, ['', '']);
   }
   const { golden, disk } = await restored(3);
   await readsBack(t, golden, disk);
@@ -203,17 +311,9 @@ async function readsBack(t: Test, golden: Golden, disk: SimKvDisk): Promise<void
 const plainKinds: number[] = [RowKind.channelName, RowKind.producer, RowKind.keyRun, RowKind.messageIdRun];
 
 t.test('the database of format 1', async (t) => {
-  const file = fileOf(1);
   if (process.env.GOLDEN === 'write-1') {
     const { disk, digest } = await build(1);
-    const rows = [...disk.rows.map]
-      .map(([key, value]): [string, string] => [
-        Buffer.from(key, 'latin1').toString('hex'),
-        Buffer.from(value).toString('hex'),
-      ])
-      .sort();
-    const texts: Golden['texts'] = ['text 0 ', `text 89 ${'and so on '.repeat(89)}`];
-    await writeFile(file, `${JSON.stringify({ digest, texts, rows }, undefined, 1)}\n`);
+    await save(1, disk, digest, ['text 0 ', `text 89 ${'and so on '.repeat(89)}`]);
   }
   const { golden, disk } = await restored(1);
   const store = await opened(disk);
