@@ -11,11 +11,14 @@
  * node led, the time from the fault to the first answer to a write; `first` is
  * the first of them in a round, `all` the last. `--trace` prints what the other
  * nodes logged in rounds that took longer than the target. The second form counts elections
- * while nothing is broken and the nodes have all the load that they can take.
+ * while nothing is broken and the nodes have all the load that they can take; what nodes hand
+ * over to one another is told apart from what followers began.
  */
 import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import type { Client } from '../src/client/index.js';
+import type { PartitionInfo } from '../src/client/types.js';
+import { rankMembers } from '../src/node/placement.js';
 import { ProcessCluster, sleep, type TestNode, until } from '../test/cluster/harness.js';
 import { openNetwork, partition, type TestNetwork } from '../test/cluster/network.js';
 import { untilSignal } from './harness/leftovers.js';
@@ -124,25 +127,41 @@ interface Round {
   readonly eachMs: readonly number[];
 }
 
+async function partitionsOf(client: Client): Promise<readonly PartitionInfo[]> {
+  return (await client.cluster({ timeoutMs: 5_000 })).partitions;
+}
+
 async function leaders(client: Client): Promise<{ node: number; term: number }[]> {
-  const { partitions } = await client.cluster({ timeoutMs: 5_000 });
+  const partitions = await partitionsOf(client);
   return partitions.map(({ leaderNodeId, term }) => ({ node: leaderNodeId, term }));
 }
 
-/** Every node leads its share again, and has for a while. */
+/** Whom balancing would have lead leads, everywhere: nothing is handed over from here on. */
 async function balanced(client: Client): Promise<void> {
-  const share = Math.floor(partitionCount / nodes / 2);
-  let last = '';
-  await until('leadership is spread', async () => {
-    const now = await leaders(client);
-    const counts = [1, 2, 3].map((node) => now.filter((each) => each.node === node).length);
-    const text = JSON.stringify(now);
-    const isSame = text === last;
-    last = text;
-    if (isSame && counts.every((count) => count >= share)) return true;
-    await sleep(restMs);
-    return false;
+  await until('the best ranked replicas lead', async () => {
+    const partitions = await partitionsOf(client);
+    const isDone = partitions.every(
+      ({ partition, replicas, leaderNodeId }) => rankMembers(partition, replicas)[0]?.nodeId === leaderNodeId,
+    );
+    if (!isDone) await sleep(restMs);
+    return isDone;
   });
+}
+
+type Elections = Record<'silence' | 'gone' | 'handover', number>;
+
+/** Since the nodes' starts, of all together. */
+async function electionsOf(cluster: ProcessCluster): Promise<Elections> {
+  const sums: Elections = { silence: 0, gone: 0, handover: 0 };
+  for (const { httpAddress } of cluster.nodes) {
+    const page = await (await fetch(`http://${httpAddress}/metrics`)).text();
+    for (const cause of Object.keys(sums) as (keyof Elections)[]) {
+      const count = new RegExp(`^hansard_elections_total\\{cause="${cause}"\\} (\\d+)$`, 'm').exec(page)?.[1];
+      if (count === undefined) throw new Error(`${httpAddress} does not count elections`);
+      sums[cause] += Number(count);
+    }
+  }
+  return sums;
 }
 
 async function breakNode(fault: FaultName, node: TestNode, network: TestNetwork): Promise<number> {
@@ -290,6 +309,7 @@ async function quiet(cluster: ProcessCluster): Promise<void> {
   });
   const machine = machineTimes();
   const first = await leaders(client);
+  const before = await electionsOf(cluster);
   let last = first;
   const begun = performance.now();
   const minutesGone = (): number => (performance.now() - begun) / 60_000;
@@ -314,8 +334,14 @@ async function quiet(cluster: ProcessCluster): Promise<void> {
   }
   stopped = true;
   await Promise.all(work);
+  const after = await electionsOf(cluster);
   const result = {
     minutes: Number(minutesGone().toFixed(2)),
+    elections: {
+      silence: after.silence - before.silence,
+      gone: after.gone - before.gone,
+    },
+    handedOver: after.handover - before.handover,
     termsBegun: last.reduce((sum, { term }, i) => sum + term - (first[i]?.term ?? 0), 0),
     acknowledged,
     failed,
@@ -327,7 +353,7 @@ async function quiet(cluster: ProcessCluster): Promise<void> {
   process.stdout.write(
     values.json
       ? `${JSON.stringify(result, undefined, 2)}\n`
-      : `${result.termsBegun} terms begun in ${result.minutes} minutes at ${result.appendsPerSecond} appends/s (${failed} failed); steal ${result.stealPercent} %, load ${result.load}\n`,
+      : `${result.minutes} minutes: ${result.elections.silence} elections begun in silence, ${result.elections.gone} for a leader that was gone, ${result.handedOver} leaderships handed over, ${result.termsBegun} terms; ${result.appendsPerSecond} appends/s (${failed} failed); steal ${result.stealPercent} %, load ${result.load}\n`,
   );
 }
 

@@ -6,6 +6,7 @@
 
 import { Counter, collectDefaultMetrics, Gauge, type Histogram, Registry } from 'prom-client';
 import { type FaultKind, faultKinds } from '../common/faults.js';
+import type { ElectionCounts } from '../partition/types.js';
 import type { StoreStats } from '../store/types.js';
 import type { PeerState } from '../transport/types.js';
 import type { WalStats } from '../wal/types.js';
@@ -32,6 +33,7 @@ export interface MetricSources {
   /** Replicas in whose partitions nothing happens. */
   quiescentReplicas?(): number;
   clockAheadUs?(): number;
+  elections?(): Readonly<ElectionCounts>;
   /** Calls of the API whose handlers have not ended, whichever way they came. */
   callsInFlight?(): number;
   /** Streams of Exchange that are open. */
@@ -205,6 +207,15 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
       "How far this node's clock is beyond what it stamps; 0: it is not",
       [],
       (set) => set((sources.clockAheadUs?.() ?? 0) / 1e6),
+    );
+  if (sources.elections !== undefined)
+    gauge(
+      'hansard_elections_total',
+      'How often replicas of this node stood for election since the start: the leader fell silent, its process was gone, or it handed over',
+      ['cause'],
+      (set) => {
+        for (const [cause, count] of Object.entries(sources.elections?.() ?? {})) set(count, cause);
+      },
     );
   if (sources.quiescentReplicas !== undefined)
     gauge('hansard_replicas_quiescent', 'Replicas in whose partitions nothing happens', [], (set) =>

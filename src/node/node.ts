@@ -16,6 +16,7 @@ import { end, type Proposal } from '../partition/proposals.js';
 import { Replica } from '../partition/replica.js';
 import {
   commitNotePeriodMs,
+  type ElectionCounts,
   type ProposalBudget,
   type ReplicaHost,
   replicaDefaults,
@@ -147,6 +148,7 @@ export class HansardNode implements NodeService {
   readonly #views: ClusterViews;
   #host: ReplicaHost | undefined;
   readonly #budget: ProposalBudget;
+  readonly #electionCounts: ElectionCounts = { silence: 0, gone: 0, handover: 0 };
   #tickTimer: Timer | undefined;
   #gossipTimer: Timer | undefined;
   #lastTickMs = 0;
@@ -566,6 +568,11 @@ export class HansardNode implements NodeService {
     return this.#clockWatch.aheadUs();
   }
 
+  /** How often replicas of this node stood for election, in this life. */
+  get electionCounts(): Readonly<ElectionCounts> {
+    return this.#electionCounts;
+  }
+
   /** Replicas here in whose partitions nothing happens. */
   get quiescentReplicas(): number {
     return this.#quiescence.count;
@@ -758,6 +765,7 @@ export class HansardNode implements NodeService {
       mendState: (replica, staged) => this.#repairs.mendState(replica, staged),
       caughtUpWithFloor: (replica) => this.#repairs.caughtUpWithFloor(replica),
       budget: this.#budget,
+      elections: this.#electionCounts,
       tailHasRoom: () => {
         if (store.tailBytes < this.#checkpoints.tailLimitBytes) return true;
         this.#checkpoints.look();

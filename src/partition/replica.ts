@@ -111,6 +111,7 @@ export class Replica implements WorkSink {
   /** As last handed to the log. */
   #hardTerm: Term;
   #hardVote: ReplicaId;
+  /** As last observed. */
   #lead: ReplicaId = NONE;
   #role: Role = Role.follower;
   #term: Term = 0;
@@ -207,18 +208,21 @@ export class Replica implements WorkSink {
     this.#observe();
   }
 
+  // Of this moment, not as of the last turn: what is asked between a message and its turn (a round of reads that
+  // begins, a proposal) must not be told what a leader was.
+
   get isLeader(): boolean {
-    return this.#role === Role.leader;
+    return this.#raft.role === Role.leader;
   }
 
   /** Nobody known: undefined. */
   get leader(): NodeId | undefined {
-    if (this.#lead === NONE) return undefined;
-    return this.nodeOf(this.#lead);
+    const { lead } = this.#raft;
+    return lead === NONE ? undefined : this.nodeOf(lead);
   }
 
   get term(): Term {
-    return this.#term;
+    return this.#raft.term;
   }
 
   /** Where the core's log ends, also what is not synced yet. */
@@ -398,10 +402,18 @@ export class Replica implements WorkSink {
     if (message.type === MessageType.MsgApp && message.index === 0 && !this.isInitialised) return;
     if (message.type === MessageType.MsgHeartbeat && this.#lacksWhatItAcknowledged(message)) return;
     if (message.type === MessageType.MsgAppResp && this.#refusesWhatItHad(message)) return;
-    this.#raft.step(message);
+    if (message.type === MessageType.MsgTimeoutNow) this.#takeOver(message);
+    else this.#raft.step(message);
     // An answer that was on its way when its leader fell quiet is no news.
     if (message.type === MessageType.MsgHeartbeatResp) this.#host.stir(this);
     else this.#stir();
+  }
+
+  /** The leader hands over. */
+  #takeOver(message: Message): void {
+    const { term } = this.#raft;
+    this.#raft.step(message);
+    if (this.#raft.role === Role.candidate && this.#raft.term > term) this.#host.elections.handover++;
   }
 
   /**
@@ -568,7 +580,7 @@ export class Replica implements WorkSink {
 
   tick(nowMs: number): void {
     if (this.#stopped || this.isMute) return;
-    this.#raft.tick();
+    this.#tickRaft();
     this.#proposals.expire(nowMs);
     if (this.conf.autoLeave) this.#leaveJoint();
     // A handover that failed: what waited for it goes on.
@@ -582,6 +594,14 @@ export class Replica implements WorkSink {
       this.#proposals.giveUp(this.#graceTerm, 'this node lost leadership before it was committed');
     }
     if (this.#raft.hasReady()) this.#stir();
+  }
+
+  #tickRaft(): void {
+    const raft = this.#raft;
+    const led = this.isLeader;
+    raft.tick();
+    // A follower's time begins anew in its tick where it stands for election, and nowhere else.
+    if (!led && raft.electionElapsed === 0 && raft.role !== Role.follower) this.#host.elections.silence++;
   }
 
   /** Ends exactly once; see NodeService.propose. */
@@ -645,6 +665,7 @@ export class Replica implements WorkSink {
   campaign(): void {
     if (this.#stopped || this.isLeader || this.isMute) return;
     this.#raft.campaign();
+    if (this.#raft.role !== Role.follower) this.#host.elections.gone++;
     this.#stir();
   }
 
@@ -725,6 +746,8 @@ export class Replica implements WorkSink {
   collect(output: TurnOutput): void {
     if (this.#stopped || this.isMute) return;
     this.#output = output;
+    // What came before this turn may have deposed it: whoever waits here learns of the next leader, and not of this one.
+    this.#observe();
     if (this.#floor !== undefined && isAtLeast(this.lastPlace, this.#floor)) {
       // All of it came from a leader that had it, and is synced here.
       this.#floor = undefined;
@@ -736,7 +759,9 @@ export class Replica implements WorkSink {
       this.#deliver(afterSync);
     }
     if (this.#install.isBusy) this.#endInstall();
-    if (this.#proposals.hasPending && output.mayPropose(this)) this.#flushProposals();
+    // A handover takes a round trip; what comes meanwhile waits, and either goes on here or learns who leads.
+    if (this.#proposals.hasPending && !this.#raft.isTransferring && output.mayPropose(this))
+      this.#flushProposals();
     if (this.#reads.wantsRound) this.#startReadRound();
     this.#applier.pump();
     while (this.#raft.drain(this)) this.#applier.pump();
@@ -757,8 +782,6 @@ export class Replica implements WorkSink {
   }
 
   #flushProposals(): void {
-    // A handover takes a round trip; what comes meanwhile waits, and either goes on here or learns who leads.
-    if (this.#raft.isTransferring) return;
     while (this.#proposals.hasPending) {
       const proposals = this.#proposals.takeEntry(this.#settings.entryBytes);
       const commands = proposals.map((proposal) => proposal.command);
@@ -1034,7 +1057,7 @@ export class Replica implements WorkSink {
 
   /** Role, leader or term may have changed. */
   #observe(): void {
-    const wasLeader = this.isLeader;
+    const wasLeader = this.#role === Role.leader;
     const { lead, role, term } = this.#raft;
     if (lead === this.#lead && role === this.#role && term === this.#term) return;
     const before = this.#term;

@@ -37,6 +37,7 @@ export interface ReplicaHost {
   wantCheckpoint(partition: PartitionId): void;
   /** Bytes of proposals that are not applied yet, over all partitions. */
   readonly budget: ProposalBudget;
+  readonly elections: ElectionCounts;
   /** False while tails are full: nothing more is admitted or applied until a checkpoint has resolved. */
   tailHasRoom(): boolean;
   /** Applying met damage: the state is not to be used from here on. */
@@ -57,6 +58,16 @@ export interface HeldBack {
   readonly floor?: LogPlace | undefined;
   /** Its term or vote may be lost: it says nothing. */
   readonly mute: boolean;
+}
+
+/** Since the start: how often replicas of this node stood for election, by what made them. */
+export interface ElectionCounts {
+  /** The leader was silent for an election timeout. */
+  silence: number;
+  /** The leader's process was gone, or nobody led. */
+  gone: number;
+  /** The leader handed over. */
+  handover: number;
 }
 
 export interface ProposalBudget {

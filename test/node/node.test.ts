@@ -300,3 +300,37 @@ t.test(
     await cluster.stopAll();
   },
 );
+
+t.test('elections are counted by what began them', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1, settings: { balanceMs: 1e9 } });
+  const total = () => {
+    const sum = { silence: 0, gone: 0, handover: 0 };
+    for (const { node } of cluster.running.values())
+      for (const cause of ['silence', 'gone', 'handover'] as const) sum[cause] += node.electionCounts[cause];
+    return sum;
+  };
+  const leads = async (not: number): Promise<number> => {
+    const other = () => cluster.leaderOf(0)?.node.identity.nodeId;
+    await cluster.clock.until(() => (other() ?? not) !== not, 20_000);
+    await cluster.led();
+    await cluster.clock.run(1_000);
+    return other() ?? 0;
+  };
+  const first = await leads(0);
+  const atStart = total();
+  t.ok(atStart.gone > 0 && atStart.handover === 0 && atStart.silence === 0, 'nobody led');
+  const replica = cluster.get(first).node.replicas()[0];
+  const heir = replica?.voters.find(({ nodeId }) => nodeId !== first);
+  replica?.transferLeadership(heir?.replicaId ?? 0);
+  const second = await leads(first);
+  t.same(total(), { ...atStart, handover: 1 });
+
+  cluster.network.isolate(
+    second,
+    [1, 2, 3].filter((id) => id !== second),
+  );
+  await leads(second);
+  t.match(total(), { gone: atStart.gone, handover: 1 });
+  t.ok(total().silence > 0, 'cut off, with its process alive');
+  await cluster.stopAll();
+});

@@ -1,8 +1,10 @@
 /** Reads of all partitions share one question to each peer, and none is answered by a leader of the past. */
 import t from 'tap';
 import type { HansardError } from '../../src/common/errors.js';
+import { EntryType } from '../../src/common/log-types.js';
 import type { ReadRoundQuestion } from '../../src/node/peer-codec.js';
 import { ReadRounds, type RoundReplica } from '../../src/node/read-rounds.js';
+import { MessageType, message } from '../../src/raft/types.js';
 import { append, Cluster } from './cluster.js';
 
 /** A partition led by node 1 on nodes 1, 2, 3; two of three must vouch, node 1 does. */
@@ -226,4 +228,50 @@ t.test('linearizable reads of a whole cluster', async (t) => {
   await cluster.clock.run(3_000);
   t.equal(await cluster.settled(read(leader)), 'secondary true', 'it has learned who leads');
   await cluster.stopAll();
+});
+
+/** A leader that has read its deposition and had no turn since: under load a turn may be some messages away. */
+async function deposedInThisTurn() {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1, settings: { balanceMs: 1e9 } });
+  const leading = await cluster.led();
+  await cluster.clock.run(500);
+  const replica = leading.node.replicas()[0];
+  if (replica === undefined) throw new Error('it holds the partition');
+  const self = leading.node.identity.nodeId;
+  const [next = 0, other = 0] = [1, 2, 3].filter((id) => id !== self);
+  const { lastIndex: last, term } = replica;
+  const depose = (): void => {
+    const empty = { index: last + 1, term: term + 1, type: EntryType.normal, sizeBytes: 0 };
+    const entries = [{ ...empty, data: new Uint8Array(0), checksum: undefined }];
+    const from = { from: next, term: term + 1, index: last, logTerm: term, commit: last + 1 };
+    replica.step({ ...message(MessageType.MsgApp, replica.replicaId), ...from, entries });
+  };
+  const deadlineMs = cluster.clock.monotonicMs() + 5_000;
+  return { cluster, node: leading.node, replica, depose, next, other, term, deadlineMs };
+}
+
+t.test("who was deposed a moment ago confirms nothing by the next leader's term", async (t) => {
+  for (const when of ['before its round', 'in its round']) {
+    const { replica, depose, next, other, term, deadlineMs } = await deposedInThisTurn();
+    let answered = false;
+    replica.readBarrier('linearizable', 0, deadlineMs).then(() => {
+      answered = true;
+    }, t.error);
+    if (when === 'before its round') depose();
+    const begun = replica.beginSharedRound();
+    if (when === 'in its round') depose();
+    t.equal(begun?.term, when === 'in its round' ? term : undefined);
+    // Everybody is in that term by now, and what that leader has committed since is not known here.
+    if (begun !== undefined) t.ok(replica.vouched(begun.context, begun.term, [next, other]), 'it is over');
+    await new Promise(setImmediate);
+    t.notOk(answered, when);
+  }
+});
+
+t.test('what waits in a leader that is deposed hears of the next one, not of this one', async (t) => {
+  const { cluster, node, depose, next, deadlineMs } = await deposedInThisTurn();
+  const proposed = node.propose(0, append('a', 'text'), { deadlineMs });
+  depose();
+  const error = await cluster.settled(proposed.catch((each: HansardError) => each));
+  t.match(error, { reason: 'NOT_LEADER', fields: { leader_node_id: next } });
 });
