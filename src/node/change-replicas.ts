@@ -415,8 +415,7 @@ function replaceStep(replica: Replica, replicaId: ReplicaId, nodeId: NodeId, for
 export function hasCaughtUp(replica: Replica, replicaId: ReplicaId): boolean {
   const progress = replica.progressOf(replicaId);
   return (
-    progress !== undefined &&
-    progress.recentActive &&
+    progress?.recentActive === true &&
     progress.state === ProgressState.replicate &&
     progress.match + lagEntriesMax >= replica.commitIndex
   );

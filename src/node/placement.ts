@@ -2,6 +2,7 @@
 import { ByteWriter } from '../common/bytes.js';
 import { xxh32 } from '../common/hash.js';
 import type { NodeId, PartitionId } from '../common/ids.js';
+import type { ConfState } from '../common/log-types.js';
 import type { ReplicaMember } from '../common/membership.js';
 
 /**
@@ -26,4 +27,15 @@ export function rankMembers(partition: PartitionId, members: readonly ReplicaMem
 
 function weightOf(partition: PartitionId, nodeId: NodeId): number {
   return xxh32(new ByteWriter(16).u32(partition).u32(nodeId).finish());
+}
+
+/** What a partition begins with. */
+export function initialConfState(voters: number[]): ConfState {
+  return {
+    voters: voters.sort((a, b) => a - b),
+    votersOutgoing: [],
+    learners: [],
+    learnersNext: [],
+    autoLeave: false,
+  };
 }

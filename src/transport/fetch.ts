@@ -59,7 +59,7 @@ export class Fetch implements FetchStream {
   }
 
   #onWelcome(frame: Uint8Array): void {
-    const { host } = this;
+    const host = this.host;
     const hello = decodeHello(decodeWelcome(frame));
     const rejection =
       hello.from !== this.peer.nodeId || hello.answersBootId !== host.self.bootId

@@ -12,16 +12,9 @@ import { HansardError } from '../../src/common/errors.js';
 import { loadPublicProtos } from '../../src/common/proto.js';
 import type { HansardNode } from '../../src/node/node.js';
 import type { Replica } from '../../src/partition/replica.js';
-import type { ClientWorld } from './client.js';
 import { SimRandom } from './sim-clock.js';
-import { within } from './within.js';
+import { askNode, callMs, Work, type WorkWorld } from './work.js';
 
-export interface RecipientWorld extends ClientWorld {
-  readonly violations: string[];
-  anyNode(random: SimRandom): HansardNode | undefined;
-}
-
-const callMs = 1_500;
 const tenant = 'default';
 const names = ['ann', 'bob'] as const;
 /** Numbers of the protos: levels, and states of a delivery. */
@@ -152,45 +145,39 @@ interface Inbox {
 
 export class SimRecipient {
   readonly counts = { reports: 0, moves: 0, reads: 0, bySession: 0 };
-  #stopped = false;
   readonly #random: SimRandom;
   /** Of the last answer: by it a session asks any replica. */
   #token:
     | { readonly channel: string; readonly name: string; readonly bytes: Buffer; readonly floor: Floor }
     | undefined;
-  readonly #done: Promise<void>;
+  readonly #work: Work;
 
   constructor(
     readonly id: string,
     private readonly channels: readonly string[],
     private readonly deliveries: Deliveries,
-    private readonly world: RecipientWorld,
+    private readonly world: WorkWorld,
     seed: number,
   ) {
     this.#random = new SimRandom(seed);
-    this.#done = this.#run();
+    this.#work = new Work(world, this.#random, 40, () => this.#act());
   }
 
   stop(): Promise<void> {
-    this.#stopped = true;
-    return this.#done;
+    return this.#work.stop();
   }
 
-  async #run(): Promise<void> {
-    while (!this.#stopped) {
-      const channel = this.channels[this.#random.below(this.channels.length)] as string;
-      const name = names[this.#random.below(names.length)] as string;
-      const head = this.world.history.headSeen.get(channel) ?? 0;
-      if (head > 0) {
-        const what = this.#random.below(8);
-        if (what < 3) await this.#report(channel, name, head);
-        else if (what === 3) await this.#move(channel, name, head);
-        else if (what === 4) await this.#inbox(channel, name, head);
-        else if (what === 5) await this.#listBySession();
-        else await this.#list(channel, name, head);
-      }
-      await this.world.callers.rest(1 + this.#random.below(40));
-    }
+  async #act(): Promise<void> {
+    const channel = this.channels[this.#random.below(this.channels.length)] as string;
+    const name = names[this.#random.below(names.length)] as string;
+    const head = this.world.history.headSeen.get(channel) ?? 0;
+    if (head === 0) return;
+    const what = this.#random.below(8);
+    if (what < 3) await this.#report(channel, name, head);
+    else if (what === 3) await this.#move(channel, name, head);
+    else if (what === 4) await this.#inbox(channel, name, head);
+    else if (what === 5) await this.#listBySession();
+    else await this.#list(channel, name, head);
   }
 
   async #report(channel: string, recipient: string, head: number): Promise<void> {
@@ -307,7 +294,7 @@ export class SimRecipient {
       if (response === undefined) throw new Error(`${method} gave nothing back`);
       return response;
     };
-    const answer = await within(this.world.clock, 2 * callMs, this.world.callers.call(node, ask));
+    const answer = await askNode(this.world, node, ask);
     if (answer === undefined || answer instanceof HansardError) return undefined;
     return codec(`${name}Response`).deserialize(Buffer.from(answer)) as T;
   }

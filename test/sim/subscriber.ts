@@ -16,18 +16,11 @@ import {
 } from '../../src/conversation/subscription-command.js';
 import type { PendingChannel, SubscriptionState } from '../../src/conversation/subscription-state.js';
 import type { HansardNode } from '../../src/node/node.js';
-import type { ClientWorld } from './client.js';
 import { SimRandom } from './sim-clock.js';
-import { within } from './within.js';
-
-export interface SubscriberWorld extends ClientWorld {
-  readonly violations: string[];
-  anyNode(random: SimRandom): HansardNode | undefined;
-}
+import { askNode, callMs, Work, type WorkWorld } from './work.js';
 
 const name = 'work';
 const tenant = 'default';
-const callMs = 1_500;
 const filter: FeedFilter = {
   tenant,
   names: undefined,
@@ -57,32 +50,23 @@ export class SimSubscriber {
   /** What the last step found, for who waits for the end in vain. */
   lastSeen = '';
   #why = '';
-  #stopped = false;
   /** By lease: what came under it. */
   readonly #told = new Map<number, Told>();
   readonly #random: SimRandom;
-  readonly #done: Promise<void>;
+  readonly #work: Work;
 
   constructor(
     readonly id: string,
     private readonly received: Received,
-    private readonly world: SubscriberWorld,
+    private readonly world: WorkWorld,
     seed: number,
   ) {
     this.#random = new SimRandom(seed);
-    this.#done = this.#run();
+    this.#work = new Work(world, this.#random, 60, () => this.step(false));
   }
 
   stop(): Promise<void> {
-    this.#stopped = true;
-    return this.#done;
-  }
-
-  async #run(): Promise<void> {
-    while (!this.#stopped) {
-      await this.step(false);
-      await this.world.callers.rest(1 + this.#random.below(60));
-    }
+    return this.#work.stop();
   }
 
   /** Nothing is left to do: all is taken, and nothing is pending. `isLast`: all that can be done is done at once. */
@@ -248,7 +232,7 @@ export class SimSubscriber {
   }
 
   #ask<T>(node: HansardNode, ask: () => Promise<T>): Promise<T | HansardError | undefined> {
-    return within(this.world.clock, 2 * callMs, this.world.callers.call(node, ask));
+    return askNode(this.world, node, ask);
   }
 }
 

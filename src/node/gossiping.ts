@@ -1,0 +1,124 @@
+/**
+ * What nodes tell each other every second: how far all members of a partition are, so that
+ * followers may cut their logs; members; clocks; whether the node may lead; faults.
+ */
+import type { Clock, Timer } from '../common/env.js';
+import type { NodeId } from '../common/ids.js';
+import type { Replica } from '../partition/replica.js';
+import type { ClockWatch } from './clock-watch.js';
+import type { ClusterViews } from './cluster-views.js';
+import type { DiskStall } from './disk-stall.js';
+import type { FaultLedger } from './fault-ledger.js';
+import type { HandOver } from './hand-over.js';
+import type { Hearsay } from './hearsay.js';
+import type { Members } from './members.js';
+import type { NodeOptions } from './options.js';
+import type { Gossip, Places } from './peer-codec.js';
+import type { ReplicaSet } from './replica-set.js';
+import type { ToPeers } from './to-peers.js';
+
+export const gossipMs = 1_000;
+
+export interface GossipingContext {
+  readonly options: NodeOptions;
+  /** The guarded one. */
+  readonly clock: Clock;
+  readonly replicas: ReplicaSet;
+  readonly toPeers: ToPeers;
+  readonly hearsay: Hearsay;
+  readonly views: ClusterViews;
+  readonly members: Members;
+  readonly clockWatch: ClockWatch;
+  readonly stall: DiskStall;
+  readonly ledger: FaultLedger;
+  readonly handOver: HandOver;
+  isDraining(): boolean;
+  isStopped(): boolean;
+  /** What else is done as often. */
+  also(): void;
+}
+
+export class Gossiping {
+  readonly #context: GossipingContext;
+  #timer: Timer | undefined;
+  #wasClockAhead = false;
+
+  constructor(context: GossipingContext) {
+    this.#context = context;
+  }
+
+  start(): void {
+    this.#timer = this.#context.clock.after(gossipMs, () => {
+      if (this.#context.isStopped()) return;
+      this.tell();
+      this.#context.also();
+      this.start();
+    });
+  }
+
+  stop(): void {
+    this.#timer?.cancel();
+  }
+
+  /** To all, now. */
+  tell(): void {
+    const { options, replicas, toPeers, views, stall, ledger, handOver } = this.#context;
+    const led = replicas.held
+      .filter((replica) => replica.isLeader)
+      .map((replica) => ({
+        partition: replica.partition,
+        term: replica.term,
+        keptByAll: replica.matchedByAll(),
+        places: placesToTell(replica),
+      }));
+    const diskFull = options.space?.isLow === true;
+    const mayNotLead = this.#isClockAhead() || diskFull || stall.isStanding;
+    const unwilling = this.#context.isDraining() || mayNotLead;
+    for (const { nodeId } of options.nodes) {
+      if (nodeId === options.identity.nodeId) continue;
+      const { faults } = ledger;
+      const nowUs = options.clock.nowUs();
+      const gossip = { nowUs, unwilling, diskFull, led, applyVersion: views.applyVersion, faults };
+      toPeers.send(nodeId, { kind: 'gossip', gossip });
+    }
+    if (mayNotLead) for (const replica of replicas.held) if (replica.isLeader) handOver.transfer(replica);
+  }
+
+  hear(from: NodeId, gossip: Gossip): void {
+    const { options, replicas, hearsay, clockWatch, members } = this.#context;
+    clockWatch.heard(from, gossip.nowUs);
+    hearsay.heard(from, gossip);
+    for (const { partition, places } of gossip.led) {
+      if (partition >= options.partitionCount) continue;
+      const replica = replicas.at(partition);
+      if (!replica?.isInitialised || replica.isMute) hearsay.noteLeader(partition, from);
+      if (places !== undefined) members.hear(partition, places);
+    }
+  }
+
+  /** Told in the log when it begins and ends. */
+  #isClockAhead(): boolean {
+    const { options, clockWatch } = this.#context;
+    const aheadUs = clockWatch.aheadUs();
+    const isAhead = aheadUs > 0;
+    if (isAhead !== this.#wasClockAhead) {
+      this.#wasClockAhead = isAhead;
+      const told = { ahead_ms: Math.round(aheadUs / 1_000) };
+      if (isAhead)
+        options.logger.warn(
+          told,
+          "this node's clock is far ahead of a majority's: it stamps less and leads nothing; set the clock",
+        );
+      else options.logger.info(told, "this node's clock is no longer far ahead");
+    }
+    return isAhead;
+  }
+}
+
+/** Undefined: as it was made, which everybody knows. */
+function placesToTell(replica: Replica): Places | undefined {
+  const { membership, confState } = replica.store;
+  return membership.changes === 0
+    ? undefined
+    : { ...membership, learners: confState.learners, settled: replica.isChangeSettled };
+}
