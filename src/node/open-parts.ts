@@ -54,6 +54,8 @@ export class PartsOpener {
   readonly #options: PartsOptions;
   #ledger: FaultLedger;
   #store: Store | undefined;
+  /** Told of each partition, where the database gives way to a fresh one. */
+  #whyLost = 'the database was lost';
   /** Of the database that takes the place of one moved aside; holds its lock. */
   #freshKv: Kv | undefined;
   /** What the log has reached, and is not on record yet. */
@@ -112,6 +114,7 @@ export class PartsOpener {
       } catch (error) {
         if (!this.#heals || !isReplaceable(error)) throw error;
         logger.error({ error: error.message }, 'the database is damaged: it is moved aside');
+        this.#whyLost = `${this.#whyLost}: ${error.message}`;
         const dbMove = await folder.nextMove();
         // A record that is lost stays unreadable until it says what follows from that: it would seem to know of no fault.
         if (!this.#isRecordLost) await this.#ledger.update({ dbMove });
@@ -272,8 +275,7 @@ export class PartsOpener {
       .sort(([a], [b]) => a - b)
       .map(([partition, replicaId]) => ({ partition, replicaId, confState: noConfiguration }));
     await formatStore({ kv, ...this.#ids, partitions, ...(blockBytes === undefined ? {} : { blockBytes }) });
-    const why = 'the database was lost';
-    const faults = partitions.map((one) => this.#fault(one, 'state-damaged', why));
+    const faults = partitions.map((one) => this.#fault(one, 'state-damaged', this.#whyLost));
     if (this.#isRecordLost) {
       const lost = 'the record of faults is lost, and the database with its copy';
       faults.push(...partitions.map((one) => this.#fault(one, 'term-or-vote-lost', lost)));

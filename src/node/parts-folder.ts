@@ -43,23 +43,14 @@ export interface RealFolderOptions {
   readonly watch: SharedArrayBuffer;
   /** The log's disk; a test may have one without a thread of its own. */
   readonly openDevice?: typeof openDiskDevice;
-  /** See LevelOptions. */
-  readonly isLastResort?: boolean;
 }
 
-export function realFolder({
-  directory,
-  settings,
-  watch,
-  openDevice,
-  isLastResort = false,
-}: RealFolderOptions): PartsFolder {
+export function realFolder({ directory, settings, watch, openDevice }: RealFolderOptions): PartsFolder {
   const { dir, dbPath, logPath, identity, faults } = directory;
   const open = openDevice ?? openDiskDevice;
   const database = levelKvFactory({
     writeBufferBytes: settings.dbWriteBuffer,
     blockCacheBytes: settings.dbCache,
-    isLastResort,
   });
   return {
     identity,

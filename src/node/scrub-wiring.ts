@@ -67,6 +67,9 @@ export function createScrubber(wiring: ScrubWiring): Scrubber {
       const request = new ByteWriter(64).u8(1).uvarint(partition).string(why).finish();
       await forwarding.forward(node, differsMethod, request, clock.monotonicMs() + tellMs);
     },
+    recordsDamaged: () => {
+      store.rewriteRecords().catch(wiring.fatal);
+    },
     logDamaged: (partitions) => {
       // Sealed, its entries are not needed any more: the segment goes with the next ones.
       for (const { partition } of wiring.replicas())

@@ -77,6 +77,8 @@ export interface ScrubberContext {
   damaged(partition: PartitionId, why: string): void;
   /** The same on another node, which differs from a majority. */
   tell(node: NodeId, partition: PartitionId, why: string): Promise<void>;
+  /** So are rows of the database that belong to no partition. */
+  recordsDamaged(): void;
   /** What the log still holds of these (undefined: of all) is better sealed soon. */
   logDamaged(partitions: readonly PartitionId[] | undefined): void;
   load(): Uint8Array | undefined;
@@ -253,9 +255,10 @@ export class Scrubber {
         });
         return;
       }
-      await scrubDatabase(files, pace, ({ file, offset, problem, partitions }) => {
+      await scrubDatabase(files, pace, ({ file, offset, problem, partitions, records }) => {
         const where = `${file}, byte ${offset}: ${problem}`;
         this.#find('database', undefined, where, () => {
+          if (records) this.#context.recordsDamaged();
           const all = this.#partitions().map(({ partition }) => partition);
           for (const partition of partitions ?? all) this.#context.damaged(partition, where);
         });

@@ -1,7 +1,8 @@
 /**
  * LevelDB ends the process (SIGABRT) where a damaged table gives a compaction keys that go back, and the next start
- * begins the same compaction. Its own words, in LOG, say what it was doing: where the last two processes
- * ended in the midst of compacting, the tables are verified before it opens them once more.
+ * begins the same compaction. Or it can't read on: then that compaction fails, and every write behind it, in each
+ * life. Its own words, in LOG, say so: where the last two processes ended in the midst of compacting, or the last one
+ * could not compact for damage, the tables are verified before LevelDB opens them once more.
  */
 import { readdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -20,8 +21,7 @@ const wordsBytes = 64 * 1024;
  * It runs before LevelDB has its lock: `refuseInUse` takes and leaves it, and throws where another process has it.
  */
 export async function refuseWhatAborts(path: string, refuseInUse: () => Promise<void>): Promise<void> {
-  // LOG is the last process's; the one before it had LOG.old.
-  for (const name of ['LOG', 'LOG.old']) if (!(await endsCompacting(join(path, name)))) return;
+  if (!(await lastWordsTellOfDamage(path))) return;
   const live = await liveTables(path);
   const tables = (await readdir(path)).filter((name) => live.has(tableNumber(name)));
   for (const name of tables.sort()) {
@@ -30,24 +30,38 @@ export async function refuseWhatAborts(path: string, refuseInUse: () => Promise<
       [];
     if (damage === undefined) continue;
     // Whoever is told of damage moves the database aside: not under a process that has it open.
-    await keepingWords(path, refuseInUse);
+    await refuseInUse();
     const where = `${name} is damaged at byte ${damage.offset}: ${damage.problem}`;
     throw new HansardError(
       'STORE_DAMAGED',
-      `the database in ${path}: ${where}; two processes in a row ended while it was compacted`,
+      `the database in ${path}: ${where}; it can not be compacted, and takes no writes or ends the process`,
       { path },
     );
   }
 }
 
-async function endsCompacting(path: string): Promise<boolean> {
+/** LOG is the last process's; the one before it had LOG.old. */
+async function lastWordsTellOfDamage(path: string): Promise<boolean> {
+  const last = await lastCompaction(join(path, 'LOG'));
+  if (last !== 'under way') return last === 'damaged';
+  // Once alone the process may have been killed.
+  return (await lastCompaction(join(path, 'LOG.old'))) === 'under way';
+}
+
+/** What became of the last one that the process told of in its LOG. */
+async function lastCompaction(path: string): Promise<'ended' | 'under way' | 'damaged' | undefined> {
   const words = await withFile(path, async ({ size, read }) =>
     (await read(Math.max(0, size - wordsBytes), size)).toString('latin1'),
   );
-  if (words === undefined) return false;
-  const begun = words.lastIndexOf(' Compacting ');
-  return begun >= 0 && !/ Compacted | compacted to: | Compaction error/.test(words.slice(begun));
+  const begun = words?.lastIndexOf(' Compacting ') ?? -1;
+  if (words === undefined || begun < 0) return undefined;
+  const behind = words.slice(begun);
+  if (damagedText.test(behind)) return 'damaged';
+  return / Compacted | compacted to: | Compaction error/.test(behind) ? 'ended' : 'under way';
 }
+
+/** A block that it can't decode, or a table that ends too early; any other failure is the disk's. */
+const damagedText = / Compaction error: (Corruption|.*\.(ldb|sst): Invalid argument)/;
 
 function tableNumber(name: string): number {
   return Number(/^(\d+)\.(ldb|sst)$/.exec(name)?.[1] ?? -1);
@@ -81,7 +95,7 @@ async function liveTables(path: string): Promise<ReadonlySet<number>> {
  * LevelDB begins a new LOG before it asks for its lock: the next start has to read the old ones again. By renaming: the
  * disk may be full. One that is missing at once was another process's turn: two more ends tell the same.
  */
-async function keepingWords(path: string, work: () => Promise<void>): Promise<void> {
+export async function keepingWords(path: string, work: () => Promise<void>): Promise<void> {
   const [last, before, kept] = ['LOG', 'LOG.old', 'LOG.kept'].map((name) => join(path, name)) as [
     string,
     string,

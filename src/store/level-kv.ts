@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { Level } from 'level';
 import type { Kv, KvBatch, KvFactory, KvIterator, KvRange, KvSnapshot, RowsKv } from '../common/env.js';
 import { assert, HansardError } from '../common/errors.js';
-import { refuseWhatAborts } from './level-aborts.js';
+import { keepingWords, refuseWhatAborts } from './level-aborts.js';
 import { realValueFolder, syncDirectory } from './value-folder.js';
 import { numberOfValueFile } from './value-format.js';
 import { ValuesKv } from './values-kv.js';
@@ -32,8 +32,6 @@ export interface LevelOptions {
   writeBufferBytes?: number;
   tableBytes?: number;
   blockCacheBytes?: number;
-  /** Opened whatever became of it before: an operator wants what is left. */
-  isLastResort?: boolean;
 }
 
 /** Rows of one native step. */
@@ -59,7 +57,7 @@ export function levelKvFactory(options: LevelOptions = {}): KvFactory {
 async function openLevel(path: string, create: boolean, options: LevelOptions): Promise<Kv> {
   if (!create) {
     await refuseMissing(path);
-    if (options.isLastResort !== true) await refuseWhatAborts(path, () => refuseInUse(path));
+    await refuseWhatAborts(path, () => refuseInUse(path));
   }
   const database: Database = new Level<Uint8Array, Uint8Array>(path, bytesAreBytes);
   try {
@@ -95,23 +93,30 @@ async function refuseMissing(path: string): Promise<void> {
     names = [];
   }
   if (names.includes('CURRENT')) return;
+  // Whoever is told of damage, or that nothing is there, puts another database in its place.
+  if (names.includes('LOCK')) await refuseInUse(path);
   if (names.some((name) => /^(MANIFEST-\d+|\d+\.(ldb|sst|log))$/.test(name) || numberOfValueFile(name))) {
     throw new HansardError('STORE_DAMAGED', `the database in ${path} has lost its file CURRENT`, { path });
   }
   throw new HansardError('REPLICA_LOST', `there is no database in ${path}`, { path });
 }
 
-/** Leaves the database as it is: LevelDB takes its lock, finds a database, and was told that there must be none. */
-async function refuseInUse(path: string): Promise<void> {
-  const database: Database = new Level<Uint8Array, Uint8Array>(path, bytesAreBytes);
-  try {
-    await database.open({ createIfMissing: false, errorIfExists: true });
-  } catch (error) {
-    const { cause } = error as { cause?: { message?: string } };
-    if (cause?.message?.includes('error_if_exists') === true) return;
-    throw openError(path, error);
-  }
-  assert(false, 'LevelDB opens a database that must not be there');
+/**
+ * Leaves the database as it is: LevelDB takes its lock, and finds a database, and was told that there must be none; or none,
+ * and was told to make none.
+ */
+function refuseInUse(path: string): Promise<void> {
+  return keepingWords(path, async () => {
+    const database: Database = new Level<Uint8Array, Uint8Array>(path, bytesAreBytes);
+    try {
+      await database.open({ createIfMissing: false, errorIfExists: true });
+    } catch (error) {
+      const { cause } = error as { cause?: { message?: string } };
+      if (/error_if_exists|create_if_missing/.test(cause?.message ?? '')) return;
+      throw openError(path, error);
+    }
+    assert(false, 'LevelDB opens a database that must not be there');
+  });
 }
 
 function openError(path: string, error: unknown): HansardError {

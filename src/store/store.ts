@@ -190,6 +190,12 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       }
     };
     const held = format.hosted.filter(({ removed }) => !removed).map(({ partition }) => partition);
+    // Of partitions that were here once: the next replica's generation must be none that has rows.
+    for (const partition of unreadable.keys()) {
+      if (held.includes(partition)) continue;
+      const highest = await highestGeneration(kv, partition);
+      generations.set(partition, { highest, swept: false, installedIndex: 0 });
+    }
     for (let from = 0; from < held.length; from += openedAtOnce) {
       // All of them end, whichever fails: nobody reads when the database closes.
       const opened = await Promise.allSettled(held.slice(from, from + openedAtOnce).map(openOne));
@@ -283,6 +289,8 @@ class StoreImpl implements Store {
   /** Which partitions are held here changes one at a time: they share a record. */
   #format: FormatRecord;
   #hosting: Promise<void> = Promise.resolve();
+  /** Facts are written one after the other: an older one must not land behind a newer one. */
+  #keeping: Promise<void> = Promise.resolve();
   readonly storeId: string;
   readonly tailLimitBytes: number;
   /** After a failed write nothing may be sealed any more: the process must end. */
@@ -378,10 +386,7 @@ class StoreImpl implements Store {
     );
     if (dirty.length === 0) return;
     const work = this.#seal(dirty);
-    const settled = work.then(
-      () => undefined,
-      () => undefined,
-    );
+    const settled = outcome(work);
     for (const state of dirty) state.sealing = settled;
     await this.#track(work);
   }
@@ -637,10 +642,7 @@ class StoreImpl implements Store {
     putGenerations(batch, partition, next);
     const work = this.#write(batch);
     // Nobody seals what is about to be replaced.
-    before.sealing = work.then(
-      () => undefined,
-      () => undefined,
-    );
+    before.sealing = outcome(work);
     await work;
     before.sealing = undefined;
     assert(
@@ -715,10 +717,7 @@ class StoreImpl implements Store {
         batch.del(key),
       );
       // Nobody seals what is about to go.
-      state.sealing = work.then(
-        () => undefined,
-        () => undefined,
-      );
+      state.sealing = outcome(work);
       await work;
       // Only now: a sweep that runs must not take rows of a generation whose record is still there.
       this.#trust(partition);
@@ -732,10 +731,7 @@ class StoreImpl implements Store {
   #host<T>(work: () => Promise<T>): Promise<T> {
     this.#refuseAfterFailure();
     const done = this.#hosting.then(work);
-    this.#hosting = done.then(
-      () => undefined,
-      () => undefined,
-    );
+    this.#hosting = outcome(done);
     return done;
   }
 
@@ -774,6 +770,11 @@ class StoreImpl implements Store {
     if (this.#isSweeping.has(partition) || this.#setAside.has(partition)) return;
     this.#isSweeping.add(partition);
     const swept = this.#sweepAll(partition).catch((error: unknown) => {
+      if (isStoreDamage(error)) {
+        // What is damaged may be why they are left. They stay until the next start; nobody reads them.
+        this.#shared.logger.warn({ partition, error: error.message }, 'old rows can not be swept');
+        return;
+      }
       // Reading or deleting failed: nothing is sealed any more, and the process ends.
       this.#failure ??= error;
       this.#shared.logger.error({ partition, error: String(error) }, 'sweeping old rows failed');
@@ -834,14 +835,37 @@ class StoreImpl implements Store {
     return this.#facts.get(name);
   }
 
-  async putFact(name: string, value: Uint8Array): Promise<void> {
-    this.#refuseAfterFailure();
+  putFact(name: string, value: Uint8Array): Promise<void> {
     const own = Uint8Array.from(value);
-    const key = factKey(name);
-    const batch = this.#shared.kv.batch();
-    batch.put(key, sealRow(key, rowWriter(own.length).bytes(own)));
-    await this.#write(batch);
-    this.#facts.set(name, own);
+    return this.#keep(async () => {
+      const batch = this.#shared.kv.batch();
+      putFactRow(batch, name, own);
+      await this.#write(batch);
+      this.#facts.set(name, own);
+    });
+  }
+
+  /** The records of its replicas are not among them: those come anew with their states. */
+  rewriteRecords(): Promise<void> {
+    return this.#host(() =>
+      this.#keep(async () => {
+        if (this.#closing) return;
+        const batch = this.#shared.kv.batch();
+        batch.put(formatKey(), sealRow(formatKey(), formatRow(this.#format)));
+        for (const [name, value] of this.#facts) putFactRow(batch, name, value);
+        await this.#write(batch);
+      }),
+    );
+  }
+
+  #keep(work: () => Promise<void>): Promise<void> {
+    const done = this.#keeping.then(() => {
+      this.#refuseAfterFailure();
+      return work();
+    });
+    this.#keeping = outcome(done);
+    // From this very turn on: who closes waits for it.
+    return this.#track(done);
   }
 
   stats(): StoreStats {
@@ -873,6 +897,19 @@ class StoreImpl implements Store {
       { cause: this.#failure },
     );
   }
+}
+
+function putFactRow(batch: KvBatch, name: string, value: Uint8Array): void {
+  const key = factKey(name);
+  batch.put(key, sealRow(key, rowWriter(value.length).bytes(value)));
+}
+
+/** That it is over, whatever came of it. */
+function outcome(work: Promise<unknown>): Promise<void> {
+  return work.then(
+    () => undefined,
+    () => undefined,
+  );
 }
 
 /** Its bytes count no more. */

@@ -94,6 +94,11 @@ export interface Store {
   /** Small durable facts of the node (peers' store ids …), synced. */
   getFact(name: string): Uint8Array | undefined;
   putFact(name: string, value: Uint8Array): Promise<void>;
+  /**
+   * Writes anew what the database has beside its replicas' rows (the format record, facts, what is known of value
+   * files), from memory: it was found damaged where it lies. Synced when it resolves. Rejects: the process must end.
+   */
+  rewriteRecords(): Promise<void>;
   stats(): StoreStats;
   close(): Promise<void>;
 }

@@ -84,6 +84,11 @@ export class ValueFiles {
   readonly #reader: ValueReader;
   /** Of which something can not be read: never removed. */
   readonly #damaged = new Set<number>();
+  /**
+   * Bytes behind a file's end, by file: what a crash or a failed write left. They count as dead, and are neither cut
+   * off nor written over: should what LevelDB says of the file be an older word than its pointers, they are values.
+   */
+  readonly #behind: ReadonlyMap<number, number>;
   #next: number;
   #active: Active | undefined;
   #turn: Promise<unknown> = Promise.resolve();
@@ -95,15 +100,20 @@ export class ValueFiles {
     limits: ValueLimits,
     database: PointingDatabase,
     known: Map<number, ValueFileRecord>,
-    there: readonly number[],
+    there: ReadonlyMap<number, number>,
   ) {
     this.#folder = folder;
     this.limits = limits;
     this.#database = database;
     this.#reader = new ValueReader(folder, () => database.owner());
     this.#known = known;
-    this.#strays = new Set(there.filter((file) => !known.has(file)));
-    this.#next = Math.max(0, ...there, ...known.keys()) + 1;
+    this.#strays = new Set([...there.keys()].filter((file) => !known.has(file)));
+    this.#behind = new Map(
+      [...there]
+        .map(([file, bytes]) => [file, bytes - (known.get(file)?.end ?? bytes)] as const)
+        .filter(([, bytes]) => bytes > 0),
+    );
+    this.#next = Math.max(0, ...there.keys(), ...known.keys()) + 1;
   }
 
   static async open(
@@ -112,15 +122,18 @@ export class ValueFiles {
     database: PointingDatabase,
     known: Map<number, ValueFileRecord>,
   ): Promise<ValueFiles> {
-    const there = await folder.list();
-    const files = new ValueFiles(folder, limits, database, known, there);
-    const newest = Math.max(0, ...there);
-    const record = known.get(newest);
-    // Goes on with the last one unless it is full, or has something behind its end.
-    if (record !== undefined && record.end < limits.fileBytes) {
-      const size = await folder.bytesOf(newest);
-      if (size === record.end) files.#active = { file: newest, handle: await folder.goOn(newest), size };
+    const there = new Map<number, number>();
+    for (const file of await folder.list()) {
+      const end = known.get(file)?.end ?? 0;
+      // A full one has nothing behind its end: the last that was written to it was decided for, and reached the limit.
+      there.set(file, end < limits.fileBytes ? await folder.bytesOf(file) : end);
     }
+    const files = new ValueFiles(folder, limits, database, known, there);
+    const newest = Math.max(0, ...there.keys());
+    const size = there.get(newest) ?? 0;
+    // Goes on with the last one unless it is full, or has something behind its end.
+    if (size < limits.fileBytes && size === known.get(newest)?.end)
+      files.#active = { file: newest, handle: await folder.goOn(newest), size };
     return files;
   }
 
@@ -182,6 +195,11 @@ export class ValueFiles {
     }
   }
 
+  /** By number. */
+  get known(): ReadonlyMap<number, ValueFileRecord> {
+    return this.#known;
+  }
+
   // ---- reading
 
   read(places: readonly ValuePlace[]): Promise<Uint8Array[]> {
@@ -239,6 +257,10 @@ export class ValueFiles {
       }
       at = next;
     }
+    if (!(await this.#isUnusedBehind(file))) {
+      this.#damaged.add(file);
+      return;
+    }
     await this.alone(async () => {
       const gone = new Map([[file, undefined]]);
       await this.#database.decide([], gone);
@@ -270,9 +292,11 @@ export class ValueFiles {
   }
 
   #victim(): number | undefined {
-    for (const [file, { end, dead }] of this.#known) {
-      if (dead >= this.limits.deadBytesMin && dead >= deadShare * end && !this.#damaged.has(file))
-        return file;
+    for (const [file, record] of this.#known) {
+      const behind = this.#behind.get(file) ?? 0;
+      const dead = record.dead + behind;
+      if (dead < this.limits.deadBytesMin || dead < deadShare * (record.end + behind)) continue;
+      if (!this.#damaged.has(file)) return file;
     }
     return undefined;
   }
@@ -295,6 +319,23 @@ export class ValueFiles {
     await this.#database.decide(places, files);
     this.decided(files);
     return found.next;
+  }
+
+  /** Does no pointer lead to what lies behind the file's end? From where nothing can be read on it is a torn write. */
+  async #isUnusedBehind(file: number): Promise<boolean> {
+    const from = this.#known.get(file)?.end ?? 0;
+    const end = from + (this.#behind.get(file) ?? 0);
+    for (let at = from; at < end; ) {
+      const records = await this.#recordsFrom(file, at, end, true);
+      if (records === undefined) return true;
+      const places = await this.#database.placesOf(records.map(({ key }) => key));
+      for (const [i, record] of records.entries()) {
+        const place = places[i];
+        if (place?.file === file && place.offset === at + record.end - record.value.length) return false;
+      }
+      at += records.at(-1)?.end ?? end;
+    }
+    return true;
   }
 
   /** Undefined: there is damage. */
@@ -324,8 +365,13 @@ export class ValueFiles {
     return start.length === 0 ? undefined : decodeValueHeader(start).bytes;
   }
 
-  /** Whole records, at least one; undefined: there is damage. */
-  async #recordsFrom(file: number, from: number, end: number): Promise<ValueRecord[] | undefined> {
+  /** Whole records, at least one; undefined: there is damage. `mayBeTorn`: those before it count all the same. */
+  async #recordsFrom(
+    file: number,
+    from: number,
+    end: number,
+    mayBeTorn = false,
+  ): Promise<ValueRecord[] | undefined> {
     let wanted = Math.min(this.limits.reclaimBytes, end - from);
     for (;;) {
       const bytes = await this.#reader.bytesOf(file, from, from + wanted);
@@ -336,7 +382,7 @@ export class ValueFiles {
         while (at < bytes.length) {
           const record = readRecord(bytes, at);
           if (typeof record === 'number') {
-            if (from + at + record > end) return undefined;
+            if (from + at + record > end) throw new MalformedError('a record that ends behind the file');
             if (records.length === 0) wanted = record;
             break;
           }
@@ -344,8 +390,8 @@ export class ValueFiles {
           at = record.end;
         }
       } catch (error) {
-        if (error instanceof MalformedError) return undefined;
-        throw error;
+        if (!(error instanceof MalformedError)) throw error;
+        return mayBeTorn && records.length > 0 ? records : undefined;
       }
       if (records.length > 0) return records;
       if (wanted <= bytes.length) return undefined;

@@ -41,6 +41,7 @@ export class ValuesKv implements Kv, PointingDatabase {
   /** `rows` is its own from here on; where this fails it is still the caller's. */
   static async open(rows: RowsKv, folder: ValueFolder, limits: ValueLimits = valueLimits): Promise<ValuesKv> {
     const kv = new ValuesKv(rows);
+    kv.#owner = await ownerIn(rows);
     kv.values = await ValueFiles.open(folder, limits, kv, await knownFiles(rows));
     return kv;
   }
@@ -145,14 +146,15 @@ export class ValuesKv implements Kv, PointingDatabase {
 
   // ---- for the value files
 
+  /** Known from the opening, or from the row as it was written: the row itself may be damaged later, and is not needed. */
   owner(): ValueFileOwner {
-    if (this.#owner === undefined) {
-      const key = formatKey();
-      const row = this.rows.getSync(key);
-      if (row !== undefined) this.#owner = readOwner(key, row);
-    }
     // A database that no store was made in is nobody's.
     return this.#owner ?? { clusterId: '', storeId: '' };
+  }
+
+  tellOwner(key: Uint8Array, row: Uint8Array): void {
+    const { clusterId, storeId } = readOwner(key, row);
+    this.#owner = { clusterId, storeId };
   }
 
   async placesOf(keys: Uint8Array[]): Promise<(ValuePlace | undefined)[]> {
@@ -169,6 +171,19 @@ export class ValuesKv implements Kv, PointingDatabase {
 
   afterReaders(work: () => void): void {
     this.readers.after(work);
+  }
+}
+
+async function ownerIn(rows: RowsKv): Promise<ValueFileOwner | undefined> {
+  const key = formatKey();
+  const row = await rows.get(key);
+  if (row === undefined) return undefined;
+  try {
+    return readOwner(key, row);
+  } catch (error) {
+    // Whoever opens the store in it tells that.
+    if (error instanceof HansardError) return undefined;
+    throw error;
   }
 }
 
@@ -213,6 +228,8 @@ class ValuesBatch implements KvBatch {
   readonly #deleted: Uint8Array[] = [];
   /** Beside the moving of values between files, an older value could come back over what this writes. */
   #isAlone = false;
+  /** What is known of value files is written too, also of those that nothing changes about. */
+  #withAllFiles = false;
   constructor(kv: ValuesKv) {
     this.#kv = kv;
     this.#batch = kv.rows.batch();
@@ -227,6 +244,11 @@ class ValuesBatch implements KvBatch {
         return;
       }
       this.#values.del(key);
+    } else if (key[0] === RowKind.format) {
+      // Whoever writes it anew may do so because LevelDB has lost what stands beside it.
+      this.#kv.tellOwner(key, value);
+      this.#isAlone = true;
+      this.#withAllFiles = true;
     }
     this.#batch.put(key, value);
   }
@@ -262,6 +284,7 @@ class ValuesBatch implements KvBatch {
       return [{ file: place.file, bytes: recordBytes(key.length, place.bytes) }];
     });
     const { places: pointers, files } = await values.append(this.#values, dead);
+    if (this.#withAllFiles) for (const [file, record] of values.known) if (!files.has(file)) files.set(file, record);
     await writePointing(this.#batch, pointers, files);
     values.decided(files);
   }

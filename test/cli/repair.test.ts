@@ -3,8 +3,10 @@
  * tells what each choice would lose, and carries out one; what it kept is there, byte by
  * byte, and whoever relied on what is gone hears of it.
  */
+import { spawnSync } from 'node:child_process';
 import { cpSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { Client } from '../../src/client/index.js';
 import { silentLogger } from '../../src/common/logger.js';
@@ -12,12 +14,14 @@ import { openDirectory } from '../../src/node/directory.js';
 import { carryOut } from '../../src/node/trust/carry-out.js';
 import { standingsOf } from '../../src/node/trust/standing.js';
 import { RowKind } from '../../src/store/keys.js';
-import { levelKvFactory } from '../../src/store/level-kv.js';
+import { databasePath, levelKvFactory } from '../../src/store/level-kv.js';
 import { hansard } from '../support/command.js';
 import { LocalCluster, type LocalNode, type LocalOptions } from '../support/local-cluster.js';
 import { until } from '../support/until.js';
 
 t.setTimeout(600_000);
+
+const opening = fileURLToPath(new URL('../store/aborting-child.js', import.meta.url));
 
 const settings = { diskReserve: '0B', checkpointAge: '1h' };
 const options = { partitions: 2, segmentBytes: 1024 * 1024, settings };
@@ -106,15 +110,31 @@ async function becomesWhole(t: Test, cluster: LocalCluster): Promise<void> {
   t.equal(verified.code, 0, verified.out + verified.err);
 }
 
+/** A plan's standings; when they are asked for, another process tries to open a database. */
+class Asking extends Map<number, string> {
+  told = '';
+  constructor(
+    standings: ReadonlyMap<number, string>,
+    readonly path: string,
+  ) {
+    super(standings);
+  }
+  override get(node: number): string | undefined {
+    this.told ||= spawnSync(process.execPath, [opening, this.path], { encoding: 'utf8' }).stdout;
+    return super.get(node);
+  }
+}
+
 /** A repair that ends when the others are given up, and the trusted one does not lead yet. */
 async function interrupted(t: Test, dirs: readonly string[]): Promise<void> {
   const trusted = { replicaId: 1, nodeId: 1 };
   const fresh = { term: 9, nextReplicaId: 4, changes: 1 };
   const bogus = { tenant: 'default', channel: 'a', firstSeq: 1, lastSeq: 2, problem: 'none' };
   const choice = { partition: 0, trusted, fresh, lostEvents: [bogus] };
-  const standings = await standingsOf(dirs, silentLogger);
+  const standings = new Asking(await standingsOf(dirs, silentLogger), databasePath(dirs[2] as string));
   const plan = { choices: [choice], incarnation: 2, standings };
   await t.rejects(carryOut(dirs, plan, silentLogger), { message: /than the plan told/ });
+  t.match(standings.told, /^DIRECTORY_IN_USE /, 'nobody gets between the comparison and the change');
   // It has changed the folders: the same plan is of before.
   const after = await standingsOf(dirs, silentLogger);
   await t.rejects(carryOut(dirs, plan, silentLogger), { message: /has changed since the plan/ });

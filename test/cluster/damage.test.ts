@@ -1,9 +1,19 @@
 /** A stopped node's files are damaged; it starts, and becomes sound by itself while clients go on. */
-import { closeSync, openSync, readdirSync, readFileSync, readSync, unlinkSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  statSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import t, { type Test } from 'tap';
+import { disorderTable } from '../flips/damages.js';
 import { differingCopies } from './direct.js';
-import { ProcessCluster, type TestNode, until } from './harness.js';
+import { mainScript, ProcessCluster, run, type TestNode, until } from './harness.js';
 import { faults, readAll, Writer } from './workload.js';
 
 t.setTimeout(600_000);
@@ -110,4 +120,77 @@ t.test('damage to the files of one node', async (t) => {
   }
   const aside = readdirSync(harmed.dir).filter((name) => name.includes('damaged'));
   t.same(aside.sort(), ['db.damaged-1', 'log.damaged-2', 'log.damaged-3'], 'what was damaged is kept');
+});
+
+/** A cluster with writers, and its third node stopped when LevelDB has three tables that overlap: the next start makes the fourth, and compacts them. */
+async function aboutToCompact(t: Test) {
+  const cluster = await ProcessCluster.start(t, { partitions, args: ['--checkpoint-age', '1s'] });
+  const client = cluster.connect();
+  const writers = Array.from(
+    { length: 4 },
+    (_, i) => new Writer(client, `kept/${i}`, { inFlight: 2, pauseMs: 20 }),
+  );
+  const harmed = cluster.node(3);
+  for (let tables = 1; ; tables++) {
+    const before = writers.map((writer) => writer.acknowledged);
+    await until('appends go on', () =>
+      writers.every((writer, i) => writer.acknowledged > (before[i] ?? 0) + 20),
+    );
+    await harmed.stop();
+    if (tables === 3) break;
+    cluster.startNode(harmed);
+    await harmed.ready();
+  }
+  const db = join(harmed.dir, 'db');
+  const bytesOf = (name: string): number => statSync(join(db, name)).size;
+  const names = readdirSync(db).filter((name) => name.endsWith('.ldb'));
+  const table = names.sort((a, b) => bytesOf(b) - bytesOf(a))[0] as string;
+  /** Nothing was lost, and all have the same. */
+  const end = async (): Promise<void> => {
+    for (const writer of writers) {
+      await writer.stop();
+      t.strictSame(faults(writer, await readAll(client, writer.name)), [], writer.name);
+      t.same(await differingCopies(cluster.nodes, writer.name, writer.highestSeq), [], 'the same everywhere');
+    }
+  };
+  return { cluster, harmed, table, path: join(db, table), end };
+}
+
+t.test('a table of one node on which LevelDB ends the process whenever it compacts', async (t) => {
+  const { cluster, harmed, table, path, end } = await aboutToCompact(t);
+  disorderTable(path);
+  for (const life of ['first', 'second']) {
+    cluster.startNode(harmed);
+    t.match(await harmed.process.end(), { signal: 'SIGABRT' }, `LevelDB ends the ${life} process`);
+  }
+  const repair = run(mainScript, ['repair', harmed.dir]);
+  t.match(await repair.end(), { signal: null }, 'it does not end a look at the folder');
+  t.match(repair.stdout + repair.stderr, `${table} is damaged at byte`);
+  cluster.startNode(harmed);
+  await becomesSound(t, harmed, new RegExp(`${table} is damaged at byte .*is moved aside`));
+  await end();
+  const aside = readdirSync(harmed.dir).filter((name) => name.includes('damaged'));
+  t.same(aside, ['db.damaged-1']);
+});
+
+t.test('a table of one node of which a part is garbage', async (t) => {
+  const { cluster, harmed, path, end } = await aboutToCompact(t);
+  const bytes = statSync(path).size;
+  flip(path, Math.floor(bytes / 3), Math.min(512, bytes >> 2));
+  let sound = false;
+  const supervised = (async () => {
+    for (let lives = 0; !sound; lives++) {
+      if (lives > 5) throw new Error(`node ${harmed.id} ends again and again: ${harmed.process.tail()}`);
+      cluster.startNode(harmed);
+      await Promise.race([harmed.process.ended, until('it is sound', () => sound)]);
+    }
+  })();
+  const counted = until('the node is sound', async () => {
+    const counts = harmed.isUp ? await told(harmed) : undefined;
+    return counts !== undefined && counts.size > 0 && [...counts.values()].every((count) => count === 0);
+  });
+  await Promise.race([supervised, counted]);
+  sound = true;
+  await supervised;
+  await end();
 });

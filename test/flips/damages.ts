@@ -10,10 +10,12 @@ import {
   rmSync,
   statSync,
   truncateSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { type FoundFile, findFiles } from '../../src/inspect/files.js';
+import { readLevelTable } from '../../src/store/level-table-file.js';
 
 export interface Damage {
   readonly how: 'flip' | 'cut' | 'delete' | 'swap' | 'older' | 'empty' | 'pair';
@@ -68,6 +70,32 @@ function pickByte({ path, kind, bytes }: FoundFile, draw: Draw): number {
   let used = content.length;
   while (used > 0 && content[used - 1] === 0) used--;
   return draw(Math.max(used, 1));
+}
+
+/** In the midst of a table of LevelDB's a key sorts behind all that follow: on that a compaction ends the process. */
+export function disorderTable(path: string): void {
+  const bytes = readFileSync(path);
+  const blocks = [...readLevelTable(bytes)].filter((item) => item.kind === 'block');
+  const block = blocks[blocks.length >> 1];
+  if (block === undefined) throw new Error(`${path} has no rows`);
+  // Behind the rows: where each sixteenth begins, how many those are, five bytes of LevelDB's.
+  const countAt = block.end - 5 - 4;
+  const count = bytes.readUInt32LE(countAt);
+  const row = block.offset + bytes.readUInt32LE(countAt - 4 * (count - (count >> 1)));
+  // No bytes of the key before are shared here.
+  let at = row + 1;
+  for (let numbers = 0; numbers < 2; numbers++) while ((bytes[at++] as number) >= 0x80);
+  bytes[at] = 0xfe;
+  writeFileSync(path, bytes);
+}
+
+/** LevelDB can't decode a block in the midst of the table. */
+export function spoilTable(path: string): void {
+  const blocks = [...readLevelTable(readFileSync(path))].filter((item) => item.kind === 'block');
+  const block = blocks[blocks.length >> 1];
+  if (block === undefined) throw new Error(`${path} has no rows`);
+  // What kind of block it is.
+  flipByte(path, block.end - 5, 0x10);
 }
 
 export function flipByte(path: string, at: number, mask: number): void {

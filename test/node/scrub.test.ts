@@ -3,10 +3,10 @@
  * partition at one index; and what was damaged under a running or a stopped node
  * it finds, and the nodes mend.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { closeSync, openSync, readdirSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { xxh64 } from '../../src/common/hash.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import type { StoredEvent } from '../../src/conversation/types.js';
@@ -42,17 +42,17 @@ async function pass(node: LocalNode): Promise<ScrubStatus> {
   });
 }
 
-/** Changes a byte in the middle of a file that a node has open. */
-/** A place within the value of a channel's row: not in a head of a row, by which LevelDB finds its way. */
-function withinAValue(table: Buffer): number {
+/** A place within the value of a row: not in a head of a row, by which LevelDB finds its way. Undefined: none of that kind. */
+function withinAValue(table: Buffer, kind: RowKind): number | undefined {
   for (const item of readLevelTable(table)) {
     const rows = item.kind === 'block' ? item.rows : [];
-    const row = rows.findLast(({ key, value }) => key[0] === RowKind.channel && (value?.length ?? 0) > 32);
+    const row = rows.findLast(({ key, value }) => key[0] === kind && (value?.length ?? 0) > 32);
     if (row?.value !== undefined) return table.indexOf(row.value) + (row.value.length >> 1);
   }
-  throw new Error('no channel in the table');
+  return undefined;
 }
 
+/** Changes a byte in the middle of a file that a node has open. */
 function flip(path: string, at: number): void {
   const file = openSync(path, 'r+');
   const byte = Buffer.alloc(1);
@@ -114,6 +114,9 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
   }));
   for (let round = 0; round < 6; round++)
     for (const name of ['a', 'b', 'c', 'd']) await client.channel(name).append(texts);
+  // In blocks so large that they lie in value files.
+  const dense = () => ({ role: 'user' as const, text: randomBytes(1_500).toString('base64') });
+  for (let n = 0; n < 20; n++) await client.channel('large').append([dense(), dense(), dense()]);
   let isWriting = true;
   let written = 0;
   const writer = (async () => {
@@ -176,7 +179,8 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     t.equal((await on(cluster, 'verify')).code, 0, 'and so says verify');
   });
 
-  await t.test('a byte of a table under a running node', async (t) => {
+  /** In the newest table that has such a row, under the node that was started just now. */
+  const flipUnder = async (t: Test, kind: RowKind): Promise<string> => {
     await cluster.stop(three);
     await cluster.start(three);
     await cluster.ready();
@@ -188,23 +192,41 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     // Within a row's value: beside the damaged node runs this test, and LevelDB, which verifies nothing when it compacts, ends
     // the process where heads of rows are damaged (test/store/compaction.test.ts).
     await standstill(() => tables().reduce((sum, name) => sum + Number.parseInt(name, 10), 0));
-    const table = tables().at(-1) as string;
-    const at = withinAValue(readFileSync(join(db, table)));
-    t.ok(at > 0, 'stored as it is');
-    flip(join(db, table), at);
+    const placeIn = (name: string) => withinAValue(readFileSync(join(db, name)), kind);
+    const table = tables().findLast((name) => placeIn(name) !== undefined) as string;
+    flip(join(db, table), placeIn(table) as number);
     const { findings } = await pass(three);
     t.match(
       findings.find(({ kind }) => kind === 'database'),
       { problem: `${table}, byte` },
     );
+    return table;
+  };
+  const becomesSound = async (t: Test): Promise<void> => {
     await until('it was mended', () => (three.door?.running.node.repaired ?? 0) > 0);
     await sound(three);
     const verified = await on(cluster, 'verify');
     t.equal(verified.code, 0, verified.out + three.errors.join('; '));
     t.equal(three.failure, undefined, 'the node lives on');
+  };
+
+  await t.test('a byte of a table under a running node', async (t) => {
+    const table = await flipUnder(t, RowKind.channel);
+    await becomesSound(t);
     const { code, out } = await on(cluster, 'scrub', '--status');
     t.equal(code, 1, 'the status shows it');
     t.match(out, table);
+  });
+
+  await t.test("a byte of the database's own record under a running node", async (t) => {
+    await flipUnder(t, RowKind.format);
+    await becomesSound(t);
+    await cluster.stop(three);
+    await cluster.start(three);
+    await cluster.ready();
+    const aside = readdirSync(three.dir).filter((name) => name.includes('damaged'));
+    t.same(aside, [], 'the next start finds it sound');
+    t.equal((await on(cluster, 'verify')).code, 0);
   });
 
   await t.test('a byte of the log under a running node', async (t) => {

@@ -1,14 +1,14 @@
 /** A damaged table on which LevelDB ends the process whenever it compacts: it does so twice, and not for ever. */
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { refuseWhatAborts } from '../../src/store/level-aborts.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
-import { flipByte } from '../flips/damages.js';
+import { disorderTable, flipByte, spoilTable } from '../flips/damages.js';
 import { rejectsWith } from './help.js';
 
 const child = fileURLToPath(new URL('./aborting-child.js', import.meta.url));
@@ -30,15 +30,14 @@ async function filled(name: string): Promise<string> {
   return path;
 }
 
-/** In the midst of the largest table a key sorts behind all that follow. */
+function largestTable(path: string): string {
+  const bytesOf = (name: string): number => statSync(join(path, name)).size;
+  return tablesIn(path).sort((a, b) => bytesOf(b) - bytesOf(a))[0] as string;
+}
+
 function damageOrder(path: string): string {
-  const [name = ''] = tablesIn(path).sort(
-    (a, b) => readFileSync(join(path, b)).length - readFileSync(join(path, a)).length,
-  );
-  const bytes = readFileSync(join(path, name));
-  const at = bytes.indexOf('key ', Math.floor(bytes.length / 3));
-  bytes.fill(0xfe, at, at + 4);
-  writeFileSync(join(path, name), bytes);
+  const name = largestTable(path);
+  disorderTable(join(path, name));
   return name;
 }
 
@@ -59,6 +58,19 @@ t.test('the third start verifies the tables, and names the one', async (t) => {
     const { signal, stdout } = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
     t.equal(signal, null, `the ${life} process says it`);
     t.match(stdout, `STORE_DAMAGED HansardError: the database in ${path}: ${name} is damaged at byte`);
+  }
+});
+
+t.test('what could not be compacted for damage the next start verifies', async (t) => {
+  const path = await filled('spoilt');
+  const name = largestTable(path);
+  spoilTable(join(path, name));
+  const { signal } = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
+  t.equal(signal, null, 'LevelDB only takes no more writes');
+  for (const life of ['second', 'third']) {
+    const { stdout } = spawnSync(process.execPath, [child, path], { encoding: 'utf8' });
+    const named = `STORE_DAMAGED HansardError: the database in ${path}: ${name} is damaged at byte`;
+    t.match(stdout, named, `the ${life} process says it`);
   }
 });
 
@@ -104,10 +116,16 @@ t.test('whoever has it open is not told of as damage', async (t) => {
   await once(other.stdout, 'data');
   damageOrder(path);
   endCompacting(path);
-  await rejectsWith(t, levelKvFactory().open(path, { create: false }), 'DIRECTORY_IN_USE');
+  const opened = () => levelKvFactory().open(path, { create: false });
+  await rejectsWith(t, opened(), 'DIRECTORY_IN_USE');
+  renameSync(join(path, 'CURRENT'), join(folder, 'CURRENT'));
+  // Nor that CURRENT is gone.
+  await rejectsWith(t, opened(), 'DIRECTORY_IN_USE');
   other.kill('SIGKILL');
   await once(other, 'exit');
-  await rejectsWith(t, levelKvFactory().open(path, { create: false }), 'STORE_DAMAGED');
+  await rejectsWith(t, opened(), 'STORE_DAMAGED');
+  renameSync(join(folder, 'CURRENT'), join(path, 'CURRENT'));
+  await rejectsWith(t, opened(), 'STORE_DAMAGED');
 });
 
 t.test('once alone is no reason to look', async (t) => {

@@ -69,6 +69,19 @@ async function put(kv: Kv, rows: readonly (readonly [number, Buffer | undefined]
   await batch.write();
 }
 
+/** As a value file has them. */
+function records(which: readonly number[]): Buffer {
+  return Buffer.concat(
+    which.map((n) => {
+      const [key, row] = [keyOf(n), rowOf(n)];
+      const record = Buffer.alloc(recordBytes(key.length, row.length));
+      putRecord(record, 0, key, row);
+      return record;
+    }),
+  );
+}
+
+const headerOf = (name: string) => encodeValueHeader(1, { clusterId: 'cluster', storeId: `store-${name}` });
 const numbers = (from: number, to: number) => Array.from({ length: to - from }, (_, i) => from + i);
 const valueFiles = (path: string) => readdirSync(path).filter((name) => name.endsWith('.val'));
 
@@ -288,6 +301,49 @@ t.test('what a crash leaves behind: half a write, a file that nothing points to'
   await third.close();
 });
 
+t.test('what failed writes leave behind the end of a file gives its space back', async (t) => {
+  const { path, kv } = await newKv('behind');
+  const expected = new Map(numbers(0, 60).map((n) => [n, rowOf(n)] as const));
+  await put(kv, [...expected]);
+  await kv.close();
+  const [file = ''] = valueFiles(path);
+  // Whole records that no batch ever pointed to, and the last one torn.
+  const half = records(numbers(100, 150));
+  appendFileSync(join(path, file), half.subarray(0, half.length - 10));
+  const again = await reopened(path);
+  t.ok(again.reclaimable);
+  await again.reclaim(() => true);
+  await until('the file is removed', () => !valueFiles(path).includes(file));
+  await expectBlocks(t, again, expected);
+  await again.close();
+  const third = await reopened(path);
+  await expectBlocks(t, third, expected);
+  t.notOk(third.reclaimable);
+  await third.close();
+});
+
+t.test('behind an end that is older than the pointers lie values', async (t) => {
+  const { path, kv } = await newKv('older');
+  const expected = new Map(numbers(0, 100).map((n) => [n, rowOf(n)] as const));
+  await put(kv, [...expected]);
+  // As where LevelDB has lost the newest word on the file, and an older one stands there again.
+  const key = valueFileKey(1);
+  const end = 60 * (8_009 + 10 + 23) + headerOf('older').length;
+  const batch = kv.batch();
+  batch.put(key, valueFileRow(key, { end, dead: 0 }));
+  await batch.write();
+  await kv.close();
+  appendFileSync(join(path, valueFileName(1)), 'torn');
+  const again = await reopened(path);
+  t.ok(again.reclaimable);
+  await again.reclaim(() => true);
+  await put(again, [[200, rowOf(200)]]);
+  await expectBlocks(t, again, expected.set(200, rowOf(200)));
+  t.ok(valueFiles(path).includes(valueFileName(1)), 'the file stays');
+  t.notOk(again.reclaimable, 'and is not looked at again');
+  await again.close();
+});
+
 t.test('damage is met as a row that is not sound, never as absence or as another value', async (t) => {
   const { path, kv } = await newKv('damage');
   const { path: otherPath, kv: other } = await newKv('other');
@@ -348,7 +404,7 @@ t.test('a value that is damaged keeps its file from being given up', async (t) =
   // In the head of a live record.
   flipByte(
     join(path, file),
-    70 * (8_009 + 10 + 23) + encodeValueHeader(1, { clusterId: 'cluster', storeId: 'store-head' }).length,
+    70 * (8_009 + 10 + 23) + headerOf('head').length,
     4,
   );
   await kv.reclaim(() => true);

@@ -18,13 +18,12 @@ import { changedMembership, type ReplicaMember } from '../../common/membership.j
 import type { LostEvents } from '../../store/give-up.js';
 import { Pace } from '../../store/pace.js';
 import type { GroupWrite, Wal } from '../../wal/types.js';
-import { openDirectory } from '../directory.js';
+import { openDirectory, writeIncarnation } from '../directory.js';
 import { realClock } from '../real-env.js';
 import { newFault } from '../replace-log.js';
-import { raiseIncarnation } from '../restore.js';
 import { heldBy, votesLostBy } from './find.js';
 import type { FreshStart } from './judge.js';
-import { closeFolders, type OpenFolder, openFolders } from './open-folder.js';
+import { closeFolders, HeldDatabases, type OpenFolder, openFolders } from './open-folder.js';
 import { replayRest } from './replay.js';
 import { standingsOf } from './standing.js';
 
@@ -45,19 +44,31 @@ export interface Plan {
 }
 
 /** Changes nothing where the folders are not those any more that were looked at (REPAIR_OUTDATED). */
-export async function carryOut(
-  dirs: readonly string[],
-  { choices, incarnation, standings }: Plan,
-  logger: Logger,
-): Promise<void> {
-  for (const [node, standing] of await standingsOf(dirs, logger)) {
-    if (standings.get(node) === standing) continue;
-    const what = `the folder of node ${node} has changed since the plan was made: nothing was changed by this repair; run it again, and look at the new plan`;
-    throw new HansardError('REPAIR_OUTDATED', what, { node });
+export async function carryOut(dirs: readonly string[], plan: Plan, logger: Logger): Promise<void> {
+  const held = new HeldDatabases();
+  try {
+    const found = await standingsOf(dirs, logger, held);
+    for (const [node, standing] of found) {
+      if (plan.standings.get(node) === standing) continue;
+      const what = `the folder of node ${node} has changed since the plan was made: nothing was changed by this repair; run it again, and look at the new plan`;
+      throw new HansardError('REPAIR_OUTDATED', what, { node });
+    }
+    // From here to the end nobody else changes them.
+    await change(dirs, plan, logger, held);
+  } finally {
+    await held.close();
   }
+}
+
+async function change(
+  dirs: readonly string[],
+  { choices, incarnation }: Plan,
+  logger: Logger,
+  held: HeldDatabases,
+): Promise<void> {
   await raiseBelow(dirs, incarnation);
   const isTrusted = (node: NodeId): boolean => choices.some(({ trusted }) => trusted.nodeId === node);
-  const folders = await openFolders(dirs, (node) => (isTrusted(node) ? 'trust' : 'give-up'), logger);
+  const folders = await openFolders(dirs, (node) => (isTrusted(node) ? 'trust' : 'give-up'), logger, held);
   try {
     for (const folder of folders) await giveUpOthers(folder, choices);
     for (const folder of folders) {
@@ -71,9 +82,10 @@ export async function carryOut(
 
 /** The same command again goes on where it was. */
 async function raiseBelow(dirs: readonly string[], incarnation: number): Promise<void> {
-  const below: string[] = [];
-  for (const dir of dirs) if ((await openDirectory(dir)).identity.incarnation < incarnation) below.push(dir);
-  if (below.length > 0) await raiseIncarnation(below, incarnation);
+  for (const dir of dirs) {
+    const { identity } = await openDirectory(dir);
+    if (identity.incarnation < incarnation) await writeIncarnation(dir, incarnation);
+  }
 }
 
 async function giveUpOthers(folder: OpenFolder, choices: readonly Choice[]): Promise<void> {

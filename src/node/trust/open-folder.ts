@@ -39,8 +39,42 @@ export interface OpenFolder {
 /** To see what is there; to trust a replica of it, whatever else is damaged; or only to give up others, as a start opens it. */
 export type Mode = 'look' | 'trust' | 'give-up';
 
+/**
+ * Databases that stay open from the first look at their folders to the last change: with their locks nothing else can
+ * change a folder in between, neither a node that starts nor another repair.
+ */
+export class HeldDatabases {
+  /** By node; an error: it does not open, so nothing holds it. */
+  readonly #found = new Map<NodeId, Kv | HansardError>();
+
+  async open(node: NodeId, open: () => Promise<Kv>): Promise<Kv> {
+    const found = this.#found.get(node);
+    if (found !== undefined && !(found instanceof HansardError)) return wrapped(found, heldOpen);
+    try {
+      const kv = await open();
+      this.#found.set(node, kv);
+      if (found === undefined) return wrapped(kv, heldOpen);
+      const what = `another process has put a database into the folder of node ${node} while that was repaired; only the incarnation was raised: stop it, and run the repair again`;
+      throw new HansardError('DIRECTORY_IN_USE', what, { node });
+    } catch (error) {
+      if (isReplaceable(error)) this.#found.set(node, error);
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const found of this.#found.values()) if (!(found instanceof HansardError)) await found.close();
+    this.#found.clear();
+  }
+}
+
 /** Rejects as a start does where the folder is another's, in use, or not there. */
-async function openFolder(directory: NodeDirectory, mode: Mode, logger: Logger): Promise<OpenFolder> {
+async function openFolder(
+  directory: NodeDirectory,
+  mode: Mode,
+  logger: Logger,
+  held: HeldDatabases | undefined,
+): Promise<OpenFolder> {
   await checkOwner(directory);
   const defaults = (await resolveSettings({})).settings;
   const settings = { ...defaults, logSegment: await segmentBytesIn(directory.logPath, defaults.logSegment) };
@@ -49,8 +83,8 @@ async function openFolder(directory: NodeDirectory, mode: Mode, logger: Logger):
     for (let close = closing.pop(); close !== undefined; close = closing.pop()) await close();
   };
   try {
-    const isLastResort = mode !== 'give-up';
-    const real = realFolder({ directory, settings, watch: new SharedArrayBuffer(8), isLastResort });
+    const unheld = realFolder({ directory, settings, watch: new SharedArrayBuffer(8) });
+    const real = held === undefined ? unheld : holding(unheld, held);
     const folder = mode === 'look' ? await untouched(directory, real, settings, closing) : real;
     let fail: (error: unknown) => void = () => {};
     const failed = new Promise<never>((_, reject) => {
@@ -62,7 +96,7 @@ async function openFolder(directory: NodeDirectory, mode: Mode, logger: Logger):
       settings,
       logger,
       firstPartitions: partitionsOf(directory.identity).map(({ partition }) => partition),
-      isLastResort,
+      isLastResort: mode !== 'give-up',
       onFailure: (error) => fail(error),
       opened: closing,
     });
@@ -81,6 +115,14 @@ async function segmentBytesIn(logPath: string, fallback: number): Promise<number
   const sizes = await Promise.all(names.map(async (name) => (await stat(join(logPath, name))).size));
   const longest = Math.max(0, ...sizes);
   return longest < segmentBytesMin ? fallback : longest;
+}
+
+function holding(real: PartsFolder, held: HeldDatabases): PartsFolder {
+  const open = (options: { readonly create: boolean }): Promise<Kv> => real.openDatabase(options);
+  return {
+    ...real,
+    openDatabase: (options) => (options.create ? open(options) : held.open(real.identity.nodeId, () => open(options))),
+  };
 }
 
 async function untouched(
@@ -122,6 +164,9 @@ async function untouched(
   };
 }
 
+/** Another's to close. */
+const heldOpen: Partial<Kv> = { close: () => Promise.resolve() };
+
 function withoutWrites(kv: Kv): Kv {
   const nothing: KvBatch = {
     length: 0,
@@ -130,30 +175,43 @@ function withoutWrites(kv: Kv): Kv {
     write: () => Promise.resolve(),
     abandon: () => Promise.resolve(),
   };
+  return wrapped(kv, {
+    batch: () => nothing,
+    compact: () => Promise.resolve(),
+    reclaimable: false,
+    reclaim: () => Promise.resolve(),
+  });
+}
+
+function wrapped(kv: Kv, instead: Partial<Kv>): Kv {
   return {
     get: (key) => kv.get(key),
     getSync: (key) => kv.getSync(key),
     getMany: (keys) => kv.getMany(keys),
-    batch: () => nothing,
+    batch: () => kv.batch(),
     iterator: (range) => kv.iterator(range),
     snapshot: () => kv.snapshot(),
-    compact: () => Promise.resolve(),
+    compact: (range) => kv.compact(range),
     sizeOf: (range) => kv.sizeOf(range),
-    reclaimable: false,
-    reclaim: () => Promise.resolve(),
+    get reclaimable() {
+      return kv.reclaimable;
+    },
+    reclaim: (goOn) => kv.reclaim(goOn),
     close: () => kv.close(),
+    ...instead,
   };
 }
 
 /**
  * One after the other; those that are open are closed where a later one is not to be opened.
  * One to give up others in is left out where it does not open for damage that nobody else
- * can heal: it starts as little, and waits for a choice of its own.
+ * can heal: it starts as little, and waits for a choice of its own. `held`: where they stay open, its owner closes them.
  */
 export async function openFolders(
   dirs: readonly string[],
   modeOf: (node: NodeId) => Mode,
   logger: Logger,
+  held?: HeldDatabases,
 ): Promise<OpenFolder[]> {
   const opened: OpenFolder[] = [];
   try {
@@ -161,7 +219,7 @@ export async function openFolders(
       const directory = await openDirectory(dir);
       const mode = modeOf(directory.identity.nodeId);
       try {
-        opened.push(await openFolder(directory, mode, logger));
+        opened.push(await openFolder(directory, mode, logger, held));
       } catch (error) {
         const heals = directory.identity.replicationFactor > 1;
         if (mode !== 'give-up' || heals || !isDamage(error)) throw error;

@@ -6,7 +6,7 @@ import { xxh64 } from '../../common/hash.js';
 import type { NodeId } from '../../common/ids.js';
 import type { Logger } from '../../common/logger.js';
 import { heldBy, lastPlaceOf, removedFrom } from './find.js';
-import { closeFolders, type OpenFolder, openFolders } from './open-folder.js';
+import { closeFolders, type HeldDatabases, type OpenFolder, openFolders } from './open-folder.js';
 
 /** Of replicas, logs, votes, faults and the incarnation. Damaged rows of a state are compared when they are given up. */
 export function standingOf(folder: OpenFolder): string {
@@ -31,8 +31,9 @@ export function standingOf(folder: OpenFolder): string {
 export async function standingsOf(
   dirs: readonly string[],
   logger: Logger,
+  held?: HeldDatabases,
 ): Promise<ReadonlyMap<NodeId, string>> {
-  const folders = await openFolders(dirs, () => 'look', logger);
+  const folders = await openFolders(dirs, () => 'look', logger, held);
   try {
     return new Map(folders.map((folder) => [folder.directory.identity.nodeId, standingOf(folder)]));
   } finally {
