@@ -284,7 +284,8 @@ class ValuesBatch implements KvBatch {
       return [{ file: place.file, bytes: recordBytes(key.length, place.bytes) }];
     });
     const { places: pointers, files } = await values.append(this.#values, dead);
-    if (this.#withAllFiles) for (const [file, record] of values.known) if (!files.has(file)) files.set(file, record);
+    if (this.#withAllFiles)
+      for (const [file, record] of values.known) if (!files.has(file)) files.set(file, record);
     await writePointing(this.#batch, pointers, files);
     values.decided(files);
   }

@@ -196,9 +196,10 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     const table = tables().findLast((name) => placeIn(name) !== undefined) as string;
     flip(join(db, table), placeIn(table) as number);
     const { findings } = await pass(three);
-    t.match(
-      findings.find(({ kind }) => kind === 'database'),
-      { problem: `${table}, byte` },
+    const found = findings.filter(({ kind }) => kind === 'database').map(({ problem }) => problem);
+    t.ok(
+      found.some((problem) => problem.startsWith(`${table}, byte`)),
+      found.join('; '),
     );
     return table;
   };
@@ -210,14 +211,6 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     t.equal(three.failure, undefined, 'the node lives on');
   };
 
-  await t.test('a byte of a table under a running node', async (t) => {
-    const table = await flipUnder(t, RowKind.channel);
-    await becomesSound(t);
-    const { code, out } = await on(cluster, 'scrub', '--status');
-    t.equal(code, 1, 'the status shows it');
-    t.match(out, table);
-  });
-
   await t.test("a byte of the database's own record under a running node", async (t) => {
     await flipUnder(t, RowKind.format);
     await becomesSound(t);
@@ -227,6 +220,14 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     const aside = readdirSync(three.dir).filter((name) => name.includes('damaged'));
     t.same(aside, [], 'the next start finds it sound');
     t.equal((await on(cluster, 'verify')).code, 0);
+  });
+
+  await t.test('a byte of a table under a running node', async (t) => {
+    const table = await flipUnder(t, RowKind.channel);
+    await becomesSound(t);
+    const { code, out } = await on(cluster, 'scrub', '--status');
+    t.equal(code, 1, 'the status shows it');
+    t.match(out, table);
   });
 
   await t.test('a byte of the log under a running node', async (t) => {

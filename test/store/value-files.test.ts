@@ -402,11 +402,7 @@ t.test('a value that is damaged keeps its file from being given up', async (t) =
   t.ok(kv.reclaimable);
   const [file = ''] = valueFiles(path);
   // In the head of a live record.
-  flipByte(
-    join(path, file),
-    70 * (8_009 + 10 + 23) + headerOf('head').length,
-    4,
-  );
+  flipByte(join(path, file), 70 * (8_009 + 10 + 23) + headerOf('head').length, 4);
   await kv.reclaim(() => true);
   t.notOk(kv.reclaimable);
   t.ok(valueFiles(path).includes(file));

@@ -121,7 +121,8 @@ function holding(real: PartsFolder, held: HeldDatabases): PartsFolder {
   const open = (options: { readonly create: boolean }): Promise<Kv> => real.openDatabase(options);
   return {
     ...real,
-    openDatabase: (options) => (options.create ? open(options) : held.open(real.identity.nodeId, () => open(options))),
+    openDatabase: (options) =>
+      options.create ? open(options) : held.open(real.identity.nodeId, () => open(options)),
   };
 }
 
