@@ -5,10 +5,10 @@
  */
 import type { ByteReader } from '../common/bytes.js';
 import type { Kv, KvBatch } from '../common/env.js';
-import { HansardError } from '../common/errors.js';
+import type { HansardError } from '../common/errors.js';
 import type { Index, PartitionId } from '../common/ids.js';
 import { after, generationKey, generationKinds, generationsRange, partitionOfKey, RowKind } from './keys.js';
-import { openRow, rowWriter, sealRow } from './rows.js';
+import { isStoreDamage, openRow, rowWriter, sealRow } from './rows.js';
 
 export interface Generations {
   /** The highest that ever had rows; none is used twice. */
@@ -52,7 +52,7 @@ export async function readGenerations(
         try {
           found.set(partition, openRow(key, row, `the generations of partition ${partition}`, read));
         } catch (error) {
-          if (!(error instanceof HansardError) || error.reason !== 'STORE_DAMAGED') throw error;
+          if (!isStoreDamage(error)) throw error;
           onDamaged(partition, error);
         }
       }

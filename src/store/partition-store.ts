@@ -32,6 +32,7 @@ import type { Pace } from './pace.js';
 import type { PartitionState } from './partition-state.js';
 import { appendsAtHand, prefetch } from './prefetch.js';
 import { findSeqAtTime, readPage, readPageNow, tailChannelByName } from './reader.js';
+import { isStoreDamage } from './rows.js';
 import { keyRecordOf, seqOf } from './run-entry.js';
 import {
   type ScanEventsQuery,
@@ -390,7 +391,7 @@ export class PartitionStoreImpl implements PartitionStore {
       const page = readPageNow(now, channel, range);
       if (page !== undefined) return Promise.resolve(page);
     } catch (error) {
-      if (!isDamage(error)) return Promise.reject(error);
+      if (!isStoreDamage(error)) return Promise.reject(error);
     }
     return this.#read((state) => readPage(state, channel, range));
   }
@@ -429,7 +430,7 @@ export class PartitionStoreImpl implements PartitionStore {
         if (state === this.#state && !this.#isElsewhere) return found;
       } catch (error) {
         if (state !== this.#state || this.#isElsewhere) continue;
-        if (!isDamage(error)) throw error;
+        if (!isStoreDamage(error)) throw error;
         if (met++ === 0) continue;
         if (!tellsDamage || !this.#onDamage(error)) throw error;
         throw this.#gone();
@@ -523,10 +524,6 @@ export class PartitionStoreImpl implements PartitionStore {
   checkpoint(): Promise<void> {
     return this.#checkpoint();
   }
-}
-
-function isDamage(error: unknown): error is HansardError {
-  return error instanceof HansardError && error.reason === 'STORE_DAMAGED';
 }
 
 async function findChannel(

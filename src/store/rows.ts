@@ -85,3 +85,7 @@ function checksum(key: Uint8Array, row: Uint8Array): bigint {
   return row.length === bodyAt ? xxh64Seeded(empty, seed) : xxh64Seeded(row.subarray(bodyAt), seed);
 }
 const empty = new Uint8Array(0);
+
+export function isStoreDamage(error: unknown): error is HansardError {
+  return error instanceof HansardError && error.reason === 'STORE_DAMAGED';
+}

@@ -227,7 +227,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     breaks: "a checkpoint drops the frozen tail before LevelDB's batch is written",
     patches: [
       {
-        file: 'src/store/store.js',
+        file: 'src/store/checkpoint.js',
         find: 'await batch.write();\n            for',
         replace: 'void batch.write().catch(() => undefined);\n            for',
       },
