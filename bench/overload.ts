@@ -29,17 +29,17 @@ const periodMs = 100;
 
 const ending = untilSignal((name) => process.stderr.write(`${name}: ending\n`));
 
-/** Appends that have come to the nodes, copies too. */
-async function arrived(cluster: ProcessCluster): Promise<number> {
-  let sum = 0;
+const counted = /^hansard_calls_total\{method="[^"]*AppendMessages",outcome="([^"]*)"\} (\d+)$/gm;
+
+/** Appends that have come to the nodes, copies too, by what became of them. */
+async function arrived(cluster: ProcessCluster): Promise<Map<string, number>> {
+  const counts = new Map<string, number>();
   for (const { httpAddress } of cluster.nodes) {
     const page = await (await fetch(`http://${httpAddress}/metrics`)).text();
-    for (const [, count] of page.matchAll(
-      /^hansard_calls_total\{method="[^"]*AppendMessages"[^}]*\} (\d+)$/gm,
-    ))
-      sum += Number(count);
+    for (const [, outcome = '', count] of page.matchAll(counted))
+      counts.set(outcome, (counts.get(outcome) ?? 0) + Number(count));
   }
-  return sum;
+  return counts;
 }
 
 /** All nodes together, so that none takes another for dead. */
@@ -86,9 +86,12 @@ async function overload(cluster: ProcessCluster): Promise<void> {
   await slowDown(cluster, isOver);
   await looks;
   const [first = Number.NaN, last = Number.NaN] = [answeredAt[0], answeredAt.at(-1)];
-  const copies = (await arrived(cluster)) - before;
+  const copies = [...(await arrived(cluster))].map(([outcome, count]) => [
+    outcome,
+    count - (before.get(outcome) ?? 0),
+  ]);
   process.stdout.write(
-    `${answeredAt.length} of ${batches} appends of ${size} messages answered, the first after ${first.toFixed(1)} s, the last after ${last.toFixed(1)} s; ${copies} appends came to the nodes; failed: ${JSON.stringify(Object.fromEntries(failed))}\n`,
+    `${answeredAt.length} of ${batches} appends of ${size} messages answered, the first after ${first.toFixed(1)} s, the last after ${last.toFixed(1)} s; failed: ${JSON.stringify(Object.fromEntries(failed))}\nappends that came to the nodes: ${JSON.stringify(Object.fromEntries(copies))}\n`,
   );
 }
 

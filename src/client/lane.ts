@@ -31,11 +31,9 @@ import { type AppendResponse, readAppendResponse, readOpenProducerResponse } fro
 import { closedError, type Router, suspectMs, type Target, waitMs } from './router.js';
 import { ProtoReader } from './wire-reader.js';
 
-/** A node that says nothing at all is waited for so long. */
-const attemptPatienceMs = 5_000;
-/** Without its caller an append has this long at first, and twice as long each time: what is slow gets through once. */
-const settleTimeoutMs = 5_000;
-const settleTimeoutMaxMs = 60_000;
+/** A node that says nothing at all is waited for so long, and twice as long each time that an append goes again: a few copies, whatever it takes. */
+const patienceFirstMs = 5_000;
+const patienceMaxMs = 60_000;
 const openTimeoutMs = 5_000;
 /** However long a server asks to wait. */
 const pauseMaxMs = 5_000;
@@ -66,8 +64,8 @@ export class Append {
   /** Whole milliseconds, as all times of it: others would be objects. */
   sentAtMs = 0;
   inDoubt = false;
-  /** Times that it was sent without its caller. */
-  settlings = 0;
+  /** Times that it was sent. */
+  sends = 0;
   lastError: HansardError | undefined;
   /** Its bytes count as in flight. */
   holdsRoom = false;
@@ -110,10 +108,8 @@ class Attempt implements Call {
     readonly producer: Producer,
     readonly counter: number,
     readonly timeoutMs: number,
+    readonly patienceMs: number,
   ) {}
-  get patienceMs(): number {
-    return attemptPatienceMs;
-  }
   get method(): Method {
     return methods.append;
   }
@@ -377,14 +373,13 @@ export class Lane {
     append.sendNumber = sendNumber;
     append.sentAtMs = Math.floor(now);
     append.state = State.outstanding;
+    const patienceMs = Math.min(patienceFirstMs * 2 ** append.sends++, patienceMaxMs);
     // All the time that its caller has: cut short, a slow node would be asked for the same over and over.
     // Past its deadline an append is sent only to be settled.
-    const timeoutMs = append.callerGone
-      ? Math.min(settleTimeoutMs * 2 ** append.settlings++, settleTimeoutMaxMs)
-      : Math.max(append.deadlineMs - now, 1);
+    const timeoutMs = append.callerGone ? patienceMs : Math.max(append.deadlineMs - now, 1);
     const { counter } = append;
     (this.#link as Link).send(
-      new Attempt(this, append, sendNumber, this.#producer, counter, Math.ceil(timeoutMs)),
+      new Attempt(this, append, sendNumber, this.#producer, counter, Math.ceil(timeoutMs), patienceMs),
     );
   }
 

@@ -323,13 +323,13 @@ t.test(
   { buffered: true },
   async (t) => {
     const { cluster, client } = await start(t, 1);
-    // Always too late: whoever waits for the last attempt's answer alone never has one.
     cluster.delay = () => slowMs;
     const channel = client.channel('c');
-    const refused = { condition: { expectedHeadSeq: 7 } };
+    // It goes again after 5.5 s: the last attempt's answer would come behind this.
+    const timeoutMs = slowMs + 5_000;
     const appends = [
-      channel.append({ text: 'm0' }, { timeoutMs: 2 * slowMs }),
-      channel.append({ text: 'm1' }, { ...refused, timeoutMs: 2 * slowMs }),
+      channel.append({ text: 'm0' }, { timeoutMs }),
+      channel.append({ text: 'm1' }, { condition: { expectedHeadSeq: 7 }, timeoutMs }),
     ];
     t.same(await outcomes(appends), [1, 'CONDITION_FAILED']);
   },
