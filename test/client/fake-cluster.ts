@@ -99,6 +99,8 @@ export class FakeCluster {
   fate: (append: AppendSeen) => Fate = () => ({ do: 'apply' });
   /** Delays an answer, ms. */
   delay: (append: AppendSeen) => number = () => 0;
+  /** Of every answer on a stream, those to calls for the map, too, ms. */
+  lateMs = 0;
   refuseRead: ((node: number, method: string) => HansardError | undefined) | undefined;
   corrupt = false;
   /** Nodes that take calls and never answer: stopped, their connections open. */
@@ -438,6 +440,8 @@ export class FakeNode {
       if (!(error instanceof HansardError)) throw error;
       answer = { id: call.id, code: error.code, message: error.message, details: details(error) };
     }
+    const { lateMs } = this.cluster;
+    if (lateMs > 0) await new Promise((resolve) => setTimeout(resolve, lateMs));
     if (this.#streams.has(stream)) stream.write({ answers: [answer] });
   }
 }

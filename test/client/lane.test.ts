@@ -323,15 +323,17 @@ t.test(
   { buffered: true },
   async (t) => {
     const { cluster, client } = await start(t, 1);
-    cluster.delay = () => slowMs;
     const channel = client.channel('c');
+    await channel.append({ text: 'first' });
+    cluster.lateMs = slowMs;
     // It goes again after 5.5 s: the last attempt's answer would come behind this.
     const timeoutMs = slowMs + 5_000;
     const appends = [
       channel.append({ text: 'm0' }, { timeoutMs }),
       channel.append({ text: 'm1' }, { condition: { expectedHeadSeq: 7 }, timeoutMs }),
     ];
-    t.same(await outcomes(appends), [1, 'CONDITION_FAILED']);
+    t.same(await outcomes(appends), [2, 'CONDITION_FAILED']);
+    t.ok(cluster.seen.length > 3, 'they went again');
   },
 );
 
