@@ -85,3 +85,44 @@ t.test('with a majority far away, or gone, an append is on its way after a momen
   t.equal(ends.length, 9, 'each has an end');
   await cluster.stopAll();
 });
+
+t.test(
+  'what gathers in a leader that loses its term ends, and holds nothing up in its next one',
+  async (t) => {
+    const { cluster, leader, replica, propose } = await ledCluster();
+    const own = leader.node.identity.nodeId;
+    const others = [1, 2, 3].filter((node) => node !== own);
+    cluster.network.isolate(own, others);
+    const ends: string[] = [];
+    let lost = 0;
+    const lose = (): void => {
+      lost++;
+      propose().catch(({ reason }) => ends.push(reason));
+    };
+    for (let i = 0; i < gatherFrom; i++) lose();
+    await cluster.clock.run(1);
+    // Round after round goes out and is answered by nobody; these gather behind the last one when it is deposed.
+    const { term } = replica;
+    while (replica.isLeader && replica.term === term) {
+      lose();
+      await cluster.clock.run(10);
+    }
+    await cluster.clock.run(2_000);
+    t.equal(ends.length, lost, 'each has an end');
+    t.same([...new Set(ends)].sort(), ['COMMIT_UNKNOWN', 'NOT_LEADER']);
+    cluster.network.healAll();
+    await cluster.clock.run(3_000);
+    const next = (await cluster.led()).node.replicas()[0];
+    if (next !== replica) {
+      next?.transferLeadership(replica.replicaId);
+      t.ok(await cluster.clock.until(() => replica.isLeader, 5_000));
+      await cluster.clock.run(200);
+    }
+    const before = replica.lastIndex;
+    const first = Array.from({ length: gatherFrom }, propose);
+    await cluster.clock.run(0.1);
+    t.equal(replica.lastIndex, before + 1, 'nothing of the former term is waited for');
+    for (const one of first) t.equal((await cluster.settled(one)).index, before + 1);
+    await cluster.stopAll();
+  },
+);
