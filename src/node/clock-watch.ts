@@ -2,6 +2,9 @@
  * A clock far ahead would stamp commit times that all later ones have to follow,
  * and end the time of keys; so no node stamps more than a little beyond the clocks
  * of a majority, and one that is further ahead does not lead (design, "An event").
+ * One far behind would do the same to whoever leads after it: its commit times are in
+ * the past, and the first right stamp takes them on by all of it at once. So no node
+ * stamps less than a little before the clocks of a majority, either.
  *
  * What the others' clocks show is carried on by our monotonic one between their
  * messages: a jump of our own wall clock is seen by the next stamp, not by the next
@@ -10,7 +13,7 @@
 import type { Clock } from '../common/env.js';
 import type { NodeId, TimeUs } from '../common/ids.js';
 
-/** Ahead of a majority by more than this, µs. */
+/** Off a majority's by more than this, µs. */
 const toleratedUs = 5_000_000;
 
 /** A node unheard for so long may show any time; and monotonic clocks drift by a second in some hours. */
@@ -27,8 +30,9 @@ export class ClockWatch {
   readonly #nodeCount: number;
   readonly #clock: Pick<Clock, 'nowUs' | 'monotonicMs'>;
   readonly #heard = new Map<NodeId, Heard>();
-  /** Of the clock that ours is measured by; undefined: nobody's is known. */
-  #offsetUs: number | undefined;
+  /** Of the clocks that ours must not be far ahead of, and not far behind; undefined: too few are known. */
+  #highestUs: number | undefined;
+  #lowestUs: number | undefined;
 
   constructor(self: NodeId, nodeCount: number, clock: Pick<Clock, 'nowUs' | 'monotonicMs'>) {
     this.#self = self;
@@ -44,16 +48,24 @@ export class ClockWatch {
     this.#measure();
   }
 
-  /** Our wall clock, held back where it is far ahead. */
+  /** Our wall clock, held back where it is far ahead, and moved up where it is far behind. */
   stampUs(): TimeUs {
-    return this.#clock.nowUs() - this.aheadUs();
+    const nowUs = this.#clock.nowUs();
+    return nowUs - this.#offUs(nowUs);
   }
 
-  /** How far our wall clock is beyond what is tolerated, µs; 0: it is not. The clock goes on between two readings, so it is read once. */
-  aheadUs(): number {
-    if (this.#offsetUs === undefined) return 0;
-    const boundUs = this.#offsetUs + usOf(this.#clock.monotonicMs()) + toleratedUs;
-    return Math.max(0, this.#clock.nowUs() - boundUs);
+  /** How far our wall clock is ahead beyond what is tolerated, µs; below 0: behind; 0: neither. */
+  offUs(): number {
+    return this.#offUs(this.#clock.nowUs());
+  }
+
+  /** The clock goes on between two readings: whoever compares has read it once. */
+  #offUs(nowUs: TimeUs): number {
+    const goneOnUs = usOf(this.#clock.monotonicMs());
+    const mostUs = (this.#highestUs ?? Number.POSITIVE_INFINITY) + goneOnUs + toleratedUs;
+    if (nowUs > mostUs) return nowUs - mostUs;
+    const leastUs = (this.#lowestUs ?? Number.NEGATIVE_INFINITY) + goneOnUs - toleratedUs;
+    return Math.min(0, nowUs - leastUs);
   }
 
   /** The node's clock is ahead of ours by more than is tolerated: nothing is handed to it. */
@@ -67,13 +79,17 @@ export class ClockWatch {
    * The lowest clock that a majority's clocks do not exceed, without ours. Of those
    * that are not known the worst is believed, as long as one that is known agrees:
    * of two nodes that are left the one with the lower clock leads.
+   *
+   * And the highest one that a majority's, all of them known, do not fall short of:
+   * were the unknown believed here, too, of those two each would follow the other.
    */
   #measure(): void {
     const offsets = [...this.#heard.values()].map(({ offsetUs }) => offsetUs).sort((a, b) => a - b);
     const majority = Math.floor(this.#nodeCount / 2) + 1;
     const unknown = this.#nodeCount - 1 - offsets.length;
     const behind = Math.min(majority, this.#nodeCount - 1) - unknown;
-    this.#offsetUs = offsets[Math.max(1, behind) - 1];
+    this.#highestUs = offsets[Math.max(1, behind) - 1];
+    this.#lowestUs = offsets.at(-majority);
   }
 }
 

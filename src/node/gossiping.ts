@@ -41,7 +41,8 @@ export interface GossipingContext {
 export class Gossiping {
   readonly #context: GossipingContext;
   #timer: Timer | undefined;
-  #wasClockAhead = false;
+  /** As it was told last: 1 ahead, -1 behind. */
+  #clockOff = 0;
 
   constructor(context: GossipingContext) {
     this.#context = context;
@@ -96,22 +97,27 @@ export class Gossiping {
     }
   }
 
-  /** Told in the log when it begins and ends. */
+  /** Told in the log when it begins and ends, as that it is behind. */
   #isClockAhead(): boolean {
     const { options, clockWatch } = this.#context;
-    const aheadUs = clockWatch.aheadUs();
-    const isAhead = aheadUs > 0;
-    if (isAhead !== this.#wasClockAhead) {
-      this.#wasClockAhead = isAhead;
-      const told = { ahead_ms: Math.round(aheadUs / 1_000) };
-      if (isAhead)
+    const offUs = clockWatch.offUs();
+    const off = Math.sign(offUs);
+    if (off !== this.#clockOff) {
+      this.#clockOff = off;
+      const told = { ahead_ms: Math.round(offUs / 1_000) };
+      if (off > 0)
         options.logger.warn(
           told,
           "this node's clock is far ahead of a majority's: it stamps less and leads nothing; set the clock",
         );
-      else options.logger.info(told, "this node's clock is no longer far ahead");
+      else if (off < 0)
+        options.logger.warn(
+          told,
+          "this node's clock is far behind a majority's: it stamps more; set the clock",
+        );
+      else options.logger.info(told, "this node's clock is no longer far off");
     }
-    return isAhead;
+    return off > 0;
   }
 }
 

@@ -204,7 +204,7 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   if (sources.clockAheadUs !== undefined)
     gauge(
       'hansard_clock_ahead_seconds',
-      "How far this node's clock is beyond what it stamps; 0: it is not",
+      "How far this node's clock is beyond what it stamps; below 0: short of it; 0: neither",
       [],
       (set) => set((sources.clockAheadUs?.() ?? 0) / 1e6),
     );

@@ -234,9 +234,9 @@ export class HansardNode implements NodeService {
     return { sent, sentBytes, sending, received, receivedBytes, receiving };
   }
 
-  /** How far this node's clock is beyond what is tolerated, µs; 0: it is not. */
+  /** How far this node's clock is ahead beyond what is tolerated, µs; below 0: behind; 0: neither. */
   get clockAheadUs(): number {
-    return this.#parts.clockWatch.aheadUs();
+    return this.#parts.clockWatch.offUs();
   }
 
   /** How often replicas of this node stood for election, in this life. */

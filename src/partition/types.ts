@@ -12,7 +12,7 @@ import type { Replica } from './replica.js';
 
 export interface ReplicaHost {
   readonly clock: Clock;
-  /** The wall clock as far as it is trusted: never far ahead of a majority's (node/clock-watch.ts). */
+  /** The wall clock as far as it is trusted: never far off a majority's (node/clock-watch.ts). */
   trustedUs(): TimeUs;
   readonly logger: Logger;
   /** Uniform in [0, n). */

@@ -1,4 +1,4 @@
-/** Wall clocks that are 25 h ahead: before anybody noticed, from the start on, and on a majority. */
+/** Wall clocks that are 25 h ahead: before anybody noticed, from the start on, and on a majority; and 25 h behind. */
 import t from 'tap';
 import { encodeAppend } from '../../src/conversation/command.js';
 import type { HansardNode } from '../../src/node/node.js';
@@ -94,6 +94,33 @@ t.test('a node that starts with a clock far ahead, among nodes that nobody has h
     t.same(cluster.violations, []);
   }
 });
+
+t.test(
+  'a leader whose clock is far behind stamps what the others show: nothing is taken on at once later',
+  async (t) => {
+    const partitions = 6;
+    const cluster = start(6, partitions);
+    const behind = cluster.nodes[1] as SimNode;
+    behind.clock.offsetUs = -farUs;
+    // Leadership is shared out.
+    await cluster.pass(8_000);
+    const ledBy = (nodeId: number): number[] =>
+      Array.from({ length: partitions }, (_, partition) => partition).filter(
+        (partition) => cluster.leaderOf(partition)?.identity.nodeId === nodeId,
+      );
+    const led = ledBy(behind.nodeId);
+    t.ok(led.length > 0, 'it leads something');
+    for (const partition of led) {
+      const lateUs = cluster.clock.nowUs() - (await append(cluster, 'by its clock', partition));
+      t.ok(Math.abs(lateUs) < 10e6, `${lateUs} µs late`);
+    }
+    t.same(ledBy(behind.nodeId), led, 'and goes on leading');
+    behind.kill('process');
+    await cluster.pass(3_000);
+    for (const partition of led) t.ok(isNear(cluster, await append(cluster, 'by another leader', partition)));
+    t.same(cluster.violations, []);
+  },
+);
 
 t.test('commit time that is far ahead goes on nevertheless, also with other leaders', async (t) => {
   const cluster = start(5);

@@ -358,8 +358,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     patches: [
       {
         file: 'src/node/clock-watch.js',
-        find: 'if (this.#offsetUs === undefined)',
-        replace: 'if (true)',
+        find: 'if (nowUs > mostUs)',
+        replace: 'if (false)',
       },
     ],
     faults: ['clock', 'kill'],
