@@ -6,7 +6,7 @@
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
 import type { CallContext } from './calls.js';
-import { decodeFetched, encodeFeedParts } from './encode-subscribe.js';
+import { decodeFetched, encodeFeedParts, eventsIn } from './encode-subscribe.js';
 import { type FeedBudget, type FeedFilter, type FeedPage, type FeedPlace, wantsChannel } from './feed.js';
 import { readPlace, writePlace } from './feed-place.js';
 import { feedBound } from './feed-request.js';
@@ -133,8 +133,10 @@ export class FeedSource {
   // ---- where this node holds no replica
 
   #takeFetched(budget: FeedBudget): Buffer | undefined {
-    const fetched = this.#fetched;
+    let fetched = this.#fetched;
     this.#fetched = undefined;
+    // Asked for when there was more room than now: it is asked for again, less of it.
+    if (fetched?.events !== undefined && eventsIn(fetched.events) > budget.events) fetched = undefined;
     if (fetched !== undefined) {
       this.place = fetched.place;
       this.atEnd = fetched.atEnd;

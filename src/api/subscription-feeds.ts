@@ -58,7 +58,7 @@ export class SubscriptionFeeds {
     );
   }
 
-  /** At most `room` channels come from it, or a few more: it is asked again when there is room. */
+  /** At most `room` channels come from it: it is asked again when there is room. */
   async take(room: number): Promise<Taken[]> {
     const taken: Taken[] = [];
     let left = room;

@@ -330,15 +330,16 @@ export class SubscriptionLeader {
     return room > 0 && feeds.hasNext;
   }
 
-  /** Places that have moved over what is not wanted. */
+  /** Places that have moved over what is not wanted. A feed that this step takes from says its own: were that refused, this would pass over what it took. */
   #places(plan: Plan): void {
     const feeds = this.#feeds;
     const nowMs = this.#nowMs();
     if (feeds === undefined || nowMs - this.#placesAtMs < placesMs) return;
     this.#placesAtMs = nowMs;
     feeds.touch();
+    const taken = new Set(plan.ops.flatMap((op) => (op.kind === 'take' ? [op.partition] : [])));
     for (const [partition, place] of feeds.moved())
-      plan.ops.push({ kind: 'take', partition, place, ranges: [] });
+      if (!taken.has(partition)) plan.ops.push({ kind: 'take', partition, place, ranges: [] });
   }
 
   // ---- carrying it out

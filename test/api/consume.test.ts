@@ -2,8 +2,15 @@
 import type { ClientDuplexStream, ServiceError } from '@grpc/grpc-js';
 import t from 'tap';
 import { tickMs } from '../../src/api/subscription-leader.js';
+import { ByteReader } from '../../src/common/bytes.js';
 import { HansardError } from '../../src/common/errors.js';
 import type { PartitionId } from '../../src/common/ids.js';
+import { applyLimits } from '../../src/conversation/apply-limits.js';
+import {
+  decodeSubscriptionCommand,
+  encodeStep,
+  SubscriptionCommandKind,
+} from '../../src/conversation/subscription-command.js';
 import type { ReadBarrierOptions, ReadView } from '../../src/node/types.js';
 import { patienceMs, sleep, until } from '../support/until.js';
 import { FakeNode } from './fake-node.js';
@@ -225,3 +232,110 @@ t.test('feeds that have nothing do not hold up those behind them', async (t) => 
   await consumer.until('it', () => consumer.deliveries.length === 1);
   t.ok(await until('it is caught up', async () => (await progressOf(h)).caught_up));
 });
+
+/** A node that has no replica of some partitions, beside one that leads them. */
+async function besideAnother(t: { teardown(fn: () => unknown): void }, node: FakeNode, away: PartitionId[]) {
+  const other = new FakeNode(2);
+  other.leader = 2;
+  node.partitions = other.partitions;
+  node.peers.set(2, other);
+  for (const partition of away) node.notHere.add(partition);
+  node.leaderOf = (partition?: PartitionId) =>
+    partition !== undefined && node.notHere.has(partition) ? 2 : 1;
+  const [h, h2] = [await Harness.start(node, {}), await Harness.start(other, {})];
+  t.teardown(() => Promise.all([h.stop(), h2.stop()]));
+  return { h, h2 };
+}
+
+function namesIn(node: FakeNode, partition: PartitionId, count: number): string[] {
+  const names: string[] = [];
+  for (let i = 0; names.length < count; i++) {
+    const name = `c${i}`;
+    if (node.partitionOf('default', name) === partition) names.push(name);
+  }
+  return names;
+}
+
+t.test(
+  'a page that another node has sent is asked for again where there is less room for it by now',
+  async (t) => {
+    const node = new FakeNode();
+    const away = (node.partitionOf('default', 'w') + 1) % 4;
+    const { h, h2 } = await besideAnother(t, node, [away]);
+    const maxPending = 20;
+    await subscriptionOf(h, 'CreateSubscription', {
+      selector: { prefix: 'c' },
+      settings: { max_pending_channels: maxPending },
+      start: { from_beginning: true },
+    });
+    const home = node.partitionOf('default', 'w');
+    const pending = () => node.partitions[home]?.subscription('default', 'w')?.channels.size ?? 0;
+    let most = 0;
+    const propose = node.propose.bind(node);
+    node.propose = async (partition, command, options) => {
+      const result = await propose(partition, command, options);
+      most = Math.max(most, pending());
+      return result;
+    };
+    const consumer = new Consumer(h, { credit: { events: 1_000, bytes: 1_000_000 } });
+    await until('nothing is there', async () => (await progressOf(h)).caught_up);
+    let waiting = 0;
+    let open = (): void => undefined;
+    const gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    const forward = node.forward.bind(node);
+    node.forward = async (...call) => {
+      waiting++;
+      await gate;
+      return forward(...call);
+    };
+    await until('all that there is room for is asked for', () => waiting > 0);
+    const write = (to: Harness, channels: string[]) =>
+      Promise.all(channels.map((channel) => to.append({ channel, messages: [text('x')] })));
+    await write(h2, namesIn(node, away, 30));
+    await write(h, namesIn(node, home, 15));
+    await until('most of the room is taken', () => pending() === 15);
+    open();
+    await until('all are acknowledged', async () => {
+      for (const { channel, lease, events } of consumer.deliveries.splice(0))
+        consumer.say({ acks: [{ channel, lease, seq: events.at(-1).seq }] });
+      return Number((await progressOf(h)).acknowledged) === 45;
+    });
+    t.equal(most, maxPending, 'channels at once');
+  },
+);
+
+t.test(
+  'what a refused step had taken is taken again, also where places are written down beside it',
+  async (t) => {
+    const { h, node } = await started(t);
+    let laterMs = 0;
+    node.monotonicMs = () => performance.now() + laterMs;
+    const consumer = new Consumer(h, {});
+    await consumer.until('a delivery', () => consumer.deliveries.length === 1);
+    const propose = node.propose.bind(node);
+    let refused = 0;
+    node.propose = async (partition, command, options) => {
+      if (refused > 0 || command[0] !== SubscriptionCommandKind.stepSubscription)
+        return propose(partition, command, options);
+      const step = decodeSubscriptionCommand(command[0], new ByteReader(command.subarray(1)));
+      if (step.kind !== 'stepSubscription') return propose(partition, command, options);
+      // As one that has more channels than there is room for.
+      const tooLong = new Uint8Array(applyLimits.placeBytes + 1);
+      const ops = step.ops.map((op) => {
+        if (op.kind !== 'take' || op.ranges.length === 0) return op;
+        refused++;
+        return { ...op, place: tooLong };
+      });
+      return propose(partition, encodeStep({ ...step, ops }), options);
+    };
+    // Places are due to be written down, in the very step that takes this.
+    laterMs = 60_000;
+    await h.append({ channel: 'c9', messages: [text('1')] });
+    await consumer.until('the second channel', () =>
+      consumer.deliveries.some(({ channel }) => channel === 'c9'),
+    );
+    t.equal(refused, 1);
+  },
+);
