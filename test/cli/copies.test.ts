@@ -7,6 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import type { Client } from '../../src/client/index.js';
+import { partitionOf } from '../../src/common/partitioning.js';
+import { applyLimits } from '../../src/conversation/apply-limits.js';
 import { hansard } from '../support/command.js';
 import { LocalCluster } from '../support/local-cluster.js';
 
@@ -166,6 +168,41 @@ t.test('all tenants into a folder, and into an empty cluster', async (t) => {
 
   const manifest = join(folder, 'EXPORT.json');
   const whole = readFileSync(manifest, 'utf8');
+
+  await t.test('a durable subscription that is refused is told, and takes no other with it', async (t) => {
+    const client = to.connect(to.nodes, 'acme');
+    const partition = (await client.subscription('w').info()).partition;
+    const { partitionCount } = (await client.cluster()).pools[0] as { partitionCount: number };
+    const names = Array.from({ length: 100 * partitionCount }, (_, i) => `x${i}`);
+    const inIt = names.filter((name) => partitionOf('acme', name, partitionCount) === partition);
+    const elsewhere = names.find((name) => !inIt.includes(name)) as string;
+    const full = inIt.slice(0, applyLimits.subscriptionsPerPartition - 1);
+    await Promise.all(full.map((name) => client.subscription(name).create()));
+    const tooMany = inIt[full.length] as string;
+    const { tenants: listed } = JSON.parse(whole);
+    const [record] = listed[0].subscriptions;
+    const of = (subscription: string) => ({ ...record, subscription });
+    const subscriptions = [{ subscription: 'formless' }, of(tooMany), of('w'), of(elsewhere)];
+    writeFileSync(
+      manifest,
+      JSON.stringify({
+        ...JSON.parse(whole),
+        tenants: [{ ...listed[0], subscriptions }, ...listed.slice(1)],
+      }),
+    );
+    const imported = await hansard(['import', '--all', folder, '--json', '--endpoint', endpoint(to)]);
+    t.equal(imported.code, 1);
+    t.match(imported.err, /number 1 of the export was not made.*INVALID_ARGUMENT/);
+    t.match(imported.err, new RegExp(`${tooMany} was not made.*TOO_MANY_SUBSCRIPTIONS`));
+    t.match(imported.out, /"subscriptions_made": ?1,\s*"subscriptions_kept": ?1/);
+    t.match(
+      await client.subscription(elsewhere).info(),
+      { settings: { paused: true } },
+      'behind it in the list',
+    );
+    t.match(imported.out, /other-1/, 'the other tenants came, too');
+    writeFileSync(manifest, whole);
+  });
   const refused = async (what: string, code: number, words: RegExp) => {
     const { code: got, err } = await hansard(['import', '--all', folder, '--endpoint', endpoint(to)]);
     t.equal(got, code, what);

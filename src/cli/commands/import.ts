@@ -7,7 +7,7 @@ import { createWriteStream, statSync, type WriteStream } from 'node:fs';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
-import { HansardError } from '../../common/errors.js';
+import { HansardError, type Reason, reasons } from '../../common/errors.js';
 import type { ActionContext } from '../action.js';
 import { ExportSections, type ImportedChannel } from '../channel-record.js';
 import { ExitCode } from '../exit-codes.js';
@@ -102,45 +102,62 @@ async function importAll(context: ActionContext<ImportOptions>): Promise<ExitCod
     const code = await importFile({ output, options: one, args: [join(folder, file)] });
     if (code === ExitCode.interrupted) return code;
     worst = Math.max(worst, code) as ExitCode;
-    if (subscriptions.length > 0) await makeSubscriptions(one, subscriptions, output);
+    if (subscriptions.length > 0 && !(await makeSubscriptions(one, subscriptions, output)))
+      worst = Math.max(worst, ExitCode.failed) as ExitCode;
   }
   return worst;
 }
 
 /**
  * Behind the events, and paused at their beginning: how far they had been cannot be told by the seqs and times that events have here,
- * and neither is anything passed over nor done again before somebody says so. Those that are there stay as they are.
+ * and neither is anything passed over nor done again before somebody says so. Those that are there stay as they are. One that is refused
+ * takes no other with it, and makes this false.
  */
 async function makeSubscriptions(
   options: ClientOptions,
   records: readonly unknown[],
   output: Output,
-): Promise<void> {
+): Promise<boolean> {
   const { client, timeoutMs, close } = openSession(options);
   let made = 0;
+  let kept = 0;
+  const refused: { subscription: string; reason: Reason; message: string }[] = [];
   try {
-    for (const record of records) {
-      const { name, options: settings } = recreationOf(record);
+    for (const [i, record] of records.entries()) {
+      let subscription = `number ${i + 1} of the export`;
       try {
+        const { name, options: settings } = recreationOf(record);
+        subscription = name;
         const place = { fromBeginning: true, paused: true };
         await client.subscription(name).create({ ...settings, ...place, timeoutMs });
         made++;
       } catch (error) {
-        if (!(error instanceof HansardError) || error.reason !== 'SUBSCRIPTION_EXISTS') throw error;
+        // What time or another node may mend is no refusal: the command is to be repeated.
+        if (!(error instanceof HansardError) || reasons[error.reason].retry !== 'no') throw error;
+        const { reason, message } = error;
+        if (reason === 'SUBSCRIPTION_EXISTS') kept++;
+        else refused.push({ subscription, reason, message });
       }
     }
   } finally {
     await close();
+    for (const { subscription, reason, message } of refused)
+      output.warn(`durable subscription ${subscription} was not made: ${message} (${reason})`);
   }
-  const kept = records.length - made;
-  output.json({ tenant: options.tenant, subscriptions_made: made, subscriptions_kept: kept });
+  output.json({
+    tenant: options.tenant,
+    subscriptions_made: made,
+    subscriptions_kept: kept,
+    subscriptions_refused: refused,
+  });
   output.line(
-    `tenant ${options.tenant}: ${count(made)} durable subscriptions made, ${count(kept)} were there`,
+    `tenant ${options.tenant}: ${count(made)} durable subscriptions made, ${count(kept)} were there${refused.length === 0 ? '' : `, ${count(refused.length)} were refused`}`,
   );
   if (made > 0)
     output.note(
       'they are paused at the beginning: `hansard subscriptions seek NAME` passes over what is loaded, then `update NAME --resume-delivery`',
     );
+  return refused.length === 0;
 }
 
 /** The same without a word, for what loads a file of its own. `messages` counts those that were there before, too. */
