@@ -18,7 +18,7 @@ import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
 import { toNumber, toTimestamp } from './requests.js';
 import type { Services } from './services.js';
 import { holdsMessage, skimRoute } from './skim.js';
-import { proposeFor } from './writes.js';
+import { onceOnly, proposeFor } from './writes.js';
 
 /** Unread messages are counted one by one up to this, where not all events are messages. */
 const countedMax = 100;
@@ -45,14 +45,15 @@ function takeReader(text: string): string {
 }
 
 function moveReadCursor({ node, codecs, router, tokens }: Services): Handler {
-  const decode = codecs.decoder<{ reader: string; seq: string; allow_back: boolean }>(
+  const decode = codecs.decoder<{ reader: string; seq: string; allow_back: boolean; request_id: string }>(
     'hansard.v1.MoveReadCursorRequest',
   );
   const encode = codecs.encoder('hansard.v1.MoveReadCursorResponse');
   return (context, request) => {
     const route = skimRoute(request);
-    const { reader, seq, allow_back } = decode(request);
-    const command = encodeMoveCursor({
+    const { reader, seq, allow_back, request_id } = decode(request);
+    const requestId = takeIdText(request_id, 'request_id');
+    const move = encodeMoveCursor({
       tenant: route.tenant,
       channel: route.channel,
       reader: takeReader(reader),
@@ -61,6 +62,9 @@ function moveReadCursor({ node, codecs, router, tokens }: Services): Handler {
     });
     const partition = node.partitionOf(route.tenant, route.channel);
     return router.atLeader(context, partition, request, async () => {
+      // Before that nothing tells a repeat; without `allow_back` it does nothing anyway.
+      const isTold = node.partitionDetail(partition).applyVersion >= 4;
+      const command = isTold ? onceOnly(requestId, context.method, request, move) : move;
       const { answer, index } = await proposeFor(node, partition, command, context.deadlineMs, 'cursor');
       return encode({
         cursor: cursorMessage(answer.cursor),

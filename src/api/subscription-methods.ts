@@ -47,7 +47,8 @@ import {
   takeSubscription,
   takeTenantOf,
 } from './subscription-message.js';
-import { proposeFor } from './writes.js';
+import type { Note } from './subscription-plan.js';
+import { onceOnly, proposeFor } from './writes.js';
 
 const service = 'hansard.v1.SubscriptionService';
 /** A change is worked out so often at most: whoever changes it each time in between is another one's loop. */
@@ -106,7 +107,7 @@ class SubscriptionMethods {
       return this.#atHome(context, on, request, async (partition) => {
         const start = await this.#startOf(context, on.tenant, selector, message.start);
         const command = encodeCreateSubscription({ ...on, requestId, selector, settings, ...start });
-        return this.#change(context, on, partition, command);
+        return this.#change(context, on, partition, onceOnly(requestId, context.method, request, command));
       });
     };
   }
@@ -125,6 +126,7 @@ class SubscriptionMethods {
       settings: SettingsMessage | null;
       etag: string;
       selector: SelectorMessage | null;
+      request_id: string;
     }>('hansard.v1.UpdateSubscriptionRequest');
     return (context, request) => {
       const on = takeSubscription(request);
@@ -132,14 +134,16 @@ class SubscriptionMethods {
       const settings = settingsOf(message.settings);
       const selector = message.selector === null ? undefined : selectorOf(message.selector);
       const expected = expectedOf(message.etag);
+      const requestId = takeIdText(message.request_id, 'request_id');
+      const once = (command: Uint8Array) => onceOnly(requestId, context.method, request, command);
       return this.#atHome(context, on, request, async (partition) => {
         if (selector === undefined) {
           const command = encodeUpdateSubscription({ ...on, settings, expected });
-          return this.#change(context, on, partition, command);
+          return this.#change(context, on, partition, once(command));
         }
         return this.#changeSeen(context, on, partition, expected, async (state, seen) => {
           const reselect = await this.#reselection(context, state, selector);
-          return encodeUpdateSubscription({ ...on, settings, expected: seen, reselect });
+          return once(encodeUpdateSubscription({ ...on, settings, expected: seen, reselect }));
         });
       });
     };
@@ -147,11 +151,16 @@ class SubscriptionMethods {
 
   delete(): Handler {
     const { node, codecs } = this.#services;
-    const decode = codecs.decoder<{ etag: string }>('hansard.v1.DeleteSubscriptionRequest');
+    const decode = codecs.decoder<{ etag: string; request_id: string }>(
+      'hansard.v1.DeleteSubscriptionRequest',
+    );
     const encode = codecs.encoder('hansard.v1.DeleteSubscriptionResponse');
     return (context, request) => {
       const on = takeSubscription(request);
-      const command = encodeDeleteSubscription({ ...on, expected: expectedOf(decode(request).etag) });
+      const { etag, request_id } = decode(request);
+      const requestId = takeIdText(request_id, 'request_id');
+      const deletion = encodeDeleteSubscription({ ...on, expected: expectedOf(etag) });
+      const command = onceOnly(requestId, context.method, request, deletion);
       return this.#atHome(context, on, request, async (partition) => {
         await proposeFor(node, partition, command, context.deadlineMs, 'done');
         this.#leaders.get(on)?.wake();
@@ -165,17 +174,20 @@ class SubscriptionMethods {
       start: StartMessage | null;
       etag: string;
       drop_dead_letters: boolean;
+      request_id: string;
     }>('hansard.v1.SeekSubscriptionRequest');
     return (context, request) => {
       const on = takeSubscription(request);
-      const { start, etag, drop_dead_letters } = decode(request);
+      const { start, etag, drop_dead_letters, request_id } = decode(request);
+      const requestId = takeIdText(request_id, 'request_id');
       const expected = expectedOf(etag);
       return this.#atHome(context, on, request, async (partition) => {
         // Of another selector these places would be too few, and nothing adds those that are missing.
         return this.#changeSeen(context, on, partition, expected, async (state, seen) => {
           const places = await this.#startOf(context, on.tenant, state.selector, start);
           const dropDeadLetters = drop_dead_letters;
-          return encodeSeekSubscription({ ...on, expected: seen, dropDeadLetters, ...places });
+          const command = encodeSeekSubscription({ ...on, expected: seen, dropDeadLetters, ...places });
+          return onceOnly(requestId, context.method, request, command);
         });
       });
     };
@@ -197,7 +209,10 @@ class SubscriptionMethods {
         const leader = this.#leaders.at(on);
         const notes = notesOf(message, leader);
         const kept = await Promise.all(notes.map((note) => leader.settle(note)));
-        return encode({ lost: notes.filter((_, i) => !kept[i]).map(({ lease }) => lease) });
+        const open = notes.filter((_, i) => !kept[i]);
+        if (open.length === 0) return encode({ lost: [] });
+        const state = await this.#stateAt(context, on, partition);
+        return encode({ lost: open.filter((note) => !isOver(state, note)).map(({ lease }) => lease) });
       });
     };
   }
@@ -252,15 +267,19 @@ class SubscriptionMethods {
 
   replay(): Handler {
     const { node, codecs } = this.#services;
-    const decode = codecs.decoder<{ dead_letters: { channel: string; seq: string }[]; drop: boolean }>(
-      'hansard.v1.ReplayDeadLettersRequest',
-    );
+    const decode = codecs.decoder<{
+      dead_letters: { channel: string; seq: string }[];
+      drop: boolean;
+      request_id: string;
+    }>('hansard.v1.ReplayDeadLettersRequest');
     const encode = codecs.encoder('hansard.v1.ReplayDeadLettersResponse');
     return (context, request) => {
       const on = takeSubscription(request);
-      const { dead_letters, drop } = decode(request);
+      const { dead_letters, drop, request_id } = decode(request);
+      const requestId = takeIdText(request_id, 'request_id');
       const letters = dead_letters.map(({ channel, seq }) => ({ channel, seq: toNumber(seq) }));
-      const command = encodeDeadLetters({ ...on, replay: !drop, letters });
+      const move = encodeDeadLetters({ ...on, replay: !drop, letters });
+      const command = onceOnly(requestId, context.method, request, move);
       return this.#atHome(context, on, request, async (partition) => {
         const { answer } = await proposeFor(node, partition, command, context.deadlineMs, 'deadLettersMoved');
         this.#leaders.get(on)?.wake();
@@ -478,6 +497,16 @@ class SubscriptionMethods {
         : '';
     return { items: page.map(({ item }) => item), token };
   }
+}
+
+/** Somebody said the same before, perhaps this call's first attempt: what it is about is done, or given back. */
+function isOver({ channels, nextLease }: Readonly<SubscriptionState>, note: Note): boolean {
+  if (note.lease >= nextLease) return false;
+  const pending = channels.get(note.channel);
+  if (note.kind === 'nack') return pending !== undefined && pending.lease === undefined;
+  if (note.kind === 'extend') return false;
+  if (pending === undefined) return true;
+  return pending.acked >= note.seq && pending.replays.every(({ seq }) => seq !== note.seq);
 }
 
 /** By time, and among those of one time by key. */

@@ -1,6 +1,8 @@
 /** What all writes share. */
 import { Code, HansardError, InvariantError } from '../common/errors.js';
 import type { Index, PartitionId } from '../common/ids.js';
+import { bodyDigest } from '../conversation/apply-request.js';
+import { encodeOnce } from '../conversation/command.js';
 import type { CommandAnswer } from '../conversation/types.js';
 import type { NodeService } from '../node/types.js';
 
@@ -17,6 +19,17 @@ export async function proposeFor<K extends CommandAnswer['kind']>(
   const { answer, index } = await node.propose(partition, command, { deadlineMs });
   if (answer.kind !== kind) throw proposalError(answer);
   return { answer: answer as AnswerOf<K>, index };
+}
+
+/** A command that has no request id of its own, under the client's, if there is one: carried out once, however often it comes. */
+export function onceOnly(
+  requestId: string,
+  method: string,
+  request: Uint8Array,
+  command: Uint8Array,
+): Uint8Array {
+  if (requestId === '') return command;
+  return encodeOnce(requestId, bodyDigest(Buffer.concat([Buffer.from(`${method}\0`), request])), command);
 }
 
 /** The error for an answer of another kind than the one asked for: a refusal, or a defect. */

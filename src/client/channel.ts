@@ -362,7 +362,15 @@ export class Channel {
    */
   async markRead(reader: string, seq: number, options: MarkReadOptions = {}): Promise<MovedCursor> {
     checkOptions('markRead', options);
-    const request = encodeMoveCursor(this.#prefix, reader, seq, options.allowBack === true);
+    const allowBack = options.allowBack === true;
+    // One that only goes forward may be repeated as it is.
+    const request = encodeMoveCursor(
+      this.#prefix,
+      reader,
+      seq,
+      allowBack,
+      allowBack ? crypto.randomUUID() : '',
+    );
     return this.#write(methods.moveReadCursor, request, options.timeoutMs, readMovedCursor);
   }
 

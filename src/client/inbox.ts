@@ -62,10 +62,12 @@ export function encodeMoveCursor(
   reader: string,
   seq: number,
   allowBack: boolean,
+  requestId: string,
 ): Buffer {
   if (!Number.isSafeInteger(seq) || seq < 0) throw invalid('seq', 'must be a whole number of at least 0');
   writeReader(reader);
   scratch.reset();
+  scratch.string(6, requestId);
   scratch.bool(5, allowBack);
   scratch.uint(4, seq);
   scratch.string(3, reader);

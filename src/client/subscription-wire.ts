@@ -178,16 +178,24 @@ export function encodeUpdateSubscription(
   settings: SubscriptionSettings,
   etag: string | undefined,
   selector: SubscriptionSelector | undefined,
+  requestId: string,
 ): Buffer {
   scratch.reset();
+  scratch.string(6, requestId);
   if (selector !== undefined) nest(5, () => writeSelector(selector));
   scratch.string(4, etag);
   nest(3, () => writeSettings(settings));
   return named(tenant, name);
 }
 
-export function encodeDeleteSubscription(tenant: string, name: string, etag: string | undefined): Buffer {
+export function encodeDeleteSubscription(
+  tenant: string,
+  name: string,
+  etag: string | undefined,
+  requestId: string,
+): Buffer {
   scratch.reset();
+  scratch.string(4, requestId);
   scratch.string(3, etag);
   return named(tenant, name);
 }
@@ -197,8 +205,10 @@ export function encodeSeekSubscription(
   name: string,
   start: Start,
   options: { readonly etag?: string | undefined; readonly dropDeadLetters?: boolean | undefined },
+  requestId: string,
 ): Buffer {
   scratch.reset();
+  scratch.string(6, requestId);
   scratch.bool(5, options.dropDeadLetters);
   scratch.string(4, options.etag);
   nest(3, () => writeStart(start));
@@ -222,8 +232,10 @@ export function encodeReplay(
   name: string,
   letters: readonly { readonly channel: string; readonly seq: number }[],
   drop: boolean,
+  requestId: string,
 ): Buffer {
   scratch.reset();
+  scratch.string(5, requestId);
   scratch.bool(4, drop);
   for (let i = letters.length - 1; i >= 0; i--)
     nest(3, () => {

@@ -123,13 +123,14 @@ export class DurableSubscription {
       { ...current.settings, ...settings },
       etag ?? current.etag,
       isOther ? selector : undefined,
+      crypto.randomUUID(),
     );
     return this.#call(methods.updateSubscription, request, call, readSubscriptionResponse);
   }
 
   async delete(options: CallOptions & { readonly etag?: string } = {}): Promise<void> {
     checkOptions('subscriptionCall', options);
-    const request = encodeDeleteSubscription(this.#tenant, this.name, options.etag);
+    const request = encodeDeleteSubscription(this.#tenant, this.name, options.etag, crypto.randomUUID());
     await this.#call(methods.deleteSubscription, request, options, () => undefined);
   }
 
@@ -138,7 +139,7 @@ export class DurableSubscription {
     to: SubscriptionStart & CallOptions & { readonly etag?: string; readonly dropDeadLetters?: boolean },
   ): Promise<SubscriptionInfo> {
     checkOptions('subscriptionSeek', to);
-    const request = encodeSeekSubscription(this.#tenant, this.name, startOf(to), to);
+    const request = encodeSeekSubscription(this.#tenant, this.name, startOf(to), to, crypto.randomUUID());
     return this.#call(methods.seekSubscription, request, to, readSubscriptionResponse);
   }
 
@@ -211,7 +212,7 @@ export class DurableSubscription {
     drop: boolean,
     options: CallOptions,
   ): Promise<number> {
-    const request = encodeReplay(this.#tenant, this.name, letters, drop);
+    const request = encodeReplay(this.#tenant, this.name, letters, drop, crypto.randomUUID());
     return this.#call(methods.replayDeadLetters, request, options, readCount);
   }
 

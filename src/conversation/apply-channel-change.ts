@@ -4,7 +4,8 @@
  */
 import type { TimeUs } from '../common/ids.js';
 import { checkNames, checkTexts } from './apply-channel.js';
-import { bodyDigest, firstRequest, keepRequest } from './apply-request.js';
+import { liveKey } from './apply-keys.js';
+import { bodyDigest, firstRequest, keepRequest, requestChannelId } from './apply-request.js';
 import { keptOf, liveChannel, purge, purgeTimeUs, restore, trash, trashedChannel } from './apply-trash.js';
 import type {
   DeleteChannelCommand,
@@ -13,6 +14,7 @@ import type {
   UndeleteChannelCommand,
   UpdateChannelCommand,
 } from './command.js';
+import { DeletedItem, requestItemKey } from './names.js';
 import { refuse } from './refuse.js';
 import type {
   ApplyState,
@@ -36,15 +38,11 @@ export function updateChannel(
   const begun = begin(state, bytes, command);
   if (begun.kind === 'refused') return begun;
   const { live: channel, digest, first } = begun;
-  if (first !== undefined && Number(channel?.id) !== first.seq) {
-    return refuse('CHANNEL_NOT_FOUND', 'the channel that this request changed is gone', { channel: name });
-  }
+  if (first !== undefined) return changedBefore(state, command, first);
   if (channel === undefined) return notFound(name);
-  if (first === undefined) {
-    if (!isExpected(channel, command.expected)) return stale(channel);
-    change(state, channel, command, commitTimeUs);
-    keepRequest(state, command, digest, channel.id, commitTimeUs);
-  }
+  if (!isExpected(channel, command.expected)) return stale(channel);
+  change(state, channel, command, commitTimeUs);
+  keepRequest(state, command, digest, channel.id, commitTimeUs);
   // A copy: the answer is encoded later, when the channel may have gone on.
   return { kind: 'channel', channel: { ...channel } };
 }
@@ -60,17 +58,17 @@ export function deleteChannel(
   if (begun.kind === 'refused') return begun;
   const { live: channel, digest, first } = begun;
   const deleted = keptOf(state, tenant, name);
+  const trashed = trashedChannel(state, tenant, name);
   // Whoever has the name now: what this request was for is done.
-  if (first !== undefined) return deletedBefore(deleted?.headSeq ?? channel?.baseSeq ?? 0);
+  if (first !== undefined)
+    return deletedAgain(state, command, first, deleted?.headSeq ?? channel?.baseSeq ?? 0);
   if (channel === undefined) {
-    // Before apply version 3 there is none.
-    const trashed = permanent ? trashedChannel(state, tenant, name) : undefined;
-    if (trashed !== undefined && isExpected(trashed, expected)) {
+    if (permanent && trashed !== undefined && isExpected(trashed, expected)) {
       keepRequest(state, command, digest, trashed.id, commitTimeUs);
-      purge(state, trashed);
-      return deletedNow(trashed, 0);
+      return purgeNow(state, command, trashed, commitTimeUs);
     }
     const isRepeat = deleted !== undefined && expected !== undefined && isExpected(deleted, expected);
+    if (isRepeat && trashed !== undefined) return inTrash(trashed);
     if (isRepeat || allowMissing) return deletedBefore(deleted?.headSeq ?? 0);
     return notFound(name);
   }
@@ -80,12 +78,54 @@ export function deleteChannel(
     purge(state, channel);
     return deletedBefore(channel.headSeq);
   }
-  if (permanent) {
-    purge(state, channel);
-    return deletedNow(channel, 0);
-  }
+  if (permanent) return purgeNow(state, command, channel, commitTimeUs);
   trash(state, channel, commitTimeUs);
-  return deletedNow(channel, purgeTimeUs(commitTimeUs));
+  return inTrash(channel);
+}
+
+/** For good. From apply version 4 on a repeat is told as much as the first. */
+function purgeNow(
+  state: ApplyState,
+  { tenant, requestId }: DeleteChannelCommand,
+  channel: ChannelState,
+  commitTimeUs: TimeUs,
+): CommandAnswer {
+  const answer = deletedNow(channel, 0);
+  if (requestId !== '' && state.meta.settings.applyVersion >= 4) {
+    const keep = (item: number, seq: number): void =>
+      state.putKey(requestChannelId, requestItemKey(tenant, requestId, item), {
+        seq,
+        contentDigest: bodyDigest(Buffer.alloc(0)),
+        commitTimeUs,
+      });
+    keep(DeletedItem.events, channel.headSeq - channel.baseSeq);
+    keep(DeletedItem.messages, channel.messageCount);
+  }
+  purge(state, channel);
+  return answer;
+}
+
+function deletedAgain(
+  state: ApplyState,
+  { tenant, channel: name, requestId }: DeleteChannelCommand,
+  { seq: id }: KeyRecord,
+  headSeq: number,
+): CommandAnswer {
+  const trashed = trashedChannel(state, tenant, name);
+  if (Number(trashed?.id) === id) return inTrash(trashed as ChannelState);
+  const kept = (item: number): number | undefined =>
+    liveKey(state, requestChannelId, requestItemKey(tenant, requestId, item))?.seq;
+  const eventCount = kept(DeletedItem.events);
+  if (eventCount === undefined) return deletedBefore(headSeq);
+  return {
+    kind: 'deleted',
+    headSeq,
+    was: { eventCount, messageCount: kept(DeletedItem.messages) ?? 0, purgeTimeUs: 0 },
+  };
+}
+
+function inTrash(channel: ChannelState): CommandAnswer {
+  return deletedNow(channel, purgeTimeUs(channel.deletedTimeUs ?? 0));
 }
 
 function deletedBefore(headSeq: number): CommandAnswer {
@@ -108,18 +148,16 @@ export function sealChannel(
   const begun = begin(state, bytes, command);
   if (begun.kind === 'refused') return begun;
   const { live: channel, digest, first } = begun;
-  if (channel === undefined || (first !== undefined && Number(channel.id) !== first.seq))
-    return notFound(name);
-  if (first === undefined) {
-    if (!isExpected(channel, command.expected)) return stale(channel);
-    if (channel.sealedTimeUs === undefined) {
-      channel.sealedTimeUs = commitTimeUs;
-      channel.updateTimeUs = commitTimeUs;
-      channel.revision++;
-      state.putChannel(channel);
-    }
-    keepRequest(state, command, digest, channel.id, commitTimeUs);
+  if (first !== undefined) return changedBefore(state, command, first);
+  if (channel === undefined) return notFound(name);
+  if (!isExpected(channel, command.expected)) return stale(channel);
+  if (channel.sealedTimeUs === undefined) {
+    channel.sealedTimeUs = commitTimeUs;
+    channel.updateTimeUs = commitTimeUs;
+    channel.revision++;
+    state.putChannel(channel);
   }
+  keepRequest(state, command, digest, channel.id, commitTimeUs);
   return { kind: 'channel', channel: { ...channel } };
 }
 
@@ -133,10 +171,7 @@ export function undeleteChannel(
   const begun = begin(state, bytes, command);
   if (begun.kind === 'refused') return begun;
   const { live, digest, first } = begun;
-  if (first !== undefined) {
-    if (Number(live?.id) !== first.seq) return notFound(name);
-    return { kind: 'channel', channel: { ...(live as ChannelState) } };
-  }
+  if (first !== undefined) return changedBefore(state, command, first);
   if (live !== undefined)
     return refuse('CHANNEL_EXISTS', 'a channel of that name exists', { channel: name, uid: live.uid });
   const channel = trashedChannel(state, tenant, name);
@@ -171,6 +206,19 @@ function begin(state: ApplyState, bytes: Buffer, command: Change): Begun | Refus
   const digest = digestOf(bytes, command);
   const first = firstRequest(state, command, digest);
   return first?.refused ?? { kind: 'begun', live, digest, first: first?.record };
+}
+
+/** What the request was for is done: the channel as it is now, also where somebody has deleted it since. */
+function changedBefore(
+  state: ApplyState,
+  { tenant, channel: name }: Change,
+  { seq: id }: KeyRecord,
+): CommandAnswer {
+  const channel = state.channel(tenant, name);
+  if (Number(channel?.id) === id) return { kind: 'channel', channel: { ...(channel as ChannelState) } };
+  return refuse('CHANNEL_NOT_FOUND', 'the channel that this request was carried out on is gone', {
+    channel: name,
+  });
 }
 
 /** Sets what the command has; where all of it is so already, the revision stays. */

@@ -23,8 +23,10 @@ export function createChannel(
   const first = firstRequest(state, command, digest);
   if (first?.refused !== undefined) return first.refused;
   if (first !== undefined) {
-    if (existing !== undefined && Number(existing.id) === first.record.seq)
-      return { kind: 'channel', channel: { ...existing } };
+    const made = state.channel(tenant, name);
+    // Also one that was deleted since, as long as there is something to tell.
+    if (made !== undefined && Number(made.id) === first.record.seq)
+      return { kind: 'channel', channel: { ...made } };
     return refuse('CHANNEL_NOT_FOUND', 'the channel that this request made is gone', { channel: name });
   }
   if (existing !== undefined) {

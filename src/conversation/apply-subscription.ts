@@ -21,7 +21,12 @@ import type {
   SeekSubscriptionInput,
   UpdateSubscriptionInput,
 } from './subscription-command.js';
-import { deadKey, type PendingChannel, type SubscriptionState } from './subscription-state.js';
+import {
+  deadKey,
+  type PendingChannel,
+  type SubscriptionState,
+  subscriptionUid,
+} from './subscription-state.js';
 import type { ApplyState, CommandAnswer } from './types.js';
 
 export function createSubscription(
@@ -54,7 +59,7 @@ export function createSubscription(
   const subscription: SubscriptionState = {
     tenant,
     name,
-    uid: `s${meta.partition.toString(16).padStart(4, '0')}${number.toString(16).padStart(14, '0')}`,
+    uid: subscriptionUid(meta.partition, number),
     requestId,
     selector,
     settings,

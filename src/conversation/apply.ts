@@ -14,6 +14,7 @@ import { createChannel } from './apply-channel.js';
 import { deleteChannel, sealChannel, undeleteChannel, updateChannel } from './apply-channel-change.js';
 import { moveCursor } from './apply-cursor.js';
 import { reportDelivery } from './apply-delivery.js';
+import { applyOnce } from './apply-once.js';
 import { expireProducers, openProducer } from './apply-producer.js';
 import {
   createSubscription,
@@ -125,6 +126,11 @@ function applyCommand(
     case 'reportDelivery':
       if (isBefore(state, 4)) return notInThisVersion(CommandKind.reportDelivery);
       return reportDelivery(state, command, commitTimeUs);
+    case 'once':
+      if (isBefore(state, 4)) return notInThisVersion(CommandKind.once);
+      return applyOnce(state, command, commitTimeUs, (once) =>
+        applyCommand(state, bytes, once, commitTimeUs),
+      );
     case 'setSettings':
       return setSettings(state, command);
     case 'noop':
@@ -136,7 +142,7 @@ function applyCommand(
   }
 }
 
-/** Changing and deleting channels began with apply version 2; sealing, bringing back, batches, cursors with 3; subscriptions and deliveries with 4. */
+/** Changing and deleting channels began with apply version 2; sealing, bringing back, batches, cursors with 3; subscriptions, deliveries and request ids around commands with 4. */
 function isBefore(state: ApplyState, version: number): boolean {
   return state.meta.settings.applyVersion < version;
 }

@@ -51,6 +51,7 @@ export const CommandKind = {
   moveCursor: 20,
   reportDelivery: reportDeliveryNumber,
   ...SubscriptionCommandKind,
+  once: 28,
 } as const;
 export type CommandKind = (typeof CommandKind)[keyof typeof CommandKind];
 
@@ -172,6 +173,17 @@ export interface MoveCursorCommand extends MoveCursorInput {
   readonly kind: 'moveCursor';
 }
 
+type OnSubscription = Exclude<SubscriptionCommand, { readonly kind: 'stepSubscription' }>;
+
+/** A command that has no request id of its own, carried out once under this one. */
+export interface OnceCommand {
+  readonly kind: 'once';
+  readonly requestId: string;
+  /** `bodyDigest` of what the client asked for: what a repeat must equal. The command itself may hold what the server looked up for it. */
+  readonly digest: Uint8Array;
+  readonly command: OnSubscription | MoveCursorCommand;
+}
+
 /** Fields left out stay as they are. */
 export interface SetSettingsCommand {
   readonly kind: 'setSettings';
@@ -201,6 +213,7 @@ export type Command =
   | MoveCursorCommand
   | ReportDeliveryCommand
   | SubscriptionCommand
+  | OnceCommand
   | SetSettingsCommand
   | NoopCommand
   | UnknownCommand;
@@ -292,6 +305,8 @@ export function decodeCommand(bytes: Buffer, from: number, to: number): Command 
       return ended(reader, decodeMoveCursor(reader));
     case CommandKind.reportDelivery:
       return ended(reader, decodeReportDelivery(reader));
+    case CommandKind.once:
+      return decodeOnce(bytes, reader, to);
     case CommandKind.setSettings:
       return ended(reader, decodeSetSettings(reader));
     case CommandKind.noop:
@@ -386,6 +401,13 @@ export function encodeMoveCursor({ tenant, channel, reader, seq, mayGoBack }: Mo
     .uvarint(seq)
     .u8(mayGoBack ? 1 : 0)
     .finish();
+}
+
+const digestBytes = 16;
+
+export function encodeOnce(requestId: string, digest: Uint8Array, command: Uint8Array): Uint8Array {
+  const writer = new ByteWriter(160 + command.length).u8(CommandKind.once).string(requestId);
+  return writer.bytes(digest).bytes(command).finish();
 }
 
 function writeLabels(writer: ByteWriter, given: CreateChannelInput['labels']): void {
@@ -540,6 +562,23 @@ function decodeAppendMany(bytes: Buffer, reader: ByteReader, to: number): Append
     reader.skip(length);
   }
   return ended(reader, { kind: 'appendMany', tenant, requestId, appends });
+}
+
+/** What it holds is looked at before it is decoded: one in one in one would go as deep as there are bytes. */
+function decodeOnce(bytes: Buffer, reader: ByteReader, to: number): OnceCommand {
+  const requestId = reader.string();
+  const digest = Uint8Array.from(reader.bytes(digestBytes));
+  const from = reader.position;
+  const number = from < to ? (bytes[from] as number) : 0;
+  const isOnSubscription = isSubscriptionCommand(number) && number !== CommandKind.stepSubscription;
+  if (requestId === '' || (!isOnSubscription && number !== CommandKind.moveCursor))
+    throw new MalformedError('a command that is not repeated by a request id');
+  return {
+    kind: 'once',
+    requestId,
+    digest,
+    command: decodeCommand(bytes, from, to) as OnceCommand['command'],
+  };
 }
 
 function readExpected(reader: ByteReader): ExpectedRevision | undefined {

@@ -1,7 +1,7 @@
 /** What applying an entry will look up, so that the store can have it at hand by then. */
 import type { Command } from './command.js';
 import type { DecodedEntry, MalformedCommand } from './decoded-entry.js';
-import { requestItemKey, requestKey } from './names.js';
+import { DeletedItem, requestItemKey, requestKey } from './names.js';
 import type { Lookups } from './types.js';
 
 /** Total: of malformed bytes it gives what can be read. */
@@ -40,6 +40,11 @@ function collect(lookups: Lookups, command: Command | MalformedCommand): void {
       for (let i = 0; i < appends.length; i++) lookups.requestKeys.push(requestItemKey(tenant, requestId, i));
       return;
     }
+    case 'once': {
+      const { requestId, command: repeated } = command;
+      lookups.requestKeys.push(requestKey(repeated.tenant, requestId));
+      return collect(lookups, repeated);
+    }
     case 'moveCursor': {
       const { tenant, channel: name, reader } = command;
       channelOnce(lookups, tenant, name);
@@ -64,7 +69,12 @@ function collect(lookups: Lookups, command: Command | MalformedCommand): void {
     case 'sealChannel':
     case 'undeleteChannel':
       channelOnce(lookups, command.tenant, command.channel);
-      if (command.requestId !== '') lookups.requestKeys.push(requestKey(command.tenant, command.requestId));
+      if (command.requestId === '') return;
+      lookups.requestKeys.push(requestKey(command.tenant, command.requestId));
+      if (command.kind === 'deleteChannel' && command.permanent) {
+        for (const item of Object.values(DeletedItem))
+          lookups.requestKeys.push(requestItemKey(command.tenant, command.requestId, item));
+      }
       return;
     default:
   }

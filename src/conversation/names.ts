@@ -17,8 +17,11 @@ export function partitionOfProducer(id: ProducerId): PartitionId {
   return Math.floor(id / applyLimits.producersPerPartition);
 }
 
+/** What a deletion for good keeps under its request id, as items: nothing else knows it any more. */
+export const DeletedItem = { events: 0, messages: 1 } as const;
+
 /**
- * Key, under channel id 0, of what one item of a batch under that request id was answered.
+ * Key, under channel id 0, of what one item of a batch under that request id was answered, or of a DeletedItem.
  * No tenant begins with #, so no request id of a client makes the same key.
  */
 export function requestItemKey(tenant: string, requestId: string, item: number): string {

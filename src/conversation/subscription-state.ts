@@ -109,6 +109,15 @@ export interface SubscriptionState {
   progressTimeUs: TimeUs;
 }
 
+/** Of a life of its name: no other one of the partition has the same. Its uid holds it. */
+export function subscriptionUid(partition: PartitionId, number: number): string {
+  return `s${partition.toString(16).padStart(4, '0')}${number.toString(16).padStart(14, '0')}`;
+}
+
+export function subscriptionNumber({ uid }: Pick<SubscriptionState, 'uid'>): number {
+  return Number.parseInt(uid.slice(5), 16);
+}
+
 export function deadKey(channel: string, seq: Seq): string {
   return `${channel}\0${seq}`;
 }
