@@ -1065,6 +1065,8 @@ export class Replica implements WorkSink {
     this.#role = role;
     this.#term = term;
     if (wasLeader && !this.isLeader) this.#lostLeadership(before);
+    // Commit time goes on from here, not only from the first entry on.
+    if (!wasLeader && this.isLeader) this.commitNowUs();
     if (this.isLeader) this.#raft.heartbeatIn(this.#host.ticksToBeat());
     this.#host.leadershipChanged(this);
   }
