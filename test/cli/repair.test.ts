@@ -208,7 +208,10 @@ t.test('two of three logs are damaged, the third replica lags', async (t) => {
     three.errors.some((line) => /partition 0 is refused/.test(line)),
     'and in its log',
   );
-  const refusal = await hansard(['read', 'a', '--level', 'linearizable', '--endpoint', three.clientAddress]);
+  const refusal = await hansard([
+    ...['read', 'a', '--level', 'linearizable', '--timeout', '5'],
+    ...['--endpoint', three.clientAddress],
+  ]);
   t.match(refusal, { code: 3, err: /default\/a behind seq \d/ }, 'and to who asks');
   await cluster.stop(three, 'halt');
   const alone = ['repair', three.dir, '--trust', '3', '--missing', '1', '2', '--accept-loss'];

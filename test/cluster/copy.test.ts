@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { connect, type TestCluster, testCluster } from '../../src/index.js';
-import { mainScript, run } from './harness.js';
+import { hansard as command } from '../support/command.js';
 
 t.setTimeout(600_000);
 const dir = mkdtempSync(join(tmpdir(), 'hansard-copy-'));
@@ -23,25 +23,21 @@ interface Line {
   readonly [field: string]: unknown;
 }
 
-async function hansard(...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> {
-  const child = run(mainScript, [...args, '--endpoint', cluster.endpoint, '--timeout', '120']);
-  const { code } = await child.end(60_000);
-  return { code, stdout: child.stdout, stderr: child.stderr };
-}
+const hansard = (...args: string[]) => command([...args, '--endpoint', cluster.endpoint, '--timeout', '120']);
 
 async function exported(tenant: string): Promise<Line[]> {
-  const { code, stdout, stderr } = await hansard('export', '--tenant', tenant);
-  t.equal(code, 0, stderr);
-  return stdout
+  const { code, out, err } = await hansard('export', '--tenant', tenant);
+  t.equal(code, 0, err);
+  return out
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line) as Line);
 }
 
 async function loaded(file: string, tenant: string): Promise<Record<string, unknown>> {
-  const { code, stdout, stderr } = await hansard('import', '--exported', file, '--tenant', tenant, '--json');
-  t.equal(code, 0, stderr);
-  return JSON.parse(stdout) as Record<string, unknown>;
+  const { code, out, err } = await hansard('import', '--exported', file, '--tenant', tenant, '--json');
+  t.equal(code, 0, err);
+  return JSON.parse(out) as Record<string, unknown>;
 }
 
 /** Without what a load makes anew; seqs counted from the channel's first. */
@@ -158,13 +154,13 @@ t.test('export and load', async (t) => {
     for (const lost of [text.length - 2 - 1, 3]) {
       const cut = join(dir, `cut-${lost}.jsonl`);
       writeFileSync(cut, text.toSpliced(lost, 1).join('\n'));
-      const { code, stderr } = await hansard('import', '--exported', cut, '--tenant', 'cut');
+      const { code, err } = await hansard('import', '--exported', cut, '--tenant', 'cut');
       t.equal(code, 2);
-      t.match(stderr, /nothing was imported/);
+      t.match(err, /nothing was imported/);
     }
-    t.match(await hansard('import', file, '--tenant', 'cut'), { code: 2, stderr: /--exported/ });
-    const { stdout } = await hansard('channels', '--all', '--tenant', 'cut', '--json');
-    t.same((JSON.parse(stdout) as { channels: unknown[] }).channels, []);
+    t.match(await hansard('import', file, '--tenant', 'cut'), { code: 2, err: /--exported/ });
+    const { out } = await hansard('channels', '--all', '--tenant', 'cut', '--json');
+    t.same((JSON.parse(out) as { channels: unknown[] }).channels, []);
   });
   await from.close();
 });

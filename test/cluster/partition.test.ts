@@ -1,5 +1,6 @@
 /** Replicas move between real processes while clients write: by the command that operators use, whoever is killed meanwhile. */
 import t, { type Test } from 'tap';
+import { hansard } from '../support/command.js';
 import { differingCopies } from './direct.js';
 import { mainScript, ProcessCluster, patienceMs, run, type TestNode, until } from './harness.js';
 import { faults, readAll, Writer } from './workload.js';
@@ -14,6 +15,10 @@ interface Told {
   readonly joint: boolean;
   readonly done?: boolean;
   readonly replicas: { replica_id: number; node: number; role: string; caught_up: boolean }[];
+}
+
+function toldIn(out: string): Told {
+  return JSON.parse(out.trim().split('\n').at(-1) ?? '') as Told;
 }
 
 class World {
@@ -39,24 +44,27 @@ class World {
       .join(',');
   }
 
+  #words(args: readonly string[]): string[] {
+    return ['partition', ...args, '--json', '--endpoint', this.endpoint];
+  }
+
+  /** In a process of its own: others of this test are killed meanwhile. */
   begin(...args: string[]) {
-    return run(mainScript, ['partition', ...args, '--json', '--endpoint', this.endpoint]);
+    return run(mainScript, this.#words(args));
   }
 
   async command(...args: string[]): Promise<Told> {
-    const child = this.begin(...args);
-    const { code } = await child.end(90_000);
-    if (code !== 0) throw new Error(`partition ${args.join(' ')} ended with ${code}: ${child.tail()}`);
-    return JSON.parse(child.stdout.trim().split('\n').at(-1) ?? '') as Told;
+    const { code, out, err } = await hansard(this.#words(args));
+    if (code !== 0) throw new Error(`partition ${args.join(' ')} ended with ${code}: ${err}`);
+    return toldIn(out);
   }
 
   /** Between two leaders there is a moment in which nobody can tell (exit 3). */
   async show(): Promise<Told> {
     return until('a leader tells', async () => {
-      const child = this.begin('show', String(this.partition));
-      const { code } = await child.end(90_000);
-      if (code === 0) return JSON.parse(child.stdout.trim().split('\n').at(-1) ?? '') as Told;
-      if (code !== 3) throw new Error(`partition show ended with ${code}: ${child.tail()}`);
+      const { code, out, err } = await hansard(this.#words(['show', String(this.partition)]));
+      if (code === 0) return toldIn(out);
+      if (code !== 3) throw new Error(`partition show ended with ${code}: ${err}`);
       return undefined;
     });
   }

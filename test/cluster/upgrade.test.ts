@@ -1,7 +1,8 @@
 /** A cluster that began with apply version 1, upgraded while it runs. */
 import t from 'tap';
 import { supportedApplyVersion } from '../../src/conversation/command.js';
-import { mainScript, ProcessCluster, run, until } from './harness.js';
+import { hansard } from '../support/command.js';
+import { ProcessCluster, until } from './harness.js';
 
 t.setTimeout(600_000);
 
@@ -10,9 +11,15 @@ t.test('from apply version 1 to the newest, by way of 2', async (t) => {
   const cluster = await ProcessCluster.start(t, { partitions, applyVersion: 1 });
   const endpoint = cluster.nodes.map((node) => node.clientAddress).join(',');
   const upgrade = async (...args: string[]) => {
-    const child = run(mainScript, ['cluster', 'upgrade', '--json', '--endpoint', endpoint, ...args]);
-    const { code } = await child.end(60_000);
-    const said = (code === 0 ? child.stdout : child.stderr).trim().split('\n').at(-1) ?? '';
+    const { code, out, err } = await hansard([
+      'cluster',
+      'upgrade',
+      '--json',
+      '--endpoint',
+      endpoint,
+      ...args,
+    ]);
+    const said = (code === 0 ? out : err).trim().split('\n').at(-1) ?? '';
     return { code, ...(JSON.parse(said) as Record<string, unknown>) };
   };
   const client = cluster.connect();

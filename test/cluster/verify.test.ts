@@ -14,8 +14,9 @@ import { databasePath, levelKvFactory } from '../../src/store/level-kv.js';
 import { openChannelRow } from '../../src/store/partition-state.js';
 import { openRow, rowWriter, sealRow } from '../../src/store/rows.js';
 import type { SealedChannel } from '../../src/store/state-codec.js';
+import { hansard } from '../support/command.js';
 import { Direct } from './direct.js';
-import { mainScript, ProcessCluster, run, type TestNode, until } from './harness.js';
+import { ProcessCluster, type TestNode, until } from './harness.js';
 
 t.setTimeout(600_000);
 
@@ -26,7 +27,7 @@ const equalLines = 1_629;
 const emptyLines = 400;
 
 interface Verified {
-  readonly code: number | null;
+  readonly code: number;
   readonly sound: boolean;
   readonly replicas: number;
   readonly channels: number;
@@ -44,10 +45,10 @@ interface Verified {
 
 async function verify(cluster: ProcessCluster, ...args: string[]): Promise<Verified> {
   const endpoint = cluster.nodes.map((node) => node.clientAddress).join(',');
-  const running = run(mainScript, ['verify', '--endpoint', endpoint, '--json', '--patience', '2', ...args]);
-  const { code } = await running.end(120_000);
-  if (running.stdout === '') throw new Error(`verify said nothing: ${running.stderr}`);
-  return { ...(JSON.parse(running.stdout) as Verified), code };
+  const words = ['verify', '--endpoint', endpoint, '--json', '--patience', '2', ...args];
+  const { code, out, err } = await hansard(words);
+  if (out === '') throw new Error(`verify said nothing: ${err}`);
+  return { ...(JSON.parse(out) as Verified), code };
 }
 
 async function fill(client: Client): Promise<void> {

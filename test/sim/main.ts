@@ -10,8 +10,8 @@ import { runSeed, type SimResult } from './run.js';
 import { traceSeed } from './trace/run.js';
 import { followTrace } from './trace/spec.js';
 
-const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--deliveries] [--faults A,B] [--json]
-       npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--deliveries] [--faults A,B]
+const usage = `Usage: npm run sim -- [--seeds N] [--from K] [--jobs J] [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--deliveries] [--faults A,B] [--fault-ms MS] [--json]
+       npm run sim -- --seed N [--snapshots] [--membership] [--damage] [--reads] [--subscriptions] [--deliveries] [--faults A,B] [--fault-ms MS]
        npm run sim -- --seed N --trace FILE [--trace-lines L] [--nodes 3|5] [--membership]
 
 Whole clusters on a simulated clock, disk and network. The same seed gives the same history.
@@ -25,6 +25,7 @@ Whole clusters on a simulated clock, disk and network. The same seed gives the s
 --subscriptions  two who work on one durable subscription, beside the others
 --deliveries     two who report deliveries and move read cursors, beside the others
 --faults A,B     these kinds of fault alone (docs/simulator.md), in the place of what the seed draws
+--fault-ms MS    load with faults for so long, simulated (10000); another history, not the beginning of one
 --json           one JSON object a seed
 --trace FILE     writes one group's history as etcd raft's TLA+ trace specification reads it
 
@@ -44,6 +45,7 @@ const { values, whole, wrongUse } = programOf(usage, {
   subscriptions: { type: 'boolean', default: false },
   deliveries: { type: 'boolean', default: false },
   faults: { type: 'string' },
+  'fault-ms': { type: 'string' },
   json: { type: 'boolean', default: false },
   trace: { type: 'string' },
   'trace-lines': { type: 'string', default: '2000' },
@@ -58,6 +60,7 @@ const modes = [
   ...(values.subscriptions ? ['--subscriptions'] : []),
   ...(values.deliveries ? ['--deliveries'] : []),
   ...(values.faults === undefined ? [] : ['--faults', values.faults]),
+  ...(values['fault-ms'] === undefined ? [] : ['--fault-ms', values['fault-ms']]),
 ];
 
 interface Line extends Omit<SimResult, 'trace'> {
@@ -101,6 +104,7 @@ async function oneSeed(seed: number): Promise<{ line: Line; trace: readonly stri
     ...(values.subscriptions ? { subscriptions: true } : {}),
     ...(values.deliveries ? { deliveries: true } : {}),
     ...(values.faults === undefined ? {} : { faults: kindsOf(values.faults) }),
+    ...(values['fault-ms'] === undefined ? {} : { faultMs: whole('fault-ms') }),
   });
   return { line: { ...result, seconds: (performance.now() - started) / 1_000 }, trace };
 }
