@@ -36,7 +36,9 @@ import { readAppendBatchResponse } from './responses.js';
 import { Router } from './router.js';
 import { type SubscribeOptions, Subscription } from './subscribe.js';
 import { DurableSubscription } from './subscription.js';
-import { encodeListSubscriptions, readSubscriptionPage, type SubscriptionInfo } from './subscription-wire.js';
+import { encodeListSubscriptions } from './subscription-requests.js';
+import { readSubscriptionPage } from './subscription-responses.js';
+import type { SubscriptionInfo } from './subscription-types.js';
 import type {
   ChangedReplicas,
   ChannelInfo,

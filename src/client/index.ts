@@ -68,7 +68,7 @@ export type {
   SubscriptionProgress,
   SubscriptionSelector,
   SubscriptionSettings,
-} from './subscription-wire.js';
+} from './subscription-types.js';
 export { RetryLater, SubscriptionWorker, type WorkerStats, type WorkItem } from './subscription-worker.js';
 export { Tail, type TailOptions, type TailUpdate } from './tail.js';
 export type * from './types.js';

@@ -5,18 +5,10 @@
 import type { ClientDuplexStream } from '@grpc/grpc-js';
 import { HansardError, reasons } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
+import { type ConsumeUpdate, type Delivery, encodeConsume, readConsumeResponse } from './consume-wire.js';
 import { MessageStream, pause } from './message-stream.js';
 import { backoffMs, closedError, type Router } from './router.js';
-import {
-  type ConsumeUpdate,
-  type Delivery,
-  type Extension,
-  encodeConsume,
-  type Nack,
-  readConsumeResponse,
-  type SubscriptionInfo,
-  type SubscriptionProgress,
-} from './subscription-wire.js';
+import type { Extension, Nack, SubscriptionInfo, SubscriptionProgress } from './subscription-types.js';
 import type { Event } from './types.js';
 
 /** One event for the handler. */

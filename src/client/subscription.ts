@@ -5,9 +5,6 @@ import { checkOptions, invalid } from './check-input.js';
 import { type Method, methods } from './requests.js';
 import type { Router } from './router.js';
 import {
-  type Ack,
-  type DeadLetter,
-  type Extension,
   encodeAcknowledge,
   encodeCreateSubscription,
   encodeDeleteSubscription,
@@ -18,18 +15,25 @@ import {
   encodeSubscriptionName,
   encodeSubscriptionPage,
   encodeUpdateSubscription,
-  type Nack,
-  type PendingChannel,
+} from './subscription-requests.js';
+import {
   readCount,
   readDeadLetterPage,
   readLost,
   readPendingPage,
   readSubscriptionResponse,
-  type Start,
-  type SubscriptionInfo,
-  type SubscriptionSelector,
-  type SubscriptionSettings,
-} from './subscription-wire.js';
+} from './subscription-responses.js';
+import type {
+  Ack,
+  DeadLetter,
+  Extension,
+  Nack,
+  PendingChannel,
+  Start,
+  SubscriptionInfo,
+  SubscriptionSelector,
+  SubscriptionSettings,
+} from './subscription-types.js';
 import { type ConsumeOptions, SubscriptionWorker } from './subscription-worker.js';
 
 export type { ConsumeOptions } from './subscription-worker.js';

@@ -3,7 +3,7 @@ import { Duplex } from 'node:stream';
 import t from 'tap';
 import type { ConsumeOptions, WorkItem } from '../../src/client/index.js';
 import type { Router } from '../../src/client/router.js';
-import type { SubscriptionInfo } from '../../src/client/subscription-wire.js';
+import type { SubscriptionInfo } from '../../src/client/subscription-types.js';
 import { SubscriptionWorker } from '../../src/client/subscription-worker.js';
 import { HansardError } from '../../src/common/errors.js';
 import { xxh64 } from '../../src/common/hash.js';

@@ -283,7 +283,7 @@ t.test('imports through two kills of the leader', async (t) => {
   writeFileSync(
     generated,
     gzipSync(
-      `${sample(60_000)
+      `${sample(30_000)
         .map((line) => JSON.stringify(line))
         .join('\n')}\n`,
     ),
