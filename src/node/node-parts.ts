@@ -479,6 +479,7 @@ export class NodeParts {
         if (space?.isCritical !== true) this.snapshotReceiver.offered(replica, from, message);
       },
       wantCheckpoint: (partition) => this.checkpoints.want(partition),
+      giveUpDatabase: this.#options.giveUpDatabase,
       change: (replica, change, deadlineMs) =>
         this.replicaChanges.change(replica, [change], { deadlineMs, force: false }),
       changed: () => {

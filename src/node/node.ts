@@ -44,6 +44,7 @@ export class HansardNode implements NodeService {
     this.partitionCount = options.partitionCount;
     this.#parts = new NodeParts(options, (partition, proposal) => this.submit(partition, proposal));
     this.#replicas = this.#parts.replicas;
+    options.store.onUnfit((error) => this.#parts.repairs.databaseUnfit(error));
     options.store.onDamage((partition, error) => this.#parts.damagedState(partition, error.message));
     this.#replicas.openAll();
   }

@@ -126,6 +126,11 @@ export class PartsOpener {
     return undefined;
   }
 
+  /** As though this start had found it damaged and had ended before it was moved aside. The process is to end. */
+  async giveUpDatabase(): Promise<void> {
+    await this.#ledger.update({ dbMove: await this.#options.folder.nextMove() });
+  }
+
   async #open(kv: Kv): Promise<void> {
     const { folder, settings, logger, opened } = this.#options;
     const store = await openStore({

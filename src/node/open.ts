@@ -185,6 +185,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     transport,
     space,
     faults: parts.ledger,
+    giveUpDatabase: () => parts.giveUpDatabase(),
     scrubFiles: scrubFilesOf(directory),
     onFatal,
   });

@@ -114,6 +114,8 @@ export interface NodeOptions {
   readonly space?: Space | undefined;
   /** What is known to be wrong with this node's replicas, durable; undefined: kept in memory alone (tests). */
   readonly faults?: FaultLedger | undefined;
+  /** Has the next start move the database aside, and fetch all of it anew; durable when it resolves. */
+  readonly giveUpDatabase?: (() => Promise<void>) | undefined;
   /** What the scrubber may read beside log and store; a simulated node has no files. */
   readonly scrubFiles?: ScrubFiles | undefined;
   /** The newest apply version that this build carries out; another one than its own only in tests. */

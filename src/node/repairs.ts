@@ -56,6 +56,8 @@ export interface RepairsContext {
   /** As though its leader had offered a snapshot. */
   offered(replica: Replica, from: NodeId, message: Message): void;
   wantCheckpoint(partition: PartitionId): void;
+  /** See NodeOptions. */
+  readonly giveUpDatabase: (() => Promise<void>) | undefined;
   change(replica: Replica, change: ReplicaChange, deadlineMs: number): Promise<unknown>;
   /** The set of faults is another one. */
   changed(): void;
@@ -88,6 +90,7 @@ export class Repairs {
   readonly #told = new Map<string, { readonly life: number; readonly term: number }>();
   readonly #replacing = new Set<PartitionId>();
   readonly #asking = new Set<string>();
+  #isGivingUp = false;
   #timer: Timer | undefined;
   #recording: Promise<void> = Promise.resolve();
   #next = 0;
@@ -223,6 +226,18 @@ export class Repairs {
     if (kinds.length === 0) return;
     await ledger.clear(partition, kinds);
     this.#context.changed();
+  }
+
+  /**
+   * What is fetched into the database meets the same damage again: it goes as a whole, and that takes a start. Only once,
+   * though each replica may tell it.
+   */
+  databaseUnfit(error: HansardError): void {
+    const { giveUpDatabase, replicationFactor, fatal } = this.#context;
+    if (this.#isGivingUp || this.#stopped || giveUpDatabase === undefined || replicationFactor < 2) return;
+    this.#isGivingUp = true;
+    const what = `the database can not take in what is fetched anew: the next start moves it aside, and fetches all of it (${error.message})`;
+    giveUpDatabase().then(() => fatal(new HansardError('STORE_DAMAGED', what)), fatal);
   }
 
   /** Somebody else holds the data: only then this replica may stop answering. */

@@ -8,6 +8,7 @@ import type { PartitionId } from '../common/ids.js';
 import type { Generations } from './generations.js';
 import type { PartitionState, StoreShared } from './partition-state.js';
 import type { PartitionStoreImpl } from './partition-store.js';
+import { isUnreadable } from './rows.js';
 import { standIn } from './set-aside.js';
 
 export class HeldPartitions {
@@ -20,7 +21,10 @@ export class HeldPartitions {
   readonly #setAside: Map<PartitionId, string>;
   /** Those of which a stand-in has taken the place; the others' states are only not asked any more. */
   readonly #standIns: Set<PartitionId>;
+  /** Those whose rows all came in this life. */
+  readonly #fetched = new Set<PartitionId>();
   #onDamage: ((partition: PartitionId, error: HansardError) => boolean) | undefined;
+  #onUnfit: ((error: HansardError) => void) | undefined;
 
   constructor(
     shared: StoreShared,
@@ -93,6 +97,7 @@ export class HeldPartitions {
     const { partition } = state.place;
     this.#states.set(partition, state);
     this.#trust(partition);
+    this.#fetched.add(partition);
     this.#stores.get(partition)?.replaceState(state);
   }
 
@@ -108,6 +113,15 @@ export class HeldPartitions {
 
   onDamage(listener: (partition: PartitionId, error: HansardError) => boolean): void {
     this.#onDamage = listener;
+  }
+
+  onUnfit(listener: (error: HansardError) => void): void {
+    this.#onUnfit = listener;
+  }
+
+  /** What was written in this life is not given back. */
+  unfit(error: HansardError): void {
+    this.#onUnfit?.(error);
   }
 
   distrust(partition: PartitionId, why: string): void {
@@ -146,6 +160,8 @@ export class HeldPartitions {
   /** False: nobody listens; the error is the finder's. */
   found(partition: PartitionId, error: HansardError): boolean {
     if (this.#setAside.has(partition)) return true;
+    // Fetched once more its rows would lie near the same damage.
+    if (this.#fetched.has(partition) && isUnreadable(error)) this.unfit(error);
     return this.#onDamage?.(partition, error) ?? false;
   }
 

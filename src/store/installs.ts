@@ -63,6 +63,7 @@ export class Installs {
       storeId: this.#storeId,
       write: (rows) => this.#writes.write(rows),
       flip: (sealed, put) => this.#flip(sealed, put),
+      unfit: (error) => this.#held.unfit(error),
       giveUp: () => {
         this.#end(partition);
         this.sweeping.begin(partition);

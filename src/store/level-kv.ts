@@ -10,6 +10,7 @@ import { Level } from 'level';
 import type { Kv, KvBatch, KvFactory, KvIterator, KvRange, KvSnapshot, RowsKv } from '../common/env.js';
 import { assert, HansardError } from '../common/errors.js';
 import { keepingWords, refuseWhatAborts } from './level-aborts.js';
+import { unreadable } from './rows.js';
 import { realValueFolder, syncDirectory } from './value-folder.js';
 import { numberOfValueFile } from './value-format.js';
 import { ValuesKv } from './values-kv.js';
@@ -286,7 +287,7 @@ const corruptionText = /Corruption: |No such file or directory|\.(ldb|sst): Inva
 function readFailed(error: unknown): never {
   if (!isCorruption(error)) throw error;
   const problem = error instanceof Error ? error.message : String(error);
-  throw new HansardError('STORE_DAMAGED', `the database: ${problem}`, {}, { cause: error });
+  throw unreadable(problem, error);
 }
 
 /** Where a store's database lies in its folder. */

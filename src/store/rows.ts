@@ -79,13 +79,22 @@ export function damaged(what: string, problem: string, key?: Uint8Array): Hansar
   return new HansardError('STORE_DAMAGED', `${what}: ${problem}`, fields);
 }
 
+/** The database gives an error in the place of rows: not of those alone that are damaged, but of all near them. */
+export function unreadable(problem: string, cause: unknown): HansardError {
+  return new HansardError('STORE_DAMAGED', `the database: ${problem}`, { unreadable: true }, { cause });
+}
+
+export function isStoreDamage(error: unknown): error is HansardError {
+  return error instanceof HansardError && error.reason === 'STORE_DAMAGED';
+}
+
+export function isUnreadable(error: unknown): error is HansardError {
+  return isStoreDamage(error) && error.fields.unreadable === true;
+}
+
 /** The version byte is covered through the seed. */
 function checksum(key: Uint8Array, row: Uint8Array): bigint {
   const seed = xxh64Seeded(key, BigInt(row[0] as number));
   return row.length === bodyAt ? xxh64Seeded(empty, seed) : xxh64Seeded(row.subarray(bodyAt), seed);
 }
 const empty = new Uint8Array(0);
-
-export function isStoreDamage(error: unknown): error is HansardError {
-  return error instanceof HansardError && error.reason === 'STORE_DAMAGED';
-}

@@ -5,14 +5,14 @@
  */
 import { MalformedError } from '../common/bytes.js';
 import type { KvBatch } from '../common/env.js';
-import { assert } from '../common/errors.js';
+import { assert, type HansardError } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
 import type { Index, PartitionId, Term } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import { checkpointKey, generationKinds, keyOfOwnPart, type Place, partitionKey, RowKind } from './keys.js';
 import { loadSealed } from './open.js';
 import type { SealedIndex, StoreShared } from './partition-state.js';
-import { isRowSound, moveRow, rowWriter, sealRow } from './rows.js';
+import { isRowSound, isUnreadable, moveRow, rowWriter, sealRow } from './rows.js';
 import { Slicer } from './slices.js';
 import { openChunk, type SnapshotManifest, snapshotStart } from './snapshot-format.js';
 import { SnapshotTally } from './snapshot-tally.js';
@@ -27,6 +27,8 @@ export interface InstallHost {
   write(batch: KvBatch): Promise<void>;
   /** Decides: puts what `put` says into one batch and lets `sealed` take the partition over. */
   flip(sealed: SealedIndex, put: (batch: KvBatch) => void): Promise<void>;
+  /** The database does not give back what was written to it. */
+  unfit(error: HansardError): void;
   /** Nothing more comes: its rows may go. */
   giveUp(generation: number): void;
 }
@@ -133,7 +135,12 @@ export class PartitionInstall implements SnapshotInstall {
       // A chain of its own begins with all that came.
       lastDigest: xxh64Seeded(Buffer.from(`install ${this.#rows}`), this.#checksum),
     };
-    this.#sealed = await loadSealed(shared.kv, record, storeId);
+    try {
+      this.#sealed = await loadSealed(shared.kv, record, storeId);
+    } catch (error) {
+      if (isUnreadable(error)) this.#host.unfit(error);
+      throw error;
+    }
   }
 
   async finish(): Promise<void> {

@@ -247,6 +247,10 @@ class StoreImpl implements Store {
     this.#held.onDamage(listener);
   }
 
+  onUnfit(listener: (error: HansardError) => void): void {
+    this.#held.onUnfit(listener);
+  }
+
   setAsidePartitions(): ReadonlyMap<PartitionId, string> {
     return this.#held.setAsidePartitions;
   }

@@ -72,6 +72,11 @@ export interface Store {
    * in the midst of a turn, perhaps again and again.
    */
   onDamage(listener: (partition: PartitionId, error: HansardError) => boolean): void;
+  /**
+   * Told when the database gives errors in the place of rows that it was given in this life: damage in its tables lies
+   * near them, and nothing that is fetched into it will be sound.
+   */
+  onUnfit(listener: (error: HansardError) => void): void;
   /** From here on reads of the partition fail (NOT_LEADER), and nothing of it is sealed; `setAside` is to follow. */
   distrust(partition: PartitionId, why: string): void;
   /**

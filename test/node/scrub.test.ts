@@ -52,6 +52,14 @@ function withinAValue(table: Buffer, kind: RowKind): number | undefined {
   return undefined;
 }
 
+/** What kind of block it is of which rows follow where those of deleted channels would be: whoever looks for them meets it. */
+function besideEnded(table: Buffer): number | undefined {
+  for (const item of readLevelTable(table))
+    if (item.kind === 'block' && item.rows.some(({ key }) => (key[0] as number) > RowKind.ended))
+      return item.end - 5;
+  return undefined;
+}
+
 /** Changes a byte in the middle of a file that a node has open. */
 function flip(path: string, at: number): void {
   const file = openSync(path, 'r+');
@@ -179,8 +187,8 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     t.equal((await on(cluster, 'verify')).code, 0, 'and so says verify');
   });
 
-  /** In the newest table that has such a row, under the node that was started just now. */
-  const flipUnder = async (t: Test, kind: RowKind): Promise<string> => {
+  /** In the newest table in which there is such a place, under the node that was started just now. */
+  const flipUnder = async (t: Test, placeIn: (table: Buffer) => number | undefined): Promise<string> => {
     await cluster.stop(three);
     await cluster.start(three);
     await cluster.ready();
@@ -192,9 +200,9 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     // Within a row's value: beside the damaged node runs this test, and LevelDB, which verifies nothing when it compacts, ends
     // the process where heads of rows are damaged (test/store/compaction.test.ts).
     await standstill(() => tables().reduce((sum, name) => sum + Number.parseInt(name, 10), 0));
-    const placeIn = (name: string) => withinAValue(readFileSync(join(db, name)), kind);
-    const table = tables().findLast((name) => placeIn(name) !== undefined) as string;
-    flip(join(db, table), placeIn(table) as number);
+    const placeOf = (name: string) => placeIn(readFileSync(join(db, name)));
+    const table = tables().findLast((name) => placeOf(name) !== undefined) as string;
+    flip(join(db, table), placeOf(table) as number);
     const { findings } = await pass(three);
     const found = findings.filter(({ kind }) => kind === 'database').map(({ problem }) => problem);
     t.ok(
@@ -212,7 +220,7 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
   };
 
   await t.test("a byte of the database's own record under a running node", async (t) => {
-    await flipUnder(t, RowKind.format);
+    await flipUnder(t, (table) => withinAValue(table, RowKind.format));
     await becomesSound(t);
     await cluster.stop(three);
     await cluster.start(three);
@@ -223,11 +231,24 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
   });
 
   await t.test('a byte of a table under a running node', async (t) => {
-    const table = await flipUnder(t, RowKind.channel);
+    const table = await flipUnder(t, (table) => withinAValue(table, RowKind.channel));
     await becomesSound(t);
     const { code, out } = await on(cluster, 'scrub', '--status');
     t.equal(code, 1, 'the status shows it');
     t.match(out, table);
+  });
+
+  await t.test('a block that LevelDB can not decode, near all that comes anew', async (t) => {
+    await flipUnder(t, besideEnded);
+    const failure = await until('the node ends', () => three.failure);
+    t.match(failure, { reason: 'STORE_DAMAGED', message: /the next start moves it aside/ });
+    await cluster.stop(three);
+    await cluster.start(three);
+    await cluster.ready();
+    await sound(three);
+    t.equal((await on(cluster, 'verify')).code, 0);
+    const aside = readdirSync(three.dir).filter((name) => name.includes('damaged'));
+    t.same(aside, ['db.damaged-1']);
   });
 
   await t.test('a byte of the log under a running node', async (t) => {
