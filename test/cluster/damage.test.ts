@@ -172,27 +172,3 @@ t.test('a table of one node on which LevelDB ends the process whenever it compac
   const aside = readdirSync(harmed.dir).filter((name) => name.includes('damaged'));
   t.same(aside, ['db.damaged-1']);
 });
-
-t.test('a table of one node of which a part is garbage', async (t) => {
-  const { cluster, harmed, path, end } = await aboutToCompact(t);
-  const bytes = statSync(path).size;
-  flip(path, Math.floor(bytes / 3), Math.min(512, bytes >> 2));
-  let sound = false;
-  const supervised = (async () => {
-    for (let lives = 0; !sound; lives++) {
-      if (lives > 5) throw new Error(`node ${harmed.id} ends again and again: ${harmed.process.tail()}`);
-      cluster.startNode(harmed);
-      await Promise.race([harmed.process.ended, until('it is sound', () => sound)]);
-    }
-  })();
-  const counted = until('the node is sound', async () => {
-    const said = [...harmed.logs, harmed.process.stdout, harmed.process.stderr].join('');
-    if (!/a damaged replica has a sound state again/.test(said)) return false;
-    const counts = harmed.isUp ? await told(harmed) : undefined;
-    return counts !== undefined && counts.size > 0 && [...counts.values()].every((count) => count === 0);
-  });
-  await Promise.race([supervised, counted]);
-  sound = true;
-  await supervised;
-  await end();
-});
