@@ -93,8 +93,9 @@ class BenchNode {
 class BenchStream extends EventEmitter {
   written = 0;
   paused = false;
-  write(message: Buffer): boolean {
+  write(message: Buffer, onWritten: () => void): boolean {
     this.written += message.length;
+    onWritten();
     return true;
   }
   isPaused(): boolean {

@@ -3,8 +3,8 @@
  * from stored records as the server does it, decoded and verified as the SDK does
  * it. `node dist/bench/pages.js`
  */
-import { Calls, defaultCallLimits } from '../src/api/calls.js';
-import { encodeListMessages, encodeServedAfter } from '../src/api/encode.js';
+import { bytesOf, Calls, defaultCallLimits } from '../src/api/calls.js';
+import { EncodedPage, PageAnswer } from '../src/api/encode.js';
 import { messageMethods } from '../src/api/messages.js';
 import { Services } from '../src/api/services.js';
 import { encodeList, encodeTarget, methods } from '../src/client/requests.js';
@@ -44,10 +44,12 @@ const served = {
   commitToken: Buffer.alloc(14),
 } as const;
 const stored = storedPages(pages);
-const encode = (page: number): Buffer =>
-  encodeServedAfter(
-    encodeListMessages(stored[page] as StoredEvent[], 'token-of-the-next-page', 1_049, 'c0001000000000001'),
-    served,
+const encode = (page: number): Uint8Array =>
+  bytesOf(
+    new PageAnswer(
+      new EncodedPage(stored[page] as StoredEvent[], 'token-of-the-next-page', 1_049, 'c0001000000000001'),
+      served,
+    ),
   );
 const encoded = stored.map((_, page) => encode(page));
 measure('server: encode', (page) => encode(page).length);
@@ -56,8 +58,13 @@ const view = {
   appliedIndex: 123_456,
   role: 'primary',
   reader: {
-    channelByName: () => Promise.resolve({ id: 7, baseSeq: 0, headSeq: 1_049, uid: 'c0001000000000001' }),
-    events: () => Promise.resolve((stored[0] as StoredEvent[]).slice()),
+    channelNow: (_tenant: string, name: string) => ({
+      id: Number(name.slice(name.indexOf('-') + 1)),
+      baseSeq: 0,
+      headSeq: 1_049,
+      uid: 'c0001000000000001',
+    }),
+    eventsNow: ({ id }: { id: number }) => (stored[id] as StoredEvent[]).slice(),
   },
 } as unknown as ReadView;
 const node = {
@@ -73,23 +80,40 @@ const calls = new Calls(
   defaultCallLimits,
   silentLogger,
 );
-const request = encodeList(encodeTarget('', 'bench/channel-123'), { before: 50 }, {});
+// Of different channels: those of one share a page.
+const requests = stored.map((_, i) =>
+  encodeList(
+    encodeTarget('', `bench/channel-${i}`),
+    { before: 50 },
+    { level: 'linearizable', commitTokens: [] },
+  ),
+);
 let answered = 0;
-const call = (): Promise<void> =>
+const call = (_: unknown, i: number): Promise<void> =>
   new Promise((resolve) => {
-    calls.start(methods.list, request, performance.now() + 5_000, 'exchange', '', (error, response) => {
-      if (error !== undefined) throw error;
-      answered += response?.length ?? 0;
-      resolve();
-    });
+    calls.start(
+      methods.list,
+      requests[i] as Buffer,
+      performance.now() + 5_000,
+      'exchange',
+      '',
+      (error, response) => {
+        if (error !== undefined) throw error;
+        answered += response === undefined ? 0 : bytesOf(response).length;
+        resolve();
+      },
+    );
   });
 async function measureCalls(): Promise<void> {
   let best = Number.POSITIVE_INFINITY;
   const together = 20;
   for (let i = 0; i < runs; i++) {
     const before = performance.now();
-    for (let round = 0; round < rounds; round += together)
+    for (let round = 0; round < rounds; round += together) {
       await Promise.all(Array.from({ length: together }, call));
+      // Those of one turn share what they can.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
     best = Math.min(best, ((performance.now() - before) * 1_000) / rounds);
   }
   console.log(
@@ -97,4 +121,4 @@ async function measureCalls(): Promise<void> {
   );
 }
 await measureCalls();
-measure('SDK: decode and verify', (page) => readListResponse(encoded[page] as Buffer).events.length);
+measure('SDK: decode and verify', (page) => readListResponse(encoded[page] as Uint8Array).events.length);

@@ -4,8 +4,10 @@
  *
  *     node dist/bench/skim.js [passes per case, default 8]
  */
+
+import { bytesOf } from '../src/api/calls.js';
 import { Checker } from '../src/api/check.js';
-import { encodeListMessages, encodeServedAfter } from '../src/api/encode.js';
+import { EncodedPage, PageAnswer } from '../src/api/encode.js';
 import { packAppend } from '../src/api/pack-append.js';
 import { Rules } from '../src/api/rules.js';
 import { skimAppendHead } from '../src/api/skim.js';
@@ -88,7 +90,8 @@ const served = {
   stalenessMs: 1,
   commitToken: Buffer.alloc(14),
 } as const;
-const encodePage = () => encodeServedAfter(encodeListMessages(events, '', 50, 'c0001000000000001'), served);
+const encodePage = () =>
+  bytesOf(new PageAnswer(new EncodedPage(events, '', 50, 'c0001000000000001'), served));
 measure('page of 50 × 200 B', 50, encodePage);
 const page = encodePage();
 measure('page of 50 × 200 B, read by the SDK', 50, () => readListResponse(page));

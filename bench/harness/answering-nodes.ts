@@ -4,7 +4,8 @@
  * nothing of it counts. Tells its ports by its first message.
  */
 import type { Server } from '@grpc/grpc-js';
-import { encodeListMessages, encodeServedAfter } from '../../src/api/encode.js';
+import { bytesOf } from '../../src/api/calls.js';
+import { EncodedPage, PageAnswer } from '../../src/api/encode.js';
 import { methods } from '../../src/client/requests.js';
 import { loadPublicProtos } from '../../src/common/proto.js';
 import {
@@ -53,7 +54,7 @@ const cluster = encode('GetClusterResponse', {
 });
 /** Version, incarnation, one partition and its index, a checksum: of the length that tokens have. */
 const commitToken = Buffer.from([1, 1, 1, 7, 0xc0, 0x84, 0x3d, 1, 2, 3, 4]);
-const answers = new Map<string, Buffer>([
+const answers = new Map<string, Uint8Array>([
   [methods.getCluster, cluster],
   [
     methods.openProducer,
@@ -76,14 +77,16 @@ const answers = new Map<string, Buffer>([
   ],
   [
     methods.list,
-    encodeServedAfter(encodeListMessages(storedPages(1)[0] ?? [], 'next', 1_049, 'c0001000000000001'), {
-      nodeId: 2,
-      role: 'primary',
-      partition: 7,
-      appliedIndex: 1_000_000,
-      stalenessMs: 1,
-      commitToken,
-    }),
+    bytesOf(
+      new PageAnswer(new EncodedPage(storedPages(1)[0] ?? [], 'next', 1_049, 'c0001000000000001'), {
+        nodeId: 2,
+        role: 'primary',
+        partition: 7,
+        appliedIndex: 1_000_000,
+        stalenessMs: 1,
+        commitToken,
+      }),
+    ),
   ],
 ]);
 
@@ -97,7 +100,7 @@ function serve(stream: RawStream): void {
 }
 
 function answerTo(frame: Buffer): Buffer {
-  const parts: Buffer[] = [];
+  const parts: Uint8Array[] = [];
   const calls = new WireReader(frame);
   while (calls.next()) {
     calls.sized();

@@ -29,7 +29,27 @@ export interface CallContext {
 
 export interface UnaryContext extends CallContext {
   /** Ends a call whose handler gave nothing back: once, with an error or a response. Never throws. */
-  end(error: unknown, response: Uint8Array | undefined): void;
+  end(error: unknown, response: Response | undefined): void;
+}
+
+/**
+ * A response that is encoded where it is to lie, without bytes of its own. Until then it holds what it
+ * was read from, so it is written soon, or `bytesOf` takes its place.
+ */
+export interface LateResponse {
+  /** Bytes. */
+  readonly length: number;
+  /** Gives the place behind it. May be called more than once. */
+  writeTo(target: Buffer, at: number): number;
+}
+
+export type Response = Uint8Array | LateResponse;
+
+export function bytesOf(response: Response): Uint8Array {
+  if (response instanceof Uint8Array) return response;
+  const bytes = Buffer.allocUnsafe(response.length);
+  response.writeTo(bytes, 0);
+  return bytes;
 }
 
 /**
@@ -37,10 +57,7 @@ export interface UnaryContext extends CallContext {
  * call by `context.end` (without a promise's price). Runs synchronously up to the
  * proposal: calls on one channel propose in the order in which they arrived.
  */
-export type Handler = (
-  context: UnaryContext,
-  request: Buffer,
-) => Promise<Uint8Array> | Uint8Array | undefined;
+export type Handler = (context: UnaryContext, request: Buffer) => Promise<Response> | Response | undefined;
 export type Methods = ReadonlyMap<string, Handler>;
 
 export interface CallHooks {
@@ -80,7 +97,7 @@ const noQuorumRetryMs = 200;
 
 export type Done = (
   error: HansardError | undefined,
-  response: Uint8Array | undefined,
+  response: Response | undefined,
   call: CallContext,
 ) => void;
 
@@ -119,7 +136,7 @@ export class ActiveCall implements UnaryContext {
     return done;
   }
 
-  end(error: unknown, response: Uint8Array | undefined): void {
+  end(error: unknown, response: Response | undefined): void {
     this.#calls.ended(this, error, response);
   }
 }
@@ -234,7 +251,7 @@ export class Calls {
   }
 
   /** The handler of a call has really ended. For ActiveCall alone. */
-  ended(call: ActiveCall, error: unknown, response: Uint8Array | undefined): void {
+  ended(call: ActiveCall, error: unknown, response: Response | undefined): void {
     if (!this.#active.delete(call)) {
       // Its answer is gone and its bytes are given back: a second end must not count again.
       this.errorOf(call.method, error ?? new InvariantError('a call ended twice'));
@@ -250,7 +267,7 @@ export class Calls {
     for (const resolve of this.#onIdle.splice(0)) resolve();
   }
 
-  #settle(call: ActiveCall, error: HansardError | undefined, response: Uint8Array | undefined): void {
+  #settle(call: ActiveCall, error: HansardError | undefined, response: Response | undefined): void {
     if (call.settled) return;
     call.settled = true;
     this.#report(call, error?.reason);

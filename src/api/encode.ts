@@ -23,6 +23,7 @@ import {
   saltBytes,
 } from '../conversation/event-record.js';
 import type { Appended, StoredEvent } from '../conversation/types.js';
+import type { LateResponse } from './calls.js';
 import { holdsMessage } from './skim.js';
 
 /** Flags of a record's header in the order of their fields, and the tag of each in Event. */
@@ -204,43 +205,76 @@ export function encodeBatchGet(results: readonly BatchGetResult[], served: Serve
   return target;
 }
 
-/** Without `served_by`, which `encodeServedAfter` puts behind it. */
-export function encodeListMessages(
-  events: readonly StoredEvent[],
-  nextPageToken: string,
-  headSeq: number,
-  channelUid: string,
-): Buffer {
-  const sizes = new Array<number>(events.length);
-  let total = varintFieldSize(headSeq);
-  for (let i = 0; i < events.length; i++) {
-    const size = eventSize(events[i] as StoredEvent);
-    sizes[i] = size;
-    total += 1 + varintSize(size) + size;
+/** A page as it was read, without who answered. */
+export class EncodedPage {
+  /** Bytes. */
+  readonly length: number;
+  readonly #sizes: number[];
+  #bytes: Buffer | undefined;
+
+  constructor(
+    /** In the answer's order. */
+    readonly events: readonly StoredEvent[],
+    readonly nextPageToken: string,
+    readonly headSeq: number,
+    readonly channelUid: string,
+  ) {
+    const sizes = new Array<number>(events.length);
+    let total = varintFieldSize(headSeq);
+    for (let i = 0; i < events.length; i++) {
+      const size = eventSize(events[i] as StoredEvent);
+      sizes[i] = size;
+      total += 1 + varintSize(size) + size;
+    }
+    // Tokens and uids are ASCII.
+    if (nextPageToken !== '') total += 1 + varintSize(nextPageToken.length) + nextPageToken.length;
+    if (channelUid !== '') total += 1 + varintSize(channelUid.length) + channelUid.length;
+    this.length = total;
+    this.#sizes = sizes;
   }
-  // Tokens and uids are ASCII.
-  if (nextPageToken !== '') total += 1 + varintSize(nextPageToken.length) + nextPageToken.length;
-  if (channelUid !== '') total += 1 + varintSize(channelUid.length) + channelUid.length;
-  const target = Buffer.allocUnsafe(total);
-  let at = 0;
-  for (let i = 0; i < events.length; i++) {
-    target[at++] = 0x0a;
-    at = writeVarint(target, at, sizes[i] as number);
-    at = writeEvent(target, at, events[i] as StoredEvent);
+
+  /** It goes into several answers: encoded once for all of them. */
+  share(): this {
+    if (this.#bytes === undefined) {
+      const bytes = Buffer.allocUnsafe(this.length);
+      this.writeTo(bytes, 0);
+      this.#bytes = bytes;
+    }
+    return this;
   }
-  at = writeAscii(target, at, 0x12, nextPageToken);
-  at = writeVarintField(target, at, 0x18, headSeq);
-  writeAscii(target, at, 0x2a, channelUid);
-  return target;
+
+  writeTo(target: Buffer, start: number): number {
+    if (this.#bytes !== undefined) return start + this.#bytes.copy(target, start);
+    const { events } = this;
+    let at = start;
+    for (let i = 0; i < events.length; i++) {
+      target[at++] = 0x0a;
+      at = writeVarint(target, at, this.#sizes[i] as number);
+      at = writeEvent(target, at, events[i] as StoredEvent);
+    }
+    at = writeAscii(target, at, 0x12, this.nextPageToken);
+    at = writeVarintField(target, at, 0x18, this.headSeq);
+    return writeAscii(target, at, 0x2a, this.channelUid);
+  }
 }
 
-/** A copy of a page's bytes: it may have been encoded for several calls. */
-export function encodeServedAfter(page: Buffer, served: Served): Buffer {
-  const from = servedSize(served);
-  const target = Buffer.allocUnsafe(page.length + 1 + varintSize(from) + from);
-  page.copy(target);
-  writeServed(target, page.length, 0x22, served, from);
-  return target;
+/** ListMessagesResponse: the page, and who answered. */
+export class PageAnswer implements LateResponse {
+  readonly length: number;
+  readonly #page: EncodedPage;
+  readonly #served: Served;
+  readonly #servedBytes: number;
+
+  constructor(page: EncodedPage, served: Served) {
+    this.#page = page;
+    this.#served = served;
+    this.#servedBytes = servedSize(served);
+    this.length = page.length + 1 + varintSize(this.#servedBytes) + this.#servedBytes;
+  }
+
+  writeTo(target: Buffer, at: number): number {
+    return writeServed(target, this.#page.writeTo(target, at), 0x22, this.#served, this.#servedBytes);
+  }
 }
 
 export function encodeAppended(answer: Appended, commitToken: Buffer): Buffer {

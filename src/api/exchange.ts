@@ -17,7 +17,8 @@ import {
   writeVarint,
   writeVarintField,
 } from '../common/wire.js';
-import type { ActiveCall, Calls } from './calls.js';
+import { type ActiveCall, bytesOf, type Calls, type Response } from './calls.js';
+import { FramedWriter, messageHeadBytes, OutMessage } from './framed.js';
 import { grpcStatusOf } from './grpc-status.js';
 import { invalidArgument } from './names.js';
 
@@ -43,11 +44,12 @@ export const defaultExchangeLimits: ExchangeLimits = Object.freeze({
 });
 
 /**
- * Messages that Node's streams hold before they stop taking more. Their own 16,
+ * Messages that Node's stream of requests holds before it stops taking more. Its own 16,
  * counted in messages of up to 16 MiB, would be 256 MiB for each stream that waits.
  */
 const messagesUnread = 1;
-const messagesUnsent = 4;
+/** Messages with answers that have not gone to the socket. */
+const messagesUnsentMax = 4;
 const overloadedRetryMs = 1_000;
 
 /** What the streams of a node hold together. */
@@ -72,7 +74,7 @@ interface Inbox {
 interface Answer {
   readonly id: number;
   readonly error: HansardError | undefined;
-  readonly response: Uint8Array | undefined;
+  readonly response: Response | undefined;
   /** Another node that carried the call out; 0: none. */
   readonly forwardedTo: NodeId;
 }
@@ -80,6 +82,7 @@ interface Answer {
 export class ExchangeStream {
   readonly #calls: Calls;
   readonly #stream: ServerDuplexStream<Buffer, Buffer>;
+  readonly #writer: FramedWriter;
   readonly #limits: ExchangeLimits;
   readonly #load: ExchangeLoad;
   readonly #inFlight = new Map<number, ActiveCall>();
@@ -88,8 +91,7 @@ export class ExchangeStream {
   #answers: Answer[] = [];
   #answerBytes = 0;
   #flushing = false;
-  /** The transport's buffer is full: no write until it drains. */
-  #full = false;
+  #unsent = 0;
   #ended = false;
   #closed = false;
 
@@ -101,6 +103,7 @@ export class ExchangeStream {
   ) {
     this.#calls = calls;
     this.#stream = stream;
+    this.#writer = new FramedWriter(stream);
     this.#limits = bounds;
     this.#load = load;
     holdLess(stream);
@@ -108,10 +111,6 @@ export class ExchangeStream {
     stream.on('end', () => {
       this.#ended = true;
       this.#endIfDone();
-    });
-    stream.on('drain', () => {
-      this.#full = false;
-      this.#flush();
     });
     stream.on('cancelled', () => this.#close());
     stream.on('close', () => this.#close());
@@ -214,9 +213,9 @@ export class ExchangeStream {
 
   #answer(answer: Answer): void {
     if (this.#closed) return;
-    this.#answers.push(answer);
+    this.#answers.push(this.#isFull ? settled(answer) : answer);
     this.#answerBytes += answer.response?.length ?? 256;
-    if (this.#flushing || this.#full) return;
+    if (this.#flushing || this.#isFull) return;
     // All that ends in this turn leaves together.
     this.#flushing = true;
     setImmediate(() => {
@@ -225,8 +224,13 @@ export class ExchangeStream {
     });
   }
 
+  /** The transport has enough: no write until it has sent some of it. */
+  get #isFull(): boolean {
+    return this.#unsent >= messagesUnsentMax;
+  }
+
   #flush(): void {
-    while (this.#answers.length > 0 && !this.#full && !this.#closed) {
+    while (this.#answers.length > 0 && !this.#isFull && !this.#closed) {
       let bytes = 0;
       let count = 0;
       while (count < this.#answers.length && (count === 0 || bytes < this.#limits.messageBytes)) {
@@ -237,14 +241,25 @@ export class ExchangeStream {
       this.#answerBytes -= bytes;
       this.#load.messages++;
       try {
-        this.#full = !this.#stream.write(encodeAnswers(batch));
+        this.#write(OutMessage.behindRoom(encodeAnswers(batch)));
       } catch (error) {
         this.#fail(error);
       }
     }
     if (this.#closed) return;
+    // Who knows when they leave.
+    if (this.#answers.length > 0) this.#answers = this.#answers.map(settled);
     this.#pump();
     this.#endIfDone();
+  }
+
+  #write(message: OutMessage): void {
+    this.#unsent++;
+    this.#writer.write(message, () => {
+      const wasFull = this.#isFull;
+      this.#unsent--;
+      if (wasFull) this.#flush();
+    });
   }
 
   #endIfDone(): void {
@@ -282,12 +297,8 @@ export class ExchangeStream {
 
 /** grpc-js offers no option for it. */
 function holdLess(stream: object): void {
-  const { _readableState, _writableState } = stream as {
-    _readableState?: { highWaterMark: number };
-    _writableState?: { highWaterMark: number };
-  };
+  const { _readableState } = stream as { _readableState?: { highWaterMark: number } };
   if (_readableState !== undefined) _readableState.highWaterMark = messagesUnread;
-  if (_writableState !== undefined) _writableState.highWaterMark = messagesUnsent;
 }
 
 /** The call that was read last: begun before the next one is looked at. */
@@ -355,10 +366,16 @@ function sized(reader: WireReader, field: string): void {
   reader.sized();
 }
 
-/** An encoded ExchangeResponse. */
+/** Of an answer that waits: what it was read from is let go. */
+function settled(answer: Answer): Answer {
+  const { response } = answer;
+  return response === undefined ? answer : { ...answer, response: bytesOf(response) };
+}
+
+/** An encoded ExchangeResponse behind room for the head of a message. */
 function encodeAnswers(answers: readonly Answer[]): Buffer {
   let errors: (Buffer | undefined)[] | undefined;
-  let total = 0;
+  let total = messageHeadBytes;
   for (let i = 0; i < answers.length; i++) {
     const answer = answers[i] as Answer;
     if (answer.error !== undefined) {
@@ -369,7 +386,7 @@ function encodeAnswers(answers: readonly Answer[]): Buffer {
     total += 1 + varintSize(size) + size;
   }
   const target = Buffer.allocUnsafe(total);
-  let at = 0;
+  let at = messageHeadBytes;
   for (let i = 0; i < answers.length; i++) {
     const answer = answers[i] as Answer;
     const error = errors?.[i];
@@ -381,12 +398,17 @@ function encodeAnswers(answers: readonly Answer[]): Buffer {
     if (response !== undefined && response.length > 0) {
       target[at++] = 0x2a;
       at = writeVarint(target, at, response.length);
-      target.set(response, at);
-      at += response.length;
+      at = putResponse(response, target, at);
     }
     at = writeVarintField(target, at, 0x30, forwardedTo);
   }
   return target;
+}
+
+function putResponse(response: Response, target: Buffer, at: number): number {
+  if (!(response instanceof Uint8Array)) return response.writeTo(target, at);
+  target.set(response, at);
+  return at + response.length;
 }
 
 function answerSize({ id, response, forwardedTo }: Answer, error: Buffer | undefined): number {

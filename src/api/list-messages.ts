@@ -5,12 +5,15 @@ import { limits } from '../common/limits.js';
 import { Wire, WireReader } from '../common/wire.js';
 import type { ChannelState, StoredEvent } from '../conversation/types.js';
 import type { ReadView } from '../node/types.js';
+import type { PageRange } from '../store/types.js';
 import type { Handler } from './calls.js';
+import { EncodedPage } from './encode.js';
 import { invalidArgument } from './names.js';
-import { channelOf, planRead, type ReadOptionsMessage } from './reads.js';
+import { channelNotFound, channelOf, planRead, type ReadOptionsMessage } from './reads.js';
 import { toNumber, toTimeUs } from './requests.js';
 import type { Services } from './services.js';
 import { type Route, skimRoute } from './skim.js';
+import { type Soon, whenThere } from './soon.js';
 
 interface ListMessagesRequest {
   anchor?: 'anchor_seq' | 'anchor_time';
@@ -42,29 +45,32 @@ export function listMessages(services: Services): Handler {
       throw invalidArgument('after', 'with `before` it needs an anchor');
     }
     const partition = node.partitionOf(route.tenant, route.channel);
-    return reads.at(context, partition, planRead(list.read, tokens), request, async (view) => {
-      const channel = await channelOf(view, route);
-      // The state may grow while the page is read: one head decides all of it.
-      const headSeq = channel.headSeq;
-      const bound = pageParameters(route, list, channel.id);
-      const page =
-        list.page_token === ''
-          ? await firstPage(view, channel, headSeq, list)
-          : nextPage(services, bound, list);
-      const key = `${bound} ${headSeq} ${page.middle} ${page.before} ${page.after}`;
-      return pages.answer(key, services.served(partition, view), async () => {
-        const { events, next } = await readPage(view, channel, headSeq, page);
-        const direction = page.after > 0 ? Direction.newer : Direction.older;
-        const token = next === 0 ? '' : tokens.page(bound, (writer) => writePlace(writer, direction, next));
-        if (list.descending) events.reverse();
-        return { events, nextPageToken: token, headSeq, channelUid: channel.uid };
-      });
-    });
+    return reads.at(context, partition, planRead(list.read, tokens), request, (view) =>
+      whenThere(channelAt(view, route), (channel) => {
+        // The state may grow while the page is read: one head decides all of it.
+        const headSeq = channel.headSeq;
+        const bound = pageParameters(route, list, channel.id);
+        const place =
+          list.page_token === '' ? firstPage(view, channel, headSeq, list) : nextPage(services, bound, list);
+        return whenThere(place, (page) => {
+          const key = `${bound} ${headSeq} ${page.middle} ${page.before} ${page.after}`;
+          return pages.answer(key, services.served(partition, view), () =>
+            whenThere(readPage(view, channel, headSeq, page), ({ events, next }) => {
+              const direction = page.after > 0 ? Direction.newer : Direction.older;
+              const token =
+                next === 0 ? '' : tokens.page(bound, (writer) => writePlace(writer, direction, next));
+              if (list.descending) events.reverse();
+              return new EncodedPage(events, token, headSeq, channel.uid);
+            }),
+          );
+        });
+      }),
+    );
   };
 }
 
 /**
- * The usual request, without tokens, times and options, read as it lies: a fifth
+ * The usual request, without times and a page's token, read as it lies: a fifth
  * of what checker and decoder cost. Undefined: it has something else, or something
  * wrong, which they know how to tell. (Tenant and channel are skimRoute's.)
  */
@@ -86,6 +92,13 @@ function quickRequest(request: Buffer): ListMessagesRequest | undefined {
       reader.sized();
       continue;
     }
+    if (field === 9) {
+      if (reader.wire !== Wire.bytes || list.read !== null) return undefined;
+      reader.sized();
+      list.read = quickReadOptions(request, reader.start, reader.position) ?? null;
+      if (list.read === null) return undefined;
+      continue;
+    }
     if (reader.wire !== Wire.varint) return undefined;
     const value = reader.varint();
     if (value > quickMax) return undefined;
@@ -98,6 +111,25 @@ function quickRequest(request: Buffer): ListMessagesRequest | undefined {
     else return undefined;
   }
   return list;
+}
+
+/** Level, preference and tokens, as every request of the SDK has them. */
+function quickReadOptions(request: Buffer, from: number, to: number): ReadOptionsMessage | undefined {
+  const read: ReadOptionsMessage = { level: 0, preference: 0, max_staleness: null, commit_tokens: [] };
+  const reader = new WireReader(request, from, to);
+  while (reader.next()) {
+    const { field } = reader;
+    if (field === 4 && reader.wire === Wire.bytes) {
+      reader.sized();
+      read.commit_tokens.push(request.subarray(reader.start, reader.position));
+    } else if (field <= 2 && reader.wire === Wire.varint) {
+      const value = reader.varint();
+      if (value > quickMax) return undefined;
+      if (field === 1) read.level = value;
+      else read.preference = value;
+    } else return undefined;
+  }
+  return read;
 }
 
 /** Of numbers that need no second look. */
@@ -118,12 +150,12 @@ function writePlace(writer: ByteWriter, direction: number, place: number): void 
   writer.u8(direction).uvarint(place);
 }
 
-async function firstPage(
+function firstPage(
   view: ReadView,
   channel: ChannelState,
   headSeq: number,
   list: ListMessagesRequest,
-): Promise<Page> {
+): Soon<Page> {
   const after = Math.min(list.after, limits.pageSizeMax);
   const before =
     list.before === 0 && list.after === 0
@@ -134,8 +166,9 @@ async function firstPage(
     return { middle: Math.min(anchor, headSeq + 1), before, after };
   }
   if (list.anchor === 'anchor_time' && list.anchor_time !== null) {
-    const seq = await view.reader.seqAtTime(channel, toTimeUs(list.anchor_time));
-    return { middle: Math.min(seq, headSeq + 1), before, after };
+    return view.reader
+      .seqAtTime(channel, toTimeUs(list.anchor_time))
+      .then((seq) => ({ middle: Math.min(seq, headSeq + 1), before, after }));
   }
   return { middle: after > 0 ? channel.baseSeq + 1 : headSeq + 1, before, after };
 }
@@ -151,43 +184,51 @@ function nextPage({ tokens }: Services, bound: string, list: ListMessagesRequest
 }
 
 /** Ascending. `next`: the middle of the page that follows, 0 where there is none. */
-async function readPage(
+function readPage(
   view: ReadView,
   channel: ChannelState,
   headSeq: number,
   { middle, before, after }: Page,
-): Promise<{ events: StoredEvent[]; next: number }> {
+): Soon<{ events: StoredEvent[]; next: number }> {
   // Around an anchor both sides get half the bytes, so that neither starves the other.
   const maxBytes = before > 0 && after > 0 ? limits.pageBytes / 2 : limits.pageBytes;
   // What came before belongs to a deleted channel of the same name.
   const firstSeq = channel.baseSeq + 1;
-  const oldest = Math.max(firstSeq, middle - before);
-  const newest = Math.min(headSeq, middle + after - 1);
-  const older =
-    before > 0 && oldest < middle
-      ? await view.reader.events(channel, {
-          fromSeq: oldest,
-          toSeq: middle - 1,
-          reverse: true,
-          maxEvents: before,
-          maxBytes,
-        })
-      : [];
-  const newer =
-    after > 0 && middle <= newest
-      ? await view.reader.events(channel, {
-          fromSeq: middle,
-          toSeq: newest,
-          reverse: false,
-          maxEvents: after,
-          maxBytes,
-        })
-      : [];
-  const events = older.length === 0 ? newer : newer.length === 0 ? older : [...older, ...newer];
-  if (after > 0) {
-    const last = newer.at(-1)?.seq ?? headSeq;
-    return { events, next: last < headSeq ? last + 1 : 0 };
-  }
-  const first = older[0]?.seq ?? firstSeq;
-  return { events, next: first > firstSeq ? first : 0 };
+  const down: PageRange = {
+    fromSeq: Math.max(firstSeq, middle - before),
+    toSeq: middle - 1,
+    reverse: true,
+    maxEvents: before,
+    maxBytes,
+  };
+  const up: PageRange = {
+    fromSeq: middle,
+    toSeq: Math.min(headSeq, middle + after - 1),
+    reverse: false,
+    maxEvents: after,
+    maxBytes,
+  };
+  return whenThere(eventsIn(view, channel, down), (older) =>
+    whenThere(eventsIn(view, channel, up), (newer) => {
+      const events = older.length === 0 ? newer : newer.length === 0 ? older : [...older, ...newer];
+      if (after > 0) {
+        const last = newer.at(-1)?.seq ?? headSeq;
+        return { events, next: last < headSeq ? last + 1 : 0 };
+      }
+      const first = older[0]?.seq ?? firstSeq;
+      return { events, next: first > firstSeq ? first : 0 };
+    }),
+  );
+}
+
+function eventsIn({ reader }: ReadView, channel: ChannelState, range: PageRange): Soon<StoredEvent[]> {
+  if (range.maxEvents === 0 || range.fromSeq > range.toSeq) return [];
+  return reader.eventsNow(channel, range) ?? reader.events(channel, range);
+}
+
+function channelAt(view: ReadView, route: Route): Soon<ChannelState> {
+  const channel = view.reader.channelNow(route.tenant, route.channel);
+  if (channel === 'unknown') return channelOf(view, route);
+  if (channel === undefined) throw channelNotFound(route);
+  return channel;
 }

@@ -7,10 +7,11 @@ import type { NodeId, PartitionId } from '../common/ids.js';
 import type { ChannelState } from '../conversation/types.js';
 import type { NodeService, ReadView } from '../node/types.js';
 import type { ReadBarrierLevel } from '../partition/reads.js';
-import type { CallContext } from './calls.js';
+import type { CallContext, Response } from './calls.js';
 import { invalidArgument } from './names.js';
 import type { Router } from './route.js';
 import type { Route } from './skim.js';
+import type { Soon } from './soon.js';
 import type { CommitPositions, Tokens } from './tokens.js';
 
 /** hansard.v1.ReadOptions as proto-loader decodes it. */
@@ -94,7 +95,7 @@ function boundOf(duration: ReadOptionsMessage['max_staleness']): number {
  */
 const handOverMs = 700;
 
-type Serve = (view: ReadView) => Promise<Uint8Array>;
+type Serve = (view: ReadView) => Soon<Response>;
 
 export class Reads {
   readonly #node: NodeService;
@@ -116,7 +117,7 @@ export class Reads {
     plan: ReadPlan,
     request: Buffer,
     serve: Serve,
-  ): Promise<Uint8Array> {
+  ): Promise<Response> {
     const { preference } = plan;
     const leader = this.#node.leaderOf(partition);
     const leads = leader === this.#node.identity.nodeId;
@@ -151,12 +152,7 @@ export class Reads {
     });
   }
 
-  async #here(
-    context: CallContext,
-    partition: PartitionId,
-    plan: ReadPlan,
-    serve: Serve,
-  ): Promise<Uint8Array> {
+  async #here(context: CallContext, partition: PartitionId, plan: ReadPlan, serve: Serve): Promise<Response> {
     const view = await this.barrier(context, partition, plan);
     // Leadership may have come or gone while the barrier was waited for.
     if (plan.preference === 'primary' && view.role !== 'primary')
@@ -172,7 +168,7 @@ export class Reads {
     plan: ReadPlan,
     serve: Serve,
     leads: boolean,
-  ): Promise<Uint8Array> {
+  ): Promise<Response> {
     if (plan.preference === 'primary')
       return Promise.reject(this.#router.notLeader(partition, this.#node.leaderOf(partition)));
     if (plan.preference === 'secondary' && leads) return Promise.reject(noSecondary(partition));
@@ -204,11 +200,11 @@ export class Reads {
     plan: ReadPlan,
     request: Buffer,
     serve: Serve,
-  ): Promise<Uint8Array> {
+  ): Promise<Response> {
     const view = await this.#viewInTime(context, partition, plan, {});
     if (view !== undefined) return serve(view);
     const untilMs = Math.min(context.deadlineMs, this.#node.monotonicMs() + handOverMs);
-    const local = (): Promise<Uint8Array> => this.#here(context, partition, plan, serve);
+    const local = (): Promise<Response> => this.#here(context, partition, plan, serve);
     return this.#atLeader(context, partition, request, local, untilMs);
   }
 
@@ -219,7 +215,7 @@ export class Reads {
     plan: ReadPlan,
     request: Buffer,
     serve: Serve,
-  ): Promise<Uint8Array> {
+  ): Promise<Response> {
     const nowMs = this.#node.monotonicMs();
     const { method, origin, traceparent, deadlineMs } = context;
     const share: CallContext = {
@@ -252,7 +248,7 @@ export class Reads {
     request: Buffer,
     serve: Serve,
     leads: boolean,
-  ): Promise<Uint8Array> {
+  ): Promise<Response> {
     const why: { error?: HansardError } = {};
     if (!leads) {
       const view = await this.#viewInTime(context, partition, plan, why);
@@ -293,9 +289,9 @@ export class Reads {
     context: CallContext,
     partition: PartitionId,
     request: Buffer,
-    local: () => Promise<Uint8Array>,
+    local: () => Promise<Response>,
     untilMs?: number,
-  ): Promise<Uint8Array> {
+  ): Promise<Response> {
     try {
       return await this.#router.atLeader(context, partition, request, local, 1, untilMs);
     } catch (error) {

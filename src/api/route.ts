@@ -2,7 +2,7 @@
 import { HansardError } from '../common/errors.js';
 import type { NodeId, PartitionId } from '../common/ids.js';
 import type { NodeService, Refusal } from '../node/types.js';
-import type { CallContext } from './calls.js';
+import type { CallContext, Response } from './calls.js';
 
 /** An election takes one to two seconds at worst; longer means that there is no majority, ms. */
 const leaderWaitMs = 3_000;
@@ -43,15 +43,15 @@ export class Router {
    * order of arrival), else has the leader handle `request`: one hop, begun anew
    * where leadership moved meanwhile. A forwarded call goes no further.
    */
-  atLeader(
+  atLeader<R extends Response>(
     context: CallContext,
     partition: PartitionId,
     request: Buffer,
-    local: () => Promise<Uint8Array>,
+    local: () => Promise<R>,
     attempt = 1,
     untilMs = Math.min(context.deadlineMs, this.#node.monotonicMs() + leaderWaitMs),
-  ): Promise<Uint8Array> {
-    const again = (next = attempt + 1): Promise<Uint8Array> =>
+  ): Promise<R | Uint8Array> {
+    const again = (next = attempt + 1): Promise<R | Uint8Array> =>
       this.atLeader(context, partition, request, local, next, untilMs);
     const leader = this.#waiting.has(partition) ? undefined : this.#node.leaderOf(partition);
     if (leader === this.#node.identity.nodeId) {

@@ -15,7 +15,15 @@ import { limits } from '../common/limits.js';
 import type { Logger } from '../common/logger.js';
 import { loadPublicProtos } from '../common/proto.js';
 import type { NodeService } from '../node/types.js';
-import { type CallHooks, type CallLimits, Calls, defaultCallLimits, type Handler } from './calls.js';
+import {
+  bytesOf,
+  type CallHooks,
+  type CallLimits,
+  Calls,
+  defaultCallLimits,
+  type Handler,
+  type Response,
+} from './calls.js';
 import { channelMethods } from './channels.js';
 import { clusterMethods } from './cluster.js';
 import { deliveryMethods } from './delivery.js';
@@ -127,7 +135,7 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
   node.onForward((method, request, deadlineMs) => {
     return new Promise((resolve, reject) => {
       calls.start(fullName(method), bufferOf(request), deadlineMs, 'forward', '', (error, response) => {
-        if (error === undefined) resolve(response as Uint8Array);
+        if (error === undefined) resolve(bytesOf(response as Response));
         else reject(error);
       });
     });
@@ -261,7 +269,7 @@ function unary(name: string, calls: Calls): handleUnaryCall<Buffer, Buffer> {
       'grpc',
       typeof traceparent === 'string' ? traceparent : '',
       (error, response) => {
-        if (error === undefined) callback(null, bufferOf(response as Uint8Array));
+        if (error === undefined) callback(null, bufferOf(bytesOf(response as Response)));
         else callback(grpcStatusOf(error));
       },
     );

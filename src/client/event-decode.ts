@@ -27,6 +27,7 @@ export function readEvent(r: ProtoReader, asItCame = false): Event {
   let batchPosition = 0;
   let erased = false;
   let checksum = 0n;
+  let checksumAt = -1;
   let commitment = none;
   let salt = none;
   let contentBytes = none;
@@ -61,6 +62,7 @@ export function readEvent(r: ProtoReader, asItCame = false): Event {
         targetSeq = r.uint();
         break;
       case 73:
+        checksumAt = r.position;
         checksum = r.fixed64();
         break;
       case 82:
@@ -92,8 +94,11 @@ export function readEvent(r: ProtoReader, asItCame = false): Event {
   }
   let message: MessageContent | undefined;
   if (!erased && !asItCame) {
-    const actual = xxh64(contentBytes);
-    if (actual !== checksum) throw mismatch(seq, checksum, actual);
+    if (contentEnd === 0 || checksumAt < 0 || !r.hashEquals(contentEnd, contentBytes.length, checksumAt)) {
+      // Empty content or checksum: absent on the wire.
+      const actual = xxh64(contentBytes);
+      if (actual !== checksum) throw mismatch(seq, checksum, actual);
+    }
     if (contentEnd > 0 && isMessageType(type)) message = contentOf(r, contentEnd, contentBytes.length);
   }
   const event: Event = {

@@ -131,6 +131,7 @@ export interface ListResponse {
 
 export function readListResponse(bytes: Uint8Array): ListResponse {
   const r = ProtoReader.ofCopy(bytes);
+  r.loadForHashes();
   const response: ListResponse = {
     events: [],
     nextPageToken: '',

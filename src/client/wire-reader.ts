@@ -1,4 +1,5 @@
 /** Protocol Buffers' wire format by hand, the reading half. */
+import { loadScratch, xxh64Equals } from '../common/hash-scratch.js';
 import { copyFew, copyMany, fewBytes } from '../common/wire.js';
 
 /** Thrown on bytes that are not a valid message. */
@@ -74,6 +75,14 @@ export class ProtoReader {
   }
   /** A varint that must be a safe integer. */
   uint(): number {
+    const short = this.#short();
+    if (short >= 0) return short;
+    const value = this.#varint64();
+    if (typeof value === 'bigint') throw new WireError(`number beyond 2^53 at byte ${this.#at}`);
+    return value;
+  }
+  /** Most numbers have one to five bytes; -1: a longer one, or it lies at the end. */
+  #short(): number {
     const bytes = this.#bytes;
     const at = this.#at;
     let byte = bytes[at] as number;
@@ -81,8 +90,7 @@ export class ProtoReader {
       this.#at = at + 1;
       return byte;
     }
-    if (at + 4 <= this.#end) {
-      // Most numbers have one to four bytes.
+    if (at + 5 <= this.#end) {
       let value = byte & 0x7f;
       byte = bytes[at + 1] as number;
       value |= (byte & 0x7f) << 7;
@@ -102,16 +110,22 @@ export class ProtoReader {
         this.#at = at + 4;
         return value;
       }
+      byte = bytes[at + 4] as number;
+      if (byte < 0x80) {
+        this.#at = at + 5;
+        // Beyond 32 bits.
+        return value + byte * 0x1000_0000;
+      }
     }
-    const value = this.#varint64();
-    if (typeof value === 'bigint') throw new WireError(`number beyond 2^53 at byte ${this.#at}`);
-    return value;
+    return -1;
   }
   uint64(): number | bigint {
     return this.#varint64();
   }
   /** int32 or int64. */
   int(): number {
+    const short = this.#short();
+    if (short >= 0) return short;
     const value = this.#varint64();
     if (typeof value === 'number') return value;
     const signed = Number(BigInt.asIntN(64, value));
@@ -158,6 +172,14 @@ export class ProtoReader {
     if (owned === undefined) return copyOf(this.#bytes, at, length);
     // Half the cost of Buffer's subarray.
     return new Uint8Array(owned, at, length);
+  }
+  /** Before `hashEquals` is asked many times: what is read from here on costs a quarter of that (hash-scratch.ts). */
+  loadForHashes(): void {
+    loadScratch(this.#bytes, this.#at, this.#end);
+  }
+  /** Is xxh64 of the `length` bytes before `position` what lies as fixed64 at `expectedAt`, all of it read before? */
+  hashEquals(position: number, length: number, expectedAt: number): boolean {
+    return xxh64Equals(this.#bytes, position - length, position, expectedAt);
   }
   /** Whether the length-delimited value that comes next has these bytes (few). Stays where it is. */
   isNext(value: Uint8Array): boolean {

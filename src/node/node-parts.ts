@@ -243,6 +243,7 @@ export class NodeParts {
       nodeId: identity.nodeId,
       monotonicMs: () => this.#clock.monotonicMs(),
       defer: (fn) => this.#clock.defer(fn),
+      after: (delayMs, fn) => void this.#clock.after(delayMs, fn),
       ask: (peer, question) =>
         this.#isConnected(peer) && this.#toPeers.sendUrgent(peer, { kind: 'readRound', question }),
       flush: () => transport.flush(),

@@ -16,7 +16,7 @@ import type { Index } from '../common/ids.js';
 export type ReadBarrierLevel = 'linearizable' | 'bounded' | 'eventual';
 
 interface WaitingRead {
-  readonly minIndex: Index;
+  minIndex: Index;
   readonly deadlineMs: number;
   readonly resolve: () => void;
   readonly reject: (error: HansardError) => void;
@@ -56,6 +56,10 @@ export class ReadQueue {
   /** `contextSeed` differs between lives and replicas, so that no answer of another's round is taken for ours. */
   constructor(contextSeed: number) {
     this.#contexts = contextSeed;
+  }
+
+  get readsInRound(): number {
+    return this.#round?.reads.length ?? 0;
   }
 
   get wantsRound(): boolean {
@@ -115,7 +119,8 @@ export class ReadQueue {
     if (this.#fresher.length < 2) this.#fresher.push(known);
     else this.#fresher[1] = known;
     for (const read of this.#round.reads) {
-      this.#confirmed.push(index > read.minIndex ? { ...read, minIndex: index } : read);
+      if (index > read.minIndex) read.minIndex = index;
+      this.#confirmed.push(read);
     }
     this.#round = undefined;
   }

@@ -829,7 +829,7 @@ export class Replica implements WorkSink {
   }
 
   /** The reads that wait now are confirmed at today's commit index, if a quorum vouches for this term from now on. */
-  beginSharedRound(): { readonly context: number; readonly term: Term } | undefined {
+  beginSharedRound(): { readonly context: number; readonly term: Term; readonly reads: number } | undefined {
     this.#wantsShared = false;
     if (this.#stopped || !this.#reads.wantsRound) return undefined;
     if (!this.#mayShareRound) {
@@ -837,7 +837,8 @@ export class Replica implements WorkSink {
       return undefined;
     }
     this.#sharedIndex = this.#raft.commitIndex;
-    return { context: this.#reads.startRound(this.#host.clock.monotonicMs()), term: this.#raft.term };
+    const context = this.#reads.startRound(this.#host.clock.monotonicMs());
+    return { context, term: this.#raft.term, reads: this.#reads.readsInRound };
   }
 
   vouched(context: number, term: Term, by: readonly ReplicaId[]): boolean {

@@ -377,23 +377,35 @@ export class PartitionStoreImpl implements PartitionStore {
   }
 
   channelByName(tenant: string, name: string): Promise<ChannelState | undefined> {
-    if (this.#isElsewhere) return Promise.reject(this.#gone());
+    const found = this.channelNow(tenant, name);
+    if (found === 'unknown') return this.#read((state) => findChannel(state, tenant, name));
+    return Promise.resolve(found);
+  }
+
+  channelNow(tenant: string, name: string): ChannelState | undefined | 'unknown' {
+    if (this.#isElsewhere) return 'unknown';
     const state = this.#state;
     const found = tailChannelByName(state, tenant, name) ?? state.sealedChannelAtHand(tenant, name);
-    if (found === 'unknown') return this.#read((now) => findChannel(now, tenant, name));
-    return Promise.resolve(found === undefined || !isThere(found) ? undefined : cloneChannel(found.state));
+    if (found === 'unknown') return found;
+    return found === undefined || !isThere(found) ? undefined : cloneChannel(found.state);
   }
 
   events(channel: ChannelState, range: PageRange): Promise<StoredEvent[]> {
-    if (this.#isElsewhere) return Promise.reject(this.#gone());
-    const now = this.#state;
+    const page = this.eventsNow(channel, range);
+    return page === undefined
+      ? this.#read((state) => readPage(state, channel, range))
+      : Promise.resolve(page);
+  }
+
+  eventsNow(channel: ChannelState, range: PageRange): StoredEvent[] | undefined {
+    if (this.#isElsewhere) return undefined;
     try {
-      const page = readPageNow(now, channel, range);
-      if (page !== undefined) return Promise.resolve(page);
+      return readPageNow(this.#state, channel, range);
     } catch (error) {
-      if (!isStoreDamage(error)) return Promise.reject(error);
+      // Met once; whoever reads it again tells of it.
+      if (isStoreDamage(error)) return undefined;
+      throw error;
     }
-    return this.#read((state) => readPage(state, channel, range));
   }
 
   seqOfMessageId(channelId: ChannelId, messageId: string): Promise<Seq | undefined> {

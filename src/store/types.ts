@@ -241,8 +241,12 @@ export interface PageRange {
 /** Reads of a partition's applied state; every call sees one state (taken in its first turn). */
 export interface PartitionReader {
   channelByName(tenant: string, name: string): Promise<ChannelState | undefined>;
+  /** The same in this very turn; 'unknown' where that takes a read. */
+  channelNow(tenant: string, name: string): ChannelState | undefined | 'unknown';
   /** Ascending, dense; ends early at a limit (never empty where the range has an event). */
   events(channel: ChannelState, range: PageRange): Promise<StoredEvent[]>;
+  /** The same in this very turn; undefined where that takes a read, or something is wrong. */
+  eventsNow(channel: ChannelState, range: PageRange): StoredEvent[] | undefined;
   seqOfMessageId(channelId: ChannelId, messageId: string): Promise<Seq | undefined>;
   /** First seq whose commit time is at or after `timeUs`; head + 1 where there is none. */
   seqAtTime(channel: ChannelState, timeUs: TimeUs): Promise<Seq>;

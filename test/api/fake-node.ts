@@ -46,7 +46,9 @@ class PartitionModel extends ModelState {
   readonly stored = new Map<ChannelId, StoredEvent[]>();
   readonly reader: PartitionReader = {
     channelByName: async (tenant, name) => liveChannel(this, tenant, name),
+    channelNow: () => 'unknown',
     events: async (channel, range) => this.#page(channel, range),
+    eventsNow: () => undefined,
     seqOfMessageId: async (channelId, messageId) => this.messageId(channelId, messageId),
     seqAtTime: async (channel, timeUs) => this.#seqAtTime(channel, timeUs),
     listChannels: async (query) =>

@@ -15,9 +15,10 @@ class FakeReplica implements RoundReplica {
   constructor(
     readonly partition: number,
     public term: number,
+    readonly reads = 1,
   ) {}
-  beginSharedRound(): { context: number; term: number } {
-    return { context: ++this.#context, term: this.term };
+  beginSharedRound(): { context: number; term: number; reads: number } {
+    return { context: ++this.#context, term: this.term, reads: this.reads };
   }
   vouched(_context: number, term: number, by: readonly number[]): boolean {
     if (term !== this.term) this.ends.push('void');
@@ -33,12 +34,14 @@ class FakeReplica implements RoundReplica {
 function world(reachable = [2, 3]) {
   const asked: { peer: number; question: ReadRoundQuestion }[] = [];
   let deferred: (() => void)[] = [];
+  let timers: { atMs: number; fn: () => void }[] = [];
   const now = { ms: 0 };
   const rounds = new ReadRounds(
     {
       nodeId: 1,
       monotonicMs: () => now.ms,
       defer: (fn) => deferred.push(fn),
+      after: (ms, fn) => timers.push({ atMs: now.ms + ms, fn }),
       ask: (peer, question) => {
         if (reachable.includes(peer)) asked.push({ peer, question });
         return reachable.includes(peer);
@@ -52,7 +55,13 @@ function world(reachable = [2, 3]) {
     deferred = [];
     for (const fn of due) fn();
   };
-  return { asked, rounds, turn, now };
+  const pass = (ms: number): void => {
+    now.ms += ms;
+    const due = timers.filter(({ atMs }) => atMs <= now.ms);
+    timers = timers.filter(({ atMs }) => atMs > now.ms);
+    for (const { fn } of due) fn();
+  };
+  return { asked, rounds, turn, now, pass };
 }
 
 t.test('one question for all partitions, and what comes meanwhile shares the next', async (t) => {
@@ -62,20 +71,23 @@ t.test('one question for all partitions, and what comes meanwhile shares the nex
   turn();
   t.same(
     asked.map(({ peer, question }) => [peer, question.number, question.pairs.length]),
-    [
-      [2, 1_001, 3],
-      [3, 1_001, 3],
-    ],
+    [[2, 1_001, 3]],
+    'with node 1 itself one peer makes a quorum',
   );
   const late = new FakeReplica(7, 1);
   rounds.want(late);
   turn();
-  t.equal(asked.length, 2, 'one round at a time');
+  t.equal(asked.length, 1, 'one round at a time');
   rounds.answered(2, { number: 1_001, refused: [1] });
   t.same(
     replicas.map(({ ends }) => ends),
     [['confirmed'], [], ['confirmed']],
     'a refusal confirms nothing',
+  );
+  t.same(
+    asked[1],
+    { peer: 3, question: { number: 1_001, pairs: [{ partition: 1, term: 6 }] } },
+    'another one is asked',
   );
   rounds.answered(2, { number: 1_001, refused: [] });
   t.same(replicas[1]?.ends, [], 'a peer has one voice');
@@ -83,9 +95,9 @@ t.test('one question for all partitions, and what comes meanwhile shares the nex
   t.same(replicas[1]?.ends, ['failed'], 'nobody is left who could vouch');
   turn();
   t.same(asked.at(-1)?.question, { number: 1_002, pairs: [{ partition: 7, term: 1 }] });
-  rounds.answered(3, { number: 1_001, refused: [] });
+  rounds.answered(2, { number: 1_001, refused: [] });
   t.same(late.ends, [], "an old round's answer confirms nothing");
-  rounds.answered(3, { number: 1_002, refused: [] });
+  rounds.answered(2, { number: 1_002, refused: [] });
   t.same(late.ends, ['confirmed']);
 });
 
@@ -112,6 +124,75 @@ t.test('a round dies with its term, and silence does not hold up the next', asyn
   t.equal(asked.at(-1)?.question.number, 1_003);
   rounds.answered(2, { number: 1_003, refused: [] });
   t.same(next.ends, ['confirmed']);
+});
+
+t.test('who does not answer soon is not waited for, and asked last the next time', async (t) => {
+  const { asked, rounds, turn, pass } = world();
+  const first = new FakeReplica(0, 5);
+  rounds.want(first);
+  turn();
+  pass(19);
+  t.same(
+    asked.map(({ peer }) => peer),
+    [2],
+  );
+  pass(1);
+  t.same(
+    asked.map(({ peer }) => peer),
+    [2, 3],
+  );
+  rounds.answered(3, { number: 1_001, refused: [] });
+  t.same(first.ends, ['confirmed']);
+  rounds.want(first);
+  turn();
+  rounds.answered(3, { number: 1_002, refused: [] });
+  rounds.want(first);
+  turn();
+  t.same(
+    asked.slice(2).map(({ peer }) => peer),
+    [3, 3],
+  );
+});
+
+t.test('five voters: two are asked, and the third where one is out of reach', async (t) => {
+  const { asked, rounds, turn } = world([3, 4, 5]);
+  const voters = [1, 2, 3, 4, 5].map((id) => ({ replicaId: id * 10, nodeId: id }));
+  const replica = Object.assign(new FakeReplica(0, 5), { voters });
+  rounds.want(replica);
+  turn();
+  t.same(
+    asked.map(({ peer }) => peer),
+    [3, 4],
+  );
+});
+
+t.test('where many read a round waits for more of them', async (t) => {
+  const { asked, rounds, turn, pass } = world();
+  const few = new FakeReplica(0, 5, 3);
+  const many = new FakeReplica(1, 5, 4);
+  const round = (replica: FakeReplica, number: number): void => {
+    rounds.want(replica);
+    turn();
+    rounds.answered(2, { number, refused: [] });
+  };
+  round(few, 1_001);
+  round(many, 1_002);
+  t.equal(asked.length, 2, 'few wait for nobody');
+  rounds.want(few);
+  turn();
+  t.equal(asked.length, 2);
+  pass(2);
+  t.equal(asked.length, 2);
+  rounds.want(many);
+  pass(1);
+  t.same(
+    asked[2]?.question.pairs.map(({ partition }) => partition),
+    [0, 1],
+  );
+  rounds.answered(2, { number: 1_003, refused: [] });
+  pass(100);
+  round(many, 1_004);
+  t.equal(asked.length, 4, 'after a while without any the first one goes at once');
 });
 
 t.test('where no peer can be reached the reads go the other way at once', async (t) => {

@@ -4,7 +4,7 @@
  * whoever asks later: delivered stays delivered, failed never becomes pending, and a cursor never goes back.
  */
 import type { PackageDefinition } from '@grpc/proto-loader';
-import type { Handler } from '../../src/api/calls.js';
+import { bytesOf, type Handler } from '../../src/api/calls.js';
 import { deliveryMethods } from '../../src/api/delivery.js';
 import { inboxMethods } from '../../src/api/inbox.js';
 import { Services } from '../../src/api/services.js';
@@ -292,7 +292,7 @@ export class SimRecipient {
       const handler = handlersOf(node).get(path) as Handler;
       const response = await handler(contextOf(path, node.monotonicMs() + callMs), bytes);
       if (response === undefined) throw new Error(`${method} gave nothing back`);
-      return response;
+      return bytesOf(response);
     };
     const answer = await askNode(this.world, node, ask);
     if (answer === undefined || answer instanceof HansardError) return undefined;
