@@ -17,8 +17,8 @@ const perCall = what === 'pages' ? 1 : Number(what);
 const channelCount = 1_000;
 const tickUs = 10_000;
 
-const cluster = await testCluster({ partitions: 64 });
-const client = cluster.connect('', { timeoutMs: 60_000 });
+const cluster = await testCluster({ partitions: 24 });
+const client = cluster.connect('', { timeoutMs: 60_000, readLevel: 'linearizable' });
 const channels = Array.from({ length: channelCount }, (_, i) => client.channel(`bench/channel-${i}`));
 const texts = chatTexts(4_096, 200);
 let next = 0;
@@ -39,7 +39,7 @@ async function page(): Promise<void> {
   if (events.length === 0) throw new Error('an empty page');
 }
 
-async function drive(call: () => Promise<void>, calls: number): Promise<void> {
+async function drive(call: () => Promise<unknown>, calls: number): Promise<void> {
   let left = calls;
   const worker = async (): Promise<void> => {
     while (left-- > 0) await call();
@@ -63,12 +63,12 @@ function mainThreadUs(): number {
   return (Number(fields[11]) + Number(fields[12])) * tickUs;
 }
 
-if (what === 'pages')
-  await Promise.all(
-    channels.map((channel) =>
-      channel.append(Array.from({ length: 64 }, (_, i) => ({ text: texts[i] as string }))),
-    ),
-  );
+let filled = 0;
+const fill = (): Promise<unknown> => {
+  const all = Array.from({ length: 64 }, (_, i) => ({ author: 'ann', text: texts[i] as string }));
+  return (channels[filled++] as Channel).append(all);
+};
+if (what === 'pages') await drive(fill, channelCount);
 const call = what === 'pages' ? page : append;
 const calls = Math.ceil(messages / perCall);
 await drive(call, Math.ceil(calls / 2));

@@ -210,11 +210,12 @@ export class EncodedPage {
   /** Bytes. */
   readonly length: number;
   readonly #sizes: number[];
+  /** In the answer's order. */
+  #events: readonly StoredEvent[];
   #bytes: Buffer | undefined;
 
   constructor(
-    /** In the answer's order. */
-    readonly events: readonly StoredEvent[],
+    events: readonly StoredEvent[],
     readonly nextPageToken: string,
     readonly headSeq: number,
     readonly channelUid: string,
@@ -231,21 +232,23 @@ export class EncodedPage {
     if (channelUid !== '') total += 1 + varintSize(channelUid.length) + channelUid.length;
     this.length = total;
     this.#sizes = sizes;
+    this.#events = events;
   }
 
-  /** It goes into several answers: encoded once for all of them. */
+  /** It goes into several answers: encoded once for all of them, and its events are let go. */
   share(): this {
     if (this.#bytes === undefined) {
-      const bytes = Buffer.allocUnsafe(this.length);
+      const bytes = Buffer.allocUnsafeSlow(this.length);
       this.writeTo(bytes, 0);
       this.#bytes = bytes;
+      this.#events = [];
     }
     return this;
   }
 
   writeTo(target: Buffer, start: number): number {
     if (this.#bytes !== undefined) return start + this.#bytes.copy(target, start);
-    const { events } = this;
+    const events = this.#events;
     let at = start;
     for (let i = 0; i < events.length; i++) {
       target[at++] = 0x0a;

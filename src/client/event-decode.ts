@@ -2,11 +2,17 @@
 import { HansardError } from '../common/errors.js';
 import { xxh64 } from '../common/hash.js';
 import { readContentFields, readTimestamp } from './content-decode.js';
+import { readEventQuick } from './event-quick.js';
 import { eventTypes, isMessageType } from './requests.js';
 import type { Event, MessageContent } from './types.js';
 import { type ProtoReader, WireError } from './wire-reader.js';
 
 const none: Uint8Array = new Uint8Array(0);
+
+/** The event that comes next. */
+export function readNextEvent(r: ProtoReader): Event {
+  return r.quick(readEventQuick) ?? r.message(readEvent);
+}
 
 /**
  * Plain objects with all their fields, so that they can be spread, compared and

@@ -1,5 +1,5 @@
 /** What streams of events bring, from bytes: tails and subscriptions. */
-import { readEvent } from './event-decode.js';
+import { readNextEvent } from './event-decode.js';
 import { nobody, readNodeId, readServedBy } from './response-parts.js';
 import type { Event, ServedBy } from './types.js';
 import { ProtoReader } from './wire-reader.js';
@@ -29,7 +29,7 @@ function readTailEvents(r: ProtoReader): TailResponse['update'] {
   const events: Event[] = [];
   let channelUid = '';
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    if (tag === 10) events.push(r.message(readEvent));
+    if (tag === 10) events.push(readNextEvent(r));
     else if (tag === 18) channelUid = r.string();
     else r.skip();
   }
@@ -82,7 +82,7 @@ function readChannelEvents(r: ProtoReader): SubscribedEvents {
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
     if (tag === 10) channel = r.string();
     else if (tag === 18) channelUid = r.string();
-    else if (tag === 26) events.push(r.message(readEvent));
+    else if (tag === 26) events.push(readNextEvent(r));
     else r.skip();
   }
   return { channel, channelUid, events };

@@ -1,6 +1,6 @@
 /** Responses about messages, from bytes. Field numbers: proto/hansard/v1. Throws WireError on what is none. */
 import { readTimestamp } from './content-decode.js';
-import { readEvent } from './event-decode.js';
+import { readNextEvent } from './event-decode.js';
 import { nobody, none, readPacked, readServedBy } from './response-parts.js';
 import type { Event, ServedBy } from './types.js';
 import { ProtoReader, WireError } from './wire-reader.js';
@@ -63,7 +63,7 @@ export function readGetResponse(bytes: Uint8Array): GetResponse {
   let event: Event | undefined;
   let servedBy = nobody;
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    if (tag === 10) event = r.message(readEvent);
+    if (tag === 10) event = readNextEvent(r);
     else if (tag === 18) servedBy = r.message(readServedBy);
     else r.skip();
   }
@@ -100,7 +100,7 @@ export function readBatchGetResponse(bytes: Uint8Array): BatchGetResponse {
 function readBatchGetResult(r: ProtoReader): { event: Event | undefined; absence: number } {
   const result: { event: Event | undefined; absence: number } = { event: undefined, absence: 0 };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    if (tag === 10) result.event = r.message(readEvent);
+    if (tag === 10) result.event = readNextEvent(r);
     else if (tag === 16) result.absence = r.uint();
     else r.skip();
   }
@@ -131,6 +131,7 @@ export interface ListResponse {
 
 export function readListResponse(bytes: Uint8Array): ListResponse {
   const r = ProtoReader.ofCopy(bytes);
+  // One page stays loaded until another one is.
   r.loadForHashes();
   const response: ListResponse = {
     events: [],
@@ -140,7 +141,7 @@ export function readListResponse(bytes: Uint8Array): ListResponse {
     channelUid: '',
   };
   for (let tag = r.next(); tag !== 0; tag = r.next()) {
-    if (tag === 10) response.events.push(r.message(readEvent));
+    if (tag === 10) response.events.push(readNextEvent(r));
     else if (tag === 18) response.nextPageToken = r.string();
     else if (tag === 24) response.headSeq = r.uint();
     else if (tag === 34) response.servedBy = r.message(readServedBy);

@@ -10,11 +10,19 @@ export class WireError extends Error {
 // Buffer's own, without the checks of toString; Node's only for want of documentation.
 type Slices = { utf8Slice?(from: number, to: number): string };
 
+/** Bytes that belong to what is read from them, from the beginning of their memory on. */
+export interface OwnBytes {
+  readonly bytes: Buffer;
+  readonly owned: ArrayBufferLike;
+  readonly numbers: DataView;
+}
+
 /** Reads one message; every length is checked before it is used. */
 export class ProtoReader {
   readonly #bytes: Buffer;
   /** Set where the bytes belong to what is read from them: no need to copy parts of them. */
   readonly #owned: ArrayBufferLike | undefined;
+  #own: OwnBytes | undefined;
   #numbers: DataView | undefined;
   #at: number;
   #end: number;
@@ -145,18 +153,13 @@ export class ProtoReader {
     const length = this.uint();
     if (length === 0) return '';
     const at = this.#take(length);
-    const bytes = this.#bytes as Buffer & Slices;
-    return bytes.utf8Slice === undefined
-      ? bytes.toString('utf8', at, at + length)
-      : bytes.utf8Slice(at, at + length);
+    return textAt(this.#bytes, at, at + length);
   }
   /** A text of few values that come again and again: authors, states, names. The same string for the same bytes. */
   name(): string {
     const length = this.uint();
     const at = this.#take(length);
-    if (length === 0) return '';
-    if (length <= nameBytesMax) return nameOf(this.#bytes, at, length);
-    return this.#bytes.toString('utf8', at, at + length);
+    return length === 0 ? '' : nameAt(this.#bytes, at, length);
   }
   /** A view, not a copy. */
   view(): Buffer {
@@ -216,6 +219,23 @@ export class ProtoReader {
     this.#at = this.#end;
     this.#end = outer;
   }
+  /** Reads the nested message that comes next; where `read` gives undefined it still comes next. */
+  quick<T>(read: (own: OwnBytes, from: number, to: number) => T | undefined): T | undefined {
+    const own = this.#ownBytes();
+    if (own === undefined) return undefined;
+    const start = this.#at;
+    const from = this.#take(this.uint());
+    const value = read(own, from, this.#at);
+    if (value === undefined) this.#at = start;
+    return value;
+  }
+  #ownBytes(): OwnBytes | undefined {
+    const bytes = this.#bytes;
+    const owned = this.#owned;
+    if (this.#own === undefined && owned !== undefined)
+      this.#own = { bytes, owned, numbers: new DataView(owned) };
+    return this.#own;
+  }
   /** Reads a nested message in place. */
   message<T>(read: (reader: ProtoReader) => T): T {
     const outer = this.enter();
@@ -266,6 +286,15 @@ function copyOf(bytes: Buffer, at: number, length: number): Uint8Array {
   if (length <= fewBytes) copyFew(copy, 0, bytes, at, at + length);
   else copyMany(copy, 0, bytes, at, at + length);
   return copy;
+}
+
+export function textAt(bytes: Buffer & Slices, from: number, to: number): string {
+  return bytes.utf8Slice === undefined ? bytes.toString('utf8', from, to) : bytes.utf8Slice(from, to);
+}
+
+/** Of at least a byte; see ProtoReader.name. */
+export function nameAt(bytes: Buffer, at: number, length: number): string {
+  return length <= nameBytesMax ? nameOf(bytes, at, length) : bytes.toString('utf8', at, at + length);
 }
 
 /** Names up to this length are looked up by their bytes: 20 ns where Node's conversion takes 100. */
