@@ -34,6 +34,11 @@ import { ProtoReader } from './wire-reader.js';
 /** A node that says nothing at all is waited for so long, and twice as long each time that an append goes again: a few copies, whatever it takes. */
 const patienceFirstMs = 5_000;
 const patienceMaxMs = 60_000;
+/**
+ * Under way at first, and again behind each failure; as much more as is answered, up to `inFlightBytes`. Who can't
+ * be served, for want of a leader or of time, is not kept from coming back by all that waits, sent over and over.
+ */
+const roomFirstBytes = 64 * 1024;
 const openTimeoutMs = 5_000;
 /** However long a server asks to wait. */
 const pauseMaxMs = 5_000;
@@ -200,6 +205,8 @@ export class Lane {
   /** With counters, unsettled ones and settled ones behind an unsettled one, in order. */
   readonly #flight = new Deque<Append>();
   #flightBytes = 0;
+  /** What may be under way now. */
+  #roomBytes: number;
   /** Appends of the flight that wait to be sent (again). */
   #waiting = 0;
   readonly #queue = new Deque<Append>();
@@ -228,7 +235,9 @@ export class Lane {
     readonly router: Router,
     readonly budget: Budget,
     readonly options: LaneOptions,
-  ) {}
+  ) {
+    this.#roomBytes = Math.min(roomFirstBytes, options.inFlightBytes);
+  }
 
   /** Is it the producer under which its flight is sent? */
   isOf(producer: Producer): boolean {
@@ -325,8 +334,11 @@ export class Lane {
   #sendWaiting(): boolean {
     if (this.#waiting === 0) return true;
     let previous: Append | undefined;
+    let bytes = 0;
     for (const append of this.#flight) {
       if (append.state === State.settled) continue;
+      if (bytes > 0 && bytes + append.bytes > this.#roomBytes) return false;
+      bytes += append.bytes;
       // Its predecessor's attempt is older and unanswered: this one would meet the same gap again.
       if (
         append.state === State.waiting &&
@@ -344,8 +356,7 @@ export class Lane {
   }
 
   #sendQueued(): void {
-    const { window, inFlightBytes } = this.options;
-    const room = Math.min(window, this.#window);
+    const room = Math.min(this.options.window, this.#window);
     while (this.#flight.length < room) {
       const append = this.#queue.at(0);
       if (append === undefined) return;
@@ -355,7 +366,7 @@ export class Lane {
         append.onFailure(counterGap(append.wantedCounter, this.#nextCounter));
         continue;
       }
-      if (this.#flightBytes > 0 && this.#flightBytes + append.bytes > inFlightBytes) return;
+      if (this.#flightBytes > 0 && this.#flightBytes + append.bytes > this.#roomBytes) return;
       if (!this.budget.take(append.bytes, this)) return;
       this.#queue.shift();
       append.holdsRoom = true;
@@ -404,6 +415,8 @@ export class Lane {
 
   #onApplied(append: Append, bytes: Buffer, from: number, to: number): void {
     this.#recovered();
+    if (this.#roomBytes < this.options.inFlightBytes)
+      this.#roomBytes = Math.min(this.#roomBytes + append.bytes, this.options.inFlightBytes);
     let response: AppendResponse;
     try {
       response = readAppendResponse(new ProtoReader(bytes, undefined, from, to));
@@ -588,6 +601,7 @@ export class Lane {
     // The other appends that failed with it count as the same failure.
     if (now < this.#pausedUntilMs) return;
     this.#leaderAtPause = undefined;
+    this.#roomBytes = Math.min(roomFirstBytes, this.options.inFlightBytes);
     this.#pausedUntilMs = now + Math.min(waitMs(delayMs, this.#failures), pauseMaxMs);
     this.#failures++;
     this.#hints = 0;

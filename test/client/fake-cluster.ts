@@ -99,6 +99,8 @@ export class FakeCluster {
   fate: (append: AppendSeen) => Fate = () => ({ do: 'apply' });
   /** Delays an answer, ms. */
   delay: (append: AppendSeen) => number = () => 0;
+  /** No append is answered before. */
+  held: Promise<void> | undefined;
   /** Of every answer on a stream, those to calls for the map, too, ms. */
   lateMs = 0;
   refuseRead: ((node: number, method: string) => HansardError | undefined) | undefined;
@@ -202,6 +204,7 @@ export class FakeCluster {
       }
       const delayMs = this.delay(seen);
       if (delayMs > 0) await new Promise((resolve) => setTimeout(resolve, delayMs));
+      await this.held;
       if ('answer' in fate) throw failure(fate.answer);
       if (result instanceof Error) throw result;
       return result;

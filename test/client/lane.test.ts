@@ -3,7 +3,7 @@ import t from 'tap';
 import type { Client } from '../../src/client/client.js';
 import type { ClientOptions } from '../../src/client/index.js';
 import { connect, HansardError } from '../../src/client/index.js';
-import { patienceMs } from '../support/until.js';
+import { patienceMs, standstill, until } from '../support/until.js';
 import { type AppendSeen, FakeCluster, type Fate } from './fake-cluster.js';
 
 async function start(
@@ -296,6 +296,45 @@ t.test('the window of the server and the bytes in flight are respected', async (
   );
   t.same(ends.slice(4), Array(6).fill('OVERLOADED'));
   t.same(cluster.texts('q').length, 4);
+});
+
+t.test('under way is little at first and behind a failure, and more as answers come', async (t) => {
+  const { cluster, client } = await start(t, 1);
+  const channel = client.channel('c');
+  const text = 'x'.repeat(10_000);
+  const room = 64 * 1024;
+  /** Appends that come before any of them is answered. */
+  const atOnce = async (count: number): Promise<number> => {
+    let answer: (() => void) | undefined;
+    const held = new Promise<void>((resolve) => {
+      answer = resolve;
+    });
+    cluster.held = held;
+    const from = cluster.seen.length;
+    const appends = Array.from({ length: count }, () => channel.append({ text }));
+    await until('the first have come', () => cluster.seen.length > from);
+    const came = (await standstill(() => cluster.seen.length)) - from;
+    cluster.held = undefined;
+    answer?.();
+    await Promise.all(appends);
+    return came;
+  };
+  const first = await atOnce(30);
+  t.ok(first > 1 && first * text.length < room, `${first} of 30`);
+  t.equal(await atOnce(30), 30, 'as much as was answered');
+  let refusals = 0;
+  const wentAgain: number[] = [];
+  cluster.fate = () => {
+    if (++refusals > 60) return apply;
+    if (refusals > 30) wentAgain.push(cluster.frames.at(-1) ?? 0);
+    return refuse('NO_QUORUM');
+  };
+  await Promise.all(Array.from({ length: 30 }, () => channel.append({ text })));
+  t.ok(
+    wentAgain.length > 0 && Math.max(...wentAgain) * text.length < room,
+    'what waits does not go again at once',
+  );
+  t.equal(cluster.texts('c').length, 90);
 });
 
 /** Longer than a node is waited for that says nothing. */
