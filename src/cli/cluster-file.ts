@@ -1,8 +1,8 @@
 /** The file that says which nodes a cluster has: TOML, or JSON with the same names. */
 import { readFileSync } from 'node:fs';
+import { parseAddress } from '../common/address.js';
 import { HansardError } from '../common/errors.js';
 import { defaultPartitions } from '../common/limits.js';
-import { parseAddress } from '../node/setting-values.js';
 
 export interface ClusterFile {
   readonly clusterId: string;

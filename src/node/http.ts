@@ -1,8 +1,8 @@
 /** The node's small HTTP server for machines that watch: /metrics, /healthz, /readyz. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { parseAddress } from '../common/address.js';
 import { HansardError } from '../common/errors.js';
 import type { Logger } from '../common/logger.js';
-import { parseAddress } from './setting-values.js';
 
 export interface Readiness {
   readonly ready: boolean;

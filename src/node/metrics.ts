@@ -251,11 +251,7 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   );
   perPeer('hansard_peer_queued_bytes', 'Waiting to be sent to the peer', (p) => p.queuedBytes);
   perPeer('hansard_peer_sent_bytes_total', 'Sent to the peer since start', (p) => p.sentBytes);
-  perPeer(
-    'hansard_peer_sent_frames_total',
-    'gRPC messages sent to the peer since start',
-    (p) => p.sentFrames,
-  );
+  perPeer('hansard_peer_sent_frames_total', 'frames sent to the peer since start', (p) => p.sentFrames);
   perPeer('hansard_peer_received_bytes_total', 'Received from the peer since start', (p) => p.receivedBytes);
   perPeer(
     'hansard_peer_dropped_messages_total',

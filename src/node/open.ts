@@ -11,7 +11,7 @@ import type { ReplicatedSettings } from '../conversation/types.js';
 import { levelKvFactory } from '../store/level-kv.js';
 import { formatStore } from '../store/store.js';
 import type { Store } from '../store/types.js';
-import { createGrpcNetwork } from '../transport/grpc-network.js';
+import { createTcpNetwork } from '../transport/tcp-network.js';
 import { createTransport } from '../transport/transport.js';
 import type { StorePins, Transport } from '../transport/types.js';
 import { formatWal, openDiskDevice, startWatchdog, type Wal } from '../wal/index.js';
@@ -163,7 +163,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   const transport = createTransport({
     self: nodeIdentity,
     peers: identity.members.map(({ nodeId, peerAddress }) => ({ nodeId, address: peerAddress })),
-    network: createGrpcNetwork({
+    network: createTcpNetwork({
       bindAddress: options.peerAddress ?? self?.peerAddress ?? settings.peerAddress,
     }),
     clock: realClock,

@@ -1,4 +1,5 @@
 /** Text of settings to values and back: `64MiB`, `1.5s`, `127.0.0.1:4650`. */
+import { parseAddress } from '../common/address.js';
 import type { SettingInfo } from './settings-table.js';
 
 const byteUnits: readonly (readonly [string, number])[] = [
@@ -66,23 +67,6 @@ export function parseSetting(info: SettingInfo, raw: unknown): Parsed {
       return { value };
     }
   }
-}
-
-export interface Address {
-  readonly host: string;
-  readonly port: number;
-}
-
-export function parseAddress(text: string): Address | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/]+)):(\d{1,5})$/.exec(text);
-  if (match === null) return undefined;
-  const port = Number(match[3]);
-  const host = match[1] ?? match[2] ?? '';
-  return port <= 65_535 ? { host, port } : undefined;
-}
-
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 export function formatSetting(info: SettingInfo, value: SettingValue): string {

@@ -4,14 +4,9 @@
  * unknown, malformed or out of range is INVALID_SETTINGS with its origin and
  * what is allowed.
  */
+import { isLoopback, parseAddress } from '../common/address.js';
 import { HansardError } from '../common/errors.js';
-import {
-  formatSetting,
-  isLoopback,
-  parseAddress,
-  parseSetting,
-  type SettingValue,
-} from './setting-values.js';
+import { formatSetting, parseSetting, type SettingValue } from './setting-values.js';
 import { type SettingName, type Settings, settingNames, settingsTable } from './settings-table.js';
 
 export type { SettingName, Settings } from './settings-table.js';

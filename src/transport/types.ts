@@ -73,7 +73,6 @@ export interface PeerState {
   /** Not yet handed to the stream. */
   queuedBytes: number;
   sentBytes: number;
-  /** gRPC messages. */
   sentFrames: number;
   receivedBytes: number;
   droppedMessages: number;

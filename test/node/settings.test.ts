@@ -2,13 +2,13 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import t, { type Test as TestBase } from 'tap';
+import { parseAddress } from '../../src/common/address.js';
 import { HansardError } from '../../src/common/errors.js';
 import {
   allowed,
   formatBytes,
   formatDuration,
   formatSetting,
-  parseAddress,
   parseSetting,
 } from '../../src/node/setting-values.js';
 import { describeSettings, flagOf, keyOf, resolveSettings, variableOf } from '../../src/node/settings.js';

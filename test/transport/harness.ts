@@ -2,7 +2,7 @@
 import { createServer } from 'node:net';
 import type { Clock, Network, Random } from '../../src/common/env.js';
 import type { NodeId } from '../../src/common/ids.js';
-import { createGrpcNetwork } from '../../src/transport/grpc-network.js';
+import { createTcpNetwork } from '../../src/transport/tcp-network.js';
 import { SimClock, SimRandom } from '../sim/sim-clock.js';
 import { SimNetwork } from '../sim/sim-network.js';
 import { realClock, realRandom, untilReal } from '../support/real-env.js';
@@ -23,13 +23,13 @@ export interface SimHarness extends Harness {
   readonly clock: SimClock;
 }
 
-export function grpcHarness(): Harness {
+export function tcpHarness(): Harness {
   return {
-    name: 'gRPC',
+    name: 'TCP',
     clock: realClock,
     random: realRandom,
     freeAddress,
-    network: (_nodeId, address) => createGrpcNetwork({ bindAddress: address }),
+    network: (_nodeId, address) => createTcpNetwork({ bindAddress: address }),
     until: untilReal,
     pass: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
   };

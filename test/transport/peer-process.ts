@@ -1,6 +1,6 @@
 /** A process with one transport, for tests that kill it: node peer-process.js OWN_ADDRESS PEER_ADDRESS. */
 import { silentLogger } from '../../src/common/logger.js';
-import { createGrpcNetwork } from '../../src/transport/grpc-network.js';
+import { createTcpNetwork } from '../../src/transport/tcp-network.js';
 import { createTransport } from '../../src/transport/transport.js';
 import { realClock, realRandom } from '../support/real-env.js';
 
@@ -14,7 +14,7 @@ const transport = createTransport({
     incarnation: 1,
   },
   peers: [{ nodeId: 1, address: peer }],
-  network: createGrpcNetwork({ bindAddress: own }),
+  network: createTcpNetwork({ bindAddress: own }),
   clock: realClock,
   random: realRandom,
   pins: { getPinned: () => undefined, pin: async () => {} },

@@ -1,9 +1,9 @@
 import t from 'tap';
-import { grpcHarness, simHarness } from './harness.js';
+import { simHarness, tcpHarness } from './harness.js';
 import { networkSuite } from './network-suite.js';
 import { transportSuite } from './transport-suite.js';
 
 networkSuite(t, () => simHarness());
-networkSuite(t, grpcHarness);
+networkSuite(t, tcpHarness);
 transportSuite(t, () => simHarness());
-transportSuite(t, grpcHarness);
+transportSuite(t, tcpHarness);

@@ -1,7 +1,7 @@
 /** Nodes that still run: a partition must not be repaired while others of its cluster serve it. */
 import { connect } from 'node:net';
+import { parseAddress } from '../../common/address.js';
 import type { Member } from '../identity-file.js';
-import { parseAddress } from '../setting-values.js';
 
 /** For a machine that is off, ms: nobody refuses there. */
 const connectMs = 2_000;
