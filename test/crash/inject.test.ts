@@ -9,7 +9,7 @@ import t, { type Test } from 'tap';
 import { connect } from '../../src/client/index.js';
 import { initNode } from '../../src/node/open.js';
 import { valueFileName } from '../../src/store/value-format.js';
-import { mainScript, Running, until } from '../cluster/harness.js';
+import { mainScript, patienceMs, Running, until } from '../cluster/harness.js';
 import { freePorts } from '../support/free-ports.js';
 import { checkState } from './check.js';
 import { noPromises, promisesAt } from './promises.js';
@@ -167,7 +167,8 @@ t.test('a call that fails', { skip: straceMissing() ?? false }, async (t) => {
     await t.test(failure.what, (t) => fails(t, folder, failure, i));
 });
 
-t.test('the last word of `hansard start`', { skip: straceMissing() ?? false }, async (t) => {
+/** A node of its own, of one segment after another, and a client of it. */
+async function madeNode(t: Test) {
   const folder = scratchFolder();
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const dir = join(folder, 'node');
@@ -182,7 +183,8 @@ t.test('the last word of `hansard start`', { skip: straceMissing() ?? false }, a
     members: [member],
     segmentBytes: 1024 * 1024,
   });
-  const files = segments.map((name) => join(dir, name));
+  const sdk = connect(`hansard://${member.clientAddress}`, { timeoutMs: patienceMs });
+  t.teardown(() => sdk.close());
   const args = [
     'start',
     '--dir',
@@ -194,10 +196,25 @@ t.test('the last word of `hansard start`', { skip: straceMissing() ?? false }, a
     '--log-segment',
     '1MiB',
   ];
-  const place = injectCommand('fdatasync', 'error=EIO:when=8', files);
-  const node = new Running(mainScript, [...args, '--log-max', '8MiB'], tracedEnv, place);
-  const sdk = connect(`hansard://127.0.0.1:${client}`);
-  t.teardown(() => sdk.close());
+  const start = (place: readonly string[] = []) => {
+    const node = new Running(mainScript, [...args, '--log-max', '8MiB'], tracedEnv, place);
+    t.teardown(() => {
+      node.signal('SIGKILL');
+      return node.ended;
+    });
+    return node;
+  };
+  return { sdk, start, segments: segments.map((name) => join(dir, name)) };
+}
+
+async function lastWordOf(node: Running): Promise<Record<string, unknown>> {
+  await node.ended;
+  return JSON.parse(node.stderr.trim().split('\n').at(-1) ?? '') as Record<string, unknown>;
+}
+
+t.test('the last word of `hansard start`', { skip: straceMissing() ?? false }, async (t) => {
+  const { sdk, start, segments } = await madeNode(t);
+  const node = start(injectCommand('fdatasync', 'error=EIO:when=8', segments));
   const appends = (async () => {
     while (!node.isGone) {
       const text = { role: 'user', text: 'x'.repeat(2000) } as const;
@@ -209,13 +226,62 @@ t.test('the last word of `hansard start`', { skip: straceMissing() ?? false }, a
   })();
   await until('it has ended', () => node.isGone);
   await appends;
-  const lines = node.stderr
-    .trim()
-    .split('\n')
-    .map((line) => JSON.parse(line) as Record<string, unknown>);
-  t.match(lines.at(-1), {
+  t.match(await lastWordOf(node), {
     msg: /^the node ends: the log's disk failed: EIO.*fdatasync.*log-\d+\.seg/,
     reason: 'DISK_FAILED',
     cure: /Check the disk/,
   });
 });
+
+t.test(
+  'no room for the log while a durable subscription is at work: it goes on where it was, and misses nothing',
+  { skip: straceMissing() ?? false },
+  async (t) => {
+    const { sdk, start, segments } = await madeNode(t);
+    // Appends, steps that take and steps that acknowledge: any of them may be the one.
+    const when = 100 + Math.floor(Math.random() * 50);
+    t.comment(`write ${when} fails`);
+    const node = start(injectCommand('pwrite64', `error=ENOSPC:when=${when}`, segments));
+    const subscription = sdk.subscription('w');
+    await subscription.create({ prefix: 'c', fromBeginning: true, retryDelayMs: 0 });
+    const problems: string[] = [];
+    const handled = new Map<string, number>();
+    /** As the node has said: what is acknowledged stays so. */
+    const acknowledged = new Map<string, number>();
+    let acknowledgedInAll = 0;
+    const worker = subscription.consume({
+      maxBatch: 3,
+      handler: ({ channel, event: { seq } }) => {
+        const last = handled.get(channel) ?? 0;
+        if (seq > last + 1) problems.push(`${channel} ${seq} came behind ${last}`);
+        if (seq <= (acknowledged.get(channel) ?? 0)) problems.push(`${channel} ${seq} came again`);
+        handled.set(channel, Math.max(seq, last));
+      },
+    });
+    worker.done.catch((error) => problems.push(`the worker ended: ${error}`));
+    const names = ['c1', 'c2', 'c3'];
+    const append = (i: number) =>
+      sdk
+        .channel(names[i % names.length] as string)
+        .append([{ text: `${i}` }, { text: 'more' }], { timeoutMs: 500 });
+    const look = async (): Promise<void> => {
+      for await (const { channel, acknowledgedSeq } of subscription.pending({ timeoutMs: 500 }))
+        acknowledged.set(channel, acknowledgedSeq);
+      acknowledgedInAll = (await subscription.info({ timeoutMs: 500 })).progress.acknowledged;
+    };
+    for (let i = 0; !node.isGone; i++) await Promise.all([append(i), look()]).catch(() => undefined);
+    t.match(await lastWordOf(node), { msg: /ENOSPC.*write.*log-\d+\.seg/, reason: 'DISK_FAILED' });
+    t.ok(acknowledgedInAll > 0, `${acknowledgedInAll} were acknowledged`);
+    start();
+    const { progress } = await subscription.info();
+    t.ok(progress.acknowledged >= acknowledgedInAll, `${progress.acknowledged} are`);
+    for (let i = 0; i < 6; i++)
+      await sdk.channel(names[i % names.length] as string).append({ text: 'after' });
+    for (const name of names) {
+      const { headSeq } = await sdk.channel(name).info();
+      await until(`all of ${name}`, () => handled.get(name) === headSeq || problems.length > 0);
+    }
+    t.same(problems, []);
+    await worker.stop();
+  },
+);
