@@ -4,9 +4,10 @@
  */
 import type { TimeUs } from '../common/ids.js';
 import { applyLimits } from './apply-limits.js';
-import { firstRequest, keepRequest } from './apply-request.js';
+import { requestChannelId, requestUnder } from './apply-request.js';
 import { keptOf, liveChannel } from './apply-trash.js';
 import type { OnceCommand } from './command.js';
+import { onceKey } from './names.js';
 import { refuse } from './refuse.js';
 import { tooLong } from './subscription-checks.js';
 import { subscriptionNumber } from './subscription-state.js';
@@ -22,14 +23,21 @@ export function applyOnce(
 ): CommandAnswer {
   const problem = tooLong('request_id', requestId, applyLimits.idBytes);
   if (problem !== undefined) return problem;
-  const request = { tenant: command.tenant, requestId };
-  const first = firstRequest(state, request, digest);
+  const key = onceKeyOf({ requestId, command });
+  const first = requestUnder(state, key, digest);
   if (first?.refused !== undefined) return first.refused;
   if (first !== undefined) return again(state, command, first.record);
   const answer = apply(command);
   // A refusal changed nothing: what is asked again may succeed by then.
-  if (answer.kind !== 'refused') keepRequest(state, request, digest, numberOf(answer), commitTimeUs);
+  if (answer.kind !== 'refused')
+    state.putKey(requestChannelId, key, { seq: numberOf(answer), contentDigest: digest, commitTimeUs });
   return answer;
+}
+
+/** For the subscription, or the channel whose cursor it is. */
+export function onceKeyOf({ requestId, command }: Pick<OnceCommand, 'requestId' | 'command'>): string {
+  const of = command.kind === 'moveCursor' ? `channel/${command.channel}` : `subscription/${command.name}`;
+  return onceKey(command.tenant, requestId, of);
 }
 
 /** By which a repeat is answered: how many, or which life of the name. */

@@ -24,8 +24,16 @@ export function firstRequest(
   { tenant, requestId }: Request,
   digest: Uint8Array,
 ): { record: KeyRecord; refused?: Refused } | undefined {
-  if (requestId === '') return undefined;
-  const record = liveKey(state, requestChannelId, requestKey(tenant, requestId));
+  return requestId === '' ? undefined : requestUnder(state, requestKey(tenant, requestId), digest);
+}
+
+/** The same, of a key of another form. */
+export function requestUnder(
+  state: ApplyState,
+  key: string,
+  digest: Uint8Array,
+): { record: KeyRecord; refused?: Refused } | undefined {
+  const record = liveKey(state, requestChannelId, key);
   if (record === undefined) return undefined;
   if (Buffer.compare(record.contentDigest, digest) === 0) return { record };
   const refused = refuse('DUPLICATE_KEY_DIFFERENT_CONTENT', 'the request_id was used with another request', {

@@ -1,4 +1,5 @@
 /** What applying an entry will look up, so that the store can have it at hand by then. */
+import { onceKeyOf } from './apply-once.js';
 import type { Command } from './command.js';
 import type { DecodedEntry, MalformedCommand } from './decoded-entry.js';
 import { DeletedItem, requestItemKey, requestKey } from './names.js';
@@ -41,9 +42,8 @@ function collect(lookups: Lookups, command: Command | MalformedCommand): void {
       return;
     }
     case 'once': {
-      const { requestId, command: repeated } = command;
-      lookups.requestKeys.push(requestKey(repeated.tenant, requestId));
-      return collect(lookups, repeated);
+      lookups.requestKeys.push(onceKeyOf(command));
+      return collect(lookups, command.command);
     }
     case 'moveCursor': {
       const { tenant, channel: name, reader } = command;

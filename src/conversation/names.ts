@@ -1,4 +1,6 @@
 /** Names and numbers that the state machine makes. */
+
+import { xxh64 } from '../common/hash.js';
 import type { ChannelId, PartitionId, ProducerId } from '../common/ids.js';
 import { applyLimits } from './apply-limits.js';
 
@@ -26,6 +28,14 @@ export const DeletedItem = { events: 0, messages: 1 } as const;
  */
 export function requestItemKey(tenant: string, requestId: string, item: number): string {
   return `#${item}/${requestKey(tenant, requestId)}`;
+}
+
+/**
+ * Key, under channel id 0, of a request id that counts for one thing alone: whatever else has the same id is another request.
+ * Its 16 digits are more than an item's number has.
+ */
+export function onceKey(tenant: string, requestId: string, of: string): string {
+  return `#${xxh64(Buffer.from(of)).toString(16).padStart(16, '0')}/${requestKey(tenant, requestId)}`;
 }
 
 /** Key, under channel id 0, of the request id of a command on a channel. */

@@ -4,7 +4,7 @@ import t from 'tap';
 import { ByteReader, ByteWriter } from '../../src/common/bytes.js';
 import { applyEntry } from '../../src/conversation/apply.js';
 import { applyLimits } from '../../src/conversation/apply-limits.js';
-import { encodeEntry } from '../../src/conversation/command.js';
+import { decodeCommand, encodeEntry, encodeMoveCursor, encodeOnce } from '../../src/conversation/command.js';
 import {
   encodeCreateSubscription,
   encodeDeadLetters,
@@ -451,4 +451,47 @@ t.test('what is acknowledged again under a lease that holds is kept, and changes
   t.equal(b.it.channels.get('c'), before);
   t.equal(b.it.ackedCount, 3);
   t.equal(ack(6), 0);
+});
+
+t.test('a command under a request id is carried out once, for the one that it is about', async (t) => {
+  const b = new Bench().create();
+  const [digest, otherDigest] = [new Uint8Array(16), new Uint8Array(16).fill(1)];
+  const deletion = encodeDeleteSubscription({ ...on, expected: undefined });
+  const wrong = encodeDeleteSubscription({ ...on, expected: { uid: b.it.uid, revision: 7 } });
+  t.match(b.one(encodeOnce('id', digest, wrong)), { reason: 'SUBSCRIPTION_CHANGED' });
+  t.same(
+    b.one(encodeOnce('id', otherDigest, deletion)),
+    { kind: 'done' },
+    'a refusal has not used the id up',
+  );
+  b.create();
+  t.same(b.one(encodeOnce('id', otherDigest, deletion)), { kind: 'done' }, 'the first answer again');
+  t.ok(b.it, 'what was made since is still there');
+  t.match(b.one(encodeOnce('id', digest, wrong)), {
+    reason: 'DUPLICATE_KEY_DIFFERENT_CONTENT',
+    fields: { field: 'request_id' },
+  });
+  const move = encodeMoveCursor({
+    tenant: on.tenant,
+    channel: on.name,
+    reader: 'ann',
+    seq: 0,
+    mayGoBack: true,
+  });
+  t.match(
+    b.one(encodeOnce('id', digest, move)),
+    { reason: 'CHANNEL_NOT_FOUND' },
+    'of a channel it is another one',
+  );
+  t.match(b.one(encodeOnce('x'.repeat(200), digest, deletion)), { fields: { field: 'request_id' } });
+  const { uid, version } = b.it;
+  const step = encodeStep({ ...on, uid, version, ops: [] });
+  const nested = encodeOnce('a', digest, encodeOnce('b', digest, deletion));
+  for (const bytes of [
+    encodeOnce('', digest, deletion),
+    encodeOnce('id', digest, step),
+    nested,
+    encodeOnce('id', digest, Buffer.alloc(0)),
+  ])
+    t.throws(() => decodeCommand(Buffer.from(bytes), 0, bytes.length), { name: 'MalformedError' });
 });
