@@ -51,8 +51,8 @@ const program = new Command('bench')
   )
   .option('--rounds <n>', 'of each row; medians are shown', number(1), 3)
   .option('--seconds <n>', 'of each sample', number(0.1), 4)
-  .option('--warmup <seconds>', 'of all calls mixed, per system, before anything is measured', number(0), 6)
-  .option('--row-warmup <seconds>', "of the row's load, before each sample", number(0), 1)
+  .option('--warmup <seconds>', 'of all calls mixed, per system, before anything is measured', number(0), 30)
+  .option('--row-warmup <seconds>', "of the row's load, before each sample", number(0), 2)
   .option(
     '--max-steal <percent>',
     'of the machine taken by its host: above it a round is repeated',
