@@ -31,6 +31,8 @@ export class Recorder {
   readonly nameMoments: number[] = [];
   /** Before syncs of folders, where most of what names were changed may still be lost. */
   readonly folderMoments: number[] = [];
+  /** At which the database's CURRENT had been replaced. */
+  readonly currentMoments: number[] = [];
   readonly tally = new Map<string, number>();
   /** Every path that was ever given to a file. */
   readonly names: string[] = [];
@@ -263,6 +265,7 @@ class Life {
         throw new Error(`renamed across the folder's border: ${from}`);
       model.changeName(from, to, file, call);
       this.recorder.names.push(to);
+      if (to === 'db/CURRENT') this.recorder.currentMoments.push(call.ended);
     } else {
       if (from === undefined) return;
       const file = model.names.get(from);

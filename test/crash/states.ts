@@ -30,6 +30,8 @@ export interface StatesOptions {
   readonly count: number;
   readonly seed: number;
   readonly only?: number;
+  /** Drawn from these moments on, a few calls each. */
+  readonly from?: readonly number[];
   /** Only those of the states whose folder is of this kind. */
   readonly wanted?: (tree: Tree) => boolean;
   /** See DiskModel.seal. */
@@ -43,6 +45,9 @@ interface Draw {
   readonly seed: number;
 }
 
+/** Calls behind a moment that states are to be drawn from. */
+const callsBehind = 40;
+
 /** Checks under way at a time: each waits for a thread of LevelDB's now and then. */
 const atOnce = 4;
 
@@ -52,7 +57,7 @@ const atOnce = 4;
 export async function checkStates(
   recorded: Recorded,
   folder: string,
-  { count, seed, only, wanted, believes, tell }: StatesOptions,
+  { count, seed, only, from, wanted, believes, tell }: StatesOptions,
 ): Promise<Tally> {
   const { recorder, name } = recorded;
   recorder.model.seal(believes);
@@ -64,7 +69,7 @@ export async function checkStates(
     tornTails: 0,
     problems: [],
   };
-  const draws = drawStates(recorder, count, seed);
+  const draws = drawStates(recorder, count, seed, from);
   const running = new Set<Promise<void>>();
   for (const [number, draw] of draws.entries()) {
     const tree = recorder.model.stateAt(draw.moment, draw.order, new SimRandom(draw.seed));
@@ -92,12 +97,21 @@ export async function checkStates(
   return tally;
 }
 
-function drawStates(recorder: Recorder, count: number, seed: number): Draw[] {
+function drawStates(
+  recorder: Recorder,
+  count: number,
+  seed: number,
+  from: readonly number[] | undefined,
+): Draw[] {
   const random = new SimRandom(seed);
   const { moments, nameMoments, folderMoments } = recorder;
   const first = Math.min(...moments);
   const draws = Array.from({ length: count }, (): Draw => {
     const order: NameOrder = random.chance(0.5) ? 'journal' : 'unordered';
+    if (from !== undefined) {
+      const moment = (from[random.below(from.length)] as number) + random.below(callsBehind);
+      return { moment: Math.min(moment, recorder.end), order, seed: random.u32() };
+    }
     const kind = random.fraction();
     // Where something of the files had just begun or ended, or is about to; of their names most of all.
     const of = kind < 0.35 ? moments : kind < 0.55 ? nameMoments : kind < 0.75 ? folderMoments : undefined;

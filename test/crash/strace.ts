@@ -82,9 +82,10 @@ export function readTrace(file: string, from = 0): Call[] {
       continue;
     }
     const begun = linePattern.exec(line);
-    // Ends of threads and of the process.
+    // Ends of threads and of the process; and a call of which the tracer could read nothing any more, as its thread
+    // was killed on the way into it: whether the folder is as all the others left it is looked at (Recorder).
     if (begun === null) {
-      if (/^\d+ +(\+\+\+|---)/.test(line) || /^\d+ +<\.\.\. \S+ resumed/.test(line)) continue;
+      if (/^\d+ +(\+\+\+|---|\?\?\?\()/.test(line) || /^\d+ +<\.\.\. \S+ resumed/.test(line)) continue;
       throw new Error(`a line of the trace is not understood: ${line.slice(0, 200)}`);
     }
     const [, thread, name, rest] = begun as unknown as [string, string, string, string];
