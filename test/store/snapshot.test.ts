@@ -8,16 +8,19 @@ import { join } from 'node:path';
 import t from 'tap';
 import { MalformedError } from '../../src/common/bytes.js';
 import { silentLogger } from '../../src/common/logger.js';
-import { RowKind } from '../../src/store/keys.js';
+import { kindRange, RowKind } from '../../src/store/keys.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
+import { unreadable } from '../../src/store/rows.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import type { SnapshotExport, SnapshotInstall, Store } from '../../src/store/types.js';
 import type { SimKvDisk } from '../sim/sim-kv.js';
+import { until } from '../support/until.js';
 import {
   applyTo,
   confState,
   entryNumber,
   formatted,
+  handleOf,
   ids,
   opened,
   rejectsWith,
@@ -263,6 +266,41 @@ t.test('an install that is given up leaves what was there, and its rows go', asy
   await transfer(snapshot, install);
   await install.finish();
   t.equal(to.partition(0).appliedIndex, entries);
+});
+
+t.test('old rows that can not be read are left where they are, and harm nothing', async (t) => {
+  const from = await source();
+  const want = await from.partition(0).digest();
+  const snapshot = await must(from);
+  const disk = await formatted(simDisk(2), [0, 1]);
+  await (await filled(disk, 100)).close();
+  const kv = handleOf(disk);
+  const to = await openStore({ kv, ...ids, clock: new TurnClock(), logger: silentLogger });
+  const old = kindRange(RowKind.channel, { partition: 0, generation: 1 });
+  const iterator = kv.iterator.bind(kv);
+  let met = 0;
+  kv.iterator = (range) => {
+    if (!old.gte.every((byte, i) => range.gte[i] === byte)) return iterator(range);
+    met++;
+    const bad = () => Promise.reject(unreadable('bad block type', undefined));
+    return { next: bad, close: () => Promise.resolve() };
+  };
+  const install = await to.beginInstall(0, snapshot.manifest);
+  await transfer(snapshot, install);
+  await install.finish();
+  await until('the sweep has met them', () => met > 0);
+  // It ends some turns later.
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+  await to.putFact('a', Buffer.from('b'));
+  applyTo(to.partition(0), entryNumber(entries + 1));
+  await to.partition(0).checkpoint();
+  t.equal(to.partition(0).sealedIndex, entries + 1, 'it writes on');
+  t.equal(generations(disk).size, 2);
+  await to.close();
+  const again = await opened(disk);
+  applyTo(from.partition(0), entryNumber(entries + 1));
+  t.not(await again.partition(0).digest(), want);
+  t.equal(await again.partition(0).digest(), await from.partition(0).digest());
 });
 
 t.test('readers meet one state or the other while a snapshot takes the place', async (t) => {
