@@ -13,7 +13,7 @@ export interface ClientOptions {
   readonly timeoutMs?: number;
   /** Appends in flight per partition; the server's own window also counts. */
   readonly window?: number;
-  /** Bytes in flight per partition. */
+  /** Bytes in flight per partition, at most; fewer at first and behind failures. */
   readonly inFlightBytesPerPartition?: number;
   /** Bytes in flight of the whole client; appends beyond wait. */
   readonly inFlightBytes?: number;
