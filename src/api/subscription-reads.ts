@@ -2,10 +2,10 @@
  * Reads events of channels again that a durable subscription has taken and does not have at hand. At the level that a
  * client's read has: what is not there then is gone.
  */
-import { HansardError } from '../common/errors.js';
+import { assert, HansardError } from '../common/errors.js';
 import type { Seq } from '../common/ids.js';
 import { limits } from '../common/limits.js';
-import type { UnaryContext } from './calls.js';
+import { bytesOf, type UnaryContext } from './calls.js';
 import { listMessages } from './list-messages.js';
 import type { Services } from './services.js';
 import { type HeldEvents, readListed } from './subscription-events.js';
@@ -84,12 +84,14 @@ export class SubscriptionReads {
       traceparent: '',
       cancelled: false,
       forwardedTo: 0,
-      // ListMessages answers by its promise.
+      // ListMessages gives its answer back.
       end() {},
     };
     let listed: ReturnType<typeof readListed>;
     try {
-      listed = readListed((await this.#list(context, request)) as Uint8Array);
+      const answer = await this.#list(context, request);
+      assert(answer !== undefined, 'ListMessages gives its answer back');
+      listed = readListed(bytesOf(answer));
     } catch (error) {
       if (!(error instanceof HansardError) || error.reason !== 'CHANNEL_NOT_FOUND') throw error;
       return { uid: '', from, through: to, events: [] };
