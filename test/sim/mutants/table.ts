@@ -246,7 +246,7 @@ export const plantedBugs: readonly PlantedBug[] = [
       },
     ],
     faults: ['kill', 'killAll', 'power'],
-    withinSeeds: 5,
+    withinSeeds: 15,
   },
   {
     name: 'replay-past-commit',
@@ -286,7 +286,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     ],
     faults: ['crashPoint', 'power'],
     smallLogs: true,
-    withinSeeds: 10,
+    withinSeeds: 40,
   },
   {
     name: 'unsynced-tail-acknowledged-after-restart',
@@ -448,7 +448,7 @@ export const plantedBugs: readonly PlantedBug[] = [
       },
     ],
     faults: ['logDamage'],
-    withinSeeds: 10,
+    withinSeeds: 20,
   },
   {
     name: 'newest-segment-not-missed',
