@@ -6,16 +6,9 @@
  * nothing for a while ends the connection.
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { parseAddress } from '../common/address.js';
+import { type Address, parseAddress } from '../common/address.js';
 import { MalformedError } from '../common/bytes.js';
-import type {
-  InStream,
-  InStreamHandlers,
-  Network,
-  NetworkListener,
-  OutStream,
-  PeerAddress,
-} from '../common/env.js';
+import type { InStream, InStreamHandlers, Network, NetworkListener, OutStream } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import { maxHelloBytes } from './hello.js';
 import { encodeRecord, preface, RecordKind, RecordReader } from './tcp-records.js';
@@ -59,7 +52,13 @@ export function createTcpNetwork(options: TcpNetworkOptions): Network {
   const limits = { ...tcpNetworkDefaults, ...options.limits };
   return {
     listen: (onDial) => listen(options.bindAddress, limits, onDial),
-    dial: (to, hello, handlers) => new TcpInStream(limits, to, hello, handlers),
+    dial: ({ address }, hello, handlers) => {
+      const at = parseAddress(address);
+      // A dial of port 0 would be refused, and that says "its process is gone".
+      return at === undefined || at.port === 0
+        ? nobodyAt(address, handlers)
+        : new TcpInStream(limits, at, hello, handlers);
+    },
   };
 }
 
@@ -115,9 +114,14 @@ function bindError(address: string, error: NodeJS.ErrnoException): HansardError 
 function receiveHello(socket: Socket, limits: TcpNetworkLimits, onDial: OnDial): void {
   // 'close' follows, and tells the rest.
   socket.on('error', () => {});
-  const timer = setTimeout(() => socket.destroy(), limits.helloMs);
-  socket.on('close', () => clearTimeout(timer));
   let stream: TcpOutStream | undefined;
+  // This process may have stood still while the hello came: what has arrived by now is read first.
+  const outOfTime = () =>
+    setImmediate(() => {
+      if (stream === undefined) socket.destroy();
+    });
+  const timer = setTimeout(outOfTime, limits.helloMs);
+  socket.on('close', () => clearTimeout(timer));
   const reader = new RecordReader(maxHelloBytes, {
     onPreface: () => {
       socket.write(preface);
@@ -238,6 +242,13 @@ class TcpOutStream implements OutStream {
   }
 }
 
+function nobodyAt(address: string, handlers: InStreamHandlers): InStream {
+  const said = setImmediate(() =>
+    handlers.onClose('broken', `nobody can be dialled at '${address}': it is no host:port`),
+  );
+  return { close: () => clearImmediate(said) };
+}
+
 /** A connection per dial, so "connection refused" is about now. */
 class TcpInStream implements InStream {
   readonly #socket: Socket;
@@ -246,14 +257,14 @@ class TcpInStream implements InStream {
   #closed = false;
   #problem = 'the connection ended';
 
-  constructor(limits: TcpNetworkLimits, to: PeerAddress, hello: Uint8Array, handlers: InStreamHandlers) {
+  constructor(limits: TcpNetworkLimits, to: Address, hello: Uint8Array, handlers: InStreamHandlers) {
     this.#handlers = handlers;
     const reader = new RecordReader(limits.frameBytesMax, {
       onPreface: () => handlers.onOpen(),
       onRecord: (kind, payload) => this.#onRecord(kind, payload),
     });
     const socket = connect({
-      ...(parseAddress(to.address) ?? { host: to.address, port: 0 }),
+      ...to,
       noDelay: true,
       // One buffer for all that comes: the stream's own way makes one of 64 KiB, and three objects, for each read.
       onread: {

@@ -149,6 +149,44 @@ t.test('who says no hello is put out of the door', async (t) => {
   await listener.close();
 });
 
+t.test('a hello that came while the acceptor stood still was in time', async (t) => {
+  const helloMs = 2_000;
+  const network = createTcpNetwork({ bindAddress: '127.0.0.1:0', limits: { helloMs } });
+  const dials: string[] = [];
+  const listener = await network.listen((hello) => dials.push(hello.toString()));
+  const peer = connect(Number(listener.address.split(':')[1]), '127.0.0.1');
+  let ended = false;
+  peer.on('error', () => {});
+  peer.on('close', () => {
+    ended = true;
+  });
+  const hello = greeting(Buffer.from('in time'));
+  peer.write(hello.subarray(0, preface.length));
+  await once(peer, 'data'); // so it was let in, and its time runs
+  peer.write(hello.subarray(preface.length));
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, helloMs + 100);
+  t.ok(await untilReal(() => dials.length === 1 || ended));
+  t.same(dials, ['in time']);
+  peer.destroy();
+  await listener.close();
+});
+
+t.test('an address that is none says nothing of a process: not refused', async (t) => {
+  const network = createTcpNetwork({ bindAddress: '127.0.0.1:0' });
+  // A port left out must not end up as a dial of one on which nobody can listen.
+  for (const address of ['127.0.0.1', '127.0.0.1:0', '', 'two words', '127.0.0.1:99999']) {
+    const ends: string[] = [];
+    network.dial({ nodeId: 1, address }, Buffer.from('x'), {
+      onOpen: () => t.fail('nobody is there'),
+      onFrame: () => t.fail('nobody is there'),
+      onClose: (kind, reason) => ends.push(`${kind} ${reason}`),
+    });
+    t.same(ends, [], 'not before dial returns');
+    t.ok(await untilReal(() => ends.length > 0));
+    t.same(ends, [`broken nobody can be dialled at '${address}': it is no host:port`]);
+  }
+});
+
 t.test('a peer that stands still is given up by both ends, one that has nothing to say is not', async (t) => {
   const limits = { aliveMs: 20, silentLooks: 4 };
   const network = createTcpNetwork({ bindAddress: '127.0.0.1:0', limits });
