@@ -110,7 +110,7 @@ class DiskDevice implements LogDevice {
 
   async #write(segment: number, offset: number, bytes: Uint8Array): Promise<number> {
     if (this.#isIdle && this.#quick.suits(bytes.length)) {
-      // What goes to the peers leaves with Node's own work before it: their disks and this one work at the same time.
+      // What is on its way to peers and clients leaves before: their disks and this one work at the same time.
       await new Promise((resolve) => setImmediate(resolve));
       // Never past what the worker was given meanwhile: operations end in the order in which they were asked for.
       if (this.#isIdle) return this.#writeHere(segment, offset, bytes);
