@@ -2,8 +2,7 @@
 import { ByteReader, ByteWriter } from '../common/bytes.js';
 import { HansardError } from '../common/errors.js';
 import type { NodeId, PartitionId } from '../common/ids.js';
-import { encodeNoop } from '../conversation/command.js';
-import type { Proposal } from '../partition/proposals.js';
+import { emptyProposal, type Proposal } from '../partition/proposals.js';
 import type { Replica } from '../partition/replica.js';
 import { Pace } from '../store/pace.js';
 import { DigestRounds, digestRoundMethod } from './digest-rounds.js';
@@ -104,15 +103,9 @@ function membersToCompare(wiring: ScrubWiring, replica: Replica | undefined): re
 
 function proposeNothing(wiring: ScrubWiring, partition: PartitionId, deadlineMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    wiring.submit(partition, {
-      command: encodeNoop(),
-      deadlineMs,
-      producerId: 0,
-      firstCounter: 0,
-      count: 0,
-      ended: false,
-      applied: () => resolve(),
-      failed: reject,
-    });
+    wiring.submit(
+      partition,
+      emptyProposal(deadlineMs, () => resolve(), reject),
+    );
   });
 }

@@ -3,7 +3,7 @@
  * itself, one that does nothing else is proposed.
  */
 import { purgeTimeUs } from '../conversation/apply-trash.js';
-import { encodeNoop } from '../conversation/command.js';
+import { emptyProposal } from '../partition/proposals.js';
 import type { Replica } from '../partition/replica.js';
 
 /** As a leader, with `deadlineMs` for the entry. */
@@ -11,16 +11,8 @@ export function emptyTrash(replicas: readonly Replica[], deadlineMs: number): vo
   for (const replica of replicas) {
     const oldest = replica.isLeader ? replica.store.meta.trash?.[0] : undefined;
     if (oldest === undefined || purgeTimeUs(oldest.deletedTimeUs) > replica.commitNowUs()) continue;
-    replica.submit({
-      command: encodeNoop(),
-      deadlineMs,
-      producerId: 0,
-      firstCounter: 0,
-      count: 0,
-      ended: false,
-      // Whatever becomes of it, it is looked at again.
-      applied: () => {},
-      failed: () => {},
-    });
+    // Whatever becomes of it, it is looked at again.
+    const nothing = (): void => {};
+    replica.submit(emptyProposal(deadlineMs, nothing, nothing));
   }
 }

@@ -8,6 +8,7 @@
  */
 import { HansardError } from '../common/errors.js';
 import type { Index, ProducerId, Term } from '../common/ids.js';
+import { encodeNoop } from '../conversation/command.js';
 import type { CommandAnswer } from '../conversation/types.js';
 import type { ProposalBudget } from './types.js';
 
@@ -27,6 +28,16 @@ export interface Proposal {
   ended: boolean;
   applied(answer: CommandAnswer, index: Index, term: Term): void;
   failed(error: HansardError): void;
+}
+
+/** Changes nothing: for what goes with an entry, or is due behind one. */
+export function emptyProposal(
+  deadlineMs: number,
+  applied: Proposal['applied'],
+  failed: Proposal['failed'],
+): Proposal {
+  const stamp = { producerId: 0, firstCounter: 0, count: 0 };
+  return { command: encodeNoop(), deadlineMs, ...stamp, ended: false, applied, failed };
 }
 
 interface InFlightEntry {

@@ -255,7 +255,6 @@ class TcpInStream implements InStream {
   readonly #handlers: InStreamHandlers;
   readonly #pulse: Pulse;
   #closed = false;
-  #problem = 'the connection ended';
 
   constructor(limits: TcpNetworkLimits, to: Address, hello: Uint8Array, handlers: InStreamHandlers) {
     this.#handlers = handlers;
@@ -285,7 +284,7 @@ class TcpInStream implements InStream {
     socket.on('error', (error: NodeJS.ErrnoException) => {
       this.#end(isRefused(error) ? 'refused' : 'broken', error.message || String(error.code));
     });
-    socket.on('close', () => this.#end('broken', this.#problem));
+    socket.on('close', () => this.#end('broken', 'the connection ended'));
     socket.write(Buffer.concat([preface, encodeRecord(RecordKind.hello, hello)]));
   }
 

@@ -4,7 +4,7 @@
  */
 import { MalformedError } from '../common/bytes.js';
 
-/** Each side's first bytes: with anything else there, nobody here speaks with nobody else. */
+/** Each side's first bytes; whoever says anything else is no node. */
 export const preface = Buffer.from('HSNPEER1', 'latin1');
 
 export const RecordKind = {
