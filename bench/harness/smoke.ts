@@ -193,9 +193,9 @@ function counts(one: Spent, many: Spent, packed: Spent, read: Spent): Count[] {
     'together',
     wire,
     many.wireBytes,
-    600,
+    500,
     950,
-    'the message to two followers, its share of what is around it',
+    'the message to two followers, its share of what is around it: nearly none where a turn takes many',
   );
   count(
     'together',
