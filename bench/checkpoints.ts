@@ -3,7 +3,7 @@
  * appends at fixed times, once with checkpoints all the time and once without any, in turn.
  * With --overload: the rate before, during and after that many calls that wait at once.
  *
- *     npm run bench -- checkpoints [--rounds 3] [--seconds 6] [--rate 200] [--batches 60]
+ *     npm run bench -- checkpoints [--rounds 3] [--seconds 6] [--rate 200] [--batches 60] [--against OTHER/dist/src/cli/main.js]
  *     npm run bench -- checkpoints --overload 50000 [--nodes 1]
  */
 import { Command } from 'commander';
@@ -20,11 +20,15 @@ const options = new Command('bench checkpoints')
   .option('--rate <n>', 'single appends a second, at fixed times', number(0.1), 200)
   .option('--batches <n>', 'a second, of 64 messages: what fills the tails', number(0), 60)
   .option('--channels <n>', '', number(1), 1000)
+  .option('--against <main.js>', 'another build of the node, in turn with this one')
   .option('--overload <n>', 'calls at once', number(1))
   .option('--nodes <n>', 'of the overloaded cluster', number(1), 1)
   .parse()
   .opts<
-    Record<'rounds' | 'seconds' | 'rate' | 'batches' | 'channels' | 'nodes', number> & { overload?: number }
+    Record<'rounds' | 'seconds' | 'rate' | 'batches' | 'channels' | 'nodes', number> & {
+      overload?: number;
+      against?: string;
+    }
   >();
 const say = (text: string): void => void process.stdout.write(`${text}\n`);
 const seconds = options.seconds;
@@ -40,16 +44,24 @@ if (options.overload === undefined) await beside();
 else await overload(options.overload);
 process.exit();
 
-async function beside(): Promise<void> {
-  const systems = [
+/** Two systems of a build: `with` and `without` checkpoints. */
+function pairOf(build: string, mainScript?: string): Hansard[] {
+  const node = { nodes: 1, mainScript };
+  return [
     // 2 MiB: one checkpoint follows the other.
-    new Hansard({ name: 'with checkpoints', nodes: 1, env: { HANSARD_CHECKPOINT_BYTES: '2MiB' } }),
+    new Hansard({ ...node, name: `${build}with checkpoints`, env: { HANSARD_CHECKPOINT_BYTES: '2MiB' } }),
     new Hansard({
-      name: 'without',
-      nodes: 1,
+      ...node,
+      name: `${build}without`,
       env: { HANSARD_CHECKPOINT_BYTES: '1GiB', HANSARD_TAIL_LIMIT: '2GiB', HANSARD_CHECKPOINT_AGE: '60m' },
     }),
   ];
+}
+
+async function beside(): Promise<void> {
+  const { against } = options;
+  const pairs = against === undefined ? [pairOf('')] : [pairOf('this: '), pairOf('other: ', against)];
+  const systems = pairs.flat();
   const p99s = new Map<string, number[]>(systems.map(({ name }) => [name, []]));
   try {
     for (const system of systems) {
@@ -60,10 +72,12 @@ async function beside(): Promise<void> {
       for (const system of round % 2 === 0 ? systems : [...systems].reverse())
         p99s.get(system.name)?.push(await load(system, seconds, true));
     }
-    const [first, second] = systems.map(({ name }) => median(p99s.get(name) as number[])) as [number, number];
-    say(
-      `p99 with checkpoints : without = ${(first / second).toFixed(2)} (medians ${first.toFixed(1)} and ${second.toFixed(1)} ms)`,
-    );
+    for (const pair of pairs) {
+      const [first, second] = pair.map(({ name }) => median(p99s.get(name) as number[])) as [number, number];
+      say(
+        `p99 ${pair[0]?.name} : without = ${(first / second).toFixed(2)} (medians ${first.toFixed(1)} and ${second.toFixed(1)} ms)`,
+      );
+    }
   } finally {
     for (const system of systems) await system.stop();
   }

@@ -10,8 +10,8 @@ import { mergedKeys, planEvents, type SealPlan } from './seal-events.js';
 import type { SealedChannel } from './state-codec.js';
 import { channelName, type FrozenTail, type TailChannel } from './tail.js';
 
-/** Channels of a portion: their rows are opened in one turn, about 1 ms. */
-const portionChannels = 256;
+/** Channels of a portion: their rows are opened in one turn, about 0.5 ms. */
+const portionChannels = 128;
 
 export interface DirtyChannel {
   readonly channel: TailChannel;
