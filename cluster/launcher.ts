@@ -28,6 +28,7 @@ import {
   nodesOf,
   stateFileOf,
 } from './layout.js';
+import { nodeFlags } from './node-flags.js';
 import {
   type ProcessState,
   readJson,
@@ -218,6 +219,7 @@ function startNode(node: LaunchedNode, options: UpOptions, hooks: LauncherHooks)
   spawnDetached(
     [
       process.execPath,
+      ...nodeFlags,
       hooks.mainScript,
       'start',
       '--dir',

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { nodeFlags } from '../../cluster/node-flags.js';
 import { forgetProcess, watchProcess } from './leftovers.js';
 
 type Line = Readonly<Record<string, unknown>>;
@@ -18,7 +19,7 @@ export class NodeProcess {
   constructor(dir: string, env: Readonly<Record<string, string>> = {}) {
     const script = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
     const flags = ['--dir', dir, '--http-address', 'off', '--log-format', 'json'];
-    this.process = spawn(process.execPath, [script, 'start', ...flags], {
+    this.process = spawn(process.execPath, [...nodeFlags, script, 'start', ...flags], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...env },
     });
