@@ -143,8 +143,9 @@ export class FromPeers {
 
   /** Comes again when only one direction was lost: what was on its way then will not be answered. */
   peerUp(peer: NodeId): void {
-    const { forwarding, quiescence, elections, gossiping } = this.#context;
+    const { forwarding, quiescence, elections, gossiping, toPeers } = this.#context;
     forwarding.linkLost(peer);
+    toPeers.linkUp(peer);
     quiescence.wakeAll(peer);
     elections.peerUp();
     // Before it stamps anything by a clock that is ahead, or hands leadership to a replica that is damaged.

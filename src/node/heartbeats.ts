@@ -7,7 +7,9 @@
  *
  * Answers that no read waits for leave with the next thing that does, at the
  * latest with this node's own heartbeats: a leader asks for them once per election
- * timeout, and each frame on its own costs both processes a wake-up.
+ * timeout, and each frame on its own costs both processes a wake-up. So do
+ * acknowledgements of what was acknowledged before (a commit index that came along with
+ * another partition's entries is answered so): they tell the leader nothing but that this replica lives.
  */
 import type { NodeId, PartitionId } from '../common/ids.js';
 import { type Message, MessageType, message as newMessage } from '../raft/types.js';
@@ -21,6 +23,9 @@ export class Heartbeats {
   readonly #beats = new Map<NodeId, Beat[]>();
   readonly #answers = new Map<NodeId, Beat[]>();
   readonly #acks = new Map<NodeId, Beat[]>();
+  readonly #repeatedAcks = new Map<NodeId, Beat[]>();
+  /** The last one to each peer since its link is up. */
+  readonly #acked = new Map<NodeId, Map<PartitionId, Beat>>();
   #readsWait = false;
 
   /** True: taken, to leave with the turn. A refusal says more than a beat can. */
@@ -37,10 +42,33 @@ export class Heartbeats {
       if (context !== 0) this.#readsWait = true;
     } else if (type !== MessageType.MsgHeartbeat) return false;
     const beat: Beat = { partition, from, to: replica, term, commit, context };
+    if (pending === this.#acks && this.#isRepeated(to, beat)) pending = this.#repeatedAcks;
     const list = pending.get(to);
     if (list === undefined) pending.set(to, [beat]);
     else list.push(beat);
     return true;
+  }
+
+  /** What left before may not have come there: everything is news again. */
+  linkUp(to: NodeId): void {
+    this.#acked.delete(to);
+  }
+
+  #isRepeated(to: NodeId, ack: Beat): boolean {
+    let acked = this.#acked.get(to);
+    if (acked === undefined) {
+      acked = new Map();
+      this.#acked.set(to, acked);
+    }
+    const last = acked.get(ack.partition);
+    acked.set(ack.partition, ack);
+    return (
+      last !== undefined &&
+      last.commit === ack.commit &&
+      last.term === ack.term &&
+      last.from === ack.from &&
+      last.to === ack.to
+    );
   }
 
   /** `answersToo`: something else leaves now, or they have waited long enough. */
@@ -50,6 +78,7 @@ export class Heartbeats {
     flushAll(this.#acks, 'acknowledgements', send);
     if (!answersToo && !hasAcks && !this.#readsWait) return;
     flushAll(this.#answers, 'heartbeatResponses', send);
+    flushAll(this.#repeatedAcks, 'acknowledgements', send);
     this.#readsWait = false;
   }
 

@@ -113,6 +113,10 @@ export class ToPeers {
 
   // ---- at any time
 
+  linkUp(to: NodeId): void {
+    this.#heartbeats.linkUp(to);
+  }
+
   send(to: NodeId, message: PeerMessage): boolean {
     return this.#transport.send(to, encodePeerMessage(message), message.kind === 'gossip');
   }

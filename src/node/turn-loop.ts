@@ -1,7 +1,8 @@
 /**
  * Visits the replicas that stirred, once per turn: their messages leave at
  * once, their entries and votes go to the log as one batch. While that batch is
- * synced the next one gathers.
+ * synced the next one gathers. What is committed is applied last, while the others
+ * work on what left.
  */
 import type { Clock, Timer } from '../common/env.js';
 import type { Replica } from '../partition/replica.js';
@@ -11,7 +12,7 @@ import type { GroupWrite, Wal } from '../wal/types.js';
 
 /** After this long the rest of the stirred replicas wait for the next turn, so that sockets and timers get theirs. */
 const turnBudgetMs = 10;
-/** Visits between two looks at the clock: most take microseconds, and one that applies stops by itself after about 3 ms. */
+/** Replicas between two looks at the clock: most take microseconds, and one that applies stops by itself after about 3 ms. */
 const visitsPerLook = 4;
 /**
  * How long proposals gather for the last ones to be committed, ms. Where nodes are near, that comes first, also under load;
@@ -42,6 +43,8 @@ export class TurnLoop implements TurnOutput {
   #writes: GroupWrite[] = [];
   /** Whose they are. */
   #writers: Replica[] = [];
+  /** Who have committed entries to apply at the turn's end. */
+  #appliers: Replica[] = [];
   /** The batch under way holds entries that this node proposed. */
   #proposing = false;
   /** This turn's does. */
@@ -172,11 +175,29 @@ export class TurnLoop implements TurnOutput {
     if (this.#writes.length > 0) this.#write();
     this.#proposed = false;
     this.#endOfTurn();
+    if (this.#appliers.length > 0) this.#apply(endMs);
     this.#inTurn = false;
     // In their order, before what stirred meanwhile: nobody waits for ever. What stirred again while
     // it still waited is in neither list twice: its mark was still set.
     if (postponed.length > 0) this.#stirred = postponed.concat(this.#stirred);
     if (this.#stirred.length > 0) this.#schedule();
+  }
+
+  applies(replica: Replica): void {
+    this.#appliers.push(replica);
+  }
+
+  /** Last, so that nobody elsewhere waits for it; one at least, however long the turn was. */
+  #apply(endMs: number): void {
+    const appliers = this.#appliers;
+    this.#appliers = [];
+    for (let i = 0; i < appliers.length; i++) {
+      if (i > 0 && i % visitsPerLook === 0 && this.#clock.monotonicMs() > endMs) {
+        for (const replica of appliers.slice(i)) this.stir(replica);
+        return;
+      }
+      (appliers[i] as Replica).applyCommitted();
+    }
   }
 
   /** Replicas that have something small to say, since a frame leaves anyway; the rest of what stirred goes with them. */

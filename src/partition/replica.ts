@@ -66,6 +66,7 @@ const noOutput: TurnOutput = {
   persist: outsideTurn,
   mayPropose: outsideTurn,
   allCommitted: outsideTurn,
+  applies: outsideTurn,
 };
 
 export class Replica implements WorkSink {
@@ -763,14 +764,21 @@ export class Replica implements WorkSink {
     if (this.#proposals.hasPending && !this.#raft.isTransferring && output.mayPropose(this))
       this.#flushProposals();
     if (this.#reads.wantsRound) this.#startReadRound();
-    this.#applier.pump();
-    while (this.#raft.drain(this)) this.#applier.pump();
+    while (this.#raft.drain(this));
     if (this.#install.isBusy) this.#startInstall();
     if (!this.#isNoted && this.#raft.hasUntoldCommit) {
       this.#isNoted = true;
       this.#host.noteCommit(this);
     }
+    if (!this.#applier.isIdle) output.applies(this);
     this.#reads.applied(this.appliedIndex);
+  }
+
+  /** The other nodes and the disk work on what this turn gave them meanwhile. */
+  applyCommitted(): void {
+    if (this.#stopped || this.isMute) return;
+    this.#applier.pump();
+    if (this.#raft.hasReady() || (this.#install.isBusy && this.#applier.isIdle)) this.#stir();
   }
 
   /** What was noted is due: followers hear of the commit index that nothing has brought them meanwhile. */

@@ -90,6 +90,8 @@ export interface TurnOutput {
   mayPropose(replica: Replica): boolean;
   /** As leader: all that this replica has proposed is committed. */
   allCommitted(): void;
+  /** It has committed entries: `applyCommitted` of the replica is called once what this turn says and writes is on its way. */
+  applies(replica: Replica): void;
 }
 
 /** What a judge of the core asks for: to be told, rules off that its specification does not know, limits as small as can be. */
