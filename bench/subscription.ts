@@ -108,10 +108,11 @@ async function fillBacklog(client: Client, prefix: string): Promise<void> {
   await Promise.all(Array.from({ length: appendsInFlight }, lane));
 }
 
-async function measure(system: Hansard, consumers: number): Promise<Figures> {
+async function measure(system: Hansard, consumers: number, round: number): Promise<Figures> {
   const client = connect(`hansard://${system.endpoints}`, { timeoutMs });
-  const prefix = `of ${consumers}/`;
-  const subscription = client.subscription(`of ${consumers}`);
+  const name = `${round}: of ${consumers}`;
+  const prefix = `${name}/`;
+  const subscription = client.subscription(name);
   await subscription.create({ prefix });
   await fillBacklog(client, prefix);
   const due = new Map<string, number>();
@@ -120,7 +121,7 @@ async function measure(system: Hansard, consumers: number): Promise<Figures> {
   const before = groups.map(usageOf);
   const ownBefore = process.cpuUsage();
   const startedMs = performance.now();
-  const workers = new Workers(system.endpoints, `of ${consumers}`, consumers, (channel, seq) => {
+  const workers = new Workers(system.endpoints, name, consumers, (channel, seq) => {
     const dueMs = due.get(`${channel} ${seq}`);
     if (dueMs !== undefined)
       latency.recordValue(Math.max(1, Math.round(1_000 * (performance.now() - dueMs))));
@@ -184,8 +185,8 @@ const system = new Hansard();
 try {
   await system.start(new AbortController().signal);
   const all: Figures[] = [];
-  for (const consumers of options.consumers) {
-    const figures = await measure(system, consumers);
+  for (const [round, consumers] of options.consumers.entries()) {
+    const figures = await measure(system, consumers, round);
     all.push(figures);
     say(
       `${consumers} consumers: ${count(figures.eventsPerSecond)} events/s from a backlog, ${figures.nodesCpuUs.toFixed(0)} us CPU of all nodes and ${figures.clientCpuUs.toFixed(0)} us of the consumers an event; live at ${options.rate}/s append to handler p50 ${figures.p50Ms.toFixed(1)} ms, p99 ${figures.p99Ms.toFixed(1)} ms; ${count(figures.redelivered)} redelivered`,

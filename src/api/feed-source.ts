@@ -66,6 +66,12 @@ export class FeedSource {
     return this.place.backfill !== undefined;
   }
 
+  /** Events of a page that the leader has sent: with a smaller budget it is asked for again. */
+  get fetchedEvents(): number {
+    const events = this.#fetched?.events;
+    return events === undefined ? 0 : eventsIn(events);
+  }
+
   /** Has its place move on over what is not wanted, too. */
   touch(): void {
     if (this.#unwatch !== undefined) this.isDirty = true;
@@ -133,10 +139,9 @@ export class FeedSource {
   // ---- where this node holds no replica
 
   #takeFetched(budget: FeedBudget): Buffer | undefined {
-    let fetched = this.#fetched;
-    this.#fetched = undefined;
     // Asked for when there was more room than now: it is asked for again, less of it.
-    if (fetched?.events !== undefined && eventsIn(fetched.events) > budget.events) fetched = undefined;
+    const fetched = this.fetchedEvents > budget.events ? undefined : this.#fetched;
+    this.#fetched = undefined;
     if (fetched !== undefined) {
       this.place = fetched.place;
       this.atEnd = fetched.atEnd;

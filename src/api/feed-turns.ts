@@ -12,9 +12,9 @@ export class FeedTurns {
     this.#feeds = feeds;
   }
 
-  /** That may have something; undefined: none. */
-  next(): FeedSource | undefined {
-    const found = this.#find();
+  /** That may have something, and `isFree`; undefined: none. */
+  next(isFree: (feed: FeedSource) => boolean = () => true): FeedSource | undefined {
+    const found = this.#find(isFree);
     if (found === undefined) return undefined;
     this.#turn = found;
     return this.#feeds[found];
@@ -22,16 +22,16 @@ export class FeedTurns {
 
   /** Would one have its turn? Not each that may have something: it may have to wait for another one. */
   get hasNext(): boolean {
-    return this.#find() !== undefined;
+    return this.#find(() => true) !== undefined;
   }
 
-  #find(): number | undefined {
+  #find(isFree: (feed: FeedSource) => boolean): number | undefined {
     const count = this.#feeds.length;
     const backfilling = this.#feeds.find((feed) => feed.isBackfilling);
     for (let i = 1; i <= count; i++) {
       const at = (this.#turn + i) % count;
       const feed = this.#feeds[at] as FeedSource;
-      if (feed.isDirty && (!feed.isBackfilling || feed === backfilling)) return at;
+      if (feed.isDirty && (!feed.isBackfilling || feed === backfilling) && isFree(feed)) return at;
     }
     return undefined;
   }

@@ -32,38 +32,57 @@ const heldBytesMax = 8 * 1024 * 1024;
 /** Of one channel, where feeds go on bringing more of it: what is due later is read when it is due. */
 const channelBytesMax = heldBytesMax / 4;
 
+interface Held {
+  readonly range: HeldRange;
+  /** Events up to here were handed out: they are asked for again only where something failed. */
+  readonly sentTo: Seq;
+  /** It was read because it was due. */
+  readonly isDue: boolean;
+  readonly bytes: number;
+  /** Of those that were not handed out. */
+  readonly waitingBytes: number;
+}
+
 export class HeldEvents {
-  readonly #channels = new Map<string, HeldRange>();
+  /** The oldest first. */
+  readonly #channels = new Map<string, Held>();
   #bytes = 0;
+  #waitingBytes = 0;
+
+  /** Of events that nobody was given yet. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
 
   /** What feeds bring, behind what is there. What was there before is due first and stays: there may be no room for more. */
   add(channel: string, range: HeldRange): void {
     const known = this.#channels.get(channel);
-    if (known === undefined || range.from <= known.from) return this.#set(channel, range);
-    if (!follows(known, range) || sizeOf(known.events) + sizeOf(range.events) > channelBytesMax) return;
-    this.#set(channel, joined(known, range));
+    const isMore = known !== undefined && range.from > known.range.from;
+    if (isMore && !follows(known.range, range)) return;
+    const bytes = sizeOf(range.events);
+    if (isMore && known.bytes + bytes > channelBytesMax) return;
+    if (!this.#hasRoom(bytes)) return;
+    // Making room may have given up what this would be joined to.
+    const before = this.#channels.get(channel);
+    const next = isMore && before !== undefined ? joined(before.range, range) : range;
+    this.#set(channel, next, known?.sentTo, before?.isDue);
   }
 
-  /** What is due now and was read: it takes the place of what is there, where it is not joined to it. */
+  /** What is due now and was read: it takes the place of what is there, where it is not joined to it, and of what is due later. */
   put(channel: string, range: HeldRange): void {
     const known = this.#channels.get(channel);
-    const isMore = known !== undefined && range.from > known.from && follows(known, range);
-    const fits = isMore && sizeOf(known.events) + sizeOf(range.events) <= channelBytesMax;
-    this.#set(channel, fits ? joined(known, range) : range);
-  }
-
-  #set(channel: string, range: HeldRange): void {
+    const isMore = known !== undefined && range.from > known.range.from && follows(known.range, range);
+    const fits = isMore && known.bytes + sizeOf(range.events) <= channelBytesMax;
+    const next = fits ? joined(known.range, range) : range;
     this.drop(channel);
-    const bytes = sizeOf(range.events);
-    // What is due now must find room, however much there is: one range always fits.
-    if (this.#bytes + bytes > heldBytesMax && this.#channels.size > 0) this.#dropOldest();
-    this.#channels.set(channel, range);
-    this.#bytes += bytes;
+    const bytes = sizeOf(next.events);
+    if (!this.#hasRoom(bytes)) this.#makeRoom(bytes);
+    this.#set(channel, next, fits ? known.sentTo : 0, true);
   }
 
   /** What is wanted from `from` on, up to `to`; undefined: it must be read. */
   range(channel: string, from: Seq, to: Seq): HeldRange | undefined {
-    const known = this.#channels.get(channel);
+    const known = this.#channels.get(channel)?.range;
     if (known === undefined || known.from > from || known.through < from) return undefined;
     const through = Math.min(known.through, to);
     return {
@@ -74,39 +93,72 @@ export class HeldEvents {
     };
   }
 
+  /** Events up to `seq` were handed out. */
+  sent(channel: string, seq: Seq): void {
+    const known = this.#channels.get(channel);
+    if (known !== undefined && seq > known.sentTo) this.#set(channel, known.range, seq, known.isDue);
+  }
+
   /** Nothing up to `seq` is asked for any more. */
   release(channel: string, seq: Seq): void {
     const known = this.#channels.get(channel);
-    if (known === undefined || known.from > seq) return;
-    this.drop(channel);
-    if (known.through <= seq) return;
-    const rest = { ...known, from: seq + 1, events: known.events.filter((event) => event.seq > seq) };
-    this.#channels.set(channel, rest);
-    this.#bytes += sizeOf(rest.events);
+    if (known === undefined || known.range.from > seq) return;
+    if (known.range.through <= seq) this.drop(channel);
+    else this.#set(channel, behind(known.range, seq), known.sentTo, known.isDue);
   }
 
   drop(channel: string): void {
     const known = this.#channels.get(channel);
     if (known === undefined) return;
-    this.#bytes -= sizeOf(known.events);
+    this.#bytes -= known.bytes;
+    this.#waitingBytes -= known.waitingBytes;
     this.#channels.delete(channel);
   }
 
   clear(): void {
     this.#channels.clear();
     this.#bytes = 0;
+    this.#waitingBytes = 0;
   }
 
-  #dropOldest(): void {
-    for (const channel of this.#channels.keys()) {
-      if (this.#bytes <= heldBytesMax / 2) return;
-      this.drop(channel);
+  /** Keeps its place in the order where it was there before. */
+  #set(channel: string, range: HeldRange, sentTo: Seq = 0, isDue = false): void {
+    const before = this.#channels.get(channel);
+    const bytes = sizeOf(range.events);
+    const waitingBytes = sentTo === 0 ? bytes : sizeOf(range.events.filter(({ seq }) => seq > sentTo));
+    this.#bytes += bytes - (before?.bytes ?? 0);
+    this.#waitingBytes += waitingBytes - (before?.waitingBytes ?? 0);
+    this.#channels.set(channel, { range, sentTo, isDue, bytes, waitingBytes });
+  }
+
+  /** What was handed out makes room first: whoever needs it again reads it. */
+  #hasRoom(bytes: number): boolean {
+    if (this.#bytes + bytes <= heldBytesMax) return true;
+    for (const [channel, { range, sentTo }] of this.#channels) {
+      if (this.#bytes <= heldBytesMax / 2) break;
+      if (sentTo >= range.from) this.release(channel, Math.min(sentTo, range.through));
+    }
+    return this.#bytes + bytes <= heldBytesMax || this.#channels.size === 0;
+  }
+
+  /** What came last is due last; what is due now goes only for its like. */
+  #makeRoom(bytes: number): void {
+    const channels = [...this.#channels].reverse();
+    for (const isDue of [false, true]) {
+      for (const [channel, held] of channels) {
+        if (this.#bytes + bytes <= heldBytesMax) return;
+        if (held.isDue === isDue) this.drop(channel);
+      }
     }
   }
 }
 
 function follows(known: HeldRange, range: HeldRange): boolean {
   return range.from <= known.through + 1;
+}
+
+function behind(range: HeldRange, seq: Seq): HeldRange {
+  return { ...range, from: seq + 1, events: range.events.filter((event) => event.seq > seq) };
 }
 
 function joined(known: HeldRange, range: HeldRange): HeldRange {

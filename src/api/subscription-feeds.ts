@@ -1,4 +1,7 @@
-/** The feeds of a durable subscription: one per partition, taken in turn; where they stand, as it is written down. */
+/**
+ * The feeds of a durable subscription: one per partition, taken in turn; where they stand, as it is written down. Pages are read
+ * ahead of the steps that take them, several feeds at once: a step is not to wait for disks and other nodes.
+ */
 import { ByteReader, ByteWriter } from '../common/bytes.js';
 import type { PartitionId } from '../common/ids.js';
 import type { SubscriptionState } from '../conversation/subscription-state.js';
@@ -8,19 +11,28 @@ import { FeedTurns } from './feed-turns.js';
 import type { Services } from './services.js';
 import { type FedChannel, readFed } from './subscription-events.js';
 import { filterOfSelector } from './subscription-message.js';
+import { nextTurn } from './waker.js';
 
 export interface Taken {
   readonly partition: PartitionId;
   readonly place: Uint8Array;
-  /** May be empty: only the place has moved. */
   readonly channels: readonly FedChannel[];
 }
 
-/** One take: about a step's worth. */
-const takenEvents = 500;
-const takenBytes = 256 * 1024;
-/** Takes in one round, so that what consumers say does not wait long. */
-const takesPerRound = 8;
+interface Page extends Taken {
+  readonly feed: FeedSource;
+  readonly bytes: number;
+}
+
+/** One page: about a step's worth. */
+const pageEvents = 500;
+const pageBytes = 256 * 1024;
+/** Feeds that are read at once. */
+const readsAtOnce = 8;
+/** Of pages that wait for a step; then no more are read. */
+const readyBytesMax = 2 * 1024 * 1024;
+/** In one step, so that its entry stays small. */
+const pagesPerStep = 64;
 
 export class SubscriptionFeeds {
   readonly #services: Services;
@@ -28,14 +40,21 @@ export class SubscriptionFeeds {
   /** As written down last. */
   readonly #written: Map<PartitionId, Uint8Array>;
   readonly #turns: FeedTurns;
+  readonly #wake: () => void;
+  /** In the order in which they are to be taken. */
+  readonly #ready: Page[] = [];
+  #readyBytes = 0;
+  /** Feeds that are read now, with the channels that may come of it at most. */
+  readonly #reading = new Map<FeedSource, number>();
+  /** Channels for which there is room, beside those that are taken. */
+  #room = 0;
   #failure: { readonly error: unknown } | undefined;
+  #isEnded = false;
 
   constructor(services: Services, state: Readonly<SubscriptionState>, wake: () => void) {
-    const failed = (error: unknown): void => {
-      this.#failure ??= { error };
-      wake();
-    };
+    const failed = (error: unknown): void => this.#fail(error);
     this.#services = services;
+    this.#wake = wake;
     const filter = filterOfSelector(state.tenant, state.selector, state.fromTimeUs);
     this.#written = new Map(state.places);
     this.#feeds = [...state.places].map(
@@ -53,41 +72,39 @@ export class SubscriptionFeeds {
   /** All that is committed was taken, as far as can be known: a replica that knows no leader may miss some of it. */
   get atEnd(): boolean {
     const { node } = this.#services;
+    if (this.#ready.length > 0) return false;
     return this.#feeds.every(
       (feed) => feed.atEnd && !feed.isBackfilling && node.leaderOf(feed.partition) !== undefined,
     );
   }
 
-  /** At most `room` channels come from it: it is asked again when there is room. */
-  async take(room: number): Promise<Taken[]> {
+  /** What is ready, of at most `room` channels; more is read meanwhile. */
+  take(room: number): readonly Taken[] {
     const taken: Taken[] = [];
-    let left = room;
-    for (let i = 0; i < takesPerRound && left > 0 && this.#failure === undefined; i++) {
-      const feed = this.#turns.next();
-      if (feed === undefined) break;
-      let events: Buffer | undefined;
-      try {
-        events = await feed.take({ events: Math.min(takenEvents, left), bytes: takenBytes });
-      } catch (error) {
-        this.#failure ??= { error };
-        break;
-      }
-      if (events === undefined) continue;
-      const channels = joined(readFed(events));
-      left -= channels.length;
-      taken.push({ partition: feed.partition, place: encodePlace(feed), channels });
+    this.#room = room;
+    while (taken.length < pagesPerStep) {
+      const [page] = this.#ready;
+      if (page === undefined || page.channels.length > this.#room) break;
+      this.#ready.shift();
+      this.#readyBytes -= page.bytes;
+      this.#room -= page.channels.length;
+      taken.push(page);
     }
+    this.#readAhead();
     return taken;
   }
 
-  /** A round ended before all feeds had their turn. */
-  get hasNext(): boolean {
-    return this.#failure === undefined && this.#turns.hasNext;
+  /** The next page was read for more room than there is now, as dead letters came back: smaller ones must be read. */
+  exceeds(room: number): boolean {
+    const [page] = this.#ready;
+    return room > 0 && page !== undefined && page.channels.length > room;
   }
 
-  /** Places that are not written down. */
+  /** Places that are not written down; where pages are yet to be taken they say it themselves. */
   *moved(): Generator<[PartitionId, Uint8Array]> {
+    const isAhead = new Set([...this.#reading.keys(), ...this.#ready.map(({ feed }) => feed)]);
     for (const feed of this.#feeds) {
+      if (isAhead.has(feed)) continue;
       const place = encodePlace(feed);
       const written = this.#written.get(feed.partition);
       if (written === undefined || Buffer.compare(place, written) !== 0) yield [feed.partition, place];
@@ -104,7 +121,57 @@ export class SubscriptionFeeds {
   }
 
   end(): void {
+    this.#isEnded = true;
     for (const feed of this.#feeds) feed.end();
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= { error };
+    this.#wake();
+  }
+
+  #readAhead(): void {
+    while (this.#reading.size < readsAtOnce && this.#readyBytes < readyBytesMax) {
+      // Each event may be of another channel.
+      let room = this.#room;
+      for (const events of this.#reading.values()) room -= events;
+      for (const { channels } of this.#ready) room -= channels.length;
+      if (room <= 0 || this.#isEnded || this.#failure !== undefined) return;
+      const feed = this.#turns.next((one) => !this.#reading.has(one));
+      if (feed === undefined) return;
+      const share = Math.ceil(room / (readsAtOnce - this.#reading.size));
+      // What another node has sent already fits as long as there is room for it at all.
+      void this.#read(feed, Math.min(pageEvents, Math.max(share, Math.min(room, feed.fetchedEvents))));
+    }
+  }
+
+  /** Never rejects. */
+  async #read(feed: FeedSource, events: number): Promise<void> {
+    this.#reading.set(feed, events);
+    let bytes: Buffer | undefined;
+    try {
+      bytes = await feed.take({ events, bytes: pageBytes });
+    } catch (error) {
+      this.#fail(error);
+    }
+    this.#reading.delete(feed);
+    if (this.#isEnded || this.#failure !== undefined) return;
+    if (bytes !== undefined) {
+      const { partition } = feed;
+      this.#readyBytes += bytes.length;
+      this.#ready.push({
+        feed,
+        partition,
+        place: encodePlace(feed),
+        channels: joined(readFed(bytes)),
+        bytes: bytes.length,
+      });
+    }
+    // Whether there was something or nothing is left: both change what is told.
+    if (bytes !== undefined || this.#reading.size === 0) this.#wake();
+    // Much may be passed over of which nothing is wanted: others have their turn.
+    await nextTurn();
+    this.#readAhead();
   }
 }
 

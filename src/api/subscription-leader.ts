@@ -41,6 +41,11 @@ const stepTimeoutMs = 5_000;
 const placesMs = 10_000;
 /** Without consumers it ends after this long, ms. */
 const idleEndMs = 5_000;
+/** Of events at hand that nobody was given yet, where all consumers have enough. */
+const aheadBytesMax = 4 * 1024 * 1024;
+/** What consumers say is gathered for so long behind a step that gave out so many leases, ms: a small part of what a step takes. */
+const gatherMs = 2;
+const manyLeases = 10;
 /** Notes of consumers in one step. */
 const notesPerStep = 2_000;
 
@@ -70,6 +75,8 @@ export class SubscriptionLeader {
   readonly #telling: SubscriptionTelling;
   #feeds: SubscriptionFeeds | undefined;
   #notes: PendingNote[] = [];
+  /** When channels were shared last, some were left without a consumer that had room. */
+  #hasWaiting = false;
   #view: ReadView | undefined;
   /** The life of the name that this is about: feeds, leases and consumers are nothing to a later one. */
   #uid: string | undefined;
@@ -260,12 +267,12 @@ export class SubscriptionLeader {
     this.#recover(state, plan);
     let isMore = false;
     if (!state.settings.paused && this.#consumers.size > 0) {
-      const { version } = state;
-      isMore = await this.#take(state, plan);
-      if (this.#isEnded) return;
-      // Reading gave others their turn: what was taken for a state that is no more is taken again.
-      if (this.#current() !== state || state.version !== version) return this.#resetFeeds(this.#current());
+      // While consumers have enough to do, more would only lie about, and what is due be driven out by it.
+      const isEnough = this.#hasWaiting && this.#held.waitingBytes >= aheadBytesMax;
+      if (!isEnough) this.#take(state, plan);
       this.#sharing.share(state, plan, this.#services.node.commitNowUs(this.partition));
+      this.#hasWaiting = plan.hasWaiting;
+      isMore = isEnough && !plan.hasWaiting;
     }
     this.#places(plan);
     this.#judgeIdle(state, plan);
@@ -274,13 +281,15 @@ export class SubscriptionLeader {
     if (failure !== undefined && plan.ops.length === 0 && state.channels.size === 0) throw failure.error;
     if (plan.ops.length === 0) {
       this.#tell(state);
-      // The feeds of this round had nothing; nobody else says that others are left.
+      // What was not taken for once: nobody else says that it is there.
       if (isMore) this.wake();
       await this.#waker.woken();
       return;
     }
     await this.#step(state, plan, notes);
     this.#tell(this.#current());
+    // The first of many answers must not have a step of its own, for which the others then wait.
+    if (plan.leases.length >= manyLeases) await pause(gatherMs);
   }
 
   // ---- planning
@@ -302,12 +311,11 @@ export class SubscriptionLeader {
     }
   }
 
-  /** True where feeds are left that may have something, and room for it. */
-  async #take(state: Readonly<SubscriptionState>, plan: Plan): Promise<boolean> {
-    const feeds = this.#feeds as SubscriptionFeeds;
+  #take(state: Readonly<SubscriptionState>, plan: Plan): void {
     const room =
       Math.min(state.settings.maxPendingChannels, applyLimits.pendingChannels) - state.channels.size;
-    const taken = await feeds.take(room);
+    if (this.#feeds?.exceeds(room) === true) this.#resetFeeds(state);
+    const taken = this.#feeds?.take(room) ?? [];
     for (const { partition, place, channels } of taken) {
       const ranges = channels.map(({ channel, uid, events }) => {
         const firstSeq = (events[0] as HeldEvent).seq;
@@ -327,7 +335,6 @@ export class SubscriptionLeader {
       });
       plan.ops.push({ kind: 'take', partition, place, ranges });
     }
-    return room > 0 && feeds.hasNext;
   }
 
   /** Places that have moved over what is not wanted. A feed that this step takes from says its own: were that refused, this would pass over what it took. */
@@ -360,7 +367,7 @@ export class SubscriptionLeader {
       const reason = error instanceof HansardError ? error.reason : undefined;
       if (reason === 'SUBSCRIPTION_CHANGED') return this.#resetFeeds(this.#current());
       if (reason === undefined || !retried.has(reason)) throw error;
-      await this.#pause();
+      await pause(tickMs);
       // Whether it applied is known behind this; notes are sent again, and what was done already does nothing.
       return this.#load();
     }
@@ -401,6 +408,7 @@ export class SubscriptionLeader {
 
   #deliver(consumer: Consumer, lease: Pick<Lease, 'number' | 'deadlineUs'>, delivery: Delivery): void {
     this.#telling.deliver(consumer, lease, delivery);
+    this.#held.sent(delivery.channel, (delivery.events.at(-1) as HeldEvent).seq);
     const isRepeat = delivery.deliveries > 1 || delivery.replayed;
     this.#hooks.count(isRepeat ? 'redelivered' : 'delivered', delivery.events.length);
   }
@@ -440,10 +448,10 @@ export class SubscriptionLeader {
     for (const [id, sinceMs] of this.#gone) if (nowMs - sinceMs > 2 * consumerGraceMs) this.#gone.delete(id);
     this.#telling.progress(this.#consumers.values(), state, this.live, this.#services.node.nowUs());
   }
+}
 
-  async #pause(): Promise<void> {
-    await new Promise((resolve) => setTimeout(resolve, tickMs));
-  }
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 /** A step that failed so may have applied or not, or may be tried again. */

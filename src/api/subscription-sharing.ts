@@ -15,6 +15,8 @@ export class SubscriptionSharing {
   readonly #held: HeldEvents;
   readonly #reads: SubscriptionReads;
   readonly #deliver: (consumer: Consumer, lease: Lease, delivery: Delivery) => void;
+  /** No consumer takes more in this step: what is planned only makes their room smaller. */
+  #isFull = false;
 
   /** `deliver`: what a lease covers already and its consumer was not told. */
   constructor(
@@ -31,6 +33,7 @@ export class SubscriptionSharing {
 
   /** Gives channels that nobody has to consumers that have room, in the order in which they came. */
   share(state: Readonly<SubscriptionState>, plan: Plan, nowUs: TimeUs): void {
+    this.#isFull = false;
     for (const [name, channel] of state.channels) {
       if (plan.leases.length >= leasesPerStep) return;
       if (plan.touched.has(name)) continue;
@@ -48,6 +51,14 @@ export class SubscriptionSharing {
 
   #shareOne(state: Readonly<SubscriptionState>, name: string, channel: PendingChannel, plan: Plan): void {
     const [replay] = channel.replays;
+    const deliveries = replay?.deliveries ?? channel.deliveries;
+    const { maxDeliveries } = state.settings;
+    const isDead = maxDeliveries > 0 && deliveries >= maxDeliveries;
+    // It is not read for nothing, and does not drive out what was.
+    if (!isDead && this.#freest() === undefined) {
+      plan.hasWaiting = true;
+      return;
+    }
     const from = replay?.seq ?? channel.acked + 1;
     const to = replay?.seq ?? channel.to;
     const range = this.#held.range(name, from, to);
@@ -57,9 +68,7 @@ export class SubscriptionSharing {
     }
     const [first] = range.events;
     if (first === undefined) return plan.add({ kind: 'skip', channel: name, seq: range.through });
-    const deliveries = replay?.deliveries ?? channel.deliveries;
-    const { maxDeliveries } = state.settings;
-    if (maxDeliveries > 0 && deliveries >= maxDeliveries) {
+    if (isDead) {
       if (state.deadLetters.size >= applyLimits.deadLetters) plan.deadAreFull = true;
       else plan.add({ kind: 'bury', channel: name, seq: first.seq });
       return;
@@ -111,10 +120,12 @@ export class SubscriptionSharing {
 
   /** Who has most room. */
   #freest(): Consumer | undefined {
+    if (this.#isFull) return undefined;
     let best: Consumer | undefined;
     for (const consumer of this.#consumers.values()) {
       if (consumer.takes && (best === undefined || consumer.room > best.room)) best = consumer;
     }
+    this.#isFull = best === undefined;
     return best;
   }
 }

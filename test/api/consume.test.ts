@@ -197,6 +197,37 @@ t.test('a place is worked out for what the subscription is when it gets there', 
       });
 });
 
+t.test('a partition that is read slowly holds up no other one, nor what consumers say', async (t) => {
+  const node = new Held();
+  const h = await Harness.start(node, {});
+  t.teardown(() => h.stop());
+  const [here] = namesIn(node, node.home, 1) as [string];
+  const [away] = namesIn(node, (node.home + 1) % 4, 1) as [string];
+  await subscriptionOf(h, 'CreateSubscription', { selector: { prefix: 'c' } });
+  const consumer = new Consumer(h, {});
+  await until('nothing is there', async () => (await progressOf(h)).caught_up);
+  let open = (): void => undefined;
+  const isHeld = new Promise<void>((resolve) => {
+    node.atRead = () => {
+      resolve();
+      return new Promise<void>((read) => {
+        open = read;
+      });
+    };
+  });
+  await h.append({ channel: away, messages: [text('1')] });
+  await isHeld;
+  await h.append({ channel: here, messages: [text('1')] });
+  await consumer.until('what is here', () => consumer.deliveries.length === 1);
+  const [{ lease, channel }] = consumer.deliveries as [Decoded];
+  t.equal(channel, here);
+  consumer.say({ acks: [{ channel, lease, seq: 1 }] });
+  await until('it is acknowledged', async () => Number((await progressOf(h)).acknowledged) === 1);
+  t.equal((await progressOf(h)).caught_up, false);
+  open();
+  await consumer.until('what was read slowly', () => consumer.deliveries.length === 2);
+});
+
 t.test('a seek that is always outdated ends', async (t) => {
   const node = new Held();
   const h = await Harness.start(node, {});
@@ -302,7 +333,7 @@ t.test(
         consumer.say({ acks: [{ channel, lease, seq: events.at(-1).seq }] });
       return Number((await progressOf(h)).acknowledged) === 45;
     });
-    t.equal(most, maxPending, 'channels at once');
+    t.ok(most > 15 && most <= maxPending, `${most} channels at once`);
   },
 );
 
