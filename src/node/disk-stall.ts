@@ -34,6 +34,11 @@ export class DiskStall {
     return this.#isStanding;
   }
 
+  /** Ticks are needed: a write is under way, or one has stood lately. */
+  get isWatching(): boolean {
+    return this.#isStanding || this.#wal.writing !== 0;
+  }
+
   /** True where a write has just been found to stand, and at each look while it does. */
   look(nowMs: number): boolean {
     if (nowMs < this.#nextLookMs) return false;

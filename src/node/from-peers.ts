@@ -1,6 +1,7 @@
 /** What comes from the other nodes: links that come and go, and messages, each to whom it is for. */
 import { HansardError } from '../common/errors.js';
 import type { NodeId, PartitionId } from '../common/ids.js';
+import type { Replica } from '../partition/replica.js';
 import { type Message, MessageType } from '../raft/types.js';
 import { takesRoomHere } from './admission.js';
 import type { Elections } from './elections.js';
@@ -48,7 +49,7 @@ export interface FromPeersContext {
   readonly gossiping: Gossiping;
   readonly hearsay: Hearsay;
   readonly elections: Elections;
-  readonly quiescence: Quiescence;
+  readonly quiescence: Quiescence<Replica>;
   readonly readRounds: ReadRounds;
   readonly forwarding: Forwarding;
   readonly snapshotSender: SnapshotSender;
@@ -96,9 +97,9 @@ export class FromPeers {
       case 'readRoundAnswer':
         return readRounds.answered(from, message.answer);
       case 'vouch':
-        return quiescence.heard(from, message.vouchings, ticks.tickedMs);
+        return quiescence.heard(from, message.word, ticks.tickedMs);
       case 'vouchAnswer':
-        return quiescence.answered(from, message.refused, ticks.tickedMs);
+        return quiescence.answered(from, message.answer, ticks.tickedMs);
     }
   }
 

@@ -29,7 +29,7 @@ import { Hearsay } from './hearsay.js';
 import { createReplicaMethod, decodeCreateReplica, Members } from './members.js';
 import type { NodeOptions } from './options.js';
 import { rankMembers } from './placement.js';
-import { Quiescence } from './quiescence.js';
+import { Quiescence, type QuiescenceContext } from './quiescence.js';
 import { ReadRounds, type ReadRoundsContext } from './read-rounds.js';
 import { Refusals } from './refusals.js';
 import { repairReplicaMethod } from './repair-codec.js';
@@ -73,7 +73,7 @@ export class NodeParts {
   readonly replicas: ReplicaSet;
   readonly loop: TurnLoop;
   readonly readRounds: ReadRounds;
-  readonly quiescence: Quiescence;
+  readonly quiescence: Quiescence<Replica>;
   readonly forwarding: Forwarding;
   readonly handOver: HandOver;
   readonly elections: Elections;
@@ -184,6 +184,7 @@ export class NodeParts {
       heartbeatTicks: this.#heartbeatTicks,
       repairs: () => this.repairs,
       replicaHost: () => this.#newReplicaHost(),
+      opened: (replica) => this.quiescence.opened(replica),
       closed: (replica) => {
         this.elections.forget(replica);
         this.quiescence.forget(replica);
@@ -201,6 +202,7 @@ export class NodeParts {
       logger,
       random: this.#random,
       stir: (replica) => this.loop.stir(replica),
+      woke: (replica) => this.quiescence.woke(replica),
       proposes: (replica) => this.loop.proposes(replica),
       wantReadRound: (replica) => this.readRounds.want(replica),
       ticksToBeat: () => this.ticks.toBeat,
@@ -251,16 +253,19 @@ export class NodeParts {
     return new ReadRounds(context, random.u32() * 0x1000);
   }
 
-  #newQuiescence(): Quiescence {
-    return new Quiescence({
-      nodeId: this.#options.identity.nodeId,
-      settings: this.#options.settings,
+  #newQuiescence(): Quiescence<Replica> {
+    const { identity, settings, random } = this.#options;
+    const context: QuiescenceContext<Replica> = {
+      nodeId: identity.nodeId,
+      settings,
       replicas: () => this.replicas.held,
       replica: this.#replica,
       isConnected: this.#isConnected,
-      vouch: (peer, vouchings) => this.#toPeers.sendNow(peer, { kind: 'vouch', vouchings }),
-      answer: (peer, refused) => this.#toPeers.sendNow(peer, { kind: 'vouchAnswer', refused }),
-    });
+      vouch: (peer, word) => this.#toPeers.sendNow(peer, { kind: 'vouch', word }),
+      answer: (peer, answer) => this.#toPeers.sendNow(peer, { kind: 'vouchAnswer', answer }),
+      awoke: () => this.ticks.hasten(),
+    };
+    return new Quiescence(context, random.u32() * 0x1000);
   }
 
   #newTicks(): Ticks {
@@ -268,7 +273,6 @@ export class NodeParts {
       clock: this.#clock,
       settings: this.#options.settings,
       heartbeatTicks: this.#heartbeatTicks,
-      replicas: this.replicas,
       loop: this.loop,
       toPeers: this.#toPeers,
       readRounds: this.readRounds,

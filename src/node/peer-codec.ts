@@ -113,6 +113,25 @@ export interface Vouching extends ReadPair {
   readonly commit: Index;
 }
 
+/** The sender vouches for all of its list `number` (vouch-lists.ts). */
+export interface VouchWord {
+  readonly number: number;
+  /** The list that what follows is good on, or any between the two; 0: what follows is the whole list. */
+  readonly since: number;
+  /** The receiver's list that the sender has taken over since its last word, and all of it holds; 0: none. */
+  readonly heard: number;
+  /** In no list any more. */
+  readonly gone: readonly PartitionId[];
+  readonly vouchings: readonly Vouching[];
+}
+
+export interface VouchAnswer {
+  /** The list that the sender has now; 0: none that the word is good on. */
+  readonly number: number;
+  /** Partitions for which only their leader's own messages will do. */
+  readonly refused: readonly PartitionId[];
+}
+
 export type PeerMessage =
   | { readonly kind: 'raft'; readonly partition: PartitionId; readonly message: Message }
   | {
@@ -126,9 +145,8 @@ export type PeerMessage =
   | { readonly kind: 'gossip'; readonly gossip: Gossip }
   | { readonly kind: 'readRound'; readonly question: ReadRoundQuestion }
   | { readonly kind: 'readRoundAnswer'; readonly answer: ReadRoundAnswer }
-  | { readonly kind: 'vouch'; readonly vouchings: readonly Vouching[] }
-  /** `refused`: partitions for which only their leader's own messages will do. */
-  | { readonly kind: 'vouchAnswer'; readonly refused: readonly PartitionId[] };
+  | { readonly kind: 'vouch'; readonly word: VouchWord }
+  | { readonly kind: 'vouchAnswer'; readonly answer: VouchAnswer };
 
 /** First byte. Numbers are part of the protocol: never reuse one. */
 const Kind = {
@@ -143,8 +161,9 @@ const Kind = {
   readRound: 9,
   readRoundAnswer: 10,
   acknowledgements: 11,
-  vouch: 12,
-  vouchAnswer: 13,
+  // 12 and 13 vouched without lists' numbers.
+  vouch: 14,
+  vouchAnswer: 15,
 } as const;
 
 /** Second byte. */
@@ -233,16 +252,19 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
       return writePartitions(writer, refused).finish();
     }
     case 'vouch': {
-      const { vouchings } = message;
-      const writer = new ByteWriter(16 + vouchings.length * 12, 'pooled');
-      writer.u8(Kind.vouch).u8(version).uvarint(vouchings.length);
+      const { number, since, heard, gone, vouchings } = message.word;
+      const writer = new ByteWriter(40 + gone.length * 4 + vouchings.length * 12, 'pooled');
+      writer.u8(Kind.vouch).u8(version).uvarint(number).uvarint(since).uvarint(heard);
+      writePartitions(writer, gone).uvarint(vouchings.length);
       for (const { partition, term, commit } of vouchings)
         writer.uvarint(partition).uvarint(term).uvarint(commit);
       return writer.finish();
     }
     case 'vouchAnswer': {
-      const writer = new ByteWriter(16 + message.refused.length * 4, 'pooled');
-      return writePartitions(writer.u8(Kind.vouchAnswer).u8(version), message.refused).finish();
+      const { number, refused } = message.answer;
+      const writer = new ByteWriter(24 + refused.length * 4, 'pooled');
+      writer.u8(Kind.vouchAnswer).u8(version).uvarint(number);
+      return writePartitions(writer, refused).finish();
     }
   }
 }
@@ -373,13 +395,19 @@ function readBody(reader: ByteReader, kind: number): PeerMessage {
       return { kind: 'readRoundAnswer', answer: { number, refused: readPartitions(reader) } };
     }
     case Kind.vouch: {
+      const number = reader.uvarint();
+      const since = reader.uvarint();
+      const heard = reader.uvarint();
+      const gone = readPartitions(reader);
       const vouchings = new Array<Vouching>(countOf(reader, vouchingBytesMin));
       for (let i = 0; i < vouchings.length; i++)
         vouchings[i] = { partition: reader.uvarint(), term: reader.uvarint(), commit: reader.uvarint() };
-      return { kind: 'vouch', vouchings };
+      return { kind: 'vouch', word: { number, since, heard, gone, vouchings } };
     }
-    case Kind.vouchAnswer:
-      return { kind: 'vouchAnswer', refused: readPartitions(reader) };
+    case Kind.vouchAnswer: {
+      const number = reader.uvarint();
+      return { kind: 'vouchAnswer', answer: { number, refused: readPartitions(reader) } };
+    }
     default:
       throw new MalformedError(`message of unknown kind ${kind}`);
   }

@@ -19,6 +19,7 @@ export interface ReplicaSetContext {
   repairs(): Repairs;
   /** What all replicas are given of the node. */
   replicaHost(): ReplicaHost;
+  opened(replica: Replica): void;
   /** It takes part no more. */
   closed(replica: Replica): void;
 }
@@ -159,6 +160,7 @@ export class ReplicaSet {
     });
     this.#byPartition[partition] = replica;
     this.#held.push(replica);
+    this.#context.opened(replica);
     return replica;
   }
 

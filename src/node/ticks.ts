@@ -1,10 +1,14 @@
-/** Time as the replicas count it: ticks, heartbeats, and the looks that go with them. */
+/**
+ * Time as the replicas count it: ticks, heartbeats, and the looks that go with them. While no replica
+ * is awake the timer rests until the node has a word to say (quiescence.ts): each waking of a process
+ * costs it more than all that it does then.
+ */
 import type { Clock, Timer } from '../common/env.js';
+import type { Replica } from '../partition/replica.js';
 import type { DiskStall } from './disk-stall.js';
 import type { NodeSettings } from './options.js';
 import type { Quiescence } from './quiescence.js';
 import type { ReadRounds } from './read-rounds.js';
-import type { ReplicaSet } from './replica-set.js';
 import type { ToPeers } from './to-peers.js';
 import type { TurnLoop } from './turn-loop.js';
 
@@ -13,11 +17,10 @@ export interface TicksContext {
   readonly clock: Clock;
   readonly settings: NodeSettings;
   readonly heartbeatTicks: number;
-  readonly replicas: ReplicaSet;
   readonly loop: TurnLoop;
   readonly toPeers: ToPeers;
   readonly readRounds: ReadRounds;
-  readonly quiescence: Quiescence;
+  readonly quiescence: Quiescence<Replica>;
   readonly stall: DiskStall;
   isStopped(): boolean;
   /** The disk stands still: everybody hears of it at once, and again until all leaderships are gone. */
@@ -26,9 +29,12 @@ export interface TicksContext {
 
 export class Ticks {
   readonly #context: TicksContext;
+  /** Undefined: it has fired, its tick is next. */
   #timer: Timer | undefined;
   #lastMs = 0;
   #ticks = 0;
+  /** The timer was set for so many ticks; more than one while it rests. */
+  #planned = 1;
 
   constructor(context: TicksContext) {
     this.#context = context;
@@ -45,7 +51,35 @@ export class Ticks {
 
   /** Of a stall, in which nothing could be heard, hardly anything counts (design rule 15). */
   get tickedMs(): number {
-    return this.#ticks * this.#context.settings.tickMs;
+    return (this.#ticks + this.#restedTicks()) * this.#context.settings.tickMs;
+  }
+
+  /** Of the rest that goes on, if any. */
+  #restedTicks(): number {
+    return this.#planned === 1
+      ? 0
+      : Math.min(this.#planned, this.#dueTicks(this.#context.clock.monotonicMs()));
+  }
+
+  #dueTicks(nowMs: number): number {
+    return Math.floor((nowMs - this.#lastMs) / this.#context.settings.tickMs);
+  }
+
+  /** Counts what is due, as far as that was planned: what is more was a stall (design rule 15). */
+  #pass(due: number, most: number, nowMs: number): number {
+    this.#planned = 1;
+    this.#lastMs = due > most ? nowMs : this.#lastMs + due * this.#context.settings.tickMs;
+    return Math.min(due, most);
+  }
+
+  /** A replica woke: the rest is over, and was none of its time. */
+  hasten(): void {
+    if (this.#planned === 1) return;
+    const now = this.#context.clock.monotonicMs();
+    this.#ticks += this.#pass(this.#dueTicks(now), this.#planned, now);
+    if (this.#timer === undefined) return;
+    this.#timer.cancel();
+    this.#schedule();
   }
 
   /** Until this node's next heartbeats. */
@@ -56,30 +90,36 @@ export class Ticks {
 
   #schedule(): void {
     const { clock, settings, isStopped } = this.#context;
-    this.#timer = clock.after(settings.tickMs, () => {
+    this.#timer = clock.after(this.#planned * settings.tickMs, () => {
+      this.#timer = undefined;
       // Messages that are ready come first: after a stall they say that the leader lives (design rule 15).
       clock.defer(() => {
         if (isStopped()) return;
         this.#tick();
+        this.#plan();
         this.#schedule();
       });
     });
   }
 
+  #plan(): void {
+    const { settings, quiescence, stall } = this.#context;
+    const restMs = stall.isWatching ? 0 : quiescence.restMs(this.tickedMs);
+    this.#planned = Math.max(1, Math.ceil(restMs / settings.tickMs));
+  }
+
   #tick(): void {
-    const { clock, settings, heartbeatTicks, replicas, readRounds, quiescence, stall, toPeers, loop } =
-      this.#context;
+    const { clock, settings, heartbeatTicks, readRounds, quiescence, stall, toPeers, loop } = this.#context;
     const now = clock.monotonicMs();
-    const due = Math.floor((now - this.#lastMs) / settings.tickMs);
+    const due = this.#dueTicks(now);
     if (due < 1) return;
-    this.#lastMs = due > settings.maxTicksPerTurn ? now : this.#lastMs + due * settings.tickMs;
-    const ticks = Math.min(due, settings.maxTicksPerTurn);
+    const ticks = this.#pass(due, Math.max(this.#planned, settings.maxTicksPerTurn), now);
     readRounds.tick(now);
     if (stall.look(now)) this.#context.diskStands();
     for (let i = 0; i < ticks; i++) {
       this.#ticks++;
       if (this.#ticks % heartbeatTicks === 0) toPeers.beat();
-      for (const replica of replicas.held) if (quiescence.isTicked(replica, this.tickedMs)) replica.tick(now);
+      for (const replica of quiescence.awake) replica.tick(now);
     }
     quiescence.tick(this.tickedMs);
     // Who leads nothing has no turn to send its answers in.

@@ -129,8 +129,6 @@ export class Replica implements WorkSink {
   #sharedIndex: Index = 0;
   #stopped = false;
   #isQuiescent = false;
-  #vouchedMs = 0;
-  #vouchedBy: NodeId | undefined;
   /** Its state is set aside: what is committed waits in the log for the snapshot that brings another. */
   readonly isStateDamaged: boolean;
   /** It must not say anything under its id. */
@@ -406,7 +404,7 @@ export class Replica implements WorkSink {
     if (message.type === MessageType.MsgTimeoutNow) this.#takeOver(message);
     else this.#raft.step(message);
     // An answer that was on its way when its leader fell quiet is no news.
-    if (message.type === MessageType.MsgHeartbeatResp) this.#host.stir(this);
+    if (message.type === MessageType.MsgHeartbeatResp && this.isLeader) this.#host.stir(this);
     else this.#stir();
   }
 
@@ -497,8 +495,15 @@ export class Replica implements WorkSink {
 
   /** Due in the next turn; what has something to do is not quiescent. */
   #stir(): void {
-    this.#isQuiescent = false;
+    this.#endQuiet();
     this.#host.stir(this);
+  }
+
+  /** Whoever vouches by what was true until now hears of it before anything else happens. */
+  #endQuiet(): void {
+    if (!this.#isQuiescent) return;
+    this.#isQuiescent = false;
+    this.#host.woke(this);
   }
 
   // ---- quiescence (node/quiescence.ts)
@@ -506,11 +511,6 @@ export class Replica implements WorkSink {
   /** Not ticked: its leader's node vouches for it, until something comes. */
   get isQuiescent(): boolean {
     return this.#isQuiescent;
-  }
-
-  /** As a quiescent follower: when its leader's node last vouched for it, in the time of ticks. */
-  get vouchedMs(): number {
-    return this.#vouchedMs;
   }
 
   /** As leader: whether all is committed, applied, told and acknowledged, and nobody waits for anything. */
@@ -552,21 +552,21 @@ export class Replica implements WorkSink {
    * replica knows that leader and has all of it, so this was as good as its heartbeat; it
    * is quiescent then, where nobody waits here. False: only the leader itself can help.
    */
-  vouchedFor(by: NodeId, term: Term, commit: Index, tickedMs: number): boolean {
+  vouchedFor(by: NodeId, term: Term, commit: Index): boolean {
     const raft = this.#raft;
-    // Nothing has come since it last was found to hold: once for each of a thousand partitions, four times a second.
-    if (this.#isQuiescent && this.#vouchedBy === by && raft.term === term && raft.commitIndex === commit) {
-      this.#vouchedMs = tickedMs;
-      return true;
-    }
     if (this.#stopped || this.isMute || this.isLeader || this.#floor !== undefined) return false;
     if (raft.term !== term || this.leader !== by) return false;
     if (raft.commitIndex !== commit || raft.lastIndex !== commit) return false;
     raft.leaderHeard();
-    this.#vouchedMs = tickedMs;
-    this.#vouchedBy = by;
-    this.#isQuiescent = this.#hasNoneWaiting && this.appliedIndex === commit && !raft.hasReady();
+    if (this.#hasNoneWaiting && this.appliedIndex === commit && !raft.hasReady()) this.#isQuiescent = true;
+    else this.#endQuiet();
     return true;
+  }
+
+  /** As a quiescent follower: its leader lives, and speaks for itself from now on. */
+  vouchEnded(): void {
+    this.#raft.leaderHeard();
+    this.#endQuiet();
   }
 
   /**
@@ -575,7 +575,7 @@ export class Replica implements WorkSink {
    */
   wake(): void {
     if (!this.#isQuiescent) return;
-    this.#isQuiescent = false;
+    this.#endQuiet();
     this.#raft.endQuiet(this.#settings.electionTicks);
   }
 
@@ -618,7 +618,7 @@ export class Replica implements WorkSink {
     if (wasHeld) this.#hold(-proposal.command.length);
     if (!this.isLeader) return end(proposal, this.notLeader());
     this.#proposals.add(proposal);
-    this.#isQuiescent = false;
+    this.#endQuiet();
     this.#host.proposes(this);
   }
 
@@ -649,7 +649,7 @@ export class Replica implements WorkSink {
       );
     }
     // While somebody waits, time counts here.
-    this.#isQuiescent = false;
+    this.#endQuiet();
     const isFresh =
       level === 'bounded' && this.#reads.isFresh(maxStalenessMs, this.#host.clock.monotonicMs());
     // Renewed ahead of time, perhaps.

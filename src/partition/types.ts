@@ -19,6 +19,8 @@ export interface ReplicaHost {
   random(n: number): number;
   /** Has `collect` called in this turn's loop. */
   stir(replica: Replica): void;
+  /** It is not quiescent any more. */
+  woke(replica: Replica): void;
   /** Has it called when the replica may make an entry of what was proposed. */
   proposes(replica: Replica): void;
   /** Reads of a leader wait for proof that it still leads: has `beginSharedRound` called soon (node/read-rounds.ts). */

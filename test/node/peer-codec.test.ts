@@ -107,9 +107,18 @@ const anyMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
   }),
   fc.record({
     kind: fc.constant('vouch' as const),
-    vouchings: fc.array(fc.record({ partition: n, term: n, commit: n })),
+    word: fc.record({
+      number: n,
+      since: n,
+      heard: n,
+      gone: fc.array(n),
+      vouchings: fc.array(fc.record({ partition: n, term: n, commit: n })),
+    }),
   }),
-  fc.record({ kind: fc.constant('vouchAnswer' as const), refused: fc.array(n) }),
+  fc.record({
+    kind: fc.constant('vouchAnswer' as const),
+    answer: fc.record({ number: n, refused: fc.array(n) }),
+  }),
 );
 
 /** As plain values: bytes as hex, errors by what they say; checksums are the codec's own. */

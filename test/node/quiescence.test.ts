@@ -1,7 +1,9 @@
 /** Partitions in which nothing happens say nothing, and are there at once when something does. */
+import fc from 'fast-check';
 import t from 'tap';
-import type { Vouching } from '../../src/node/peer-codec.js';
+import type { VouchAnswer, Vouching, VouchWord } from '../../src/node/peer-codec.js';
 import { Quiescence, type QuietReplica } from '../../src/node/quiescence.js';
+import { HeardList, ToldList } from '../../src/node/vouch-lists.js';
 import { append, Cluster } from './cluster.js';
 
 const partitions = 12;
@@ -180,8 +182,8 @@ class FakeReplica implements QuietReplica {
   isIdle = true;
   hearsAll = true;
   isQuiescent = false;
-  vouchedMs = 0;
   believes = true;
+  woke = (): void => {};
   readonly members = nodes.map((nodeId) => ({ nodeId }));
   constructor(readonly leader: number) {}
   get isLeader(): boolean {
@@ -190,78 +192,230 @@ class FakeReplica implements QuietReplica {
   fallQuiet(): void {
     this.isQuiescent = true;
   }
-  vouchedFor(_by: number, _term: number, _commit: number, tickedMs: number): boolean {
-    if (this.believes) {
-      this.vouchedMs = tickedMs;
-      this.isQuiescent = true;
-    }
-    return this.believes;
+  vouchedFor(_by: number, term: number, commit: number): boolean {
+    const holds = this.believes && term === this.term && commit === this.commitIndex;
+    if (holds) this.isQuiescent = true;
+    return holds;
+  }
+  vouchEnded(): void {
+    this.wake();
   }
   wake(): void {
+    if (!this.isQuiescent) return;
     this.isQuiescent = false;
+    this.woke();
   }
 }
 
 function nodeOf(replica: FakeReplica) {
-  const said: { peer: number; vouchings: readonly Vouching[] }[] = [];
-  const answers: { peer: number; refused: readonly number[] }[] = [];
-  const quiescence = new Quiescence({
-    nodeId: 1,
-    settings: { quiesceAfterMs: 500, electionTimeoutMs: 1_000, heartbeatMs: 100 },
-    replicas: () => [replica],
-    replica: () => replica,
-    isConnected: () => true,
-    vouch: (peer, vouchings) => said.push({ peer, vouchings }),
-    answer: (peer, refused) => answers.push({ peer, refused }),
-  });
+  const said: { peer: number; word: VouchWord }[] = [];
+  const answers: { peer: number; answer: VouchAnswer }[] = [];
+  const quiescence = new Quiescence<FakeReplica>(
+    {
+      nodeId: 1,
+      settings: { quiesceAfterMs: 500, electionTimeoutMs: 1_000, heartbeatMs: 100 },
+      replicas: () => [replica],
+      replica: () => replica,
+      isConnected: () => true,
+      vouch: (peer, word) => said.push({ peer, word }),
+      answer: (peer, answer) => answers.push({ peer, answer }),
+      awoke: () => {},
+    },
+    700,
+  );
+  replica.woke = () => quiescence.woke(replica);
+  quiescence.opened(replica);
   let nowMs = 0;
   const pass = (ms: number): void => {
     for (const endMs = nowMs + ms; nowMs < endMs; ) {
       nowMs += 50;
-      quiescence.isTicked(replica, nowMs);
       quiescence.tick(nowMs);
     }
   };
-  return { quiescence, said, answers, pass, now: () => nowMs };
+  const lastTo = (peer: number): VouchWord => {
+    const word = said.findLast((each) => each.peer === peer)?.word;
+    if (word === undefined) throw new Error(`nothing was said to ${peer}`);
+    return word;
+  };
+  return { quiescence, said, answers, pass, lastTo, now: () => nowMs };
 }
+
+const wordOf = (number: number, since: number, more: Partial<VouchWord> = {}): VouchWord => ({
+  number,
+  since,
+  heard: 0,
+  gone: [],
+  vouchings: [],
+  ...more,
+});
+
+t.test('a list is said whole once, then only its number, until it changes', async (t) => {
+  const replica = new FakeReplica(1);
+  const { quiescence, pass, lastTo, now } = nodeOf(replica);
+  pass(900);
+  const first = lastTo(2);
+  t.same(first, wordOf(first.number, 0, { vouchings: [{ partition: 0, term: 4, commit: 9 }] }));
+  quiescence.answered(2, { number: first.number, refused: [] }, now());
+  quiescence.answered(3, { number: lastTo(3).number, refused: [] }, now());
+  pass(250);
+  t.same(lastTo(2), wordOf(first.number, first.number));
+  replica.wake();
+  pass(250);
+  const gone = lastTo(2);
+  t.not(gone.number, first.number);
+  t.same(gone, wordOf(gone.number, first.number, { gone: [0] }));
+  quiescence.answered(2, { number: gone.number, refused: [] }, now());
+  replica.commitIndex = 10;
+  pass(900);
+  const again = lastTo(2);
+  t.same(again.vouchings, [{ partition: 0, term: 4, commit: 10 }]);
+  t.ok(again.number > gone.number, 'no list has the number of another');
+});
 
 t.test('a refused word wakes the leader; an answered one does not', async (t) => {
   const replica = new FakeReplica(1);
-  const { quiescence, said, pass, now } = nodeOf(replica);
+  const { quiescence, pass, lastTo, now } = nodeOf(replica);
   pass(900);
   t.ok(replica.isQuiescent);
-  t.same(said[0], { peer: 2, vouchings: [{ partition: 0, term: 4, commit: 9 }] });
-  quiescence.answered(2, [], now());
+  quiescence.answered(2, { number: lastTo(2).number, refused: [] }, now());
   t.ok(replica.isQuiescent);
-  quiescence.answered(3, [0], now());
+  quiescence.answered(3, { number: lastTo(3).number, refused: [0] }, now());
   t.notOk(replica.isQuiescent);
 });
 
 t.test('a leader whose peer is silent for an election timeout wakes', async (t) => {
   const replica = new FakeReplica(1);
-  const { quiescence, pass, now } = nodeOf(replica);
-  pass(600);
+  const { quiescence, pass, lastTo, now } = nodeOf(replica);
+  pass(800);
   for (let i = 0; i < 10; i++) {
     pass(200);
-    quiescence.answered(2, [], now());
-    if (i < 3) quiescence.answered(3, [], now());
+    quiescence.answered(2, { number: lastTo(2).number, refused: [] }, now());
+    if (i < 3) quiescence.answered(3, { number: lastTo(3).number, refused: [] }, now());
     if (i === 6) t.ok(replica.isQuiescent, 'a few lost answers are none');
+    if (i === 8) t.notOk(replica.isQuiescent);
   }
-  replica.isIdle = false;
-  t.notOk(replica.isQuiescent);
+});
+
+t.test('that a peer has no list of ours, or an earlier one, is no sign of who follows', async (t) => {
+  const replica = new FakeReplica(1);
+  const { quiescence, pass, lastTo, now } = nodeOf(replica);
+  let hasWoken = false;
+  replica.woke = () => {
+    hasWoken = true;
+  };
+  pass(800);
+  for (let i = 0; i < 6; i++) {
+    pass(200);
+    quiescence.answered(2, { number: lastTo(2).number, refused: [] }, now());
+    quiescence.answered(3, { number: i % 2 === 0 ? 0 : 17, refused: [] }, now());
+  }
+  t.ok(hasWoken);
 });
 
 t.test('a follower rests while it is vouched for, and one that knows better refuses', async (t) => {
   const replica = new FakeReplica(2);
   const { quiescence, answers, pass, now } = nodeOf(replica);
-  const word = [{ partition: 0, term: 4, commit: 9 }];
-  quiescence.heard(2, word, now());
-  t.same(answers, [{ peer: 2, refused: [] }]);
-  pass(900);
+  const vouchings = [{ partition: 0, term: 4, commit: 9 }];
+  quiescence.heard(2, wordOf(31, 0, { vouchings }), now());
+  t.same(answers, [], 'answered with the next word');
+  pass(300);
+  t.same(answers, [{ peer: 2, answer: { number: 31, refused: [] } }]);
+  pass(650);
   t.ok(replica.isQuiescent);
+  quiescence.heard(2, wordOf(31, 31), now());
+  pass(900);
+  t.ok(replica.isQuiescent, 'the number alone vouches as well');
   pass(200);
   t.notOk(replica.isQuiescent, 'the last word was too long ago');
   replica.believes = false;
-  quiescence.heard(2, word, now());
-  t.same(answers[1], { peer: 2, refused: [0] });
+  answers.length = 0;
+  quiescence.heard(2, wordOf(32, 0, { vouchings }), now());
+  t.same(answers, [{ peer: 2, answer: { number: 32, refused: [0] } }]);
+});
+
+t.test('a follower that stirred is looked at anew, by what the list says of it', async (t) => {
+  const replica = new FakeReplica(2);
+  const { quiescence, answers, now } = nodeOf(replica);
+  quiescence.heard(2, wordOf(31, 0, { vouchings: [{ partition: 0, term: 4, commit: 9 }] }), now());
+  replica.wake();
+  quiescence.heard(2, wordOf(31, 31), now());
+  t.ok(replica.isQuiescent, 'nothing had changed');
+  replica.wake();
+  replica.term = 5;
+  quiescence.heard(2, wordOf(31, 31), now());
+  t.notOk(replica.isQuiescent);
+  t.same(answers, [{ peer: 2, answer: { number: 31, refused: [0] } }]);
+});
+
+t.test('a word that builds on a list that is not known here vouches for nothing', async (t) => {
+  const replica = new FakeReplica(2);
+  const { quiescence, answers, pass, now } = nodeOf(replica);
+  const vouchings = [{ partition: 0, term: 4, commit: 9 }];
+  quiescence.heard(2, wordOf(32, 31, { vouchings }), now());
+  t.notOk(replica.isQuiescent);
+  t.same(answers, [{ peer: 2, answer: { number: 0, refused: [] } }]);
+  quiescence.heard(2, wordOf(32, 0, { vouchings }), now());
+  t.ok(replica.isQuiescent);
+  for (let i = 0; i < 5; i++) {
+    pass(250);
+    quiescence.heard(2, wordOf(40, 39), now());
+  }
+  t.notOk(replica.isQuiescent, 'nor does it lengthen what an earlier one vouched for');
+  quiescence.heard(2, wordOf(41, 0, { vouchings }), now());
+  quiescence.wakeAll(2);
+  quiescence.heard(2, wordOf(41, 41), now());
+  t.notOk(replica.isQuiescent, 'lists die with the link');
+});
+
+t.test('whatever changes and gets lost, a word that is taken stands for the list as it was', async () => {
+  type Step = { readonly kind: 'add' | 'drop' | 'say' | 'lose' | 'answer' | 'cut'; readonly at: number };
+  const step: fc.Arbitrary<Step> = fc.record({
+    kind: fc.constantFrom('add', 'drop', 'say', 'say', 'lose', 'answer', 'cut'),
+    at: fc.nat({ max: 4 }),
+  });
+  const sorted = (list: Iterable<Vouching>) => [...list].sort((a, b) => a.partition - b.partition);
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+      let number = 100;
+      let commit = 0;
+      const newTold = () => new ToldList(() => ++number);
+      const truth = new Map<number, Vouching>();
+      let told = newTold();
+      let heard = new HeardList();
+      /** Answers on their way, and the words before that got lost. */
+      const answers: number[] = [];
+      for (const { kind, at } of steps) {
+        if (kind === 'add') {
+          truth.set(at, { partition: at, term: 1, commit: ++commit });
+          told.add(truth.get(at) as Vouching);
+        } else if (kind === 'drop') {
+          truth.delete(at);
+          told.drop(at);
+        } else if (kind === 'say') {
+          const word = { ...told.word(), heard: 0 };
+          if (heard.take(word) === undefined) {
+            answers.push(0);
+            continue;
+          }
+          answers.push(word.number);
+          for (const { partition } of heard.unsettled()) heard.settle(partition);
+          for (const partition of heard.partitions) heard.unsettle(partition);
+          if (JSON.stringify(sorted(heard.unsettled())) !== JSON.stringify(sorted(truth.values())))
+            return false;
+        } else if (kind === 'lose') told.word();
+        else if (kind === 'answer') {
+          const answer = answers.shift();
+          if (answer === 0) told.beginAnew();
+          else if (answer !== undefined) told.taken(answer);
+        } else if (at < 2) heard = new HeardList();
+        else {
+          // The teller's end forgets; what was on its way arrives all the same.
+          told = newTold();
+          for (const vouching of truth.values()) told.add(vouching);
+        }
+      }
+      return true;
+    }),
+    { numRuns: 2_000, seed: 7 },
+  );
 });
