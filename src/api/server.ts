@@ -95,8 +95,6 @@ export interface Api {
 
 const exchangePath = '/hansard.v1.ExchangeService/Exchange';
 const exchangeStreamsDefault = 1_024;
-/** How often the node is asked whether it drains, ms. */
-const drainPollMs = 200;
 
 /** Throws INVALID_SETTINGS, ADDRESS_IN_USE. */
 export async function startApi(node: NodeService, options: ApiOptions): Promise<Api> {
@@ -192,7 +190,9 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     }
   };
   show();
-  const drainPoll = setInterval(show, drainPollMs).unref();
+  node.onDrain(() => {
+    if (!stopping) show();
+  });
   return {
     address,
     get callsInFlight() {
@@ -218,7 +218,6 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     async stop(graceMs) {
       if (stopping) return;
       stopping = true;
-      clearInterval(drainPoll);
       show();
       const grace = timeout(graceMs);
       await Promise.race([calls.close(), grace.passed]);

@@ -173,6 +173,7 @@ function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
     repaired: () => running.node.repaired,
     quiescentReplicas: () => running.node.quiescentReplicas,
     clockAheadUs: () => running.node.clockAheadUs,
+    loopLag: () => running.node.loopLag,
     elections: () => running.node.electionCounts,
     callsInFlight: () => api()?.callsInFlight ?? 0,
     exchangeStreams: () => api()?.exchangeStreams ?? 0,

@@ -32,6 +32,8 @@ export interface CheckpointsContext {
 const startRoom = 1.25;
 /** How often it looks, ms; a full tail does not wait for the look. */
 const lookMs = 250;
+/** While nothing waits to be sealed. */
+const restMs = 1_000;
 
 export class Checkpoints {
   readonly #context: CheckpointsContext;
@@ -39,13 +41,14 @@ export class Checkpoints {
   #running: Promise<void> | undefined;
   readonly #wanted = new Set<PartitionId>();
   #stopped = false;
+  #isAnyDirty = false;
 
   constructor(context: CheckpointsContext) {
     this.#context = context;
   }
 
   start(): void {
-    this.#timer = this.#context.clock.after(lookMs, () => {
+    this.#timer = this.#context.clock.after(this.#isAnyDirty ? lookMs : restMs, () => {
       if (this.#stopped) return;
       this.look();
       this.#cutLogs();
@@ -94,6 +97,7 @@ export class Checkpoints {
     const dirty = store
       .partitions()
       .filter(({ partition, dirtySinceMs }) => dirtySinceMs !== undefined && !damaged.has(partition));
+    this.#isAnyDirty = dirty.length > 0;
     if (isFull) {
       // All of them: sealing the fullest alone would leave old small ones to hold back the log.
       return dirty.map((partition) => partition.partition);

@@ -28,6 +28,9 @@ export interface DiskSpaceOptions {
 
 /** How often it asks, ms: at 200 MB/s a fraction of the default reserve is written in between. */
 const pollMs = 1_000;
+/** With so much over the reserve it asks less often: more than the quickest disks take in between. */
+const roomyBytes = 16 * 1024 * 1024 * 1024;
+const roomyPollMs = 4_000;
 /** Over the reserve by this much there is room again: else a single checkpoint would switch to and fro. */
 const roomAgain = 1 + 1 / 8;
 const criticalPart = 1 / 2;
@@ -70,7 +73,8 @@ export class DiskSpace implements Space {
 
   #schedule(): void {
     if (this.#stopped) return;
-    this.#timer = this.#options.clock.after(pollMs, () => {
+    const delayMs = this.#freeBytes > this.reserveBytes + roomyBytes ? roomyPollMs : pollMs;
+    this.#timer = this.#options.clock.after(delayMs, () => {
       // The next one only after this one's end: a disk that hangs is the watchdog's matter.
       void this.#look().then(() => this.#schedule());
     });

@@ -2,7 +2,7 @@
  * What nodes tell each other every second: how far all members of a partition are, so that
  * followers may cut their logs; members; clocks; whether the node may lead; faults.
  */
-import type { Clock, Timer } from '../common/env.js';
+import type { Clock } from '../common/env.js';
 import type { NodeId } from '../common/ids.js';
 import type { Replica } from '../partition/replica.js';
 import type { ClockWatch } from './clock-watch.js';
@@ -18,6 +18,8 @@ import type { ReplicaSet } from './replica-set.js';
 import type { ToPeers } from './to-peers.js';
 
 export const gossipMs = 1_000;
+/** What is quiet has been told; again once in so many times, where that got lost. */
+const quietRounds = 16;
 
 export interface GossipingContext {
   readonly options: NodeOptions;
@@ -33,45 +35,59 @@ export interface GossipingContext {
   readonly ledger: FaultLedger;
   readonly handOver: HandOver;
   isDraining(): boolean;
-  isStopped(): boolean;
   /** What else is done as often. */
   also(): void;
 }
 
 export class Gossiping {
   readonly #context: GossipingContext;
-  #timer: Timer | undefined;
+  #toldMs: number;
+  #round = 0;
+  /** Quiet ones whose last state has been told. */
+  readonly #toldQuiet = new Set<Replica>();
   /** As it was told last: 1 ahead, -1 behind. */
   #clockOff = 0;
 
   constructor(context: GossipingContext) {
     this.#context = context;
+    this.#toldMs = context.clock.monotonicMs();
   }
 
-  start(): void {
-    this.#timer = this.#context.clock.after(gossipMs, () => {
-      if (this.#context.isStopped()) return;
-      this.tell();
-      this.#context.also();
-      this.start();
-    });
+  /** With each tick: what is said then goes in one frame with what else the node says. */
+  tick(nowMs: number): void {
+    if (nowMs - this.#toldMs < gossipMs) return;
+    this.#toldMs = nowMs;
+    this.#round++;
+    this.#tell(this.#context.replicas.held.filter((replica) => this.#isNews(replica)));
+    this.#context.also();
   }
 
-  stop(): void {
-    this.#timer?.cancel();
+  #isNews(replica: Replica): boolean {
+    if (!replica.isLeader) return false;
+    if (!replica.isQuiescent) return true;
+    if (this.#toldQuiet.has(replica) && (replica.partition + this.#round) % quietRounds !== 0) return false;
+    this.#toldQuiet.add(replica);
+    return true;
   }
 
-  /** To all, now. */
+  /** It woke, or went. */
+  stirred(replica: Replica): void {
+    this.#toldQuiet.delete(replica);
+  }
+
+  /** All of it to all, now. */
   tell(): void {
-    const { options, replicas, toPeers, views, stall, ledger, handOver } = this.#context;
-    const led = replicas.held
-      .filter((replica) => replica.isLeader)
-      .map((replica) => ({
-        partition: replica.partition,
-        term: replica.term,
-        keptByAll: replica.matchedByAll(),
-        places: placesToTell(replica),
-      }));
+    this.#tell(this.#context.replicas.held.filter((replica) => replica.isLeader));
+  }
+
+  #tell(replicas: readonly Replica[]): void {
+    const { options, toPeers, views, stall, ledger, handOver } = this.#context;
+    const led = replicas.map((replica) => ({
+      partition: replica.partition,
+      term: replica.term,
+      keptByAll: replica.matchedByAll(),
+      places: placesToTell(replica),
+    }));
     const diskFull = options.space?.isLow === true;
     const mayNotLead = this.#isClockAhead() || diskFull || stall.isStanding;
     const unwilling = this.#context.isDraining() || mayNotLead;
@@ -82,7 +98,8 @@ export class Gossiping {
       const gossip = { nowUs, unwilling, diskFull, led, applyVersion: views.applyVersion, faults };
       toPeers.send(nodeId, { kind: 'gossip', gossip });
     }
-    if (mayNotLead) for (const replica of replicas.held) if (replica.isLeader) handOver.transfer(replica);
+    if (mayNotLead)
+      for (const replica of this.#context.replicas.held) if (replica.isLeader) handOver.transfer(replica);
   }
 
   hear(from: NodeId, gossip: Gossip): void {

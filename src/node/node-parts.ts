@@ -188,6 +188,7 @@ export class NodeParts {
       closed: (replica) => {
         this.elections.forget(replica);
         this.quiescence.forget(replica);
+        this.gossiping.stirred(replica);
         this.snapshotSender.forget(replica);
         this.snapshotReceiver.forget(replica);
       },
@@ -263,7 +264,10 @@ export class NodeParts {
       isConnected: this.#isConnected,
       vouch: (peer, word) => this.#toPeers.sendNow(peer, { kind: 'vouch', word }),
       answer: (peer, answer) => this.#toPeers.sendNow(peer, { kind: 'vouchAnswer', answer }),
-      awoke: () => this.ticks.hasten(),
+      awoke: (replica) => {
+        this.ticks.hasten();
+        this.gossiping.stirred(replica);
+      },
     };
     return new Quiescence(context, random.u32() * 0x1000);
   }
@@ -278,8 +282,8 @@ export class NodeParts {
       readRounds: this.readRounds,
       quiescence: this.quiescence,
       stall: this.#stall,
+      gossiping: this.gossiping,
       isStopped: this.#isStopped,
-      diskStands: () => this.gossiping.tell(),
     });
   }
 
@@ -383,7 +387,6 @@ export class NodeParts {
       ledger: this.ledger,
       handOver: this.handOver,
       isDraining: () => this.life.isDraining,
-      isStopped: this.#isStopped,
       also: () => {
         this.refusals.look();
         if (this.life.isDraining) return;

@@ -2,6 +2,7 @@
  * A running node: what api/ needs of its replicas (types.ts), its start and its end.
  * Everything it is given (options.ts) may be real or simulated; its parts are in node-parts.ts.
  */
+import type { RecordableHistogram } from 'node:perf_hooks';
 import { HansardError } from '../common/errors.js';
 import type { NodeId, PartitionId, TimeUs } from '../common/ids.js';
 import { partitionOf } from '../common/partitioning.js';
@@ -36,6 +37,7 @@ export class HansardNode implements NodeService {
   readonly #options: NodeOptions;
   readonly #parts: NodeParts;
   readonly #replicas: ReplicaSet;
+  readonly #drainListeners: (() => void)[] = [];
   #stopping: Promise<void> | undefined;
 
   constructor(options: NodeOptions) {
@@ -62,7 +64,6 @@ export class HansardNode implements NodeService {
     });
     parts.startReport.begin();
     parts.ticks.start();
-    parts.gossiping.start();
     parts.checkpoints.start();
     parts.elections.start();
     parts.scrubber.start();
@@ -78,6 +79,7 @@ export class HansardNode implements NodeService {
   async drain(): Promise<void> {
     const { life, elections, gossiping, handOver } = this.#parts;
     life.isDraining = true;
+    for (const listener of this.#drainListeners) listener();
     elections.stop();
     gossiping.tell();
     await handOver.transferAll();
@@ -94,7 +96,6 @@ export class HansardNode implements NodeService {
     parts.life.isDraining = true;
     parts.elections.stop();
     parts.ticks.stop();
-    parts.gossiping.stop();
     parts.commitNotes.stop();
     parts.forwarding.stop();
     parts.snapshotSender.stop();
@@ -126,6 +127,10 @@ export class HansardNode implements NodeService {
 
   get isDraining(): boolean {
     return this.#parts.life.isDraining;
+  }
+
+  onDrain(listener: () => void): void {
+    this.#drainListeners.push(listener);
   }
 
   nowUs(): TimeUs {
@@ -248,6 +253,11 @@ export class HansardNode implements NodeService {
   /** Replicas here in whose partitions nothing happens. */
   get quiescentReplicas(): number {
     return this.#parts.quiescence.count;
+  }
+
+  /** How late this node's ticks came since the last `reset`, ns. */
+  get loopLag(): RecordableHistogram {
+    return this.#parts.ticks.lateNs;
   }
 
   /** Rounds by which this node's leaders confirmed reads, in this life. */

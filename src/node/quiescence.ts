@@ -51,8 +51,8 @@ export interface QuiescenceContext<R extends QuietReplica> {
   isConnected(peer: NodeId): boolean;
   vouch(peer: NodeId, word: VouchWord): void;
   answer(peer: NodeId, answer: VouchAnswer): void;
-  /** A replica needs ticks from now on. */
-  awoke(): void;
+  /** The replica needs ticks from now on. */
+  awoke(replica: R): void;
 }
 
 /** So often within an election timeout: two words may be lost before a follower doubts. */
@@ -101,7 +101,7 @@ export class Quiescence<R extends QuietReplica> {
   /** The replica is here. */
   opened(replica: R): void {
     this.#awake.add(replica);
-    this.#context.awoke();
+    this.#context.awoke(replica);
   }
 
   /** The replica is closed. */
@@ -115,7 +115,7 @@ export class Quiescence<R extends QuietReplica> {
   woke(replica: R): void {
     this.#awake.add(replica);
     this.#changed(replica);
-    this.#context.awoke();
+    this.#context.awoke(replica);
   }
 
   /** Of this replica nothing holds that was said, or heard. */

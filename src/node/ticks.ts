@@ -3,9 +3,11 @@
  * is awake the timer rests until the node has a word to say (quiescence.ts): each waking of a process
  * costs it more than all that it does then.
  */
+import { createHistogram, type RecordableHistogram } from 'node:perf_hooks';
 import type { Clock, Timer } from '../common/env.js';
 import type { Replica } from '../partition/replica.js';
 import type { DiskStall } from './disk-stall.js';
+import type { Gossiping } from './gossiping.js';
 import type { NodeSettings } from './options.js';
 import type { Quiescence } from './quiescence.js';
 import type { ReadRounds } from './read-rounds.js';
@@ -22,9 +24,8 @@ export interface TicksContext {
   readonly readRounds: ReadRounds;
   readonly quiescence: Quiescence<Replica>;
   readonly stall: DiskStall;
+  readonly gossiping: Gossiping;
   isStopped(): boolean;
-  /** The disk stands still: everybody hears of it at once, and again until all leaderships are gone. */
-  diskStands(): void;
 }
 
 export class Ticks {
@@ -35,6 +36,8 @@ export class Ticks {
   #ticks = 0;
   /** The timer was set for so many ticks; more than one while it rests. */
   #planned = 1;
+  /** How late ticks come, ns: whatever held up the loop. */
+  readonly lateNs: RecordableHistogram = createHistogram();
 
   constructor(context: TicksContext) {
     this.#context = context;
@@ -90,8 +93,11 @@ export class Ticks {
 
   #schedule(): void {
     const { clock, settings, isStopped } = this.#context;
-    this.#timer = clock.after(this.#planned * settings.tickMs, () => {
+    const delayMs = this.#planned * settings.tickMs;
+    const dueMs = clock.monotonicMs() + delayMs;
+    this.#timer = clock.after(delayMs, () => {
       this.#timer = undefined;
+      this.lateNs.record(Math.max(1, Math.round((clock.monotonicMs() - dueMs) * 1e6)));
       // Messages that are ready come first: after a stall they say that the leader lives (design rule 15).
       clock.defer(() => {
         if (isStopped()) return;
@@ -109,18 +115,21 @@ export class Ticks {
   }
 
   #tick(): void {
-    const { clock, settings, heartbeatTicks, readRounds, quiescence, stall, toPeers, loop } = this.#context;
+    const { clock, settings, heartbeatTicks, readRounds, quiescence, stall, toPeers, loop, gossiping } =
+      this.#context;
     const now = clock.monotonicMs();
     const due = this.#dueTicks(now);
     if (due < 1) return;
     const ticks = this.#pass(due, Math.max(this.#planned, settings.maxTicksPerTurn), now);
     readRounds.tick(now);
-    if (stall.look(now)) this.#context.diskStands();
+    // Everybody hears of it at once, and again until all leaderships are gone.
+    if (stall.look(now)) gossiping.tell();
     for (let i = 0; i < ticks; i++) {
       this.#ticks++;
       if (this.#ticks % heartbeatTicks === 0) toPeers.beat();
       for (const replica of quiescence.awake) replica.tick(now);
     }
+    gossiping.tick(now);
     quiescence.tick(this.tickedMs);
     // Who leads nothing has no turn to send its answers in.
     if (toPeers.areBeatsDue && !loop.isScheduled) toPeers.endOfTurn();

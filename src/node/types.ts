@@ -26,6 +26,8 @@ export interface NodeService {
   leaderOf(partition: PartitionId): NodeId | undefined;
   addressOf(node: NodeId): string | undefined;
   readonly isDraining: boolean;
+  /** `listener` is called when the node begins to drain. */
+  onDrain(listener: () => void): void;
   readonly scrubber: Pick<Scrubber, 'status' | 'scrubNow'>;
   /**
    * Changes members of a partition that this node leads, and waits until that is in

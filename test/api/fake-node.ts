@@ -198,7 +198,18 @@ export class FakeNode implements NodeService {
   readonly identity: NodeService['identity'];
   readonly partitionCount: number;
   partitions: PartitionModel[];
-  isDraining = false;
+  readonly #drainListeners: (() => void)[] = [];
+  #isDraining = false;
+  get isDraining(): boolean {
+    return this.#isDraining;
+  }
+  set isDraining(isDraining: boolean) {
+    this.#isDraining = isDraining;
+    for (const listener of this.#drainListeners) listener();
+  }
+  onDrain(listener: () => void): void {
+    this.#drainListeners.push(listener);
+  }
   /** What every read here meets. */
   barrierError: HansardError | undefined;
   /** Nodes with a replica of every partition, all connected; undefined: as two of them once were. */
