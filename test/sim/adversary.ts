@@ -11,6 +11,9 @@ import { type KvPhase, kvPhases } from './sim-kv.js';
 /** Until another leader is there, simulated ms; none is elected where too much is broken already. */
 const electionMs = 4_000;
 
+/** All leaps together: less than invariants/commit-time-near.ts allows. */
+const leptMaxUs = 20e6;
+
 interface Led {
   readonly partition: number;
   readonly node: SimNode;
@@ -148,6 +151,24 @@ export class Adversary {
     clock.resume();
     await this.#cluster.pass(random.below(300));
     network.healAll();
+  }
+
+  /**
+   * A leader's clock jumps ahead of all others, and it is gone a moment later: the next leader has what it stamped then
+   * in its log, and has applied none of it when it stamps itself.
+   */
+  async leap(): Promise<void> {
+    const { random, nodes } = this.#cluster;
+    const leader = this.#leader();
+    if (leader === undefined) return;
+    const { node } = leader;
+    const fromUs = Math.min(Math.max(0, node.clock.offsetUs), leptMaxUs);
+    for (const each of nodes) each.clock.offsetUs = fromUs;
+    node.clock.offsetUs += (1 + random.below(4)) * 1e6;
+    this.#log(`the clock of node ${node.nodeId}, which leads partition ${leader.partition}, leaps ahead`);
+    await this.#cluster.passFinely(random.fraction() * 5);
+    this.#kill([node], 'process');
+    await this.#successor(leader);
   }
 
   /** The process dies, or the machine, at some operation of its disks from here on. */

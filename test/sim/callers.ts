@@ -24,15 +24,25 @@ export interface CalledNode {
 const lullMs = 900;
 const lullPeriodMs = 3_000;
 
+/** A partition that is mostly left alone is appended to for so long, ms, once in each of its periods. */
+const seldomMs = 100;
+const seldomPeriodMs = 1_000;
+
+/**
+ * `all`: there are times in which nobody calls. `one`: one partition, each in its turn, is seldom appended to for a whole period
+ * while the others fill the log: what it has sealed is written down by nothing but the table of the log's next segment.
+ */
+export type Lulls = 'none' | 'all' | 'one';
+
 export class Callers {
   readonly faults: CallFaults = { delayMaxMs: 0, lossChance: 0 };
-  /** There are times in which nobody calls. */
-  hasLulls = false;
+  lulls: Lulls = 'none';
 
   constructor(
     private readonly clock: SimClock,
     private readonly random: SimRandom,
     private readonly nodes: readonly CalledNode[],
+    private readonly partitions: number,
   ) {}
 
   /** Never settles where the call, its answer or the process is lost: patience is the caller's. */
@@ -55,10 +65,17 @@ export class Callers {
   /** What a caller does before its next call; it outlasts a lull. */
   rest(ms: number): Promise<void> {
     const intoMs = (this.clock.monotonicMs() + ms) % lullPeriodMs;
-    const restMs = this.hasLulls && intoMs < lullMs ? ms + lullMs - intoMs : ms;
+    const restMs = this.lulls === 'all' && intoMs < lullMs ? ms + lullMs - intoMs : ms;
     return new Promise((resolve) => {
       this.clock.after(restMs, resolve);
     });
+  }
+
+  /** Nobody appends to this partition now. */
+  isLeftAlone(partition: number): boolean {
+    const nowMs = this.clock.monotonicMs();
+    const alone = Math.floor(nowMs / lullPeriodMs) % this.partitions;
+    return this.lulls === 'one' && partition === alone && nowMs % seldomPeriodMs >= seldomMs;
   }
 
   #travel(arrive: () => void): void {

@@ -70,7 +70,8 @@ export class SimClient {
         counter = 0;
       }
       if (this.kind === 'deleter') await this.#delete(partition, channel);
-      await this.world.callers.rest(this.world.random.below(150));
+      do await this.world.callers.rest(this.world.random.below(150));
+      while (!this.#stopped && this.world.callers.isLeftAlone(partition));
     }
   }
 

@@ -19,6 +19,7 @@ import type { Tracer } from '../../src/raft/trace.js';
 import { formatStore, storeDefaults } from '../../src/store/store.js';
 import { createTransport } from '../../src/transport/transport.js';
 import { formatWal, type GroupLog, type LogDevice } from '../../src/wal/index.js';
+import { BusyLoop } from './busy-loop.js';
 import { Callers } from './callers.js';
 import { Digests } from './digests.js';
 import type { History } from './history.js';
@@ -84,6 +85,8 @@ export class SimCluster {
   readonly callers: Callers;
   /** Of each message of consensus: that it comes twice. */
   repeatChance = 0;
+  /** What a node does may take as long as that, ms. */
+  busyMaxMs = 0;
   /** Answers kept of each producer: replicated. More than any client has in flight, and few, since every checkpoint writes them. */
   readonly producerWindow: number;
 
@@ -98,7 +101,7 @@ export class SimCluster {
       clientAddress: `node${i + 1}:2`,
     }));
     for (const { nodeId } of members) this.nodes.push(new SimNode(this, nodeId, members));
-    this.callers = new Callers(this.clock, this.random.fork(), this.nodes);
+    this.callers = new Callers(this.clock, this.random.fork(), this.nodes, options.partitions);
   }
 
   get living(): SimNode[] {
@@ -224,6 +227,8 @@ export class SimNode implements SeenNode {
   readonly limits: Pick<RaftJudging, 'maxSizePerMsg' | 'maxInflightMsgs'>;
   readonly storeId: string;
   readonly #clockRate: number;
+  /** With randomness of its own: where nothing takes time all else stays as it is. */
+  readonly #toil: BusyLoop;
   /** Bytes of what it keeps of its store and its log in memory. */
   readonly #caches: { readonly storeCache: number; readonly entryCache: number };
   #parts: PartsOpener | undefined;
@@ -237,6 +242,11 @@ export class SimNode implements SeenNode {
     const onFailure = (): void => this.mustEndSoon();
     this.folder = new SimFolder({ clock, random: random.fork(), onFailure });
     this.#clockRate = cluster.options.drift ? 1 + (random.fraction() - 0.5) / 10 : 1;
+    this.#toil = new BusyLoop(
+      clock,
+      new SimRandom((cluster.options.seed << 4) ^ nodeId),
+      () => cluster.busyMaxMs,
+    );
     this.clock = new NodeClock(clock, 0, this.#clockRate);
     this.storeId = nodeId.toString(16).padStart(16, 'a');
     this.limits = {
@@ -263,6 +273,10 @@ export class SimNode implements SeenNode {
     this.#caches = { storeCache: cache(), entryCache: cache() };
   }
 
+  get hasSetAside(): boolean {
+    return this.folder.hasSetAside;
+  }
+
   get clockOffsetUs(): number {
     return this.clock.offsetUs;
   }
@@ -286,7 +300,7 @@ export class SimNode implements SeenNode {
 
   async #open(life: number): Promise<void> {
     const { cluster } = this;
-    const clock = new NodeClock(cluster.clock, this.clock.offsetUs, this.#clockRate);
+    const clock = new NodeClock(cluster.clock, this.clock.offsetUs, this.#clockRate, this.#toil);
     this.clock = clock;
     const random = cluster.random.fork();
     const logger = historyLogger((line) => {

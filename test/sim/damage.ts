@@ -15,11 +15,13 @@ const pageBytes = 4096;
 export function damageLog(disk: SimDisk, random: SimRandom): string | undefined {
   const used = disk.segments().flatMap(({ segment }) => usedPart(disk, segment));
   const newest = used.at(-1);
-  const chosen = used[random.below(Math.max(1, used.length))];
+  const kind = random.below(6);
+  // Behind the newest one nothing tells of what is gone: among many segments chance seldom meets it.
+  const isNewest = kind === 0 && random.below(2) === 0;
+  const chosen = isNewest ? newest : used[random.below(Math.max(1, used.length))];
   if (newest === undefined || chosen === undefined) return undefined;
   const { segment } = chosen;
   const end = chosen === newest ? chosen.lastBatch : chosen.end;
-  const kind = random.below(6);
   if (kind === 0) {
     disk.lose(segment);
     return `segment ${segment} is gone`;

@@ -59,13 +59,17 @@ export const faultKinds = [
   'members',
   /** A node's disks are gone for good, and its replicas are replaced. Once in a run, with `members` alone. */
   'lostDisk',
+  /** What a process does takes its time, and what comes meanwhile is handled in one go, before the next turn. All along a run. */
+  'busy',
+  /** A leader's clock jumps ahead, and it is gone before what it stamped then is applied elsewhere. */
+  'leap',
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
 
 type DamagedPart = 'log' | 'database' | 'faults';
 
 /** Not done at a moment, but all along. */
-const lasting: ReadonlySet<FaultKind> = new Set(['repeat', 'calls', 'drift', 'members', 'lostDisk']);
+const lasting: ReadonlySet<FaultKind> = new Set(['repeat', 'calls', 'drift', 'members', 'lostDisk', 'busy']);
 /** As often as one in so many runs; others are in two of three. */
 const rare: Partial<Record<FaultKind, number>> = {
   logDamage: 3,
@@ -74,6 +78,7 @@ const rare: Partial<Record<FaultKind, number>> = {
   repeat: 2,
   calls: 2,
   drift: 3,
+  busy: 3,
 };
 
 export function drawKinds(random: SimRandom): FaultKind[] {
@@ -125,6 +130,7 @@ export class Faults {
     network.faults.delayMaxMs = random.below(3) === 0 ? 20 : 1;
     network.faults.bytesPerSecond = random.below(5) === 0 ? 100_000 + random.below(1_000_000) : 0;
     if (this.#has.has('repeat')) this.#cluster.repeatChance = random.below(2) === 0 ? 0.2 : 0.01;
+    if (this.#has.has('busy')) this.#cluster.busyMaxMs = [3, 20, 60][random.below(3)] as number;
     if (this.#has.has('calls')) {
       callers.faults.delayMaxMs = [2, 20, 400][random.below(3)] as number;
       callers.faults.lossChance = random.below(2) === 0 ? 0.02 : 0;
@@ -175,6 +181,7 @@ export class Faults {
     callers.faults.delayMaxMs = 0;
     callers.faults.lossChance = 0;
     this.#cluster.repeatChance = 0;
+    this.#cluster.busyMaxMs = 0;
     for (const end of [...this.#hung]) end();
     for (const node of healed) {
       node.repair();
@@ -274,6 +281,8 @@ export class Faults {
         return this.#adversary.usurp();
       case 'haunt':
         return this.#adversary.haunt();
+      case 'leap':
+        return this.#adversary.leap();
       default:
         throw new Error(`${kind} lasts all along a run`);
     }

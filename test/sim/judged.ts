@@ -47,12 +47,13 @@ export class JudgedClient {
   }
 
   async #run(): Promise<void> {
-    const { random } = this.world;
+    const { random, callers } = this.world;
     while (!this.#stopped) {
       const channel = this.channels[random.below(this.channels.length)] as string;
       if (random.below(5) < 2) await this.#read(channel);
-      else await this.#append(channel, random.below(2) === 0);
-      await this.world.callers.rest(1 + random.below(40));
+      else if (!callers.isLeftAlone(this.world.partitionOf(channel)))
+        await this.#append(channel, random.below(2) === 0);
+      await callers.rest(1 + random.below(40));
     }
   }
 

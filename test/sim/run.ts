@@ -5,6 +5,7 @@
 import { HansardError } from '../../src/common/errors.js';
 import type { Replica } from '../../src/partition/replica.js';
 import { ChannelRecorder } from '../linearizability/recorder.js';
+import type { Lulls } from './callers.js';
 import { type ClientWorld, SimClient } from './client.js';
 import { type Mutant, SimCluster } from './cluster.js';
 import { contentOf } from './content.js';
@@ -122,7 +123,7 @@ class SeedRun {
       smallLogs: options.smallLogs ?? options.seed % 3 === 0,
       drift: kinds.includes('drift'),
     });
-    this.#cluster.callers.hasLulls = options.seed % 2 === 1;
+    this.#cluster.callers.lulls = (['none', 'all', 'one', 'one'] as const)[options.seed % 4] as Lulls;
     this.#cluster.log(`faults: ${kinds.join(' ')}`);
     this.#membership = hasMembers ? new SimMembership(this.#cluster, mayLose) : undefined;
     this.#faults = new Faults(this.#cluster, kinds, this.#membership, options.damage ?? !hasMembers);

@@ -39,7 +39,7 @@ export class SimClock implements Clock {
 
   /** Runs the next event and what it deferred; false: nothing is left before `untilMs`. */
   step(untilMs = Number.POSITIVE_INFINITY): boolean {
-    if (this.#deferred.length > 0) {
+    if (this.#deferred.length > 0 && !this.#isDue()) {
       this.#runDeferred();
       return true;
     }
@@ -50,9 +50,13 @@ export class SimClock implements Clock {
     const { fn } = next;
     next.fn = undefined;
     fn?.();
-    // As in Node: what is due at this moment is handled before what was deferred.
-    if ((this.#heap[0]?.atMs ?? Number.POSITIVE_INFINITY) > this.#nowMs) this.#runDeferred();
+    if (!this.#isDue()) this.#runDeferred();
     return true;
+  }
+
+  /** As in Node: what is due at this moment is handled before what was deferred. */
+  #isDue(): boolean {
+    return (this.#heap[0]?.atMs ?? Number.POSITIVE_INFINITY) <= this.#nowMs;
   }
 
   /**

@@ -38,6 +38,11 @@ export class SimFolder {
     this.database = new SimKvFactory({ clock, random: random.fork(), readMs: 0.3, writeMs: 2, onFailure });
   }
 
+  /** A log or a database was found damaged, and moved aside for a fresh one. */
+  get hasSetAside(): boolean {
+    return this.#aside.size > 0;
+  }
+
   #newDisk(): SimDisk {
     const { clock, random, onFailure } = this.#options;
     return new SimDisk({ clock, random: random.fork(), onFailure });

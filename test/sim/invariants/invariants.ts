@@ -21,6 +21,8 @@ export interface SeenNode {
   readonly clockOffsetUs: number;
   /** What it believes to be damaged. */
   readonly faults: readonly ReplicaFault[];
+  /** It found its log or its database damaged, and took a fresh one. */
+  readonly hasSetAside: boolean;
   /** Of the process that runs; none while it is down or opens. */
   replicas(): readonly Replica[];
   /** What the disk has for certain, of the process that runs or ran last. */

@@ -3,10 +3,13 @@ import type { Invariant, SeenNode } from './invariants.js';
 
 export class NoFalseAlarm implements Invariant {
   look(nodes: readonly SeenNode[]): string | undefined {
-    for (const { nodeId, isDamaged, faults } of nodes) {
+    for (const { nodeId, isDamaged, faults, hasSetAside } of nodes) {
+      if (isDamaged) continue;
       const [fault] = faults;
-      if (isDamaged || fault === undefined) continue;
-      return `a false alarm: node ${nodeId} calls partition ${fault.partition} ${fault.kind}: ${fault.why}`;
+      if (fault !== undefined)
+        return `a false alarm: node ${nodeId} calls partition ${fault.partition} ${fault.kind}: ${fault.why}`;
+      // All that it held may be salvaged: no partition is the worse for it, and still the start read damage into it.
+      if (hasSetAside) return `a false alarm: node ${nodeId} has set its log or database aside`;
     }
     return undefined;
   }

@@ -375,8 +375,8 @@ export const plantedBugs: readonly PlantedBug[] = [
         replace: 'decoded.leaderTimeUs',
       },
     ],
-    faults: ['clock', 'kill'],
-    withinSeeds: 5,
+    faults: ['leap'],
+    withinSeeds: 10,
   },
   {
     name: 'answer-of-a-replaced-entry',
@@ -418,6 +418,25 @@ export const plantedBugs: readonly PlantedBug[] = [
     patches: [{ file: replica, find: 'this.isMute || this.#raft.term !== term)', replace: 'this.isMute)' }],
     faults: ['haunt'],
     withinSeeds: 10,
+  },
+  {
+    name: 'leads-as-of-its-last-turn',
+    breaks: 'a replica says that it leads as long as it has had no turn since it was deposed',
+    patches: [
+      {
+        file: replica,
+        find: 'return this.#raft.role === Role.leader;',
+        replace: 'return this.#role === Role.leader;',
+      },
+      { file: replica, find: 'return this.#raft.term;', replace: 'return this.#term;' },
+      {
+        file: 'src/node/turn-loop.js',
+        find: 'const visitsPerLook = 4;',
+        replace: 'const visitsPerLook = 1;',
+      },
+    ],
+    faults: ['busy', 'outlive', 'haunt', 'handover'],
+    withinSeeds: 20,
   },
   {
     name: 'read-rounds-share-a-context',
