@@ -42,7 +42,7 @@ const program = new Command('bench')
   .description('Measures Hansard: three nodes as processes on this machine, one client.')
   .argument(
     '[what]',
-    '`run`, `compare` with the systems found on this machine, `smoke`: counts that do not depend on the machine, each in its band; or one of footprint, recovery, write-amplification, checkpoints, bring-up, fan-out, reads, subscription, which tell their own options with --help',
+    '`run`, `compare` with the systems found on this machine, `smoke`: counts that do not depend on the machine, each in its band; or one of footprint, recovery, write-amplification, checkpoints, bring-up, fan-out, reads, subscription, targets, which tell their own options with --help',
     'run',
   )
   .option(
@@ -337,6 +337,7 @@ const programs = [
   'fan-out',
   'reads',
   'subscription',
+  'targets',
 ];
 const [, , named = ''] = process.argv;
 if (programs.includes(named)) {

@@ -66,20 +66,40 @@ export function zipfOf(count: number, random: () => number): () => number {
   };
 }
 
-/** So many messages in every channel that each has a full page. */
-export async function fill(system: System, signal: AbortSignal): Promise<void> {
+/** Calls in flight while filling, with calls that hold a message or few, and such as hold 64. */
+const smallInFlight = 256;
+const largeInFlight = 32;
+
+export interface Filling {
+  readonly firstChannel?: number;
+  readonly channels?: number;
+  /** By default so many that each channel has a full page. */
+  readonly perChannel?: number;
+  /** Told after each call. */
+  readonly progress?: (messages: number) => void;
+}
+
+/** The same number of messages in every channel, up to 64 in a call. */
+export async function fill(system: System, signal: AbortSignal, filling: Filling = {}): Promise<void> {
+  const { firstChannel = 0, channels = channelCount, perChannel = pageEvents + 14 } = filling;
   const load = makeLoad(99);
-  const perChannel = pageEvents + 14;
-  let channel = 0;
+  const perCall = 64;
+  // Channel by channel in turn, as they would grow.
+  const calls = channels * Math.ceil(perChannel / perCall);
+  let [next, messages] = [0, 0];
   const worker = async (): Promise<void> => {
-    while (channel < channelCount && !signal.aborted) {
-      const mine = channel++;
-      const texts = Array.from({ length: perChannel }, () => load.next().text);
-      if (system.appendBatch !== undefined) await system.appendBatch(mine, texts);
+    while (next < calls && !signal.aborted) {
+      const call = next++;
+      const channel = firstChannel + (call % channels);
+      const count = Math.min(perCall, perChannel - perCall * Math.floor(call / channels));
+      const texts = Array.from({ length: count }, () => load.next().text);
+      if (system.appendBatch !== undefined) await system.appendBatch(channel, texts);
       else if (system.appendFrame !== undefined)
-        await system.appendFrame(texts.map((text) => ({ channel: mine, text })));
-      else for (const text of texts) await system.append({ channel: mine, text });
+        await system.appendFrame(texts.map((text) => ({ channel, text })));
+      else for (const text of texts) await system.append({ channel, text });
+      messages += count;
+      filling.progress?.(messages);
     }
   };
-  await Promise.all(Array.from({ length: 32 }, worker));
+  await Promise.all(Array.from({ length: perChannel < perCall ? smallInFlight : largeInFlight }, worker));
 }

@@ -143,6 +143,18 @@ const hot = (inFlight: number): Workload =>
     callOf: (system, seed) => appendOf(system, makeLoad(seed, { firstChannel: hotChannel, channels: 1 })),
   });
 
+export const wideChannels = { first: 300_000, count: 100_000 } as const;
+
+const wide = (inFlight: number): Workload =>
+  closed({
+    name: `wide-${inFlight}`,
+    title: `single appends over ${wideChannels.count.toLocaleString('en')} channels, all alike, ${inFlight} in flight`,
+    unit: 'messages',
+    inFlight,
+    callOf: (system, seed) =>
+      appendOf(system, makeLoad(seed, { firstChannel: wideChannels.first, channels: wideChannels.count })),
+  });
+
 const zipfCount = 100_000;
 
 const zipf = (inFlight: number): Workload =>
@@ -201,6 +213,7 @@ export const further: readonly Workload[] = [
   mixed(64),
   hot(256),
   zipf(256),
+  wide(256),
   large(16),
   open(500),
 ];
@@ -214,6 +227,7 @@ const families: Readonly<Record<string, (a: number, b: number) => Workload>> = {
   mixed,
   hot,
   zipf,
+  wide,
   large,
   tail,
   open,
