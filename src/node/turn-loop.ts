@@ -40,6 +40,8 @@ export class TurnLoop implements TurnOutput {
   /** What stirs now may still be visited in this turn; the rest has the next one scheduled at its end. */
   #inTurn = false;
   readonly #runTurn = (): void => this.#turn();
+  /** Visits since the clock was looked at. */
+  #sinceLook = 0;
   #writes: GroupWrite[] = [];
   /** Whose they are. */
   #writers: Replica[] = [];
@@ -153,25 +155,15 @@ export class TurnLoop implements TurnOutput {
     this.turns++;
     this.#scheduled = false;
     this.#inTurn = true;
-    const stirred = this.#stirred;
-    this.#stirred = [];
-    let postponed: readonly Replica[] = nobody;
     const endMs = this.#clock.monotonicMs() + turnBudgetMs;
-    for (let i = 0; i < stirred.length; i++) {
-      const replica = stirred[i] as Replica;
-      replica.isStirred = false;
-      replica.collect(this);
-      if ((i + 1) % visitsPerLook === 0 && this.#clock.monotonicMs() > endMs) {
-        postponed = stirred.slice(i + 1);
-        break;
-      }
-    }
+    let postponed = this.#visit(endMs);
     // In the turn in which a round ends the next begins: what is new in the commit indexes goes with its entries.
     if (this.#gathering.size > 0 && !this.#gathers) {
       this.#stirGathering();
-      this.#visitAgain();
+      if (postponed.length === 0) postponed = this.#visit(endMs);
     }
-    if (this.#rides()) this.#visitAgain();
+    // Replicas that have something small to say, since a frame leaves anyway; the rest of what stirred goes with them.
+    if (postponed.length === 0 && this.#rides()) postponed = this.#visit(endMs);
     if (this.#writes.length > 0) this.#write();
     this.#proposed = false;
     this.#endOfTurn();
@@ -183,6 +175,26 @@ export class TurnLoop implements TurnOutput {
     if (this.#stirred.length > 0) this.#schedule();
   }
 
+  /** Whom it has not come to when the turn's time is over; one at least is visited. */
+  #visit(endMs: number): readonly Replica[] {
+    const stirred = this.#stirred;
+    this.#stirred = [];
+    for (let i = 0; i < stirred.length; i++) {
+      const replica = stirred[i] as Replica;
+      replica.isStirred = false;
+      replica.collect(this);
+      if (i + 1 < stirred.length && this.#isOver(endMs)) return stirred.slice(i + 1);
+    }
+    return nobody;
+  }
+
+  /** Looks at the clock now and then, counted on through turns: few replicas may take long, too. */
+  #isOver(endMs: number): boolean {
+    if (++this.#sinceLook < visitsPerLook) return false;
+    this.#sinceLook = 0;
+    return this.#clock.monotonicMs() > endMs;
+  }
+
   applies(replica: Replica): void {
     this.#appliers.push(replica);
   }
@@ -192,22 +204,11 @@ export class TurnLoop implements TurnOutput {
     const appliers = this.#appliers;
     this.#appliers = [];
     for (let i = 0; i < appliers.length; i++) {
-      if (i > 0 && i % visitsPerLook === 0 && this.#clock.monotonicMs() > endMs) {
+      if (i > 0 && this.#isOver(endMs)) {
         for (const replica of appliers.slice(i)) this.stir(replica);
         return;
       }
       (appliers[i] as Replica).applyCommitted();
-    }
-  }
-
-  /** Replicas that have something small to say, since a frame leaves anyway; the rest of what stirred goes with them. */
-  #visitAgain(): void {
-    const stirred = this.#stirred;
-    this.#stirred = [];
-    for (let i = 0; i < stirred.length; i++) {
-      const replica = stirred[i] as Replica;
-      replica.isStirred = false;
-      replica.collect(this);
     }
   }
 

@@ -429,11 +429,6 @@ export const plantedBugs: readonly PlantedBug[] = [
         replace: 'return this.#role === Role.leader;',
       },
       { file: replica, find: 'return this.#raft.term;', replace: 'return this.#term;' },
-      {
-        file: 'src/node/turn-loop.js',
-        find: 'const visitsPerLook = 4;',
-        replace: 'const visitsPerLook = 1;',
-      },
     ],
     faults: ['busy', 'outlive', 'haunt', 'handover'],
     withinSeeds: 20,
