@@ -52,7 +52,19 @@ export class NodeClock implements Clock {
   }
   after(delayMs: number, fn: () => void): Timer {
     const trueMs = this.rate === 1 ? delayMs : delayMs / this.rate + roundingMs;
-    return this.world.after(trueMs, () => this.#come(fn));
+    let isCancelled = false;
+    const timer = this.world.after(trueMs, () =>
+      this.#come(() => {
+        if (!isCancelled) fn();
+      }),
+    );
+    return {
+      cancel() {
+        // It may be due already, and wait for the loop to get to it.
+        isCancelled = true;
+        timer.cancel();
+      },
+    };
   }
   defer(fn: () => void): void {
     this.world.defer(() => this.#come(fn));
