@@ -124,8 +124,8 @@ export function decodeAppend(bytes: Buffer, from: number, to: number): AppendCom
   const flags = reader.u8();
   if (flags > 3) throw new MalformedError('an append with unknown flags');
   const digest = reader.u32();
-  const tenant = reader.string();
-  const channel = reader.string();
+  const tenant = reader.name();
+  const channel = reader.name();
   let producerId = 0;
   let firstCounter = 0;
   if ((flags & AppendFlag.producer) !== 0) {

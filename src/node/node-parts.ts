@@ -9,6 +9,7 @@ import type { Proposal } from '../partition/proposals.js';
 import type { Replica } from '../partition/replica.js';
 import {
   commitNotePeriodMs,
+  type DecodedAhead,
   type ElectionCounts,
   type ProposalBudget,
   type ReplicaHost,
@@ -63,6 +64,7 @@ export class NodeParts {
   readonly #clock: Clock;
   readonly #heartbeatTicks: number;
   readonly #budget: ProposalBudget;
+  readonly #decodedAhead: DecodedAhead = { bytes: 0 };
   readonly electionCounts: ElectionCounts = { silence: 0, gone: 0, handover: 0 };
   readonly #stall: DiskStall;
   readonly #toPeers: ToPeers;
@@ -230,6 +232,7 @@ export class NodeParts {
       mendState: (replica, staged) => this.repairs.mendState(replica, staged),
       caughtUpWithFloor: (replica) => this.repairs.caughtUpWithFloor(replica),
       budget: this.#budget,
+      decodedAhead: this.#decodedAhead,
       elections: this.electionCounts,
       tailHasRoom: () => {
         if (store.tailBytes < this.checkpoints.tailLimitBytes) return true;

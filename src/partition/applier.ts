@@ -11,6 +11,7 @@ import { type DecodedEntry, decodeEntry } from '../conversation/decoded-entry.js
 import type { CommandAnswer } from '../conversation/types.js';
 import type { Message } from '../raft/types.js';
 import type { PartitionStore } from '../store/types.js';
+import type { DecodedAhead } from './types.js';
 
 export interface ApplierHooks {
   /** Reads what the cache has dropped; false: the entries are gone from the log. */
@@ -28,13 +29,19 @@ export interface ApplierHooks {
 const noAnswers: readonly CommandAnswer[] = Object.freeze([]);
 /** Entries read from the log at once when the cache has dropped them. */
 const fillEntries = 64;
-/** Entries that wait for their turn are decoded, and their lookups begun, up to this many bytes ahead. */
+/** Entries that wait for their turn are decoded, and their lookups begun, up to this many bytes ahead: of one partition … */
 const decodedBytesMax = 256 * 1024;
+/**
+ * … and of all that share a `DecodedAhead`. A start has all of them wait: what is decoded long before its turn lives long enough
+ * for the collector to copy it twice, which cost as much as applying.
+ */
+const sharedBytesMax = 1024 * 1024;
 
 export class Applier {
   readonly #store: PartitionStore;
   readonly #hooks: ApplierHooks;
   readonly #sliceBytes: number;
+  readonly #ahead: DecodedAhead;
   #queue: Message[] = [];
   /** Next entry of the first message. */
   #at = 0;
@@ -49,9 +56,10 @@ export class Applier {
   #decodedBytes = 0;
   #stopped = false;
 
-  constructor(store: PartitionStore, sliceBytes: number, hooks: ApplierHooks) {
+  constructor(store: PartitionStore, sliceBytes: number, ahead: DecodedAhead, hooks: ApplierHooks) {
     this.#store = store;
     this.#sliceBytes = sliceBytes;
+    this.#ahead = ahead;
     this.#hooks = hooks;
   }
 
@@ -68,6 +76,7 @@ export class Applier {
     this.#stopped = true;
     this.#queue = [];
     this.#decoded.clear();
+    this.#countDecoded(-this.#decodedBytes);
   }
 
   /** Applies up to one slice of bytes; the rest in a later turn, so that heartbeats get theirs. */
@@ -77,7 +86,7 @@ export class Applier {
       // Most entries are applied as they come. Those that must wait have their lookups begun meanwhile.
       if (this.#queue.length > 0 && !this.#stopped) this.#prefetchWaiting();
     } catch (error) {
-      this.#stopped = true;
+      this.stop();
       this.#hooks.fatal(error);
     }
   }
@@ -126,7 +135,7 @@ export class Applier {
         this.#resumeAfter(reading);
         return false;
       }
-      if (this.#decoded.delete(entry.index)) this.#decodedBytes -= entry.sizeBytes;
+      if (this.#decoded.delete(entry.index)) this.#countDecoded(-entry.sizeBytes);
       store.beginEntry();
       const outcome = applyEntry(store, { index: entry.index, term: entry.term, data }, decoded);
       if (outcome.unsupportedVersion !== undefined) {
@@ -150,7 +159,7 @@ export class Applier {
       const next = (entries[m === 0 ? this.#at : 0] as Entry | undefined)?.index ?? 0;
       // Indexes are dense: those begun before are passed over in one step.
       for (let i = (m === 0 ? this.#at : 0) + Math.max(0, this.#begun + 1 - next); i < entries.length; i++) {
-        if (this.#decodedBytes >= decodedBytesMax) return;
+        if (this.#decodedBytes >= decodedBytesMax || this.#ahead.bytes >= sharedBytesMax) return;
         const entry = entries[i] as Entry;
         this.#begun = entry.index;
         if (entry.type !== EntryType.normal || entry.data === undefined || entry.sizeBytes === 0) continue;
@@ -169,7 +178,12 @@ export class Applier {
   #keep(entry: Entry, decoded: DecodedEntry): void {
     if (this.#decoded.has(entry.index)) return;
     this.#decoded.set(entry.index, decoded);
-    this.#decodedBytes += entry.sizeBytes;
+    this.#countDecoded(entry.sizeBytes);
+  }
+
+  #countDecoded(bytes: number): void {
+    this.#decodedBytes += bytes;
+    this.#ahead.bytes += bytes;
   }
 
   #fill(message: Message): void {

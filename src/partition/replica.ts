@@ -187,7 +187,7 @@ export class Replica implements WorkSink {
       (proposal, wasHeld) => this.#admitted(proposal, wasHeld),
     );
     this.#reads = new ReadQueue(host.random(0x4000_0000) * 0x1000);
-    this.#applier = new Applier(store, settings.applySliceBytes, {
+    this.#applier = new Applier(store, settings.applySliceBytes, host.decodedAhead, {
       fill: (entries) => log.fill(entries),
       applied: (index, term, answers) => this.#proposals.applied(index, term, answers),
       applyConfChange: (entry) => this.#applyChange(entry),

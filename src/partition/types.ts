@@ -40,6 +40,7 @@ export interface ReplicaHost {
   /** Bytes of proposals that are not applied yet, over all partitions. */
   readonly budget: ProposalBudget;
   readonly elections: ElectionCounts;
+  readonly decodedAhead: DecodedAhead;
   /** False while tails are full: nothing more is admitted or applied until a checkpoint has resolved. */
   tailHasRoom(): boolean;
   /** Applying met damage: the state is not to be used from here on. */
@@ -77,6 +78,11 @@ export interface ProposalBudget {
   /** How many there are, in entries or waiting for one. */
   proposals: number;
   readonly limitBytes: number;
+}
+
+/** Bytes of entries that are decoded and wait for their turn, of all partitions of a node. */
+export interface DecodedAhead {
+  bytes: number;
 }
 
 /** What a turn of all stirred replicas produced; the node carries it out as one. */

@@ -31,6 +31,38 @@ t.test('what a writer writes, a reader reads', async (t) => {
   t.pass('round trip');
 });
 
+t.test('a name that is read again is the same text, whatever was read at its place meanwhile', async (t) => {
+  // Few bytes, so that names meet in one slot, and some that are no text.
+  const byte = fc.constantFrom(0x61, 0x62, 0xc3, 0xa9, 0xe4, 0xff, 0x00);
+  const raw = fc.uint8Array({ maxLength: 70 });
+  fc.assert(
+    fc.property(fc.array(fc.oneof(fc.array(byte, { maxLength: 9 }), raw), { maxLength: 60 }), (texts) => {
+      const writer = new ByteWriter(1);
+      for (const text of texts) writer.sized(Uint8Array.from(text));
+      const bytes = writer.finish();
+      const read = (how: 'name' | 'string') => {
+        const reader = new ByteReader(bytes);
+        return texts.map(() => {
+          try {
+            return reader[how]();
+          } catch (error) {
+            if (error instanceof MalformedError) return undefined;
+            throw error;
+          }
+        });
+      };
+      t.strictSame(read('name'), read('string'));
+      t.strictSame(read('name'), read('string'), 'also from what is kept');
+    }),
+  );
+  // Alike but for bytes in the middle: one slot for both.
+  const alike = ['room/1/123456', 'room/2/123456', 'room/1/123456'];
+  const writer = new ByteWriter(1);
+  for (const name of alike) writer.string(name);
+  const reader = new ByteReader(writer.finish());
+  t.strictSame([reader.name(), reader.name(), reader.name()], alike);
+});
+
 t.test('damaged bytes end in MalformedError, never in a read past the end', async (t) => {
   const cases: [string, Uint8Array, (r: ByteReader) => unknown][] = [
     ['cut number', Uint8Array.of(1, 2, 3), (r) => r.u32()],

@@ -38,15 +38,20 @@ export async function replayRest(store: PartitionStore, log: GroupLog): Promise<
 
 function applyAll(store: PartitionStore, log: GroupLog, entries: Entry[], met: ChangesMet): Promise<void> {
   return new Promise((resolve, reject) => {
-    const applier = new Applier(store, sliceBytes, {
-      fill: (missing) => log.fill(missing),
-      applied() {},
-      applyConfChange: (entry) => meet(store, log, entry, met),
-      done: () => resolve(),
-      mayApply: () => true,
-      later: () => setImmediate(() => applier.pump()),
-      fatal: reject,
-    });
+    const applier = new Applier(
+      store,
+      sliceBytes,
+      { bytes: 0 },
+      {
+        fill: (missing) => log.fill(missing),
+        applied() {},
+        applyConfChange: (entry) => meet(store, log, entry, met),
+        done: () => resolve(),
+        mayApply: () => true,
+        later: () => setImmediate(() => applier.pump()),
+        fatal: reject,
+      },
+    );
     const message: Message = newMessage(MessageType.MsgStorageApply, 0);
     message.entries = entries;
     applier.push(message);
