@@ -11,7 +11,7 @@ export class BusyLoop implements Toil {
   #idleToMs = 0;
 
   constructor(
-    private readonly world: SimClock,
+    private readonly world: Pick<SimClock, 'monotonicMs'>,
     private readonly random: SimRandom,
     /** What one thing takes at most, ms; 0: nothing takes any time. */
     private readonly mostMs: () => number,
