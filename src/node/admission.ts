@@ -60,7 +60,7 @@ export function noRoom(
   if (!isOurs && !hearsay.hasFullDisks) return undefined;
   if (!replica.isLeader) return undefined;
   const hasRoom = (node: NodeId): boolean => (node === self ? !isOurs : !hearsay.hasFullDisk(node));
-  if (!isOurs && replica.hasQuorum(hasRoom)) return undefined;
+  if (!isOurs && replica.membership.hasQuorum(hasRoom)) return undefined;
   const { partition } = replica;
   return isOurs
     ? new HansardError(

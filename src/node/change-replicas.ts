@@ -14,7 +14,8 @@ import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
 import { encodePlaced, idsOf, isRemoved, type ReplicaMember } from '../common/membership.js';
-import { isQuorumAlive, type Replica } from '../partition/replica.js';
+import type { Replica } from '../partition/replica.js';
+import { isQuorumAlive } from '../partition/replica-members.js';
 import { type ConfChange, ConfChangeKind, type ConfChangeSingle, Transition } from '../raft/conf-codec.js';
 import { ProgressState } from '../raft/progress.js';
 import { createReplicaMethod, encodeCreateReplica } from './members.js';
@@ -272,7 +273,7 @@ export class ReplicaChanges {
     outcome: ConfState,
   ): Promise<ConfChange> {
     if (outcome.voters.includes(replica.replicaId)) return change;
-    const stays = outcome.voters.some((id) => replica.isHeir(id));
+    const stays = outcome.voters.some((id) => replica.membership.isHeir(id));
     if (stays || promoted.length === 0) return this.#handOver(replica, outcome);
     const changes = promoted.map((id) => ({ kind: ConfChangeKind.addVoter, id }));
     return { transition: Transition.auto, changes };
@@ -287,7 +288,7 @@ export class ReplicaChanges {
         ({ replicaId, nodeId }) =>
           replicaId !== replica.replicaId &&
           outcome.voters.includes(replicaId) &&
-          replica.isHeir(replicaId) &&
+          replica.membership.isHeir(replicaId) &&
           isConnected(nodeId) &&
           mayLead(nodeId, partition) &&
           replica.isCaughtUp(replicaId),

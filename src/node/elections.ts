@@ -102,7 +102,7 @@ export class Elections {
   }
 
   #hasQuorum(replica: Replica): boolean {
-    return replica.hasQuorum((node) => this.#isAlive(node));
+    return replica.membership.hasQuorum((node) => this.#isAlive(node));
   }
 
   #isAlive(node: NodeId): boolean {
@@ -127,7 +127,7 @@ export class Elections {
       if (!replica.isLeader) continue;
       const best = replica.voters.find(
         ({ nodeId, replicaId }) =>
-          replica.isHeir(replicaId) &&
+          replica.membership.isHeir(replicaId) &&
           this.#isAlive(nodeId) &&
           this.#context.mayLead(nodeId, replica.partition),
       );

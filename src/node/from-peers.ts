@@ -115,7 +115,11 @@ export class FromPeers {
   #stepRaft(from: NodeId, partition: PartitionId, message: Message): void {
     const { replicas, options, snapshotReceiver } = this.#context;
     const replica = replicas.at(partition);
-    if (replica === undefined || message.to !== replica.replicaId || !replica.hears(message.from, from)) {
+    if (
+      replica === undefined ||
+      message.to !== replica.replicaId ||
+      !replica.membership.hears(message.from, from)
+    ) {
       // Of one that was removed and does not know it yet, or for one that has gone from here.
       options.logger.debug({ from, partition, type: message.type }, 'message for another replica dropped');
       return;

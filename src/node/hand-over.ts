@@ -36,7 +36,9 @@ export class HandOver {
   transfer(replica: Replica): void {
     const heir = replica.voters.find(
       ({ nodeId, replicaId }) =>
-        replica.isHeir(replicaId) && this.#couldLead(nodeId, replica) && replica.isCaughtUp(replicaId),
+        replica.membership.isHeir(replicaId) &&
+        this.#couldLead(nodeId, replica) &&
+        replica.isCaughtUp(replicaId),
     );
     if (heir !== undefined) replica.transferLeadership(heir.replicaId);
   }

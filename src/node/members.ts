@@ -181,7 +181,7 @@ export class Members {
     const { store, wal, logger } = this.#context;
     const held = this.#context.replica(partition);
     if (held?.replicaId === replicaId) {
-      held.learnPlaces(membership.members);
+      held.membership.learnPlaces(membership.members);
       return;
     }
     if (held !== undefined) {
@@ -206,7 +206,7 @@ export class Members {
     if (this.#stopped) return;
     wal.addGroup(partition, replicaId);
     const replica = this.#context.open(partition, replicaId);
-    replica.learnPlaces(membership.members);
+    replica.membership.learnPlaces(membership.members);
     logger.info({ partition, replicaId }, 'a new replica is here, empty yet');
   }
 

@@ -196,8 +196,8 @@ export class HansardNode implements NodeService {
     const replica = this.#replicas.need(partition);
     const { level, minIndex, deadlineMs, maxStalenessMs } = options;
     await replica.readBarrier(level, minIndex, deadlineMs, maxStalenessMs);
-    const role = replica.isLeader ? 'primary' : replica.isLearner ? 'learner' : 'secondary';
-    return new LiveView(replica.store, role, replica.stalenessMs);
+    const role = replica.isLeader ? 'primary' : replica.membership.isLearner ? 'learner' : 'secondary';
+    return new LiveView(replica.store, role, replica.reads.stalenessMs);
   }
 
   watchChannel(partition: PartitionId, tenant: string, channel: string, listener: () => void): () => void {

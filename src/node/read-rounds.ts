@@ -21,12 +21,14 @@ export interface RoundReplica {
   readonly partition: PartitionId;
   /** Whose word counts. */
   readonly voters: readonly { readonly replicaId: ReplicaId; readonly nodeId: NodeId }[];
-  /** Takes the reads that wait into a round; undefined: not by this way, or none wait. */
-  beginSharedRound(): { readonly context: number; readonly term: Term; readonly reads: number } | undefined;
-  /** These replicas vouch, beside its own. True: they are a quorum, or the round is void. */
-  vouched(context: number, term: Term, by: readonly ReplicaId[]): boolean;
-  /** No quorum: its reads go the other way. */
-  sharedRoundFailed(context: number): void;
+  readonly reads: {
+    /** Takes the reads that wait into a round; undefined: not by this way, or none wait. */
+    beginShared(): { readonly context: number; readonly term: Term; readonly reads: number } | undefined;
+    /** These replicas vouch, beside its own. True: they are a quorum, or the round is void. */
+    vouched(context: number, term: Term, by: readonly ReplicaId[]): boolean;
+    /** No quorum: its reads go the other way. */
+    sharedFailed(context: number): void;
+  };
 }
 
 export interface ReadRoundsContext {
@@ -93,7 +95,7 @@ export class ReadRounds {
     this.#number = seed;
   }
 
-  /** Reads of `replica` wait; once until its next `beginSharedRound`. */
+  /** Reads of `replica` wait; once until its next `beginShared`. */
   want(replica: RoundReplica): void {
     this.#waiting.push(replica);
     if (this.#round === undefined) this.#schedule();
@@ -119,9 +121,9 @@ export class ReadRounds {
     const open = new Map<PartitionId, Asked>();
     let reads = 0;
     for (const replica of waiting) {
-      const begun = replica.beginSharedRound();
+      const begun = replica.reads.beginShared();
       // A single voter needs nobody's word.
-      if (begun === undefined || replica.vouched(begun.context, begun.term, [])) continue;
+      if (begun === undefined || replica.reads.vouched(begun.context, begun.term, [])) continue;
       const { context, term } = begun;
       const missing = Math.floor(replica.voters.length / 2);
       open.set(replica.partition, { replica, context, term, vouching: [], missing });
@@ -200,7 +202,8 @@ export class ReadRounds {
       const member = asked.replica.voters.find(({ nodeId }) => nodeId === peer);
       if (member === undefined) continue;
       asked.vouching.push(member.replicaId);
-      if (asked.replica.vouched(asked.context, asked.term, asked.vouching)) round.open.delete(partition);
+      if (asked.replica.reads.vouched(asked.context, asked.term, asked.vouching))
+        round.open.delete(partition);
     }
     this.#endIfOver(round);
   }
@@ -225,7 +228,7 @@ export class ReadRounds {
 
   #end(round: Round): void {
     this.#round = undefined;
-    for (const { replica, context } of round.open.values()) replica.sharedRoundFailed(context);
+    for (const { replica, context } of round.open.values()) replica.reads.sharedFailed(context);
     this.#schedule();
   }
 }

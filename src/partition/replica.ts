@@ -6,12 +6,11 @@
 import { HansardError, InvariantError } from '../common/errors.js';
 import { isAtLeast, type LogPlace } from '../common/faults.js';
 import type { Index, NodeId, PartitionId, ReplicaId, Term, TimeUs } from '../common/ids.js';
-import type { ConfState, Entry } from '../common/log-types.js';
-import { changedMembership, decodePlaced, isRemoved, type ReplicaMember } from '../common/membership.js';
+import type { ConfState } from '../common/log-types.js';
+import type { ReplicaMember } from '../common/membership.js';
 import { encodeEntry } from '../conversation/command.js';
-import { type ConfChange, ConfChangeKind, decodeConfChange, leaveJointChange } from '../raft/conf-codec.js';
+import { type ConfChange, ConfChangeKind, leaveJointChange } from '../raft/conf-codec.js';
 import { type Progress, ProgressState } from '../raft/progress.js';
-import { jointCommitted } from '../raft/quorum.js';
 import { RawNode, type WorkSink } from '../raft/raw-node.js';
 import { type Message, MessageType, NONE, type ReadState, Role, type StepResult } from '../raft/types.js';
 import type { PartitionStore } from '../store/types.js';
@@ -22,7 +21,10 @@ import { InstallGate, type StagedSnapshot, type StorageWork } from './install-ga
 import { ProducerGate } from './producer-gate.js';
 import { end, type Proposal, Proposals } from './proposals.js';
 import { nothingStored, RaftStorage } from './raft-storage.js';
-import { type ReadBarrierLevel, ReadQueue } from './reads.js';
+import { ReadBarrier } from './read-barrier.js';
+import type { ReadBarrierLevel } from './reads.js';
+import { notLeader, notTaken, overloaded, stopping } from './refusals.js';
+import { ReplicaMembers } from './replica-members.js';
 import type { HeldBack, RaftJudging, ReplicaHost, ReplicaSettings, TurnOutput } from './types.js';
 
 export interface ReplicaOptions {
@@ -36,26 +38,12 @@ export interface ReplicaOptions {
   readonly heldBack?: HeldBack | undefined;
 }
 
-/** Reads of one partition that wait, at most; each holds a call open. */
-const waitingReadsMax = 20_000;
-
 const noMessages: readonly Message[] = Object.freeze([]);
-const noBytes = new Uint8Array(0);
 /** Stands for whatever change is not a leave. */
 const anyChange: ConfChange = Object.freeze({
   transition: 0,
   changes: [{ kind: ConfChangeKind.update, id: 0 }],
 });
-
-/** Majorities of both halves of a configuration. */
-export function isQuorumAlive(
-  { voters, votersOutgoing }: Pick<ConfState, 'voters' | 'votersOutgoing'>,
-  isAlive: (id: ReplicaId) => boolean,
-): boolean {
-  const half = (ids: readonly ReplicaId[]): boolean =>
-    ids.length === 0 || ids.filter(isAlive).length * 2 > ids.length;
-  return voters.length > 0 && half(voters) && half(votersOutgoing);
-}
 
 /** Outside a turn nothing is handed out. */
 const outsideTurn = (): never => {
@@ -81,18 +69,11 @@ export class Replica implements WorkSink {
   readonly #raft: RawNode;
   readonly #proposals: Proposals;
   readonly #gate: ProducerGate<Proposal>;
-  readonly #reads: ReadQueue;
+  /** Who belongs to the group, and where they are. */
+  readonly membership: ReplicaMembers;
+  readonly reads: ReadBarrier;
   readonly #applier: Applier;
   readonly #install = new InstallGate();
-
-  /** All of them, learners too, in the order in which they should lead. */
-  #members: readonly ReplicaMember[] = [];
-  /** Those that vote in either half of the configuration; in the same order. */
-  #voters: readonly ReplicaMember[] = [];
-  /** Where the last change of members was applied, or later. */
-  #changedAt: Index;
-  /** Where replicas are whose coming this one has not applied yet; ids are never used twice, so it never changes. */
-  readonly #heard = new Map<ReplicaId, NodeId>();
 
   /** The loop's own mark: `collect` is due in this turn. */
   isStirred = false;
@@ -121,12 +102,6 @@ export class Replica implements WorkSink {
   #graceTerm: Term = 0;
   /** Of appends that the gate holds. */
   #heldBytes = 0;
-  /** Asked for a shared round of reads that has not begun. */
-  #wantsShared = false;
-  /** The last one got no quorum: raft's own heartbeats are next. */
-  #sharedFailed = false;
-  /** Commit index when the shared round began. */
-  #sharedIndex: Index = 0;
   #stopped = false;
   #isQuiescent = false;
   /** Its state is set aside: what is committed waits in the log for the snapshot that brings another. */
@@ -186,11 +161,23 @@ export class Replica implements WorkSink {
       (id) => store.lastCounterOf(id),
       (proposal, wasHeld) => this.#admitted(proposal, wasHeld),
     );
-    this.#reads = new ReadQueue(host.random(0x4000_0000) * 0x1000);
+    this.reads = new ReadBarrier({
+      partition: settings.partition,
+      replicaId: options.replicaId,
+      raft: this.#raft,
+      clock: host.clock,
+      retryMs: settings.readRetryMs,
+      contextSeed: host.random(0x4000_0000) * 0x1000,
+      appliedIndex: () => store.appliedIndex,
+      stir: () => this.#stir(),
+      wantSharedRound: () => host.wantReadRound(this),
+    });
     this.#applier = new Applier(store, settings.applySliceBytes, host.decodedAhead, {
       fill: (entries) => log.fill(entries),
       applied: (index, term, answers) => this.#proposals.applied(index, term, answers),
-      applyConfChange: (entry) => this.#applyChange(entry),
+      applyConfChange: (entry) => {
+        if (this.membership.apply(entry, this.#raft)) host.membersChanged(this);
+      },
       done: (message) => {
         this.#stepResponses(message.responses);
         this.#releaseCache();
@@ -202,8 +189,7 @@ export class Replica implements WorkSink {
         else host.fatal(error);
       },
     });
-    this.#changedAt = store.appliedIndex;
-    this.#placeMembers();
+    this.membership = new ReplicaMembers(settings.partition, options.replicaId, store, host);
     this.#observe();
   }
 
@@ -242,25 +228,21 @@ export class Replica implements WorkSink {
     return Math.min(this.store.sealedIndex, this.#raft.appliedIndex);
   }
 
+  /** Where a replica is, as far as this one knows. */
   nodeOf(replicaId: ReplicaId): NodeId | undefined {
-    const members = this.#members;
-    for (let i = 0; i < members.length; i++) {
-      const member = members[i] as ReplicaMember;
-      if (member.replicaId === replicaId) return member.nodeId;
-    }
-    return this.#heard.get(replicaId);
+    return this.membership.nodeOf(replicaId);
   }
 
   // ---- members -------------------------------------------------------------
 
   /** In the order in which they should lead; learners too. */
   get members(): readonly ReplicaMember[] {
-    return this.#members;
+    return this.membership.all;
   }
 
   /** Those that vote, in either half of a joint configuration. */
   get voters(): readonly ReplicaMember[] {
-    return this.#voters;
+    return this.membership.voters;
   }
 
   get conf(): ConfState {
@@ -272,55 +254,20 @@ export class Replica implements WorkSink {
     return this.store.confState.voters.length > 0;
   }
 
-  get isLearner(): boolean {
-    return this.conf.learners.includes(this.replicaId);
-  }
-
-  /** May lead now and after a change that is under way. */
-  isHeir(replicaId: ReplicaId): boolean {
-    return this.conf.voters.includes(replicaId);
-  }
-
-  /** Have both halves of the configuration a majority of nodes of which this is true? */
-  hasQuorum(isAlive: (node: NodeId) => boolean): boolean {
-    return isQuorumAlive(this.conf, (id) => {
-      const node = this.nodeOf(id);
-      return node !== undefined && isAlive(node);
-    });
-  }
-
-  /**
-   * Is what replica `from` says, on `node`, to be believed? One that this replica
-   * has not heard of may be new: it lags itself. One that was removed is not
-   * heard: it may not know it, and must not disturb.
-   */
-  hears(from: ReplicaId, node: NodeId): boolean {
-    const known = this.nodeOf(from);
-    if (known !== undefined) return known === node;
-    if (isRemoved(this.store.membership, from)) return false;
-    this.#heard.set(from, node);
-    return true;
-  }
-
-  /** Told by who made this replica: to whom its answers go. */
-  learnPlaces(members: readonly ReplicaMember[]): void {
-    for (const { replicaId, nodeId } of members) this.#heard.set(replicaId, nodeId);
-  }
-
   /**
    * As leader: every member has the last change of members in its log, and hears
    * with the next heartbeats that it is committed. Until then one of them may have
    * to win an election by the votes of those whom that change removed.
    */
   get isChangeSettled(): boolean {
-    return this.matchedByAll() >= this.#changedAt;
+    return this.matchedByAll() >= this.membership.changedAt;
   }
 
   /** As leader: members that do not have the last change of members in their logs. */
   unaware(): readonly ReplicaMember[] {
     const match = (id: ReplicaId): Index => this.#raft.progressOf(id)?.match ?? 0;
-    return this.#members.filter(
-      ({ replicaId }) => replicaId !== this.replicaId && match(replicaId) < this.#changedAt,
+    return this.members.filter(
+      ({ replicaId }) => replicaId !== this.replicaId && match(replicaId) < this.membership.changedAt,
     );
   }
 
@@ -346,40 +293,6 @@ export class Replica implements WorkSink {
     const result = this.#raft.proposeConfChange(change);
     this.#stir();
     return result === 'ok' ? { index: this.#raft.lastIndex, term: this.#raft.term } : result;
-  }
-
-  /** Configuration and places of members change together, in the change's own entry. */
-  #applyChange(entry: Entry): void {
-    const change = decodeConfChange(entry.data ?? noBytes);
-    const placed = decodePlaced(change.context);
-    const outcome = this.#raft.changeOutcome(change);
-    const membership =
-      placed === undefined || typeof outcome === 'string'
-        ? undefined
-        : changedMembership(this.store.membership, outcome, placed);
-    if (membership === undefined) {
-      // Alike on all replicas, as all that it depends on is; its proposer should have known better.
-      const { partition } = this;
-      const problem = typeof outcome === 'string' ? outcome : 'a replica that is nowhere';
-      this.#host.logger.error(
-        { partition, index: entry.index, problem },
-        'a change of members was not applied',
-      );
-      return;
-    }
-    this.#changedAt = entry.index;
-    this.store.setConfState(this.#raft.applyConfChange(change), membership);
-    this.#placeMembers();
-    this.#host.membersChanged(this);
-  }
-
-  #placeMembers(): void {
-    const { membership, confState } = this.store;
-    this.#members = this.#host.rank(this.partition, membership.members);
-    this.#voters = this.#members.filter(
-      ({ replicaId }) => confState.voters.includes(replicaId) || confState.votersOutgoing.includes(replicaId),
-    );
-    for (const { replicaId } of membership.members) this.#heard.delete(replicaId);
   }
 
   /** The core leaves by itself as it applies the joint configuration; here, where a handover was in its way then. */
@@ -526,7 +439,7 @@ export class Replica implements WorkSink {
 
   /** As leader: all members answered since it last asked who follows it; false also right after it asked. */
   get hearsAll(): boolean {
-    return this.#members.every(
+    return this.members.every(
       ({ replicaId }) => replicaId === this.replicaId || this.#raft.progressOf(replicaId)?.recentActive,
     );
   }
@@ -536,7 +449,7 @@ export class Replica implements WorkSink {
       this.#proposals.unappliedBytes === 0 &&
       !this.#proposals.hasPending &&
       this.#heldBytes === 0 &&
-      !this.#reads.isWaiting &&
+      !this.reads.isWaiting &&
       !this.#install.isBusy &&
       this.#graceEndsMs === Number.POSITIVE_INFINITY
     );
@@ -586,10 +499,7 @@ export class Replica implements WorkSink {
     if (this.conf.autoLeave) this.#leaveJoint();
     // A handover that failed: what waited for it goes on.
     if (this.#proposals.hasPending && !this.#raft.isTransferring) this.#stir();
-    if (this.#reads.isWaiting) {
-      this.#reads.tick(nowMs, this.#settings.readRetryMs);
-      this.#stir();
-    }
+    this.reads.tick(nowMs);
     if (nowMs >= this.#graceEndsMs) {
       this.#graceEndsMs = Number.POSITIVE_INFINITY;
       this.#proposals.giveUp(this.#graceTerm, 'this node lost leadership before it was committed');
@@ -636,31 +546,11 @@ export class Replica implements WorkSink {
     maxStalenessMs = 0,
   ): Promise<void> {
     // No tick would end it.
-    if (this.#stopped) return Promise.reject(new HansardError('SHUTTING_DOWN', 'the node is stopping'));
+    if (this.#stopped) return Promise.reject(stopping());
     if (!this.isInitialised || this.isMute) return Promise.reject(this.notLeader());
-    if (this.#reads.size >= waitingReadsMax) {
-      return Promise.reject(
-        new HansardError(
-          'OVERLOADED',
-          `partition ${this.partition} has ${waitingReadsMax} reads that wait`,
-          { partition: this.partition },
-          { retryDelayMs: 50 },
-        ),
-      );
-    }
     // While somebody waits, time counts here.
     this.#endQuiet();
-    const isFresh =
-      level === 'bounded' && this.#reads.isFresh(maxStalenessMs, this.#host.clock.monotonicMs());
-    // Renewed ahead of time, perhaps.
-    if (isFresh && this.#reads.wantsRound) this.#wantRound();
-    if (level === 'linearizable' || (level === 'bounded' && !isFresh)) {
-      const read = this.#reads.linearizable(minIndex, deadlineMs);
-      this.#wantRound();
-      return read;
-    }
-    if (minIndex <= this.appliedIndex) return Promise.resolve();
-    return this.#reads.appliedAtLeast(minIndex, deadlineMs);
+    return this.reads.wait(level, minIndex, deadlineMs, maxStalenessMs);
   }
 
   campaign(): void {
@@ -690,7 +580,7 @@ export class Replica implements WorkSink {
   /** As leader: what every member has acknowledged; followers learn it from the leader. */
   matchedByAll(): Index {
     let matched = this.#raft.lastIndex;
-    for (const { replicaId } of this.#members) {
+    for (const { replicaId } of this.members) {
       if (replicaId !== this.replicaId)
         matched = Math.min(matched, this.#raft.progressOf(replicaId)?.match ?? 0);
     }
@@ -703,7 +593,7 @@ export class Replica implements WorkSink {
    */
   matchedByThoseThatFollow(): Index {
     let matched = this.#raft.lastIndex;
-    for (const { replicaId } of this.#members) {
+    for (const { replicaId } of this.members) {
       const progress = replicaId === this.replicaId ? undefined : this.#raft.progressOf(replicaId);
       if (progress?.recentActive && progress.state === ProgressState.replicate) {
         matched = Math.min(matched, progress.match);
@@ -723,7 +613,7 @@ export class Replica implements WorkSink {
   }
 
   stop(): void {
-    this.#end(new HansardError('SHUTTING_DOWN', 'the node is stopping'), 'the node is stopping');
+    this.#end(stopping(), 'the node is stopping');
   }
 
   /** It is no member any more: whoever waits here goes on elsewhere. */
@@ -738,7 +628,7 @@ export class Replica implements WorkSink {
     this.#gate.clear();
     this.#proposals.rejectPending(error);
     this.#proposals.giveUp(Number.MAX_SAFE_INTEGER, reason);
-    this.#reads.rejectAll(error);
+    this.reads.stop(error);
   }
 
   // ---- the turn ------------------------------------------------------------
@@ -763,7 +653,7 @@ export class Replica implements WorkSink {
     // A handover takes a round trip; what comes meanwhile waits, and either goes on here or learns who leads.
     if (this.#proposals.hasPending && !this.#raft.isTransferring && output.mayPropose(this))
       this.#flushProposals();
-    if (this.#reads.wantsRound) this.#startReadRound();
+    this.reads.startDue();
     while (this.#raft.drain(this));
     if (this.#install.isBusy) this.#startInstall();
     if (!this.#isNoted && this.#raft.hasUntoldCommit) {
@@ -771,7 +661,7 @@ export class Replica implements WorkSink {
       this.#host.noteCommit(this);
     }
     if (!this.#applier.isIdle) output.applies(this);
-    this.#reads.applied(this.appliedIndex);
+    this.reads.applied();
   }
 
   /** The other nodes and the disk work on what this turn gave them meanwhile. */
@@ -796,7 +686,7 @@ export class Replica implements WorkSink {
       const data = encodeEntry(commands, this.commitNowUs(), this.store.meta.settings.applyVersion);
       const result = this.#raft.propose(data);
       if (result === 'ok') this.#proposals.proposed(this.#raft.lastIndex, this.#raft.term, proposals);
-      else this.#proposals.notProposed(proposals, this.#notTaken(result));
+      else this.#proposals.notProposed(proposals, notTaken(this.partition, this.leader, result));
     }
   }
 
@@ -805,78 +695,12 @@ export class Replica implements WorkSink {
     return this.#commitClock.nowUs(this.store.meta.lastCommitTimeUs);
   }
 
-  // ---- proof of leadership for reads
-
-  /** Not before an entry of its own term has committed: its commit index may be behind until then (rule 10). */
-  get #mayShareRound(): boolean {
-    return this.isLeader && !this.#sharedFailed && this.#raft.committedInCurrentTerm;
-  }
-
-  #wantRound(): void {
-    if (this.#mayShareRound) this.#wantSharedRound();
-    else this.#stir();
-  }
-
-  /** How far behind the state is at most, ms; undefined where nothing has told. */
-  get stalenessMs(): number | undefined {
-    return this.#reads.stalenessMs(this.#host.clock.monotonicMs());
-  }
-
-  #wantSharedRound(): void {
-    if (this.#wantsShared) return;
-    this.#wantsShared = true;
-    this.#host.wantReadRound(this);
-  }
-
-  /** Where the node's shared rounds can't help, raft's own: a follower asks its leader, a leader by heartbeats. */
-  #startReadRound(): void {
-    if (this.#mayShareRound) return this.#wantSharedRound();
-    this.#sharedFailed = false;
-    const context = this.#reads.startRound(this.#host.clock.monotonicMs());
-    if (this.#raft.readIndex(context) !== 'ok') this.#reads.roundFailed();
-  }
-
-  /** The reads that wait now are confirmed at today's commit index, if a quorum vouches for this term from now on. */
-  beginSharedRound(): { readonly context: number; readonly term: Term; readonly reads: number } | undefined {
-    this.#wantsShared = false;
-    if (this.#stopped || !this.#reads.wantsRound) return undefined;
-    if (!this.#mayShareRound) {
-      this.#stir();
-      return undefined;
-    }
-    this.#sharedIndex = this.#raft.commitIndex;
-    const context = this.#reads.startRound(this.#host.clock.monotonicMs());
-    return { context, term: this.#raft.term, reads: this.#reads.readsInRound };
-  }
-
-  vouched(context: number, term: Term, by: readonly ReplicaId[]): boolean {
-    if (this.#stopped) return true;
-    // The round dies with the term.
-    if (!this.isLeader || this.#raft.term !== term) {
-      this.sharedRoundFailed(context);
-      return true;
-    }
-    const { voters, votersOutgoing } = this.#raft.config;
-    const acked = (id: ReplicaId): number => (id === this.replicaId || by.includes(id) ? 1 : 0);
-    if (jointCommitted(voters, votersOutgoing, { acked }) < 1) return false;
-    this.#reads.confirmed(context, this.#sharedIndex);
-    this.#reads.applied(this.appliedIndex);
-    if (this.#reads.wantsRound) this.#stir();
-    return true;
-  }
-
-  sharedRoundFailed(context: number): void {
-    if (this.#stopped || !this.#reads.roundFailed(context)) return;
-    this.#sharedFailed = true;
-    this.#stir();
-  }
-
   /** For a peer that leads this partition in `term`, or did: nobody has been elected here since, as far as this replica goes. */
   vouchesFor(peer: NodeId, term: Term): boolean {
     if (this.#stopped || this.isMute || this.#raft.term !== term) return false;
     // Without a configuration it still knows whom it follows.
     if (!this.isInitialised) return this.leader === peer;
-    return this.#members.some(({ nodeId }) => nodeId === peer);
+    return this.members.some(({ nodeId }) => nodeId === peer);
   }
 
   // What the core wants done, one after the other (WorkSink).
@@ -886,7 +710,7 @@ export class Replica implements WorkSink {
   }
 
   readState(state: ReadState): void {
-    this.#reads.confirmed(state.context, state.index);
+    this.reads.confirmed(state.context, state.index);
   }
 
   send(message: Message, mustSync: boolean): void {
@@ -1011,8 +835,7 @@ export class Replica implements WorkSink {
     const { index, term } = decided.staged;
     this.log.reset(index, term);
     this.#proposals.skippedTo(index);
-    this.#changedAt = index;
-    this.#placeMembers();
+    this.membership.replaced(index);
     this.#host.membersChanged(this);
     // The responses tell of the snapshot: the log's new start must be synced with it.
     this.#write(decided.work, true);
@@ -1049,14 +872,14 @@ export class Replica implements WorkSink {
 
   #stepResponses(responses: readonly Message[]): void {
     for (const response of responses) this.#raft.step(response);
-    this.#reads.applied(this.appliedIndex);
+    this.reads.applied();
   }
 
   /** Payloads that nobody will ask for again soon may leave the cache; who lags further is read to from disk. */
   #releaseCache(): void {
     let index = this.appliedIndex;
     if (this.isLeader) {
-      for (const { replicaId } of this.#members) {
+      for (const { replicaId } of this.members) {
         const progress = replicaId === this.replicaId ? undefined : this.#raft.progressOf(replicaId);
         if (progress?.recentActive) index = Math.min(index, progress.match);
       }
@@ -1090,7 +913,7 @@ export class Replica implements WorkSink {
   // ---- refusals ------------------------------------------------------------
 
   #admission(bytes: number): HansardError | undefined {
-    if (this.#stopped) return new HansardError('SHUTTING_DOWN', 'the node is stopping');
+    if (this.#stopped) return stopping();
     if (!this.isLeader) return this.notLeader();
     const { budget } = this.#host;
     const waiting = this.#proposals.unappliedBytes + this.#heldBytes;
@@ -1098,39 +921,12 @@ export class Replica implements WorkSink {
     const full = waiting > 0 && waiting + bytes > this.#settings.uncommittedBytes;
     // Full tails stop applying, so that these bytes stay and the limit is met: admission stops with them.
     if (full || budget.usedBytes + bytes > budget.limitBytes) {
-      return new HansardError(
-        'OVERLOADED',
-        `partition ${this.partition} has ${waiting} bytes of appends that are not committed yet`,
-        { partition: this.partition },
-        { retryDelayMs: 50 },
-      );
+      return overloaded(this.partition, `${waiting} bytes of appends that are not committed yet`);
     }
     return undefined;
   }
 
   notLeader(): HansardError {
-    const fields: Record<string, number> = { partition: this.partition };
-    const leader = this.leader;
-    if (leader !== undefined) fields.leader_node_id = leader;
-    return new HansardError('NOT_LEADER', `this node does not lead partition ${this.partition}`, fields);
-  }
-
-  #notTaken(result: StepResult): HansardError {
-    if (result === 'not-leader' || result === 'no-leader') return this.notLeader();
-    if (result === 'transferring') {
-      return new HansardError(
-        'NOT_LEADER',
-        `leadership of partition ${this.partition} is being handed over`,
-        {
-          partition: this.partition,
-        },
-      );
-    }
-    return new HansardError(
-      'OVERLOADED',
-      `partition ${this.partition} takes no append now (${result})`,
-      {},
-      { retryDelayMs: 50 },
-    );
+    return notLeader(this.partition, this.leader);
   }
 }

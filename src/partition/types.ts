@@ -23,7 +23,7 @@ export interface ReplicaHost {
   woke(replica: Replica): void;
   /** Has it called when the replica may make an entry of what was proposed. */
   proposes(replica: Replica): void;
-  /** Reads of a leader wait for proof that it still leads: has `beginSharedRound` called soon (node/read-rounds.ts). */
+  /** Reads of a leader wait for proof that it still leads: has `beginShared` called soon (node/read-rounds.ts). */
   wantReadRound(replica: Replica): void;
   /** Ticks until the leaders of this node beat: together, so that what they say to a peer is one frame. */
   ticksToBeat(): number;

@@ -139,7 +139,7 @@ t.test('a replica is added, takes a snapshot, gets its vote; another goes', asyn
   const id = await world.idOn(node);
   t.ok(id > 5, 'ids of nodes are not used again');
   await world.caughtUp(node);
-  t.ok(world.replicaOn(node)?.isLearner);
+  t.ok(world.replicaOn(node)?.membership.isLearner);
   t.ok((world.replicaOn(node)?.store.installedIndex ?? 0) > 0, 'it began with a snapshot');
   await world.change({ kind: 'promote', replicaId: id });
   t.same((await world.leader()).conf.voters.length, 4);

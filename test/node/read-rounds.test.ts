@@ -15,20 +15,18 @@ class FakeReplica implements RoundReplica {
   constructor(
     readonly partition: number,
     public term: number,
-    readonly reads = 1,
+    readonly waiting = 1,
   ) {}
-  beginSharedRound(): { context: number; term: number; reads: number } {
-    return { context: ++this.#context, term: this.term, reads: this.reads };
-  }
-  vouched(_context: number, term: number, by: readonly number[]): boolean {
-    if (term !== this.term) this.ends.push('void');
-    else if (by.length < 1) return false;
-    else this.ends.push('confirmed');
-    return true;
-  }
-  sharedRoundFailed(): void {
-    this.ends.push('failed');
-  }
+  readonly reads = {
+    beginShared: () => ({ context: ++this.#context, term: this.term, reads: this.waiting }),
+    vouched: (_context: number, term: number, by: readonly number[]) => {
+      if (term !== this.term) this.ends.push('void');
+      else if (by.length < 1) return false;
+      else this.ends.push('confirmed');
+      return true;
+    },
+    sharedFailed: () => void this.ends.push('failed'),
+  };
 }
 
 function world(reachable = [2, 3]) {
@@ -339,11 +337,12 @@ t.test("who was deposed a moment ago confirms nothing by the next leader's term"
       answered = true;
     }, t.error);
     if (when === 'before its round') depose();
-    const begun = replica.beginSharedRound();
+    const begun = replica.reads.beginShared();
     if (when === 'in its round') depose();
     t.equal(begun?.term, when === 'in its round' ? term : undefined);
     // Everybody is in that term by now, and what that leader has committed since is not known here.
-    if (begun !== undefined) t.ok(replica.vouched(begun.context, begun.term, [next, other]), 'it is over');
+    if (begun !== undefined)
+      t.ok(replica.reads.vouched(begun.context, begun.term, [next, other]), 'it is over');
     await new Promise(setImmediate);
     t.notOk(answered, when);
   }

@@ -386,7 +386,7 @@ export class Faults {
     const node = this.#cluster.nodes.find(({ node }) => node === this.#cluster.leaderOf(partition));
     const replica = node?.replicas().find((one) => one.partition === partition);
     if (node === undefined || replica === undefined) return;
-    const heirs = replica.voters.filter(({ replicaId }) => replica.isHeir(replicaId));
+    const heirs = replica.voters.filter(({ replicaId }) => replica.membership.isHeir(replicaId));
     const heir = heirs[random.below(Math.max(1, heirs.length))];
     if (heir === undefined || heir.replicaId === replica.replicaId) return;
     this.#log(`node ${node.nodeId} hands partition ${partition} to node ${heir.nodeId}`);

@@ -69,7 +69,9 @@ export class SimMembership {
       }
       const { replicaId, nodeId } = plan;
       const { members } = replica;
-      const isThere = members.some((member) => member.nodeId === nodeId && replica.isHeir(member.replicaId));
+      const isThere = members.some(
+        (member) => member.nodeId === nodeId && replica.membership.isHeir(member.replicaId),
+      );
       if (isThere && !members.some((member) => member.replicaId === replicaId)) continue;
       isDone = false;
       this.#carryOut(node, partition, [{ kind: 'replace', replicaId, nodeId }]);

@@ -4,7 +4,7 @@
  */
 import { isAtLeast, type LogPlace, unknownIndex } from '../../common/faults.js';
 import type { NodeId, PartitionId, ReplicaId, Seq, Term } from '../../common/ids.js';
-import { isQuorumAlive } from '../../partition/replica.js';
+import { isQuorumAlive } from '../../partition/replica-members.js';
 import type { HostedId } from '../replace-log.js';
 import type { FoundChannel, FoundReplica } from './find.js';
 

@@ -108,7 +108,11 @@ export const plantedBugs: readonly PlantedBug[] = [
     breaks: 'a new leader gives out a read index before an entry of its term has committed',
     patches: [
       { file: 'src/raft/reads.js', find: 'if (r.committedInCurrentTerm())', replace: 'if (true)' },
-      { file: replica, find: ' && this.#raft.committedInCurrentTerm;', replace: ';' },
+      {
+        file: 'src/partition/read-barrier.js',
+        find: ' && raft.committedInCurrentTerm;',
+        replace: ';',
+      },
     ],
     faults: ['outlive', 'handover', 'stall', 'slow'],
     withinSeeds: 30,
