@@ -167,11 +167,11 @@ export class TurnLoop implements TurnOutput {
     if (this.#writes.length > 0) this.#write();
     this.#proposed = false;
     this.#endOfTurn();
-    if (this.#appliers.length > 0) this.#apply(endMs);
+    const unapplied = this.#appliers.length > 0 ? this.#apply(endMs) : nobody;
     this.#inTurn = false;
     // In their order, before what stirred meanwhile: nobody waits for ever. What stirred again while
-    // it still waited is in neither list twice: its mark was still set.
-    if (postponed.length > 0) this.#stirred = postponed.concat(this.#stirred);
+    // it still waited is in no list twice: its mark was still set.
+    if (postponed.length + unapplied.length > 0) this.#stirred = postponed.concat(unapplied, this.#stirred);
     if (this.#stirred.length > 0) this.#schedule();
   }
 
@@ -199,17 +199,15 @@ export class TurnLoop implements TurnOutput {
     this.#appliers.push(replica);
   }
 
-  /** Last, so that nobody elsewhere waits for it; one at least, however long the turn was. */
-  #apply(endMs: number): void {
+  /** Last, so that nobody elsewhere waits for it; one at least, however long the turn was. Whom it has not come to. */
+  #apply(endMs: number): readonly Replica[] {
     const appliers = this.#appliers;
     this.#appliers = [];
     for (let i = 0; i < appliers.length; i++) {
-      if (i > 0 && this.#isOver(endMs)) {
-        for (const replica of appliers.slice(i)) this.stir(replica);
-        return;
-      }
+      if (i > 0 && this.#isOver(endMs)) return marked(appliers.slice(i));
       (appliers[i] as Replica).applyCommitted();
     }
+    return nobody;
   }
 
   #write(): void {
@@ -241,4 +239,15 @@ export class TurnLoop implements TurnOutput {
     this.#gathering = new Set();
     for (const replica of gathering) this.stir(replica);
   }
+}
+
+/** Those that nothing has stirred yet count as stirred. */
+function marked(replicas: readonly Replica[]): readonly Replica[] {
+  const unmarked: Replica[] = [];
+  for (const replica of replicas) {
+    if (replica.isStirred) continue;
+    replica.isStirred = true;
+    unmarked.push(replica);
+  }
+  return unmarked;
 }

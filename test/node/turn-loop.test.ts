@@ -42,7 +42,10 @@ function loopOf(applyMs: number) {
     };
     return self as unknown as Replica;
   };
-  return { loop, replica, done, turns };
+  const pass = (ms: number): void => {
+    nowMs += ms;
+  };
+  return { loop, replica, done, turns, pass };
 }
 
 t.test('what is committed is applied after the turn’s messages and entries have left', (t) => {
@@ -64,6 +67,28 @@ t.test('applying that takes long goes on in the next turn', (t) => {
   t.ok(first >= 1 && first < 8, `${first} of 8: sockets and timers get theirs`);
   while (turns.length > 0) turns.shift()?.();
   t.same(applied(), [...'abcdefgh'], 'nobody is forgotten');
+  t.end();
+});
+
+t.test('those that always have more to apply do not go before those that wait for their turn', (t) => {
+  const { loop, done, turns, pass } = loopOf(0);
+  const applied = () => new Set(done.filter((what) => what.startsWith('apply')));
+  const busy = (name: string): Replica => {
+    const self = {
+      isStirred: false,
+      collect: (output: TurnOutput) => output.applies(self as unknown as Replica),
+      applyCommitted() {
+        pass(3);
+        done.push(`apply ${name}`);
+        // A slice of what waits: the rest in a later turn.
+        loop.stir(self as unknown as Replica);
+      },
+    };
+    return self as unknown as Replica;
+  };
+  for (const name of 'abcdefghijklmnopqrst') loop.stir(busy(name));
+  for (let i = 0; i < 20; i++) turns.shift()?.();
+  t.equal(applied().size, 20, `of 20 replicas these had a turn: ${[...applied()].join()}`);
   t.end();
 });
 
