@@ -20,7 +20,15 @@ const idleMs = 0.1;
 /** Of the loop's time, where nothing else is said: an equal part. */
 const equalShare = 0.5;
 
+/** What all slices on a loop have taken, ms. */
+interface Taken {
+  ms: number;
+}
+/** To each other they are no others: the slices of each would grow by those of all. */
+const takenOn = new WeakMap<Clock, Taken>();
+
 export class Slicer {
+  readonly #taken: Taken;
   #begunMs: number;
   #lengthMs = sliceMs;
   #bytes = 0;
@@ -31,6 +39,9 @@ export class Slicer {
     readonly clock: Clock,
     readonly share: () => number = () => equalShare,
   ) {
+    const taken = takenOn.get(clock) ?? { ms: 0 };
+    takenOn.set(clock, taken);
+    this.#taken = taken;
     this.#begunMs = clock.monotonicMs();
   }
 
@@ -51,11 +62,15 @@ export class Slicer {
    */
   async pause(): Promise<void> {
     const share = this.share();
+    const taken = this.#taken;
+    // Who has waited for something else in between has not worked all the time.
+    taken.ms += Math.min(this.clock.monotonicMs() - this.#begunMs, this.#lengthMs);
     let dueMs = 0;
     while (dueMs < sliceMs) {
       const leftMs = this.clock.monotonicMs();
+      const takenMs = taken.ms;
       await new Promise<void>((resolve) => this.clock.defer(resolve));
-      const othersMs = this.clock.monotonicMs() - leftMs;
+      const othersMs = this.clock.monotonicMs() - leftMs - (taken.ms - takenMs);
       if (othersMs < idleMs) break;
       dueMs += (othersMs * share) / (1 - share);
     }

@@ -67,3 +67,38 @@ t.test('nobody else has anything to do: one slice follows the other', async (t) 
   t.ok(tookMs < 55, `50 ms of work take ${tookMs.toFixed(1)} ms`);
   t.ok(longestMs < 0.6, 'and whatever comes in meanwhile waits for a short one');
 });
+
+t.test('works that are sliced beside each other do not make each other’s slices longer', async (t) => {
+  // The loop as it is: what others do in a turn is done once, whoever waits for the next.
+  const loop = new BusyLoop(0);
+  let waiting: (() => void)[] = [];
+  loop.defer = (fn) => {
+    if (waiting.push(fn) > 1) return;
+    setImmediate(() => {
+      loop.ms += 0.3;
+      const due = waiting;
+      waiting = [];
+      // Each goes on in a turn of its own, as its promise does.
+      const next = (): void => {
+        due.shift()?.();
+        if (due.length > 0) setImmediate(next);
+      };
+      next();
+    });
+  };
+  const took: number[] = [];
+  const work = async (share: number): Promise<void> => {
+    const slicer = new Slicer(loop, () => share);
+    let fromMs = loop.ms;
+    for (let i = 0; i < 3_000; i++) {
+      loop.ms += 0.02;
+      if (!slicer.spent(4096)) continue;
+      took.push(loop.ms - fromMs);
+      await slicer.pause();
+      fromMs = loop.ms;
+    }
+  };
+  await Promise.all([work(0.6), work(0.5), work(0.5)]);
+  const longestMs = Math.max(...took);
+  t.ok(longestMs < 2, `at most ${longestMs.toFixed(2)} ms at once beside turns of 0.3 ms`);
+});
