@@ -148,31 +148,34 @@ export class SubscriptionFeeds {
   /** Never rejects. */
   async #read(feed: FeedSource, events: number): Promise<void> {
     this.#reading.set(feed, events);
-    let bytes: Buffer | undefined;
+    let page: Page | undefined;
     try {
-      bytes = await feed.take({ events, bytes: pageBytes });
+      const bytes = await feed.take({ events, bytes: pageBytes });
+      if (bytes !== undefined) page = pageOf(feed, bytes);
     } catch (error) {
-      this.#fail(error);
+      // It stays among those that are read: where it stands now is not written down.
+      return this.#fail(error);
     }
     this.#reading.delete(feed);
-    if (this.#isEnded || this.#failure !== undefined) return;
-    if (bytes !== undefined) {
-      const { partition } = feed;
-      this.#readyBytes += bytes.length;
-      this.#ready.push({
-        feed,
-        partition,
-        place: encodePlace(feed),
-        channels: joined(readFed(bytes)),
-        bytes: bytes.length,
-      });
+    if (this.#isEnded) return;
+    // Also where another feed has failed meanwhile: this one's place has moved on over what is in the page.
+    if (page !== undefined) {
+      this.#readyBytes += page.bytes;
+      this.#ready.push(page);
     }
     // Whether there was something or nothing is left: both change what is told.
-    if (bytes !== undefined || this.#reading.size === 0) this.#wake();
+    if (page !== undefined || this.#reading.size === 0) this.#wake();
     // Much may be passed over of which nothing is wanted: others have their turn.
     await nextTurn();
     this.#readAhead();
   }
+}
+
+/** As taken from the feed just now. */
+function pageOf(feed: FeedSource, events: Buffer): Page {
+  const { partition } = feed;
+  const channels = joined(readFed(events));
+  return { feed, partition, place: encodePlace(feed), channels, bytes: events.length };
 }
 
 function encodePlace(feed: FeedSource): Uint8Array {
