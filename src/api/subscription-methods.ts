@@ -6,7 +6,7 @@ import {
   encodeSeekSubscription,
   encodeUpdateSubscription,
 } from '../conversation/subscription-command.js';
-import type { SubscriptionState } from '../conversation/subscription-state.js';
+import { isOwnLease, type SubscriptionState } from '../conversation/subscription-state.js';
 import type { Handler } from './calls.js';
 import { takeIdText } from './messages.js';
 import { toNumber } from './requests.js';
@@ -221,10 +221,10 @@ class SubscriptionMethods {
   }
 }
 
-/** Somebody said the same before, perhaps this call's first attempt: what it is about is done, or given back. */
-function isOver({ channels, nextLease }: Readonly<SubscriptionState>, note: Note): boolean {
-  if (note.lease >= nextLease) return false;
-  const pending = channels.get(note.channel);
+/** Somebody said the same before, perhaps this call's first attempt: what it is about is done, or given back. A seek undoes both. */
+function isOver(state: Readonly<SubscriptionState>, note: Note): boolean {
+  if (!isOwnLease(state, note.lease)) return false;
+  const pending = state.channels.get(note.channel);
   if (note.kind === 'nack') return pending !== undefined && pending.lease === undefined;
   if (note.kind === 'extend') return false;
   if (pending === undefined) return true;

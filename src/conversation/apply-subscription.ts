@@ -69,6 +69,7 @@ export function createSubscription(
     version: 1,
     fromTimeUs: start.fromTimeUs,
     nextLease: number,
+    sinceLease: 0,
     places: new Map(start.places),
     channels: new Map(),
     deadLetters: new Map(),
@@ -141,6 +142,7 @@ export function seekSubscription(
     for (const [channel, pending] of subscription.channels)
       putBack(subscription, channel, pending, commitTimeUs);
   subscription.channels.clear();
+  subscription.sinceLease = subscription.nextLease;
   subscription.revision++;
   subscription.updateTimeUs = commitTimeUs;
   return { kind: 'subscription', subscription };

@@ -95,6 +95,8 @@ export interface SubscriptionState {
   /** Of what was there at the start: only what was committed at or after this. */
   fromTimeUs: TimeUs;
   nextLease: number;
+  /** Leases below this one were given out before the last seek; 0: there was none. */
+  sinceLease: number;
   /** How far events were taken, in the form of api/feed-place.ts. */
   readonly places: Map<PartitionId, Uint8Array>;
   /** By channel name, in the order in which they came. */
@@ -107,6 +109,11 @@ export interface SubscriptionState {
   deadCount: number;
   /** Commit time of the last acknowledgement or dead letter. */
   progressTimeUs: TimeUs;
+}
+
+/** Was the lease given out by this life of the subscription, and at the place where it stands since? */
+export function isOwnLease(state: Readonly<SubscriptionState>, lease: number): boolean {
+  return lease >= Math.max(subscriptionNumber(state), state.sinceLease) && lease < state.nextLease;
 }
 
 /** Of a life of its name: no other one of the partition has the same. Its uid holds it. */
@@ -149,6 +156,8 @@ export function writeSubscription(writer: ByteWriter, state: SubscriptionState):
     writer.string(channel).uvarint(partition).uvarint(seq).uvarint(deliveries).u64(timeUs).string(error);
   writer.uvarint(state.deliveredCount).uvarint(state.redeliveredCount).uvarint(state.ackedCount);
   writer.uvarint(state.deadCount).u64(state.progressTimeUs);
+  // Absent from the rows of before it was kept.
+  if (state.sinceLease > 0) writer.uvarint(state.sinceLease);
 }
 
 export function readSubscription(reader: ByteReader, tenant: string, name: string): SubscriptionState {
@@ -191,6 +200,7 @@ export function readSubscription(reader: ByteReader, tenant: string, name: strin
     ackedCount: reader.uvarint(),
     deadCount: reader.uvarint(),
     progressTimeUs: reader.u64(),
+    sinceLease: reader.remaining > 0 ? reader.uvarint() : 0,
   };
   reader.end();
   return state;

@@ -228,6 +228,44 @@ t.test('a partition that is read slowly holds up no other one, nor what consumer
   await consumer.until('what was read slowly', () => consumer.deliveries.length === 2);
 });
 
+t.test('what was said of deliveries from before a seek is told lost, and moves nothing', async (t) => {
+  const { h } = await started(t);
+  const consumer = new Consumer(h, {});
+  const settle = async (method: string, more: object): Promise<number[]> => {
+    const request = encode(`${method}Request`, { name: 'w', ...more });
+    const response = await h.raw(`SubscriptionService/${method}`, request);
+    return decode('SettledResponse', response).lost.map(Number);
+  };
+  const delivered = async (count: number): Promise<number> => {
+    await consumer.until(`delivery ${count}`, () => consumer.deliveries.length === count);
+    return Number(consumer.deliveries[count - 1].lease);
+  };
+  const pending = async () => {
+    const { pending_events, acknowledged } = await progressOf(h);
+    return [Number(pending_events), Number(acknowledged)];
+  };
+  const before = await delivered(1);
+  const acks = (lease: number) => ({ acks: [{ channel: 'c', lease, seq: 2 }] });
+  const nacks = (lease: number) => ({ nacks: [{ channel: 'c', lease, delay: { seconds: 60 } }] });
+  t.same(await settle('Acknowledge', acks(before)), []);
+  t.same(await settle('Acknowledge', acks(before)), [], 'the first answer again');
+
+  await subscriptionOf(h, 'SeekSubscription', { start: {} });
+  t.same(await pending(), [0, 2]);
+  t.same(await settle('Acknowledge', acks(before)), [before], 'where nothing is pending');
+  await subscriptionOf(h, 'SeekSubscription', { start: { from_beginning: true } });
+  const since = await delivered(2);
+  t.same(await settle('Acknowledge', acks(before)), [before]);
+  t.same(await settle('NegativeAcknowledge', nacks(before)), [before]);
+  consumer.say(acks(before));
+  await consumer.until('what is lost', () => consumer.lost.length === 1);
+  t.same([consumer.lost, await pending()], [[before], [2, 2]], 'on the stream, too');
+
+  t.same(await settle('NegativeAcknowledge', nacks(since)), []);
+  t.same(await settle('NegativeAcknowledge', nacks(before)), [before], 'while nobody has it');
+  t.same(await pending(), [2, 2]);
+});
+
 t.test('a seek that is always outdated ends', async (t) => {
   const node = new Held();
   const h = await Harness.start(node, {});

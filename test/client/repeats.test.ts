@@ -75,6 +75,20 @@ async function withLease(world: World): Promise<number> {
   return lease()?.number ?? 0;
 }
 
+/** From which version each came is told by whoever raised it; a repeat finds some of them raised. */
+async function upgraded(client: Client): Promise<unknown> {
+  const { applyVersion, partitions } = await client.upgradeCluster();
+  return { applyVersion, partitions: partitions.map(({ partition }) => partition) };
+}
+
+function atVersionOne({ doors }: World): void {
+  for (const { meta } of doors.nodes[0]?.partitions ?? []) meta.settings.applyVersion = 1;
+}
+
+function versions({ doors }: World): (number | undefined)[] {
+  return (doors.nodes[0]?.partitions ?? []).map(({ meta }) => meta.settings.applyVersion);
+}
+
 const cases: Readonly<Record<string, readonly Case[]>> = {
   'MessageService/AppendMessages': [
     { call: ({ client }) => client.channel(c).append(two), state: info },
@@ -197,6 +211,20 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
           .reportDelivery('ann', { upToSeq: 2, failed: [{ seq: 1, reason: 'r', attempts: 1 }] }),
     },
   ],
+  'ClusterService/UpgradeCluster': [
+    {
+      prepare: async (world) => atVersionOne(world),
+      call: ({ client }) => upgraded(client),
+      state: async (world) => versions(world),
+    },
+    {
+      what: 'raised by others meanwhile',
+      prepare: async (world) => atVersionOne(world),
+      call: ({ client }) => upgraded(client),
+      meanwhile: ({ other }) => upgraded(other),
+      state: async (world) => versions(world),
+    },
+  ],
   'SubscriptionService/CreateSubscription': [
     { call: (world) => subscription(world).create({ prefix: c }) },
     {
@@ -289,7 +317,7 @@ const cases: Readonly<Record<string, readonly Case[]>> = {
   ],
 };
 
-/** Calls that change nothing; and those of operators, whose repeats test/api/services.test.ts looks at. */
+/** Calls that change nothing; and those whose repeats test/node/members.test.ts and scrub.test.ts look at. */
 const others = new Set([
   'MessageService/GetMessage',
   'MessageService/BatchGetMessages',
@@ -298,7 +326,6 @@ const others = new Set([
   'ChannelService/ListChannels',
   'ClusterService/GetCluster',
   'ClusterService/GetPartition',
-  'ClusterService/UpgradeCluster',
   'ClusterService/ChangeReplicas',
   'DeliveryService/ListDeliveries',
   'EventService/FetchEvents',

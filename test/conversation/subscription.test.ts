@@ -16,6 +16,7 @@ import {
 } from '../../src/conversation/subscription-command.js';
 import {
   deadKey,
+  isOwnLease,
   readSubscription,
   type SubscriptionState,
   writeSubscription,
@@ -250,6 +251,8 @@ t.test('a seek forgets what is pending, and acknowledgements from before it', as
   t.equal(b.it.channels.size, 0);
   b.take('c', 1, 3);
   t.equal(b.ack('c', lease, 3), 0);
+  t.notOk(isOwnLease(b.it, lease), 'nor is it said to be done');
+  t.ok(isOwnLease(b.it, b.lease('c', 3)));
   const { uid } = b.it;
   t.match(b.one(encodeStep({ ...on, uid, version: 1, ops: [] })), { reason: 'SUBSCRIPTION_CHANGED' });
   t.match(b.one(encodeStep({ ...on, uid: 'other', version: b.it.version, ops: [] })), {
@@ -268,6 +271,7 @@ t.test('what was said under a lease of an earlier life of the name counts for no
   t.not(b.it.uid, uid);
   b.take('c', 1, 5);
   t.ok(b.lease('c', 5, 'b') > lease);
+  t.notOk(isOwnLease(b.it, lease));
   t.equal(b.ack('c', lease, 5), 0);
   t.match(b.it.channels.get('c'), { acked: 0, lease: { consumer: 'b' } });
 });

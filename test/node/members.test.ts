@@ -23,6 +23,15 @@ async function five(t: Test, seed = 1): Promise<World> {
   return world;
 }
 
+/** Of whoever asks again. */
+const mayPass: ReadonlySet<string> = new Set([
+  'DEADLINE_EXCEEDED',
+  'COMMIT_UNKNOWN',
+  'NOT_LEADER',
+  'MEMBERSHIP_BUSY',
+  'LEARNER_LAGS',
+]);
+
 class World {
   #texts = 0;
   constructor(readonly cluster: Cluster) {}
@@ -152,6 +161,55 @@ t.test('a replica is added, takes a snapshot, gets its vote; another goes', asyn
   await world.check(t);
   await world.change({ kind: 'remove', replicaId: leader.replicaId });
   t.pass('what is done already may be asked for again');
+});
+
+t.test('whoever gave up on a change of members asks again, and it is made once', async (t) => {
+  const world = await five(t, 6);
+  for (let i = 0; i < 5; i++) await world.append();
+  const node = await world.freeNode();
+  const doubts: string[] = [];
+  /** Given up a little later each time, and asked again. Then once more, when it is done. */
+  const inDoubt = async (change: ReplicaChange): Promise<void> => {
+    const { membership: before } = (await world.leader()).store;
+    for (let attempt = 1; !(await given(change, 1.5 ** Math.min(attempt, 20))); attempt++) {
+      if (attempt > 200) throw new Error(`${change.kind} does not end`);
+      await world.cluster.clock.run(20);
+    }
+    const { membership } = (await world.leader()).store;
+    const isPlaced = change.kind === 'addLearner' || change.kind === 'replace';
+    t.equal(
+      membership.nextReplicaId,
+      before.nextReplicaId + (isPlaced ? 1 : 0),
+      `${change.kind}: one at most`,
+    );
+    await world.change(change);
+    t.equal((await world.leader()).store.membership.changes, membership.changes, 'nothing is left to do');
+  };
+  const given = async (change: ReplicaChange, givenMs: number): Promise<boolean> => {
+    const { node } = await world.cluster.led();
+    const options = { deadlineMs: node.monotonicMs() + givenMs, force: false };
+    try {
+      return (await world.cluster.settled(node.changeReplicas(0, [change], options))).done;
+    } catch (error) {
+      const { reason } = error as HansardError;
+      if (!mayPass.has(reason)) throw error;
+      doubts.push(reason);
+      return false;
+    }
+  };
+  await inDoubt({ kind: 'addLearner', nodeId: node });
+  const added = await world.idOn(node);
+  await inDoubt({ kind: 'promote', replicaId: added });
+  t.same((await world.leader()).conf.voters.length, 4);
+  await inDoubt({ kind: 'demote', replicaId: added });
+  await inDoubt({ kind: 'remove', replicaId: added });
+  t.same(await world.idOn(node), 0);
+  const leader = await world.leader();
+  await inDoubt({ kind: 'replace', replicaId: leader.replicaId, nodeId: await world.freeNode() });
+  t.same((await world.leader()).conf.voters.length, 3);
+  t.notOk((await world.leader()).conf.voters.includes(leader.replicaId));
+  t.ok(doubts.includes('DEADLINE_EXCEEDED'), `proposed, and given up: ${doubts}`);
+  await world.check(t);
 });
 
 t.test('the node of a removed replica drops it, and may get another', async (t) => {

@@ -171,6 +171,16 @@ t.test('what is damaged is found beside writers, and becomes sound', async (t) =
     t.match((await on(cluster, 'status')).out, /LAST SCRUB +FOUND/);
   });
 
+  await t.test('a pass that is asked for again, as nobody knew whether it was, is one', async (t) => {
+    const { scrubber } = cluster.node(2).door?.running.node ?? {};
+    const bytes = () => scrubber?.status().bytes ?? 0;
+    const before = bytes();
+    scrubber?.scrubNow(0);
+    const status = await pass(cluster.node(2));
+    t.equal(bytes() - before, status.pass?.bytes);
+    t.ok((status.pass?.bytes ?? 0) > 20_000);
+  });
+
   const three = cluster.node(3);
   await t.test('a replica that holds something else, with right checksums', async (t) => {
     await cluster.stop(three);
