@@ -81,7 +81,9 @@ async function upgraded(client: Client): Promise<unknown> {
   return { applyVersion, partitions: partitions.map(({ partition }) => partition) };
 }
 
+/** Its doors reach each other, as one carries it out for all partitions. */
 function atVersionOne({ doors }: World): void {
+  for (const door of doors.nodes) for (const peer of doors.nodes) door.peers.set(peer.identity.nodeId, peer);
   for (const { meta } of doors.nodes[0]?.partitions ?? []) meta.settings.applyVersion = 1;
 }
 
