@@ -9,6 +9,7 @@
  */
 import type { ServerHttp2Stream } from 'node:http2';
 import { Metadata, type ServerDuplexStream } from '@grpc/grpc-js';
+import type { Response } from './calls.js';
 
 /** Of a gRPC message: a byte that says whether it is compressed, and its length. */
 export const messageHeadBytes = 5;
@@ -35,6 +36,14 @@ export class OutMessage {
     }
     return this.#framed;
   }
+}
+
+/** A response of its own, ready for the stream. */
+export function framedResponse(response: Response): Buffer {
+  const framed = Buffer.allocUnsafe(messageHeadBytes + response.length);
+  if (response instanceof Uint8Array) framed.set(response, messageHeadBytes);
+  else response.writeTo(framed, messageHeadBytes);
+  return withHead(framed);
 }
 
 function withHead(framed: Buffer): Buffer {

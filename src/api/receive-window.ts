@@ -4,15 +4,13 @@
  * raised, which caps an upload at 64 KiB per round trip (6 MB/s at 10 ms),
  * and grpc-js has an option for its clients alone.
  *
- * So the HTTP/2 servers that grpc-js makes are caught as they are made, and each
- * of their sessions is given a wider window by Node's own public calls. One
- * method of grpc-js that is not public is needed for it, `createHttp2Server`
- * (seen in 1.14). Where a version lacks it, the server works as before with
- * narrow windows and says so: `isInForce` is false, and test/api/receive-window.test.ts
- * fails, which looks at the windows from outside.
+ * So each session of the HTTP/2 servers that grpc-js makes (inner-server.ts) is given a wider window by
+ * Node's own public calls. Where they can't be caught, the server works as before with narrow windows and
+ * says so: `isInForce` is false.
  */
-import type { Http2Server, ServerHttp2Session } from 'node:http2';
+import type { ServerHttp2Session } from 'node:http2';
 import type { Server } from '@grpc/grpc-js';
+import { type Caught, onHttp2Server } from './inner-server.js';
 
 /** What HTTP/2 begins with (RFC 9113, 6.9.2). */
 export const narrowWindowBytes = 65_535;
@@ -26,28 +24,13 @@ export const defaultReceiveWindowBytes = 2 * 1024 * 1024;
 /** 2 MiB over a line of 1 Mbit/s take 17 s. */
 export const keepaliveTimeoutMs = 20_000;
 
-export interface ReceiveWindow {
-  /** Whether the servers that were made so far give it. */
-  readonly isInForce: boolean;
-}
-
-interface Inner {
-  createHttp2Server?: (this: Server, ...args: unknown[]) => Http2Server;
-}
-
 /** To be called before the server is bound. */
-export function widenReceiveWindow(server: Server, windowBytes: number): ReceiveWindow {
-  const state = { isInForce: false };
-  const inner = server as unknown as Inner;
-  const create = inner.createHttp2Server;
-  if (windowBytes <= narrowWindowBytes || typeof create !== 'function') return state;
-  inner.createHttp2Server = function (...args) {
-    const http2Server = create.apply(this, args);
+export function widenReceiveWindow(server: Server, windowBytes: number): Caught {
+  if (windowBytes <= narrowWindowBytes) return { isInForce: false };
+  return onHttp2Server(server, (http2Server) => {
     http2Server.on('session', (session) => widen(session, windowBytes));
-    state.isInForce = true;
-    return http2Server;
-  };
-  return state;
+    return true;
+  });
 }
 
 /**

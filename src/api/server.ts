@@ -34,6 +34,7 @@ import { grpcStatusOf } from './grpc-status.js';
 import { inboxMethods } from './inbox.js';
 import { messageMethods } from './messages.js';
 import type { OutCall } from './out-stream.js';
+import { serveUnary } from './plain-unary.js';
 import {
   defaultReceiveWindowBytes,
   keepaliveTimeoutMs,
@@ -144,8 +145,11 @@ export async function startApi(node: NodeService, options: ApiOptions): Promise<
     'grpc.keepalive_time_ms': 10_000,
     'grpc.keepalive_timeout_ms': keepaliveTimeoutMs,
     'grpc.keepalive_permit_without_calls': 1,
+    // Counts every call and message, for nobody.
+    'grpc.enable_channelz': 0,
   });
   addUnary(server, [...methods.keys()], calls);
+  serveUnary(server, methods.keys(), calls);
   const load = new ExchangeLoad();
   const streams = addExchange(server, calls, options, load);
   const tails = new Tails(services, options.tailLimits ?? defaultTailLimits, (error) =>
