@@ -8,6 +8,7 @@ import { type Api, startApi } from '../api/server.js';
 import { defaultTailLimits } from '../api/tails.js';
 import { HansardError, reasons } from '../common/errors.js';
 import type { Logger } from '../common/logger.js';
+import { loadPublicProtos } from '../common/proto.js';
 import { type HttpServer, type Readiness, startHttp } from '../node/http.js';
 import { createMetrics, type Metrics } from '../node/metrics.js';
 import { openNode, type RunningNode } from '../node/open.js';
@@ -38,7 +39,11 @@ export async function runServer(settings: Settings, logger: Logger): Promise<voi
       logger,
       onFatal,
       // It answers before there is anything to serve: a long start is no dead process.
-      onOwned: () => door.open(),
+      onOwned: async () => {
+        await door.open();
+        // The API needs them in a moment, but then the log is being applied: a tenth of a second that all would wait for.
+        loadPublicProtos();
+      },
     });
   } catch (error) {
     await door.close();

@@ -30,7 +30,7 @@ const noAnswers: readonly CommandAnswer[] = Object.freeze([]);
 /** Entries read from the log at once when the cache has dropped them. */
 const fillEntries = 64;
 /** Entries that wait for their turn are decoded, and their lookups begun, up to this many bytes ahead: of one partition … */
-const decodedBytesMax = 256 * 1024;
+const decodedBytesMax = 128 * 1024;
 /**
  * … and of all that share a `DecodedAhead`. A start has all of them wait: what is decoded long before its turn lives long enough
  * for the collector to copy it twice, which cost as much as applying.
