@@ -20,6 +20,8 @@ import type { ToPeers } from './to-peers.js';
 export const gossipMs = 1_000;
 /** What is quiet has been told; again once in so many times, where that got lost. */
 const quietRounds = 16;
+/** Told so often before: who hears that it was removed goes with the second word, some time behind the first (members.ts). */
+const quietTells = 2;
 
 export interface GossipingContext {
   readonly options: NodeOptions;
@@ -43,8 +45,8 @@ export class Gossiping {
   readonly #context: GossipingContext;
   #toldMs: number;
   #round = 0;
-  /** Quiet ones whose last state has been told. */
-  readonly #toldQuiet = new Set<Replica>();
+  /** How often the last state of quiet ones has been told. */
+  readonly #toldQuiet = new Map<Replica, number>();
   /** As it was told last: 1 ahead, -1 behind. */
   #clockOff = 0;
 
@@ -65,8 +67,9 @@ export class Gossiping {
   #isNews(replica: Replica): boolean {
     if (!replica.isLeader) return false;
     if (!replica.isQuiescent) return true;
-    if (this.#toldQuiet.has(replica) && (replica.partition + this.#round) % quietRounds !== 0) return false;
-    this.#toldQuiet.add(replica);
+    const times = this.#toldQuiet.get(replica) ?? 0;
+    if (times >= quietTells && (replica.partition + this.#round) % quietRounds !== 0) return false;
+    this.#toldQuiet.set(replica, times + 1);
     return true;
   }
 
@@ -75,8 +78,9 @@ export class Gossiping {
     this.#toldQuiet.delete(replica);
   }
 
-  /** All of it to all, now. */
+  /** All of it to all, now; what is quiet as though it had just become so, as somebody may hear it for the first time. */
   tell(): void {
+    this.#toldQuiet.clear();
     this.#tell(this.#context.replicas.held.filter((replica) => replica.isLeader));
   }
 

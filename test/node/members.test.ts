@@ -243,6 +243,27 @@ t.test('the node of a removed replica drops it, and may get another', async (t) 
   await world.check(t);
 });
 
+t.test('a removed replica goes at once though its partition is quiet as its node comes back', async (t) => {
+  const world = await five(t, 3);
+  const { cluster } = world;
+  await world.append();
+  const leader = await world.leader();
+  const gone = leader.members.find(({ replicaId }) => replicaId !== leader.replicaId) as {
+    replicaId: number;
+    nodeId: number;
+  };
+  await cluster.stop(gone.nodeId);
+  await world.change({ kind: 'remove', replicaId: gone.replicaId }, true);
+  const isQuiet = () => leader.isLeader && leader.isQuiescent;
+  t.ok(await cluster.clock.until(isQuiet, 20_000), 'those that are left fall quiet');
+  await cluster.clock.run(20_000);
+  await cluster.open(gone.nodeId);
+  t.ok(
+    await cluster.clock.until(() => world.replicaOn(gone.nodeId) === undefined, 5_000),
+    'two words of the leader within seconds, not one in a quarter of a minute',
+  );
+});
+
 t.test('who was away while it was removed hears of it when it is back', async (t) => {
   const world = await five(t, 3);
   await world.append();
