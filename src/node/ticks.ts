@@ -59,17 +59,21 @@ export class Ticks {
 
   /** Of the rest that goes on, if any. */
   #restedTicks(): number {
-    return this.#planned === 1
-      ? 0
-      : Math.min(this.#planned, this.#dueTicks(this.#context.clock.monotonicMs()));
+    return this.#planned === 1 ? 0 : Math.min(this.#most, this.#dueTicks(this.#context.clock.monotonicMs()));
   }
 
   #dueTicks(nowMs: number): number {
     return Math.floor((nowMs - this.#lastMs) / this.#context.settings.tickMs);
   }
 
-  /** Counts what is due, as far as that was planned: what is more was a stall (design rule 15). */
-  #pass(due: number, most: number, nowMs: number): number {
+  /** What is due beyond it was a stall (design rule 15). A rest begins within a tick, which ends with it. */
+  get #most(): number {
+    return Math.max(this.#planned + 1, this.#context.settings.maxTicksPerTurn);
+  }
+
+  /** How many of those that are due count; any rest is over. */
+  #pass(due: number, nowMs: number): number {
+    const most = this.#most;
     this.#planned = 1;
     this.#lastMs = due > most ? nowMs : this.#lastMs + due * this.#context.settings.tickMs;
     return Math.min(due, most);
@@ -79,7 +83,7 @@ export class Ticks {
   hasten(): void {
     if (this.#planned === 1) return;
     const now = this.#context.clock.monotonicMs();
-    this.#ticks += this.#pass(this.#dueTicks(now), this.#planned, now);
+    this.#ticks += this.#pass(this.#dueTicks(now), now);
     if (this.#timer === undefined) return;
     this.#timer.cancel();
     this.#schedule();
@@ -115,12 +119,11 @@ export class Ticks {
   }
 
   #tick(): void {
-    const { clock, settings, heartbeatTicks, readRounds, quiescence, stall, toPeers, loop, gossiping } =
-      this.#context;
+    const { clock, heartbeatTicks, readRounds, quiescence, stall, toPeers, loop, gossiping } = this.#context;
     const now = clock.monotonicMs();
     const due = this.#dueTicks(now);
     if (due < 1) return;
-    const ticks = this.#pass(due, Math.max(this.#planned, settings.maxTicksPerTurn), now);
+    const ticks = this.#pass(due, now);
     readRounds.tick(now);
     // Everybody hears of it at once, and again until all leaderships are gone.
     if (stall.look(now)) gossiping.tell();
