@@ -86,7 +86,9 @@ export class Ticks {
     this.#ticks += this.#pass(this.#dueTicks(now), now);
     if (this.#timer === undefined) return;
     this.#timer.cancel();
-    this.#schedule();
+    // When it would have come without the rest: what wakes all followers of a partition at once must not have them tick at
+    // once from then on, and stand for election against each other.
+    this.#schedule(Math.max(0, this.#lastMs + this.#context.settings.tickMs - now));
   }
 
   /** Until this node's next heartbeats. */
@@ -95,9 +97,8 @@ export class Ticks {
     return heartbeatTicks - (this.#ticks % heartbeatTicks);
   }
 
-  #schedule(): void {
-    const { clock, settings, isStopped } = this.#context;
-    const delayMs = this.#planned * settings.tickMs;
+  #schedule(delayMs = this.#planned * this.#context.settings.tickMs): void {
+    const { clock, isStopped } = this.#context;
     const dueMs = clock.monotonicMs() + delayMs;
     this.#timer = clock.after(delayMs, () => {
       this.#timer = undefined;

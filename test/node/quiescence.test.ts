@@ -6,6 +6,8 @@ import { Quiescence, type QuietReplica } from '../../src/node/quiescence.js';
 import { HeardList, ToldList } from '../../src/node/vouch-lists.js';
 import { append, Cluster } from './cluster.js';
 
+t.setTimeout(600_000);
+
 const partitions = 12;
 const nodes = [1, 2, 3];
 
@@ -117,6 +119,29 @@ t.test(
     await cluster.stopAll();
   },
 );
+
+t.test('followers that were woken together do not tick together, nor stand against each other', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 24, seed: 16 });
+  await cluster.led();
+  await cluster.clock.run(16_232);
+  const { node: old } = await cluster.led(0);
+  const { nodeId } = old.identity;
+  const led = old.replicas().filter(({ isLeader }) => isLeader);
+  t.ok(led.length > 5 && led.every(({ isQuiescent }) => isQuiescent), `${led.length} lead, and are quiet`);
+  const others = nodes.filter((id) => id !== nodeId);
+  cluster.network.isolate(nodeId, others);
+  const isReplaced = () =>
+    led.every(({ partition }) =>
+      others.some((id) =>
+        cluster
+          .get(id)
+          .node.replicas()
+          .some((replica) => replica.partition === partition && replica.isLeader),
+      ),
+    );
+  t.ok(await cluster.clock.until(isReplaced, 2_500), 'nobody needs a second election');
+  await cluster.stopAll();
+});
 
 t.test('a node that only hears nothing is not vouched for, nor does its leader lead on alone', async (t) => {
   const cluster = await quietCluster();
