@@ -79,6 +79,8 @@ const rare: Partial<Record<FaultKind, number>> = {
   calls: 2,
   drift: 3,
   busy: 3,
+  // Clocks that have leapt a few times count as wrong for the rest of a run, and excuse commit times.
+  leap: 4,
 };
 
 export function drawKinds(random: SimRandom): FaultKind[] {

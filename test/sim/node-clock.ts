@@ -16,7 +16,7 @@ export interface Toil {
   share(): number;
 }
 
-export const noToil: Toil = Object.freeze({ nextMs: () => 0, share: () => 0 });
+const noToil: Toil = Object.freeze({ nextMs: () => 0, share: () => 0 });
 
 export class NodeClock implements Clock {
   #alive = true;
