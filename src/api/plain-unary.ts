@@ -3,7 +3,7 @@
  * for each call (interceptors, two copies of the headers, a timer, promises, a status) costs more than all
  * that the node does with it. Whatever is out of the ordinary, compressed requests above all, goes on to grpc-js.
  *
- * A deadline is looked after by Calls, as on all other ways.
+ * A deadline is looked after by Calls, as on all other ways; until the request is here, by `Arriving`.
  */
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { status as Code, type Server } from '@grpc/grpc-js';
@@ -34,15 +34,47 @@ const responseHeaders = Object.freeze({
 const withTrailers = Object.freeze({ waitForTrailers: true });
 const okTrailers = Object.freeze({ 'grpc-status': '0' });
 
+/** Requests that do not come to their end are looked for so often, ms. */
+const lookMs = 1_000;
+
+/** Calls whose request is not all here: one timer for all of them, since nearly all have come when it fires. */
+class Arriving {
+  readonly #calls = new Set<PlainCall>();
+  readonly #nowMs: () => number;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(nowMs: () => number) {
+    this.#nowMs = nowMs;
+  }
+
+  add(call: PlainCall): void {
+    this.#calls.add(call);
+    this.#timer ??= setInterval(() => this.#look(), lookMs).unref();
+  }
+
+  delete(call: PlainCall): void {
+    this.#calls.delete(call);
+  }
+
+  #look(): void {
+    for (const call of this.#calls) if (this.#nowMs() > call.deadlineMs) call.expire();
+    if (this.#calls.size > 0) return;
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+  }
+}
+
 /** To be called before the server is bound. */
 export function serveUnary(server: Server, names: Iterable<string>, calls: Calls): Caught {
   const methods = new Map<string, string>();
   for (const name of names) methods.set(`/${name}`, name);
+  const arriving = new Arriving(() => calls.nowMs());
   const take = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders): boolean => {
     const method = methods.get(headers[':path'] ?? '');
     const timeoutMs = timeoutOf(headers['grpc-timeout']);
     if (method === undefined || timeoutMs === undefined || !isPlain(headers)) return false;
-    new PlainCall(stream, calls, method, calls.nowMs() + timeoutMs, textOf(headers.traceparent)).listen();
+    const deadlineMs = calls.nowMs() + timeoutMs;
+    new PlainCall(stream, calls, arriving, method, deadlineMs, textOf(headers.traceparent)).listen();
     return true;
   };
   return onHttp2Server(server, (http2Server) => {
@@ -83,8 +115,9 @@ function textOf(header: string | string[] | undefined): string {
 class PlainCall {
   readonly #stream: ServerHttp2Stream;
   readonly #calls: Calls;
+  readonly #arriving: Arriving;
   readonly #method: string;
-  readonly #deadlineMs: number;
+  readonly deadlineMs: number;
   readonly #traceparent: string;
   /** Of the request's message, with its head. */
   #parts: Buffer[] = [];
@@ -96,25 +129,27 @@ class PlainCall {
   constructor(
     stream: ServerHttp2Stream,
     calls: Calls,
+    arriving: Arriving,
     method: string,
     deadlineMs: number,
     traceparent: string,
   ) {
     this.#stream = stream;
     this.#calls = calls;
+    this.#arriving = arriving;
     this.#method = method;
-    this.#deadlineMs = deadlineMs;
+    this.deadlineMs = deadlineMs;
     this.#traceparent = traceparent;
   }
 
   listen(): void {
+    this.#arriving.add(this);
     this.#stream.on('data', (data: Buffer) => this.#onData(data));
     this.#stream.on('end', () => this.#onEnd());
     // Its close follows.
     this.#stream.on('error', () => {});
     this.#stream.on('close', () => {
-      this.#isRead = true;
-      this.#parts = [];
+      this.#readNoMore();
       if (this.#active?.settled === false) this.#calls.cancel(this.#active);
     });
   }
@@ -129,9 +164,8 @@ class PlainCall {
 
   #onEnd(): void {
     if (this.#isRead) return;
-    this.#isRead = true;
     const message = this.#parts.length === 1 ? (this.#parts[0] as Buffer) : Buffer.concat(this.#parts);
-    this.#parts = [];
+    this.#readNoMore();
     const missing =
       message.length < messageHeadBytes ? 1 : message.readUInt32BE(1) + messageHeadBytes - message.length;
     if (missing !== 0)
@@ -141,7 +175,7 @@ class PlainCall {
     this.#active = this.#calls.start(
       this.#method,
       request,
-      this.#deadlineMs,
+      this.deadlineMs,
       'grpc',
       this.#traceparent,
       (error, response) => {
@@ -150,6 +184,18 @@ class PlainCall {
         else this.#fail(error);
       },
     );
+  }
+
+  #readNoMore(): void {
+    this.#isRead = true;
+    this.#parts = [];
+    this.#arriving.delete(this);
+  }
+
+  /** What has come of the request holds memory, and its end may never come. */
+  expire(): void {
+    this.#refuse(Code.DEADLINE_EXCEEDED, 'the deadline passed before the request had come');
+    this.#stream.close();
   }
 
   #answer(response: Response): void {
@@ -165,8 +211,7 @@ class PlainCall {
   }
 
   #refuse(code: number, details: string): void {
-    this.#isRead = true;
-    this.#parts = [];
+    this.#readNoMore();
     if (!this.#stream.destroyed && !this.#stream.closed) this.#endWith(code, details, {});
   }
 

@@ -136,6 +136,28 @@ t.test('deadlines as gRPC writes them', async (t) => {
   t.equal(late.status, 4, late.message);
 });
 
+t.test('a request whose end never comes is let go of at its deadline', async (t) => {
+  const { h, session } = await started(t);
+  const stream = session.request({
+    ':method': 'POST',
+    ':path': appendPath,
+    'content-type': 'application/grpc',
+    te: 'trailers',
+    'grpc-timeout': '100m',
+  });
+  stream.on('error', () => {});
+  stream.resume();
+  const closed = once(stream, 'close');
+  const [headers] = (await Promise.all([
+    once(stream, 'response'),
+    new Promise((done) => stream.write(framed(request()).subarray(0, 20), done)),
+  ]).then(([response]) => response)) as [IncomingHttpHeaders];
+  t.equal(Number(headers['grpc-status']), 4, String(headers['grpc-message']));
+  await closed;
+  t.equal(h.ended.length, 0, 'nothing was begun');
+  t.equal((await call(session, [framed(request())])).status, 0, 'the connection goes on');
+});
+
 t.test('a call that its client gives up is cancelled here', async (t) => {
   const { h, session } = await started(t);
   h.node.gate = () => new Promise(() => {});
