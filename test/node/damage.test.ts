@@ -313,7 +313,11 @@ t.test(
     await cluster.stop(2);
     await cluster.open(2);
     t.ok(await cluster.clock.until(() => faultsOf(cluster, 2).length === 0, 60_000));
-    t.match(cluster.get(2).node.replicas(), [{ partition: 0, isLearner: false }], 'another has come');
+    t.match(
+      cluster.get(2).node.replicas(),
+      [{ partition: 0, membership: { isLearner: false } }],
+      'another has come',
+    );
     t.ok((cluster.get(2).node.replicas()[0]?.replicaId ?? 0) > 3);
     await appendAll(cluster, 11, 20);
     await sameEverywhere(t, cluster);
