@@ -74,9 +74,10 @@ export class ChannelTails {
 
   add(tail: TailStream): void {
     this.#tails.add(tail);
-    tail.cameLeaderless = this.#services.node.leaderOf(this.#partition) === undefined;
+    const { node } = this.#services;
+    tail.cameLeaderlessMs = node.leaderOf(this.#partition) === undefined ? node.monotonicMs() : undefined;
     // A loss that it came in ends for it, too, where it is over before anybody looks.
-    if (tail.cameLeaderless) this.#leaderlessSinceMs ??= this.#services.node.monotonicMs();
+    if (tail.cameLeaderlessMs !== undefined) this.#leaderlessSinceMs ??= tail.cameLeaderlessMs;
     tail.onRoom = () => this.wake();
     const closed = tail.onClose;
     tail.onClose = (reason) => {
@@ -127,18 +128,20 @@ export class ChannelTails {
 
   /**
    * Sends readers away where no leader has been known for so long: this node may be cut off, and others go on
-   * without it. Once for each loss: who comes back while it lasts has found nobody better, and stays.
+   * without it. Who comes back while it lasts has found nobody better then, and stays for a while.
    */
-  handOver(nowMs: number, leaderlessMs: number): void {
+  handOver(nowMs: number, leaderlessMs: number, stayMs: number): void {
     if (this.#services.node.leaderOf(this.#partition) !== undefined) {
       if (this.#leaderlessSinceMs === undefined) return;
       this.#leaderlessSinceMs = undefined;
-      for (const tail of this.#tails) tail.cameLeaderless = false;
+      for (const tail of this.#tails) tail.cameLeaderlessMs = undefined;
       return;
     }
     this.#leaderlessSinceMs ??= nowMs;
     if (nowMs - this.#leaderlessSinceMs < leaderlessMs) return;
-    for (const tail of this.tails()) if (!tail.cameLeaderless) tail.fail(leaderless(this.#partition));
+    for (const tail of this.tails())
+      if (tail.cameLeaderlessMs === undefined || nowMs - tail.cameLeaderlessMs >= stayMs)
+        tail.fail(leaderless(this.#partition));
   }
 
   async #look(): Promise<void> {

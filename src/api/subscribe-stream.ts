@@ -35,6 +35,7 @@ export class SubscribeStream {
   /** The caller knows that it is at the head, and has not fallen behind since. */
   #isLive = false;
   readonly #turns: FeedTurns;
+  readonly #cameMs: number;
   readonly #cameLeaderless: Set<PartitionId>;
   readonly #waker = new Waker();
 
@@ -50,6 +51,7 @@ export class SubscribeStream {
     this.#turns = new FeedTurns(feeds);
     this.#options = options;
     out.onRoom = () => this.wake();
+    this.#cameMs = services.node.monotonicMs();
     const unled = feeds.filter(({ partition }) => services.node.leaderOf(partition) === undefined);
     this.#cameLeaderless = new Set(unled.map(({ partition }) => partition));
   }
@@ -71,13 +73,15 @@ export class SubscribeStream {
 
   /**
    * Sends the reader away where a partition has had no leader here for long: this node may be cut off, and others go
-   * on without it. Once for each loss: who came while it lasts has found nobody better, and stays.
+   * on without it. Who came while it lasts has found nobody better then, and stays for a while: unless it came before
+   * `cameBeforeMs`.
    */
-  handOver(lost: ReadonlyMap<PartitionId, boolean>): void {
+  handOver(lost: ReadonlyMap<PartitionId, boolean>, cameBeforeMs: number): void {
     for (const { partition } of this.#feeds) {
       const isLong = lost.get(partition);
       if (isLong === undefined) this.#cameLeaderless.delete(partition);
-      else if (isLong && !this.#cameLeaderless.has(partition)) return this.fail(leaderless(partition));
+      else if (isLong && (this.#cameMs <= cameBeforeMs || !this.#cameLeaderless.has(partition)))
+        return this.fail(leaderless(partition));
     }
   }
 

@@ -38,6 +38,8 @@ export interface SubscribeLimits {
   readonly heartbeatMs: number;
   /** Where a partition has had no leader here for this long, its readers go on elsewhere, ms: an election takes less. */
   readonly leaderlessMs: number;
+  /** Who comes back while that lasts has found nobody better, and stays for this long, ms: then others may have one. */
+  readonly leaderlessStayMs: number;
   /** Bytes of one message's events, where few streams are open. */
   readonly pageBytes: number;
   /** With many streams pages are smaller, so that all of them together hold about this much at worst. */
@@ -49,6 +51,7 @@ export const defaultSubscribeLimits: SubscribeLimits = Object.freeze({
   streams: 1_000,
   heartbeatMs: 5_000,
   leaderlessMs: 3_000,
+  leaderlessStayMs: 15_000,
   pageBytes: 128 * 1024,
   untakenBytes: 48 * 1024 * 1024,
   leastPageBytes: 16 * 1024,
@@ -189,7 +192,7 @@ export class Subscriptions {
     const lost = this.#leaderless(nowMs);
     for (const stream of this.#streams) {
       const silentMs = nowMs - stream.lastSentMs;
-      stream.handOver(lost);
+      stream.handOver(lost, nowMs - this.#limits.leaderlessStayMs);
       if (silentMs >= this.#limits.heartbeatMs) stream.heartbeat();
       else if (silentMs >= this.#limits.heartbeatMs / 2) stream.touch();
     }

@@ -16,8 +16,8 @@ export class TailStream extends OutStream {
   maxBatch = 1;
   /** It has been told that it is at the head, and has not fallen behind since. */
   live = false;
-  /** It came when no leader was known: it takes what is here. */
-  cameLeaderless = false;
+  /** When it came, if no leader was known then: it takes what is here for a while. */
+  cameLeaderlessMs: number | undefined;
   /** Of the page that it was served last: who waited longest comes first. */
   servedAt = 0;
 

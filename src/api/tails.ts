@@ -17,6 +17,8 @@ export interface TailLimits {
   readonly heartbeatMs: number;
   /** Where the partition has had no leader here for this long, its readers go on elsewhere, ms: an election takes less. */
   readonly leaderlessMs: number;
+  /** Who comes back while that lasts has found nobody better, and stays for this long, ms: then others may have one. */
+  readonly leaderlessStayMs: number;
   /** Bytes of one message's events, where few streams are open. */
   readonly pageBytes: number;
   /** With many streams pages are smaller, so that all of them together hold about this much at worst. */
@@ -28,6 +30,7 @@ export const defaultTailLimits: TailLimits = Object.freeze({
   streams: 10_000,
   heartbeatMs: 5_000,
   leaderlessMs: 3_000,
+  leaderlessStayMs: 15_000,
   pageBytes: 128 * 1024,
   untakenBytes: 96 * 1024 * 1024,
   leastPageBytes: 8 * 1024,
@@ -144,12 +147,12 @@ export class Tails {
 
   #sweepOnce(): void {
     const nowMs = this.#services.node.monotonicMs();
-    const { heartbeatMs, leaderlessMs } = this.#limits;
+    const { heartbeatMs, leaderlessMs, leaderlessStayMs } = this.#limits;
     // Twice what is due on average: streams that were opened together are told apart by it, and no turn gets long.
     let quota = 16 + Math.ceil((2 * this.#open * sweepMs) / heartbeatMs);
     for (const channel of this.#channels.values()) {
       if (nowMs - channel.lastRoundMs >= recheckMs) channel.wake();
-      channel.handOver(nowMs, leaderlessMs);
+      channel.handOver(nowMs, leaderlessMs, leaderlessStayMs);
       if (quota > 0) quota -= channel.beat(nowMs, heartbeatMs, quota);
     }
     if (this.#channels.size > 0) return;

@@ -378,7 +378,8 @@ t.test('a node that has had no leader for long sends its readers away, once', as
   h.node.leader = leader;
 });
 
-t.test('a reader that came in a loss that nobody looked at is sent away by the next one', async (t) => {
+/** A channel's tails with one reader, who comes while no leader is known; and a hand to the leader and what the reader is told. */
+function cameLeaderless() {
   let leader: number | undefined;
   const node = {
     monotonicMs: () => 0,
@@ -401,14 +402,35 @@ t.test('a reader that came in a loss that nobody looked at is sent away by the n
     },
   };
   tails.add(tail as unknown as TailStream);
-  leader = 2;
-  tails.handOver(100, 3_000);
-  leader = undefined;
-  tails.handOver(60_000, 3_000);
-  t.equal(reason, 'none');
-  tails.handOver(63_000, 3_000);
-  t.equal(reason, 'NO_QUORUM');
+  return {
+    told: () => reason,
+    /** A look at that time, with that leader. */
+    look(nowMs: number, knownLeader?: number): void {
+      leader = knownLeader;
+      tails.handOver(nowMs, 3_000, 15_000);
+    },
+  };
+}
+
+t.test('a reader that came in a loss that nobody looked at is sent away by the next one', async (t) => {
+  const { told, look } = cameLeaderless();
+  look(100, 2);
+  look(60_000);
+  t.equal(told(), 'none');
+  look(63_000);
+  t.equal(told(), 'NO_QUORUM');
 });
+
+t.test(
+  'who came back as nobody else had a leader is sent away again: others may have one by now',
+  async (t) => {
+    const { told, look } = cameLeaderless();
+    look(14_999);
+    t.equal(told(), 'none', 'it takes what is here for a while');
+    look(15_000);
+    t.equal(told(), 'NO_QUORUM');
+  },
+);
 
 t.test('a node that drains sends its readers away', async (t) => {
   const h = await start(t);
