@@ -167,6 +167,11 @@ export class Router {
     if (place?.leader === address) place.leader = undefined;
   }
 
+  /** The node failed by what others may do better: where there are any they are asked for a while. */
+  passOver(address: string, { reason }: HansardError): void {
+    if (saysNothingOfOthers.has(reason)) this.#roundTrips.slow(address, performance.now());
+  }
+
   /**
    * Makes a call that may be repeated (a read, or a write that is recognised),
    * with retries until `deadlineMs` on performance.now(). Resolves to bytes of
@@ -194,8 +199,7 @@ export class Router {
         return outcome.value;
       }
       last = outcome.error;
-      if (route.preference !== undefined && saysNothingOfOthers.has(last.reason))
-        this.#roundTrips.slow(link.address, performance.now());
+      if (route.preference !== undefined) this.passOver(link.address, last);
       if (last.reason === 'NOT_LEADER' && route.partition !== undefined) {
         const address = String(last.fields.leader_address ?? '');
         if (address !== '' && address !== link.address) {
@@ -461,12 +465,18 @@ export class Router {
     }
   }
 
+  /** By turn: one that is not passed over, else one that is within reach, else any. */
   #anyLink(): Link {
+    const nowMs = performance.now();
+    let slow: Link | undefined;
     for (let i = 0; i < this.#addresses.length; i++) {
-      const link = this.#link(this.#addresses[this.#turn++ % this.#addresses.length] as string);
-      if (!isFailed(link)) return link;
+      const address = this.#addresses[this.#turn++ % this.#addresses.length] as string;
+      const link = this.#link(address);
+      if (isFailed(link)) continue;
+      if (!this.#roundTrips.isSlow(address, nowMs)) return link;
+      slow ??= link;
     }
-    return this.#link(this.#addresses[this.#turn++ % this.#addresses.length] as string);
+    return slow ?? this.#link(this.#addresses[this.#turn++ % this.#addresses.length] as string);
   }
 
   #link(address: string): Link {

@@ -107,6 +107,8 @@ export class Subscription implements AsyncIterable<SubscribedEvent> {
       return stream;
     }
     const fail = (error: HansardError): void => {
+      // One that is cut off would take the subscription back, with no more than it has.
+      this.#router.passOver(link.address, error);
       if (reasons[error.reason].retry === 'yes') this.#router.refresh();
     };
     const eventsOf = ({ update }: SubscribeResponse): number =>

@@ -111,6 +111,8 @@ export class Tail implements AsyncIterable<Event> {
       credit !== undefined,
     );
     const fail = (error: HansardError): void => {
+      // One that is cut off would take the tail back, with no more than it has.
+      this.#router.passOver(link.address, error);
       const hint = error.reason === 'NOT_LEADER' ? String(error.fields.leader_address ?? '') : '';
       if (hint !== '' && hint !== link.address) this.#router.hint(partition, hint);
       else if (error.reason !== 'OVERLOADED' && reasons[error.reason].retry === 'yes') {
