@@ -9,6 +9,7 @@ import { HansardError, type Reason } from '../../src/common/errors.js';
 import type { ReplicaFault } from '../../src/common/faults.js';
 import type { LogFields, Logger } from '../../src/common/logger.js';
 import { partitionOf } from '../../src/common/partitioning.js';
+import { supportedApplyVersion } from '../../src/conversation/command.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
 import { HansardNode } from '../../src/node/node.js';
 import { partitionsOf } from '../../src/node/open.js';
@@ -33,6 +34,7 @@ import type { SimDisk } from './sim-disk.js';
 import { blockBytes, SimFolder } from './sim-folder.js';
 import type { SimKvDisk } from './sim-kv.js';
 import { SimNetwork } from './sim-network.js';
+import { SimUpgrade } from './upgrading.js';
 
 /**
  * Planted bugs, to prove that the checks see them. early-acknowledgement: the log
@@ -53,6 +55,8 @@ export interface SimClusterOptions {
   readonly smallLogs?: boolean | undefined;
   /** Each node's clock runs fast or slow by up to a twentieth. */
   readonly drift?: boolean | undefined;
+  /** The apply version that all clients need; default: the newest. */
+  readonly oldestApplyVersion?: number | undefined;
   /** Told what every core does; pre-vote and check-quorum are off then (the specification knows neither). */
   readonly tracer?: Tracer | undefined;
 }
@@ -89,11 +93,15 @@ export class SimCluster {
   busyMaxMs = 0;
   /** Answers kept of each producer: replicated. More than any client has in flight, and few, since every checkpoint writes them. */
   readonly producerWindow: number;
+  readonly upgrade: SimUpgrade;
 
   constructor(readonly options: SimClusterOptions) {
     this.random = new SimRandom(options.seed);
     this.producerWindow = 16 + this.random.below(64);
     this.history = options.history;
+    const { seed, oldestApplyVersion = supportedApplyVersion, partitions } = options;
+    const leaderOf = (partition: number) => this.leaderOf(partition);
+    this.upgrade = new SimUpgrade(seed, oldestApplyVersion, this.clock, partitions, leaderOf);
     this.network = new SimNetwork(this.clock, this.random.fork());
     const members = Array.from({ length: options.nodes }, (_, i) => ({
       nodeId: i + 1,
@@ -394,7 +402,11 @@ export class SimNode implements SeenNode {
     await formatWal(device, { clusterId: Buffer.from(clusterId, 'hex'), storeId, random, segmentBytes });
     await device.close();
     const kv = await this.folder.database.open('db', { create: true });
-    const settings = { ...defaultSettings, producerWindow: cluster.producerWindow };
+    const settings = {
+      ...defaultSettings,
+      producerWindow: cluster.producerWindow,
+      applyVersion: cluster.upgrade.from,
+    };
     const partitions = this.#firstPartitions();
     await formatStore({ kv, clusterId, storeId, partitions, settings, blockBytes });
     await kv.close();

@@ -122,9 +122,10 @@ class SeedRun {
       mutant: options.mutant,
       smallLogs: options.smallLogs ?? options.seed % 3 === 0,
       drift: kinds.includes('drift'),
+      oldestApplyVersion: this.#subscribes || this.#delivers ? 4 : this.#reads ? 3 : 2,
     });
     this.#cluster.callers.lulls = (['none', 'all', 'one', 'one'] as const)[options.seed % 4] as Lulls;
-    this.#cluster.log(`faults: ${kinds.join(' ')}`);
+    this.#cluster.log(`faults: ${kinds.join(' ')}; apply version ${this.#cluster.upgrade.from}`);
     this.#membership = hasMembers ? new SimMembership(this.#cluster, mayLose) : undefined;
     this.#faults = new Faults(this.#cluster, kinds, this.#membership, options.damage ?? !hasMembers);
   }
@@ -138,6 +139,7 @@ class SeedRun {
     if (this.#subscribes) this.#startSubscribers();
     if (this.#delivers) this.#startRecipients();
     const all = [...clients, ...this.#weakReaders, ...this.#subscribers, ...this.#recipients];
+    this.#cluster.upgrade.start();
     await this.#faults.run(this.#faultMs);
     // A broken promise ends the run: what follows from it would only hide it.
     if (violations.length > 0) return this.#result();
@@ -154,6 +156,8 @@ class SeedRun {
       violations.push('liveness: calls did not end after healing');
     await this.#becomeSound();
     await this.#settle();
+    if (!(await clock.until(() => this.#cluster.upgrade.isDone, healMs)))
+      violations.push('liveness: the apply version was not raised in all partitions');
     if (violations.length === 0) await this.#drain();
     if (this.#membership !== undefined && violations.length === 0) await this.#move(this.#membership);
     if (violations.length === 0) await this.#check();
