@@ -13,35 +13,41 @@ export interface AckedIndexes {
   acked(id: ReplicaId): Index | undefined;
 }
 
-/** More voters than this take the slow way; nobody runs such a group. */
-const SMALL = 16;
-const sorted = new Float64Array(SMALL);
+/**
+ * Where indexes are sorted; in all of a process the same. No Float64Array, and nothing but indexes in it: V8 boxes what is
+ * loaded from a list that ever held a double, and then every field that a commit index is stored in holds boxes.
+ */
+const sortedIndexes: Index[] = [];
 
-/** The highest index that a majority has acknowledged; Infinity of an empty half. */
-export function majorityCommitted(voters: readonly ReplicaId[], acks: AckedIndexes): Index {
+/** The highest index that a majority has acknowledged; Infinity of an empty half. `sorted`: of rounds, which may be doubles. */
+export function majorityCommitted(
+  voters: readonly ReplicaId[],
+  acks: AckedIndexes,
+  sorted: Index[] = sortedIndexes,
+): Index {
   const n = voters.length;
   if (n === 0) return Number.POSITIVE_INFINITY;
-  const list = n <= SMALL ? sorted : new Float64Array(n);
   // Insertion sort: a handful of nearly equal numbers, no allocation.
   for (let i = 0; i < n; i++) {
     const index = acks.acked(voters[i]!) ?? 0;
     let at = i;
-    while (at > 0 && list[at - 1]! > index) {
-      list[at] = list[at - 1]!;
+    while (at > 0 && sorted[at - 1]! > index) {
+      sorted[at] = sorted[at - 1]!;
       at--;
     }
-    list[at] = index;
+    sorted[at] = index;
   }
-  return list[n - (Math.floor(n / 2) + 1)]!;
+  return sorted[n - (Math.floor(n / 2) + 1)]!;
 }
 
 export function jointCommitted(
   incoming: readonly ReplicaId[],
   outgoing: readonly ReplicaId[],
   acks: AckedIndexes,
+  sorted: Index[] = sortedIndexes,
 ): Index {
-  const index = majorityCommitted(incoming, acks);
-  return outgoing.length === 0 ? index : Math.min(index, majorityCommitted(outgoing, acks));
+  const index = majorityCommitted(incoming, acks, sorted);
+  return outgoing.length === 0 ? index : Math.min(index, majorityCommitted(outgoing, acks, sorted));
 }
 
 export function majorityVote(

@@ -11,6 +11,9 @@ import type { Index, ReplicaId } from '../common/ids.js';
 import { type AckedIndexes, jointCommitted } from './quorum.js';
 import type { MemberConfig } from './tracker.js';
 
+/** Rounds come in messages' `context`, which holds callers' contexts, too: large numbers. See quorum.ts. */
+const sortedRounds: number[] = [];
+
 export interface PendingRead {
   /** Who asked: a follower, or 0 for this replica. */
   readonly from: ReplicaId;
@@ -52,7 +55,7 @@ export class ReadOnly implements AckedIndexes {
   /** Takes out the reads that a quorum of `config` has confirmed, oldest first. */
   takeConfirmed(config: MemberConfig): readonly PendingRead[] {
     if (this.#pending.length === 0) return [];
-    const confirmed = jointCommitted(config.voters, config.votersOutgoing, this);
+    const confirmed = jointCommitted(config.voters, config.votersOutgoing, this, sortedRounds);
     const count = Math.min(confirmed - this.#confirmed, this.#pending.length);
     if (count <= 0) return [];
     this.#confirmed += count;

@@ -122,6 +122,14 @@ export function message(type: MessageType, to: ReplicaId): Message {
   };
 }
 
+/**
+ * V8 learns a field's kind from what is stored in it. A caller's context may be large, a round is small: the first large one
+ * would make the field one of doubles, every message's map a deprecated one and every compiled function that touches
+ * messages start over; some go on making messages of the old map for good, each of which is migrated where it is read. What
+ * has held anything but a number before is an ordinary slot and stays so.
+ */
+(message(MessageType.MsgHup, NONE) as { context: unknown }).context = undefined;
+
 /** Messages that only this process may send to its own core; refused when they come from the network. */
 export function isLocalMessage(type: MessageType): boolean {
   switch (type) {

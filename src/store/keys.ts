@@ -4,6 +4,7 @@
  * part. Big-endian, so that they sort.
  */
 
+import { ofHalves } from '../common/bytes.js';
 import type { KvRange } from '../common/env.js';
 import type { ChannelId, Index, PartitionId, Seq } from '../common/ids.js';
 
@@ -209,7 +210,7 @@ export function writeU64BE(bytes: Buffer, value: number, at: number): void {
 
 export function readU64BE(bytes: Uint8Array, at: number): number {
   const buffer = asBuffer(bytes);
-  return buffer.readUInt32BE(at) * 0x1_0000_0000 + buffer.readUInt32BE(at + 4);
+  return ofHalves(buffer.readUInt32BE(at + 4), buffer.readUInt32BE(at));
 }
 
 export function asBuffer(bytes: Uint8Array): Buffer {

@@ -5,7 +5,7 @@
  *
  *   'HBAT' | directory | entries | zeros | directory again | its length, 'HEND', checksum
  */
-import { ByteReader, MalformedError } from '../common/bytes.js';
+import { ByteReader, MalformedError, ofHalves } from '../common/bytes.js';
 import { entryChecksum } from '../common/entry-checksum.js';
 import { assert } from '../common/errors.js';
 import { xxh64Seeded } from '../common/hash.js';
@@ -330,5 +330,5 @@ function putU64(target: Buffer, at: number, value: number): void {
 }
 
 function readU64(bytes: Buffer, at: number): number {
-  return bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 0x1_0000_0000;
+  return ofHalves(bytes.readUInt32LE(at), bytes.readUInt32LE(at + 4));
 }

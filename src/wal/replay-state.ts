@@ -1,5 +1,6 @@
 /** The groups as a replay rebuilds them. Each function returns what does not fit together, or undefined. */
 
+import { readU48 } from '../common/bytes.js';
 import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { EntryType } from '../common/log-types.js';
 import { Slab } from '../common/slab.js';
@@ -146,7 +147,7 @@ export class ReplayState {
     let at = from;
     for (let i = 0; i < count; i++) {
       const size = bytes.readUInt32LE(at + 4);
-      const term = bytes.readUIntLE(at + 8, 6);
+      const term = readU48(bytes, at + 8);
       group.append(
         term,
         bytes[at + 14] as EntryType,

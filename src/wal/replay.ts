@@ -3,6 +3,7 @@
  * and rebuilds the groups. It changes nothing on disk. The last batch is found
  * but not yet applied: the opener writes it anew first (design rule 4).
  */
+import { readU48 } from '../common/bytes.js';
 import { areLoadedEntriesSound, entryChecksum } from '../common/entry-checksum.js';
 import { HansardError } from '../common/errors.js';
 import type { PartitionId } from '../common/ids.js';
@@ -380,7 +381,7 @@ export function verifyEntries(batch: Batch, bytes: Buffer, at: number): string |
       const next = from + entryHeaderBytes + size;
       const index = first + i;
       if (next > end) return `entry ${index} of partition ${row.partition} overruns its row`;
-      const term = bytes.readUIntLE(from + 8, 6);
+      const term = readU48(bytes, from + 8);
       const type = bytes[from + 14] as number;
       // A third of the cost of Buffer's own subarray, which counts with small entries.
       const data = new Uint8Array(bytes.buffer, bytes.byteOffset + from + entryHeaderBytes, size);

@@ -8,6 +8,7 @@
  * proves it. Such a record is a segment's table (it restates term, vote and the last
  * entry's place, and an entry's place in Raft names all that is before it), or a reset.
  */
+import { readU48 } from '../common/bytes.js';
 import { higherPlace, isAtLeast, type LogPlace, noPlace, unknownIndex } from '../common/faults.js';
 import type { PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { EntryType } from '../common/log-types.js';
@@ -120,7 +121,7 @@ function entriesOf(batch: Batch, bytes: Buffer, at: number): FoundEntry[] {
       entries.push({
         checksum: bytes.readUInt32LE(from),
         size,
-        term: bytes.readUIntLE(from + 8, 6),
+        term: readU48(bytes, from + 8),
         type: bytes[from + 14] as number,
         offset: from,
       });
