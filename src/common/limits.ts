@@ -56,8 +56,8 @@ export const limits = Object.freeze({
 
 /**
  * Of a cluster that is made without saying how many. Fixed for ever, so there are enough for
- * two dozen nodes; and no more, because every partition has entries of its own: with 64
- * of them 256 appends in flight cost a third more CPU (docs/performance.md). Divisible by 2, 3,
- * 4, 6 and 8, so that so many nodes lead alike.
+ * a dozen nodes; and no more, because every partition has entries of its own, which cost more than what they
+ * carry: with 24 of them 64 appends in flight cost a third more CPU, with 64 another third (docs/performance.md).
+ * Divisible by 2, 3, 4 and 6, so that so many nodes lead alike.
  */
-export const defaultPartitions = 24;
+export const defaultPartitions = 12;
