@@ -3,7 +3,7 @@
  * appends at fixed times, once with checkpoints all the time and once without any, in turn.
  * With --overload: the rate before, during and after that many calls that wait at once.
  *
- *     npm run bench -- checkpoints [--rounds 3] [--seconds 6] [--rate 200] [--batches 60] [--against OTHER/dist/src/cli/main.js]
+ *     npm run bench -- checkpoints [--rounds 5] [--seconds 6] [--warmup 30] [--rate 200] [--batches 60] [--against OTHER/dist/src/cli/main.js]
  *     npm run bench -- checkpoints --overload 50000 [--nodes 1]
  */
 import { Command } from 'commander';
@@ -15,8 +15,9 @@ import { count, loadAverage } from './harness/proc-figures.js';
 import { median } from './harness/stats.js';
 
 const options = new Command('bench checkpoints')
-  .option('--rounds <n>', '', number(1), 3)
+  .option('--rounds <n>', '', number(1), 5)
   .option('--seconds <n>', 'of a round', number(0.1), 6)
+  .option('--warmup <n>', 'seconds of the same load, each system, before anything counts', number(0), 30)
   .option('--rate <n>', 'single appends a second, at fixed times', number(0.1), 200)
   .option('--batches <n>', 'a second, of 64 messages: what fills the tails', number(0), 60)
   .option('--channels <n>', '', number(1), 1000)
@@ -25,7 +26,7 @@ const options = new Command('bench checkpoints')
   .option('--nodes <n>', 'of the overloaded cluster', number(1), 1)
   .parse()
   .opts<
-    Record<'rounds' | 'seconds' | 'rate' | 'batches' | 'channels' | 'nodes', number> & {
+    Record<'rounds' | 'seconds' | 'warmup' | 'rate' | 'batches' | 'channels' | 'nodes', number> & {
       overload?: number;
       against?: string;
     }
@@ -66,7 +67,8 @@ async function beside(): Promise<void> {
   try {
     for (const system of systems) {
       await system.start(never);
-      await load(system, 3, false);
+      // Code that is not compiled yet makes the slowest appends slower than any checkpoint does.
+      await load(system, options.warmup, false);
     }
     for (let round = 0; round < options.rounds; round++) {
       for (const system of round % 2 === 0 ? systems : [...systems].reverse())
