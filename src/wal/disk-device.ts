@@ -24,7 +24,6 @@ export type Request = { readonly id: number } & (
   | { readonly op: 'list' }
   | { readonly op: 'close' }
 );
-type Operation = Request extends infer R ? (R extends unknown ? Omit<R, 'id'> : never) : never;
 
 export interface Reply {
   readonly id: number;
@@ -79,26 +78,27 @@ class DiskDevice implements LogDevice {
   }
 
   async list(): Promise<SegmentFile[]> {
-    return (await this.#ask({ op: 'list' })).value as SegmentFile[];
+    return (await this.#ask({ id: this.#nextId++, op: 'list' })).value as SegmentFile[];
   }
   async create(segment: number, bytes: number): Promise<void> {
-    await this.#ask({ op: 'create', segment, bytes });
+    await this.#ask({ id: this.#nextId++, op: 'create', segment, bytes });
   }
   async rename(from: number, to: number): Promise<void> {
     this.#files.forget(from);
     this.#files.forget(to);
-    await this.#ask({ op: 'rename', segment: from, to });
+    await this.#ask({ id: this.#nextId++, op: 'rename', segment: from, to });
   }
   async remove(segment: number): Promise<void> {
     this.#files.forget(segment);
-    await this.#ask({ op: 'remove', segment });
+    await this.#ask({ id: this.#nextId++, op: 'remove', segment });
   }
   async read(segment: number, offset: number, target: Uint8Array): Promise<number> {
     if (target.buffer instanceof SharedArrayBuffer) {
-      return (await this.#ask({ op: 'read', segment, offset, target })).value as number;
+      return (await this.#ask({ id: this.#nextId++, op: 'read', segment, offset, target })).value as number;
     }
     const shared = this.allocate(target.length);
-    const got = (await this.#ask({ op: 'read', segment, offset, target: shared })).value as number;
+    const got = (await this.#ask({ id: this.#nextId++, op: 'read', segment, offset, target: shared }))
+      .value as number;
     target.set(shared.subarray(0, got));
     return got;
   }
@@ -117,7 +117,7 @@ class DiskDevice implements LogDevice {
     }
     // A plain buffer would be copied with all that it is a part of: copy the part alone.
     const own = bytes.buffer instanceof SharedArrayBuffer ? bytes : Uint8Array.from(bytes);
-    return (await this.#ask({ op: 'write', segment, offset, bytes: own })).ms;
+    return (await this.#ask({ id: this.#nextId++, op: 'write', segment, offset, bytes: own })).ms;
   }
 
   get #isIdle(): boolean {
@@ -143,22 +143,21 @@ class DiskDevice implements LogDevice {
   }
   async close(): Promise<void> {
     this.#files.close();
-    if (this.#ended === undefined) await this.#ask({ op: 'close' });
+    if (this.#ended === undefined) await this.#ask({ id: this.#nextId++, op: 'close' });
     await this.#worker.terminate();
   }
 
-  #ask(operation: Operation): Promise<Reply> {
+  #ask(request: Request): Promise<Reply> {
     if (this.#ended !== undefined) return Promise.reject(this.#ended);
-    const changes = changing.has(operation.op);
+    const changes = changing.has(request.op);
     // Of a write of our own that failed the worker knows nothing.
     if (changes && this.#files.isBroken) {
       const { message, code } = untried();
       return Promise.reject(diskFailed(message, code));
     }
     return new Promise((resolve, reject) => {
-      const id = this.#nextId++;
-      this.#waiting.set(id, { resolve, reject, changes });
-      this.#worker.postMessage({ ...operation, id });
+      this.#waiting.set(request.id, { resolve, reject, changes });
+      this.#worker.postMessage(request);
     });
   }
 

@@ -26,7 +26,11 @@ const skip = isSmall === undefined ? 'this Node has no %IsSmi' : false;
 const largeRound = 2 ** 41 + 5;
 
 t.test('numbers that are read', { skip }, (t) => {
-  const bytes = new ByteWriter().u64(7).u64(2 ** 40).uvarint(300).finish();
+  const bytes = new ByteWriter()
+    .u64(7)
+    .u64(2 ** 40)
+    .uvarint(300)
+    .finish();
   const reader = new ByteReader(bytes);
   t.ok(isSmall?.(reader.u64()), 'eight bytes');
   t.equal(reader.u64(), 2 ** 40, 'large ones are what they were');
