@@ -131,7 +131,11 @@ export class NodeParts {
     this.startReport = this.#newStartReport();
     const snapshots = { clock: this.#clock, logger, settings, store: options.store, fatal: this.guard.fail };
     this.snapshotSender = new SnapshotSender(
-      { ...snapshots, replicaFor: (peer, partition) => this.#replicaFor(peer, partition) },
+      {
+        ...snapshots,
+        replicaFor: (peer, partition) => this.#replicaFor(peer, partition),
+        damaged: (partition, error) => this.damagedState(partition, error.message),
+      },
       options.random.u32(),
     );
     this.snapshotReceiver = new SnapshotReceiver({

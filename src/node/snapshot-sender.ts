@@ -5,9 +5,11 @@
  */
 import { MalformedError } from '../common/bytes.js';
 import type { Clock, OutStream, Timer } from '../common/env.js';
+import type { HansardError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId, ReplicaId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
 import type { Replica } from '../partition/replica.js';
+import { isStoreDamage } from '../store/rows.js';
 import type { SnapshotPosition } from '../store/snapshot-format.js';
 import type { SnapshotExport, Store } from '../store/types.js';
 import type { NodeSettings } from './options.js';
@@ -20,6 +22,8 @@ export interface SnapshotSenderContext {
   readonly store: Store;
   /** Undefined: this node holds none, or the peer is no member. */
   replicaFor(peer: NodeId, partition: PartitionId): Replica | undefined;
+  /** A row of this node's state of it does not verify. */
+  damaged(partition: PartitionId, error: HansardError): void;
   fatal(error: unknown): void;
 }
 
@@ -166,10 +170,12 @@ export class SnapshotSender {
     const serving = new Serving(stream);
     this.#serve(key, outgoing, request, position, serving).catch((error: unknown) => {
       serving.close(`${SnapshotRefusal.none}: ${error instanceof Error ? error.message : String(error)}`);
+      if (this.#stopped) return this.#release(key, outgoing);
+      this.#context.logger.error({ peer, error: String(error) }, 'sending a snapshot failed');
+      // Nobody else may ever read that row here, and a leader that is damaged would fail whoever lags again and again.
+      if (isStoreDamage(error) && this.#outgoing.get(key) === outgoing)
+        this.#context.damaged(outgoing.partition, error);
       this.#release(key, outgoing);
-      // Damage that is met on the way is not this node's end: its own readers will say so.
-      if (!this.#stopped)
-        this.#context.logger.error({ peer, error: String(error) }, 'sending a snapshot failed');
     });
   }
 

@@ -105,6 +105,8 @@ class Log implements Wal, GroupSpace {
   #offset = 0;
   #number = 1;
   #previous = 0n;
+  /** The newest that is known to hold a synced batch; 0: none is. */
+  #syncedSegment: number;
   #staging: Buffer = Buffer.alloc(0);
 
   readonly #queue = new WriteQueue();
@@ -131,13 +133,14 @@ class Log implements Wal, GroupSpace {
     this.#cacheBytes = options.cacheBytes ?? walDefaults.cacheBytes;
     this.#maxLogBytes = options.maxLogBytes ?? walDefaults.maxLogBytes;
     this.#closeAfterMs = options.closeAfterMs ?? walDefaults.closeAfterMs;
+    this.#syncedSegment = options.segmentNotes?.noted?.current ?? 0;
     const logger = options.logger ?? silentLogger;
     this.#segments = new Segments(
       this.#device,
       this.#segmentBytes,
       logger,
       (error) => this.#fail(error),
-      async (segment) => options.segmentNotes?.note(this.#current.segment, segment),
+      async (segment) => options.segmentNotes?.note(this.#syncedSegment, segment),
     );
   }
 
@@ -177,7 +180,11 @@ class Log implements Wal, GroupSpace {
     this.#segments.prepare();
   }
 
-  /** From here on files that hold nothing may be renamed or go: they are not noted any more. */
+  /**
+   * From here on files that hold nothing may be renamed or go: they are not noted any more. Nor is the newest segment,
+   * unless it was before: the page cache may show batches of it that no sync has reached, and they may be gone
+   * with the next loss of power without anything being damaged.
+   */
   async #checkNotes({ last: { segment: newest }, unused }: Replayed): Promise<void> {
     const { segmentNotes } = this.#options;
     const problem = lostSegment(segmentNotes?.noted, newest, (segment) =>
@@ -187,7 +194,7 @@ class Log implements Wal, GroupSpace {
       const fields = { segment: newest, offset: 0, kind: 'term-or-vote-lost', partitions: 'all' };
       throw new HansardError('LOG_DAMAGED', problem, fields);
     }
-    await segmentNotes?.note(newest, 0);
+    await segmentNotes?.note(this.#syncedSegment, 0);
   }
 
   /**
@@ -489,6 +496,7 @@ class Log implements Wal, GroupSpace {
   async #put(bytes: Buffer, checksum: bigint): Promise<void> {
     const ms = await this.#device.write(this.#current.segment, this.#offset, bytes);
     this.#count(bytes.length, ms);
+    this.#syncedSegment = this.#current.segment;
     this.#stats.batches++;
     this.#offset += bytes.length;
     this.#number++;

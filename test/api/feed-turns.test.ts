@@ -99,7 +99,8 @@ t.test('a long backlog of which nothing is wanted is passed over turn by turn', 
     node.turns.splice(0, node.turns.length, 0);
     await read();
     end();
-    return Math.max(...node.turns);
+    // Too many turns for arguments of one call, on a quick machine.
+    return node.turns.reduce((most, reads) => Math.max(most, reads), 0);
   };
   const fetched = await most(() =>
     h.call('EventService/FetchEvents', { partition, max_events: 1, wait_ms: 300, ...request }),

@@ -270,6 +270,53 @@ t.test('newest segments that are gone are missed, by what was noted of them', as
   t.equal(lost, 12);
 });
 
+t.test(
+  'a start notes no segment that nothing is synced in: the next loss of power may take it',
+  async (t: Test) => {
+    const scene = new Scene(78);
+    let noted: { current: number; next: number } | undefined;
+    const notes: number[] = [];
+    const open = (disk: SimDisk): Promise<Wal> => {
+      const note = async (current: number, next: number): Promise<void> => {
+        noted = { current, next };
+        notes.push(current);
+      };
+      const options = {
+        ...identity,
+        device: disk.device(),
+        segmentBytes,
+        clock: scene.clock,
+        closeAfterMs: 5,
+      };
+      return scene.settle(openWal({ ...options, onFailure: () => {}, segmentNotes: { noted, note } }));
+    };
+    await scene.settle(formatWal(scene.disk.device(), { ...identity, segmentBytes, random: scene.random }));
+    const wal = await open(scene.disk);
+    wal.addGroup(0, 1);
+    for (let index = 1; index <= 5; index++) {
+      const entries = [entry(0, 1, index, 'x'.repeat(20_000))];
+      await scene.settle(new Promise<void>((resolve) => wal.write([{ partition: 0, entries }], resolve)));
+    }
+    const before = noted?.current as number;
+    scene.disk.crash();
+    // As after a sync that failed: found in the page cache, where nobody knows whether the disk has it.
+    noted = { current: before - 1, next: before };
+    notes.length = 0;
+    const again = await open(scene.disk);
+    t.equal(
+      notes[0],
+      before - 1,
+      'what was known to be synced, and no more, until the last batch is written anew',
+    );
+    const next = [entry(0, 1, again.group(0)!.lastIndex() + 1, 'x')];
+    await scene.settle(
+      new Promise<void>((resolve) => again.write([{ partition: 0, entries: next }], resolve)),
+    );
+    t.ok((notes.at(-1) as number) > before, 'then what this life has synced');
+    await scene.settle(again.close());
+  },
+);
+
 /** Entries 1 to 8 of term 1 in one segment, 9 and 10 in the next; `commit` is told with the last. */
 async function acrossTwoSegments(scene: Scene, commit: number): Promise<{ first: number; second: number }> {
   await scene.settle(formatWal(scene.disk.device(), { ...identity, segmentBytes, random: scene.random }));

@@ -20,6 +20,8 @@ export class AppliedAgree implements Invariant {
 
   #lookAt({ nodeId }: SeenNode, replica: Replica): string | undefined {
     const { partition, log, appliedIndex } = replica;
+    // Between the store's decision for a snapshot and the log's new start the log is still that of before.
+    if (replica.isInstalling) return undefined;
     const terms = this.#terms.get(partition) ?? [];
     this.#terms.set(partition, terms);
     for (let index = (this.#done.get(replica) ?? 0) + 1; index <= appliedIndex; index++) {
