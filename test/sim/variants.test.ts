@@ -15,7 +15,8 @@ const faultMs = 5_000;
 async function sound(t: Test, options: SimOptions, again: string): Promise<SimResult> {
   const result = await runSeed({ faultMs, ...options });
   const { seed } = options;
-  t.same(result.violations, [], `again: npm run sim -- --seed ${seed} ${again} --fault-ms ${faultMs}`);
+  const ms = options.faultMs ?? faultMs;
+  t.same(result.violations, [], `again: npm run sim -- --seed ${seed} ${again} --fault-ms ${ms}`);
   return result;
 }
 
@@ -42,6 +43,10 @@ t.test('logs and databases of one node are damaged, and heal', async (t) => {
   for (const seed of [7, 12])
     damages += (await sound(t, { seed, faults }, `--faults ${faults.join()}`)).damages;
   t.ok(damages > 1, `${damages} damages`);
+});
+
+t.test('a leader that meets damage while it sends a snapshot steps back, and who lags catches up', async (t) => {
+  await sound(t, { seed: 42012, damage: true, faultMs: 10_000 }, '--damage');
 });
 
 t.test('reads of the weaker levels, and batches over two channels', async (t) => {
