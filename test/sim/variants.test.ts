@@ -45,7 +45,7 @@ t.test('logs and databases of one node are damaged, and heal', async (t) => {
   t.ok(damages > 1, `${damages} damages`);
 });
 
-t.test('a leader that meets damage while it sends a snapshot steps back, and who lags catches up', async (t) => {
+t.test('a leader that meets damage in a snapshot steps back, and who lags catches up', async (t) => {
   await sound(t, { seed: 42012, damage: true, faultMs: 10_000 }, '--damage');
 });
 
