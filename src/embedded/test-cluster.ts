@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Client, type ClientOptions, connect } from '../client/index.js';
+import { HansardError } from '../common/errors.js';
 import { clusterIdBytes, randomHexId } from '../common/hex-ids.js';
 import type { Logger } from '../common/logger.js';
 import { initNode } from '../node/open.js';
@@ -184,9 +185,12 @@ class Cluster implements TestCluster {
 
   /** In each folder the others' addresses are the near ends of this node's own wires. */
   async #make(slot: Slot, clusterId: string): Promise<void> {
-    for (const other of this.#slots)
-      if (other !== slot)
-        slot.wires.set(other.nodeId, await Wire.to(Number(other.peerAddress.slice(loopback.length + 1))));
+    for (const other of this.#slots) {
+      if (other === slot) continue;
+      const wire = await Wire.to(Number(other.peerAddress.slice(loopback.length + 1)));
+      slot.wires.set(other.nodeId, wire);
+      this.#requireOwnPort(wire);
+    }
     await initNode({
       dir: slot.dir,
       clusterId,
@@ -200,6 +204,12 @@ class Cluster implements TestCluster {
       })),
       segmentBytes,
     });
+  }
+
+  /** The ports of nodes are free until those listen: a wire may get one, and would be taken for that node. */
+  #requireOwnPort({ address }: Wire): void {
+    if (!this.#slots.some((slot) => slot.clientAddress === address || slot.peerAddress === address)) return;
+    throw new HansardError('ADDRESS_IN_USE', `a wire got a node's port: ${address}`, { address });
   }
 
   async #open(slot: Slot): Promise<void> {
