@@ -10,6 +10,7 @@ import type { Clock } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import type { Index, NodeId, PartitionId } from '../common/ids.js';
 import type { Pace } from '../store/pace.js';
+import { isStoreDamage } from '../store/rows.js';
 import type { PartitionStore } from '../store/types.js';
 
 export const digestRoundMethod = 'hansard.internal.v1/DigestRound';
@@ -207,7 +208,7 @@ export class DigestRounds {
         },
         (error: unknown) => {
           armed.answer = { kind: 'missed' };
-          if (!(error instanceof HansardError) || error.reason !== 'STORE_DAMAGED') return;
+          if (!isStoreDamage(error)) return;
           armed.answer = { kind: 'damaged', problem: error.message };
           this.#context.damaged(partition, error);
         },

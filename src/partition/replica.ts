@@ -13,6 +13,7 @@ import { type ConfChange, ConfChangeKind, leaveJointChange } from '../raft/conf-
 import { type Progress, ProgressState } from '../raft/progress.js';
 import { RawNode, type WorkSink } from '../raft/raw-node.js';
 import { type Message, MessageType, NONE, type ReadState, Role, type StepResult } from '../raft/types.js';
+import { isStoreDamage } from '../store/rows.js';
 import type { PartitionStore } from '../store/types.js';
 import type { GroupLog } from '../wal/types.js';
 import { Applier } from './applier.js';
@@ -185,7 +186,7 @@ export class Replica implements WorkSink {
       mayApply: () => host.tailHasRoom(),
       later: () => this.#stir(),
       fatal: (error) => {
-        if (error instanceof HansardError && error.reason === 'STORE_DAMAGED') host.stateDamaged(this, error);
+        if (isStoreDamage(error)) host.stateDamaged(this, error);
         else host.fatal(error);
       },
     });

@@ -5,12 +5,11 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MalformedError } from '../common/bytes.js';
-import { HansardError } from '../common/errors.js';
 import { formatKey } from './keys.js';
 import { readBatchRecord, readLevelLog } from './level-log-file.js';
 import { readFirstRows } from './level-table-file.js';
 import { type PieceReader, withFile } from './piece-reader.js';
-import { openRow } from './rows.js';
+import { isStoreDamage, openRow } from './rows.js';
 
 export interface DatabaseOwner {
   readonly formatVersion: number;
@@ -74,8 +73,7 @@ async function unlessDamaged<T>(read: Promise<T>): Promise<T | undefined> {
   try {
     return await read;
   } catch (error) {
-    if (error instanceof MalformedError) return undefined;
-    if (error instanceof HansardError && error.reason === 'STORE_DAMAGED') return undefined;
+    if (error instanceof MalformedError || isStoreDamage(error)) return undefined;
     throw error;
   }
 }

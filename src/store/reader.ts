@@ -11,7 +11,7 @@ import { readUnit, readUnitTimes } from './block.js';
 import { blockKey, firstSeqOfBlockKey } from './keys.js';
 import { Page } from './page.js';
 import { type CachedBlock, openEvents, type PartitionState } from './partition-state.js';
-import { checksumOfRow, damaged, openRow } from './rows.js';
+import { checksumOfRow, damaged, isStoreDamage, openRow } from './rows.js';
 import type { SealedChannel } from './state-codec.js';
 import type { TailChannel } from './tail.js';
 import type { PageRange } from './types.js';
@@ -82,7 +82,7 @@ async function withView<T>(
       return await use(viewOf(state, channel, row?.state.id === channel.id ? row : undefined));
     } catch (error) {
       // Blocks of a channel that was deleted meanwhile may be gone between two iterators.
-      if (!(error instanceof HansardError) || error.reason !== 'STORE_DAMAGED') throw error;
+      if (!isStoreDamage(error)) throw error;
       const { tenant, name } = channel;
       const now = tailChannelByName(state, tenant, name) ?? (await state.sealedChannel(tenant, name));
       throw isGone(now, channel) ? gone(channel) : error;

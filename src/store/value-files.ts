@@ -3,9 +3,8 @@
  * (`alone`): what LevelDB is told of a file must never go back.
  */
 import { MalformedError } from '../common/bytes.js';
-import { HansardError } from '../common/errors.js';
 import { PendingValues } from './pending-values.js';
-import { isRowSound } from './rows.js';
+import { isRowSound, isStoreDamage } from './rows.js';
 import type { ValueFolder, WritableValues } from './value-folder.js';
 import {
   decodeValueHeader,
@@ -308,8 +307,7 @@ export class ValueFiles {
       found = await this.#liveFrom(file, at);
     } catch (error) {
       // Whoever reads it tells it; here it only keeps the file.
-      const isDamage = error instanceof HansardError && error.reason === 'STORE_DAMAGED';
-      if (!isDamage && !(error instanceof MalformedError)) throw error;
+      if (!isStoreDamage(error) && !(error instanceof MalformedError)) throw error;
     }
     if (found === undefined) return undefined;
     if (found.live.size === 0) return found.next;

@@ -7,7 +7,7 @@ import { HansardError } from '../common/errors.js';
 import { after, formatKey, RowKind } from './keys.js';
 import { readOwner } from './level-owner.js';
 import { PendingValues } from './pending-values.js';
-import { checksumOfRow, openRow } from './rows.js';
+import { checksumOfRow, isStoreDamage, openRow } from './rows.js';
 import { type PointingDatabase, ValueFiles, type ValueLimits, valueLimits } from './value-files.js';
 import type { ValueFolder } from './value-folder.js';
 import {
@@ -275,7 +275,7 @@ class ValuesBatch implements KvBatch {
     const { values } = this.#kv;
     const places = await this.#kv.placesOf(this.#deleted).catch((error: unknown) => {
       // Only what they leave is not counted then. Who reads them tells the damage, and LevelDB whether it still writes.
-      if (error instanceof HansardError && error.reason === 'STORE_DAMAGED') return [];
+      if (isStoreDamage(error)) return [];
       throw error;
     });
     const dead = places.flatMap((place, i) => {

@@ -1,11 +1,11 @@
 /** What a stopped node's folder holds of each partition, damaged or not: what a choice between replicas rests on. */
-import { HansardError } from '../../common/errors.js';
 import { type FaultKind, type LogPlace, noPlace } from '../../common/faults.js';
 import type { NodeId, PartitionId, ReplicaId, Seq, Term } from '../../common/ids.js';
 import type { ConfState } from '../../common/log-types.js';
 import { firstIdIfZero, type ReplicaMember } from '../../common/membership.js';
 import type { LostEvents } from '../../store/give-up.js';
 import { Pace } from '../../store/pace.js';
+import { isStoreDamage } from '../../store/rows.js';
 import type { PartitionStore } from '../../store/types.js';
 import type { GroupLog } from '../../wal/types.js';
 import type { Member } from '../identity-file.js';
@@ -152,7 +152,7 @@ async function findReplica(folder: OpenFolder, held: Held, lost: string): Promis
       if (isSuspect) lostEvents = await store.findLostEvents(partition, new Pace(realClock, 0));
       if (log !== undefined) met = await replayRest(state, log);
     } catch (error) {
-      if (!(error instanceof HansardError) || error.reason !== 'STORE_DAMAGED') throw error;
+      if (!isStoreDamage(error)) throw error;
       unusable = error.message;
     }
   }
@@ -185,7 +185,7 @@ export async function withStateRead({ store }: OpenFolder, replica: FoundReplica
   try {
     return { ...replica, lostEvents: await store.findLostEvents(replica.partition, new Pace(realClock, 0)) };
   } catch (error) {
-    if (!(error instanceof HansardError) || error.reason !== 'STORE_DAMAGED') throw error;
+    if (!isStoreDamage(error)) throw error;
     const fault = { kind: 'state-damaged', why: error.message, floor: noPlace } as const;
     return { ...replica, end: undefined, faults: [...replica.faults, fault] };
   }
