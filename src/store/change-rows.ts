@@ -163,8 +163,37 @@ export async function findChangeRow(state: PartitionState, index: Index): Promis
   }
 }
 
-export function missingChanges(place: Place, index: Index): Error {
-  return damaged(`the change list of partition ${place.partition}`, `a row behind entry ${index} is missing`);
+/**
+ * Whether rows that pass in their order are all that a record names: each goes on where the one before ends. LevelDB
+ * loses rows in silence, and nobody but who follows the partition would miss one of these.
+ */
+export class ChangeChain {
+  readonly #record: PartitionRecord;
+  #toIndex: Index;
+
+  constructor(record: PartitionRecord) {
+    this.#record = record;
+    this.#toIndex = record.changesFrom;
+  }
+
+  /** Throws STORE_DAMAGED, as `finish` does. */
+  take(key: Uint8Array, row: Uint8Array): void {
+    const { fromIndex, toIndex } = openRow(key, row, 'a row of the change list', (reader) => ({
+      fromIndex: reader.uvarint(),
+      toIndex: reader.uvarint(),
+    }));
+    if (fromIndex !== this.#toIndex) throw missingChanges(this.#record, this.#toIndex);
+    this.#toIndex = toIndex;
+  }
+
+  /** All rows have passed. */
+  finish(): void {
+    if (this.#toIndex !== this.#record.changesTo) throw missingChanges(this.#record, this.#toIndex);
+  }
+}
+
+export function missingChanges({ partition }: Pick<Place, 'partition'>, index: Index): Error {
+  return damaged(`the change list of partition ${partition}`, `a row behind entry ${index} is missing`);
 }
 
 /** Place of the first change behind `index`. */

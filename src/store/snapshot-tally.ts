@@ -3,14 +3,15 @@
  * that is missing fails no checksum: without this a replica with a hole, as
  * leader, would hand the hole to replicas that were sound. Channels, blocks, runs
  * and the index of channels must be as many as the partition's record and the
- * channels' own rows say; names, producers and deleted channels are counted when
- * the whole is loaded (open.ts).
+ * channels' own rows say, the change list without gaps; names, producers, deleted channels, read
+ * cursors and subscriptions are counted when the whole is loaded (open.ts).
  *
  * Rows come kind by kind: deleted channels before the blocks that are left of
  * them, channels before their blocks.
  */
 import { xxh64Seeded } from '../common/hash.js';
 import type { ChannelId } from '../common/ids.js';
+import { ChangeChain } from './change-rows.js';
 import { keyOfOwnPart, type Place, RowKind, readU64BE } from './keys.js';
 import { openChannelRow } from './partition-state.js';
 import { damaged } from './rows.js';
@@ -24,6 +25,7 @@ export class SnapshotTally {
   readonly #place: Place;
   readonly #ended = new Set<ChannelId>();
   readonly #runs: ReadonlySet<string>;
+  readonly #changes: ChangeChain;
   #channels = 0;
   #events = 0;
   #terms = 0;
@@ -40,6 +42,7 @@ export class SnapshotTally {
   constructor(record: PartitionRecord) {
     this.#record = record;
     this.#place = { partition: record.partition, generation: record.generation };
+    this.#changes = new ChangeChain(record);
     this.#runs = new Set(record.runs.map(({ kind, run }) => nameOfRun(kind, run)));
   }
 
@@ -59,6 +62,9 @@ export class SnapshotTally {
         return;
       case RowKind.term:
         this.#terms++;
+        return;
+      case RowKind.change:
+        this.#changes.take(keyOfOwnPart(kind, this.#place, ownPart), row);
     }
   }
 
@@ -72,6 +78,7 @@ export class SnapshotTally {
     this.#compare('events', this.#events, eventCount);
     this.#compare('blocks', this.#blocks, this.#blocksDue);
     this.#compare('rows of keys and message ids', this.#runRows, runRows);
+    this.#changes.finish();
     if (termCount !== undefined) this.#compare('labels and participants', this.#terms, termCount);
     if (this.#blockSum !== this.#blockSumDue)
       throw damaged(this.#what, 'its blocks are not those that its channels name');

@@ -128,6 +128,7 @@ t.test('a flipped bit, a cut or a lost row is damage, never another answer', asy
     'keyRun',
     'messageIdRun',
     'checkpoint',
+    'change',
   ]) {
     for (const harm of ['lost', 'flipped', 'cut'])
       t.ok(seen.get(`${kind} ${harm}`), `${kind} ${harm} was noticed`);
