@@ -138,6 +138,25 @@ export async function openDirectory(path: string): Promise<NodeDirectory> {
   });
 }
 
+/**
+ * What was read before the folder was locked is still there: the process that had it until then may have found
+ * damage in its last moment, and a record of faults that is older would take its place. Throws DIRECTORY_IN_USE.
+ */
+export async function checkUnchanged({ dir, identity, faults }: NodeDirectory): Promise<void> {
+  const now = await readFaults(dir, identity);
+  const { incarnation } = decodeIdentity(await readSmall(join(dir, identityName)), join(dir, identityName));
+  if (numberOf(now) === numberOf(faults) && incarnation === identity.incarnation) return;
+  throw new HansardError(
+    'DIRECTORY_IN_USE',
+    `another process has just used ${dir}: it changed while this one opened it. Nothing was changed here; start again`,
+    { directory: dir },
+  );
+}
+
+function numberOf(faults: FaultRecord | 'unreadable'): number | 'unreadable' {
+  return faults === 'unreadable' ? faults : faults.number;
+}
+
 function pathsOf(dir: string, identity: Identity): NodeDirectory {
   const faults = { ...noFaults, number: 1 };
   return { identity, dir, logPath: join(dir, logName), dbPath: join(dir, dbName), faults };

@@ -15,7 +15,13 @@ import { createTcpNetwork } from '../transport/tcp-network.js';
 import { createTransport } from '../transport/transport.js';
 import type { StorePins, Transport } from '../transport/types.js';
 import { formatWal, openDiskDevice, startWatchdog, type Wal } from '../wal/index.js';
-import { type Identity, initDirectory, type NodeDirectory, openDirectory } from './directory.js';
+import {
+  checkUnchanged,
+  type Identity,
+  initDirectory,
+  type NodeDirectory,
+  openDirectory,
+} from './directory.js';
 import { DiskSpace, freeBytesOf, type Space } from './disk-space.js';
 import { HansardNode } from './node.js';
 import { PartsOpener } from './open-parts.js';
@@ -129,7 +135,10 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
   const watch = new SharedArrayBuffer(8);
   const parts = new PartsOpener({
-    folder: tellingOwned(realFolder({ directory, settings, watch }), options.onOwned),
+    folder: tellingOwned(realFolder({ directory, settings, watch }), async () => {
+      await checkUnchanged(directory);
+      await options.onOwned?.();
+    }),
     settings,
     logger,
     firstPartitions: partitionsOf(identity).map(({ partition }) => partition),
@@ -212,8 +221,8 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
 }
 
 /** The database's lock is what makes a folder one's own. */
-function tellingOwned(folder: PartsFolder, onOwned?: () => Promise<void>): PartsFolder {
-  let tell = onOwned;
+function tellingOwned(folder: PartsFolder, onOwned: () => Promise<void>): PartsFolder {
+  let tell: typeof onOwned | undefined = onOwned;
   return {
     ...folder,
     async openDatabase(how) {

@@ -3,8 +3,10 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import t, { type Test } from 'tap';
 import { HansardError, type Reason } from '../../src/common/errors.js';
+import { encodeFaults, type FaultRecord, noFaults } from '../../src/common/faults.js';
 import { xxh64 } from '../../src/common/hash.js';
-import { type InitOptions, initDirectory, openDirectory } from '../../src/node/directory.js';
+import { checkUnchanged, type InitOptions, initDirectory, openDirectory } from '../../src/node/directory.js';
+import { writeFaults } from '../../src/node/faults-file.js';
 import { decodeIdentity, encodeIdentity, type Identity } from '../../src/node/identity-file.js';
 import { raiseIncarnation } from '../../src/node/restore.js';
 import { realRandom } from '../support/real-env.js';
@@ -47,6 +49,32 @@ t.test('what init makes, open finds', async (t) => {
   await fails(t, initDirectory(options(dir)), 'DIRECTORY_NOT_EMPTY', /already/, 'a second init');
   t.same(await openDirectory(dir), made, 'which changed nothing');
 });
+
+t.test(
+  'what another process changed before the folder was locked is not taken for what it was',
+  async (t) => {
+    // What it was told of its disk in its last moment would be forgotten with the next record of faults.
+    const dir = join(t.testdir({}), 'node-2');
+    await initDirectory(options(dir));
+    const read = await openDirectory(dir);
+    await checkUnchanged(read);
+    const { number } = read.faults as FaultRecord;
+    await writeFaults(dir, read.identity, encodeFaults({ ...noFaults, number: number + 1 }));
+    await fails(t, checkUnchanged(read), 'DIRECTORY_IN_USE', /changed while.*start again/, 'a newer record');
+    const again = await openDirectory(dir);
+    await checkUnchanged(again);
+    await raiseIncarnation([dir], 2);
+    await fails(t, checkUnchanged(again), 'DIRECTORY_IN_USE', /start again/, 'another incarnation');
+    rmSync(join(dir, 'FAULTS'));
+    await fails(
+      t,
+      checkUnchanged(await openDirectory(dir).then((now) => ({ ...now, faults: again.faults }))),
+      'DIRECTORY_IN_USE',
+      /start again/,
+      'none any more',
+    );
+  },
+);
 
 t.test(
   'an incarnation that all folders have already is refused; a run that was cut short goes on',
