@@ -50,6 +50,8 @@ export interface FillOptions {
   readonly payload: 'chat' | 'random' | readonly string[];
   /** Messages of an append; 1 where absent. */
   readonly batch?: number;
+  /** Every message has a key of its own. */
+  readonly keys?: boolean;
   /** Entries go through the log as well. Else the log begins behind them. */
   readonly logged: boolean;
   /** Nothing is sealed meanwhile: the tails must have room. */
@@ -139,12 +141,17 @@ export class Filling {
     if (options.logged) await this.#joinLog();
     for (let n = 0; n < options.messages; ) {
       for (const end = Math.min(n + turn, options.messages); n < end; n += batch)
-        this.#append(channelName(pick()), batch);
+        this.#append(channelName(pick()), batch, options.keys ?? false);
       await this.#commit(options.logged);
       if (!options.unsealed) await this.#checkpointWhereDue(nodeDefaults.checkpointBytes);
       onProgress?.(this.messages);
     }
     await this.#flush(options.logged);
+  }
+
+  /** What comes next is stamped so much later. */
+  passTime(us: number): void {
+    this.#timeUs += us;
   }
 
   /** Deletes every channel that `wanted` names. */
@@ -198,11 +205,11 @@ export class Filling {
     return this.#waiting[partitionOf('default', channel, fillPartitions)] as Uint8Array[];
   }
 
-  #append(channel: string, batch: number): void {
-    const events = Array.from(
-      { length: batch },
-      () => this.#events[Math.floor(this.#random() * this.#events.length)] as NewEvent,
-    );
+  #append(channel: string, batch: number, keys: boolean): void {
+    const events = Array.from({ length: batch }, (_, i) => {
+      const event = this.#events[Math.floor(this.#random() * this.#events.length)] as NewEvent;
+      return keys ? withKey(event, `request-${this.messages + i}`) : event;
+    });
     this.#waitingFor(channel).push(encodeAppend({ tenant: 'default', channel, events }));
     this.messages += batch;
     for (const { content } of events) this.bodyBytes += content.length;
@@ -322,6 +329,10 @@ function contents({ payload, messageBytes, seed }: FillOptions): Uint8Array[] {
   return Array.from({ length: distinctTexts }, () =>
     pack(Array.from({ length: messageBytes }, noise).join('')),
   );
+}
+
+function withKey(event: NewEvent, key: string): NewEvent & { readonly keyDigest: Uint8Array } {
+  return { ...event, key, keyDigest: createHash('sha256').update(event.content).digest().subarray(0, 16) };
 }
 
 function eventOf(content: Uint8Array, n: number): NewEvent {
