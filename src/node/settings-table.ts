@@ -179,10 +179,10 @@ const table = {
   dbCache: bytes('memory and disk', 32 * MiB, 1 * MiB, 64 * GiB, "LevelDB's own cache of table blocks."),
   storeCache: bytes(
     'memory and disk',
-    64 * MiB,
+    256 * MiB,
     4 * MiB,
     64 * GiB,
-    'Channels, producers and decoded blocks in memory, ready to be answered from.',
+    'Channels, producers and decoded blocks in memory, ready to be answered from: with 256 MiB about 100,000 channels that are talked in, two fifths of it.',
   ),
   entryCache: bytes(
     'memory and disk',

@@ -1,10 +1,8 @@
 /**
  * Counts a snapshot's rows as they pass. LevelDB loses rows in silence, and a row
  * that is missing fails no checksum: without this a replica with a hole, as
- * leader, would hand the hole to replicas that were sound. Channels, blocks, runs
- * and the index of channels must be as many as the partition's record and the
- * channels' own rows say, the change list without gaps; names, producers, deleted channels, read
- * cursors and subscriptions are counted when the whole is loaded (open.ts).
+ * leader, would hand the hole to replicas that were sound, or try to, again and again. All kinds
+ * must have as many rows as the partition's record and the channels' own rows say, the change list no gaps.
  *
  * Rows come kind by kind: deleted channels before the blocks that are left of
  * them, channels before their blocks.
@@ -26,9 +24,13 @@ export class SnapshotTally {
   readonly #ended = new Set<ChannelId>();
   readonly #runs: ReadonlySet<string>;
   readonly #changes: ChangeChain;
+  #names = 0;
   #channels = 0;
   #events = 0;
+  #producers = 0;
   #terms = 0;
+  #cursors = 0;
+  #subscriptions = 0;
   #runRows = 0;
   #blocks = 0;
   #blocksDue = 0;
@@ -51,8 +53,14 @@ export class SnapshotTally {
       case RowKind.ended:
         this.#ended.add(readU64BE(ownPart, 0));
         return;
+      case RowKind.channelName:
+        this.#names++;
+        return;
       case RowKind.channel:
         return this.#takeChannel(ownPart, row);
+      case RowKind.producer:
+        this.#producers++;
+        return;
       case RowKind.block:
         return this.#takeBlock(readU64BE(ownPart, 0));
       case RowKind.keyRun:
@@ -64,17 +72,27 @@ export class SnapshotTally {
         this.#terms++;
         return;
       case RowKind.change:
-        this.#changes.take(keyOfOwnPart(kind, this.#place, ownPart), row);
+        return this.#changes.take(keyOfOwnPart(kind, this.#place, ownPart), row);
+      case RowKind.cursor:
+        this.#cursors++;
+        return;
+      case RowKind.subscription:
+        this.#subscriptions++;
     }
   }
 
   /** All rows have passed. Throws STORE_DAMAGED. */
   finish(): void {
     this.#endChannel();
-    const { meta, eventCount, termCount, runs } = this.#record;
+    const { meta, eventCount, producerCount, endedCount, termCount, runs } = this.#record;
     const channels = meta.channelCount + meta.deletedCount;
     const runRows = runs.reduce((sum, run) => sum + run.chunks + run.indexRows, 0);
     this.#compare('channels', this.#channels, channels);
+    this.#compare('names of channels', this.#names, channels);
+    this.#compare('deleted channels', this.#ended.size, endedCount);
+    this.#compare('producers', this.#producers, producerCount);
+    this.#compare('read cursors', this.#cursors, meta.cursorCount ?? 0);
+    this.#compare('durable subscriptions', this.#subscriptions, meta.subscriptionCount ?? 0);
     this.#compare('events', this.#events, eventCount);
     this.#compare('blocks', this.#blocks, this.#blocksDue);
     this.#compare('rows of keys and message ids', this.#runRows, runRows);

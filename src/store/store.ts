@@ -36,8 +36,8 @@ const MiB = 1024 * 1024;
 const openedAtOnce = 4;
 
 export const storeDefaults = Object.freeze({
-  /** Clean rows, chunks and decoded blocks. */
-  cacheBytes: 64 * MiB,
+  /** Clean rows, chunks and decoded blocks: two fifths of it are the rows of about 100,000 channels. */
+  cacheBytes: 256 * MiB,
   /** All tails of a node; then admission and applying wait for a checkpoint. */
   tailLimitBytes: 64 * MiB,
   /** 7 days: whoever follows many channels may be away for that long. */

@@ -31,6 +31,8 @@ function problemOf(bytes: Uint8Array, wal: Wal, store: Store): string | undefine
   // Entries and the rest promise nothing, and to decode them all would take most of a run's time.
   if (!kinds.has(bytes[0] as number) || isAppend(bytes)) return undefined;
   for (const promise of promisesOf(decodePeerMessage(bytes))) {
+    // An acknowledgement that waited for company may leave when its replica has been removed: nobody relies on it any more.
+    if (store.partitions().every(({ partition }) => partition !== promise.partition)) continue;
     const log = wal.group(promise.partition);
     if (log === undefined) return `partition ${promise.partition} has no log`;
     const problem = problemWith(promise, log, store);
