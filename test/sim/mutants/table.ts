@@ -378,7 +378,7 @@ export const plantedBugs: readonly PlantedBug[] = [
       },
     ],
     faults: ['leap'],
-    withinSeeds: 20,
+    withinSeeds: 60,
   },
   {
     name: 'answer-of-a-replaced-entry',
