@@ -68,7 +68,8 @@ async function transfer(from: SnapshotExport, to: SnapshotInstall, chunkBytes = 
 
 /** As a sender does, whoever takes it. */
 async function readAll(from: SnapshotExport): Promise<void> {
-  for (let position = from.start, last = false; !last; ) ({ next: position, last } = await from.read(position, 3_000));
+  for (let position = from.start, last = false; !last; )
+    ({ next: position, last } = await from.read(position, 3_000));
 }
 
 function generations(disk: SimKvDisk): Set<number> {
