@@ -142,15 +142,28 @@ export async function openDirectory(path: string): Promise<NodeDirectory> {
  * What was read before the folder was locked is still there: the process that had it until then may have found
  * damage in its last moment, and a record of faults that is older would take its place. Throws DIRECTORY_IN_USE.
  */
-export async function checkUnchanged({ dir, identity, faults }: NodeDirectory): Promise<void> {
-  const now = await readFaults(dir, identity);
-  const { incarnation } = decodeIdentity(await readSmall(join(dir, identityName)), join(dir, identityName));
-  if (numberOf(now) === numberOf(faults) && incarnation === identity.incarnation) return;
+export async function checkUnchanged(read: NodeDirectory): Promise<void> {
+  const { dir } = read;
+  if (await isUnchanged(read)) return;
   throw new HansardError(
     'DIRECTORY_IN_USE',
     `another process has just used ${dir}: it changed while this one opened it. Nothing was changed here; start again`,
     { directory: dir },
   );
+}
+
+/** What can't be read now and could be a moment ago is for the next start to tell; here it would count as the database's damage. */
+async function isUnchanged({ dir, identity, faults }: NodeDirectory): Promise<boolean> {
+  const path = join(dir, identityName);
+  try {
+    const { incarnation } = decodeIdentity(await readSmall(path), path);
+    return (
+      incarnation === identity.incarnation && numberOf(await readFaults(dir, identity)) === numberOf(faults)
+    );
+  } catch (error) {
+    if (error instanceof HansardError) return false;
+    throw error;
+  }
 }
 
 function numberOf(faults: FaultRecord | 'unreadable'): number | 'unreadable' {

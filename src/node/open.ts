@@ -3,6 +3,8 @@
  * lock keeps a second process out before the log is touched; the log's end is
  * secured before anything is promised; peers are dialled last.
  */
+
+import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import { bootIdBytes, clusterIdBytes, hexIdBytes, randomHexId } from '../common/hex-ids.js';
 import type { NodeId } from '../common/ids.js';
@@ -135,10 +137,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   const ids = { clusterId: identity.clusterId, storeId: identity.storeId };
   const watch = new SharedArrayBuffer(8);
   const parts = new PartsOpener({
-    folder: tellingOwned(realFolder({ directory, settings, watch }), async () => {
-      await checkUnchanged(directory);
-      await options.onOwned?.();
-    }),
+    folder: tellingOwned(realFolder({ directory, settings, watch }), directory, options.onOwned),
     settings,
     logger,
     firstPartitions: partitionsOf(identity).map(({ partition }) => partition),
@@ -220,16 +219,36 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
   };
 }
 
-/** The database's lock is what makes a folder one's own. */
-function tellingOwned(folder: PartsFolder, onOwned: () => Promise<void>): PartsFolder {
-  let tell: typeof onOwned | undefined = onOwned;
+/**
+ * The database's lock is what makes a folder one's own. What was read of it before is compared then, once: where the
+ * first opening fails, this process itself goes on to change the record of faults.
+ */
+function tellingOwned(
+  folder: PartsFolder,
+  directory: NodeDirectory,
+  onOwned?: () => Promise<void>,
+): PartsFolder {
+  let tell = onOwned;
+  let isCompared = false;
+  const compare = async (): Promise<void> => {
+    if (isCompared) return;
+    isCompared = true;
+    await checkUnchanged(directory);
+  };
   return {
     ...folder,
     async openDatabase(how) {
-      const kv = await folder.openDatabase(how);
+      let kv: Kv;
+      try {
+        kv = await folder.openDatabase(how);
+      } catch (error) {
+        await compare();
+        throw error;
+      }
       const telling = tell;
       tell = undefined;
       try {
+        await compare();
         await telling?.();
       } catch (error) {
         await kv.close();

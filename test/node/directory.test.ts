@@ -65,6 +65,12 @@ t.test(
     await checkUnchanged(again);
     await raiseIncarnation([dir], 2);
     await fails(t, checkUnchanged(again), 'DIRECTORY_IN_USE', /start again/, 'another incarnation');
+    const path = join(dir, 'IDENTITY');
+    const whole = readFileSync(path);
+    writeFileSync(path, Buffer.concat([whole.subarray(0, -1), Buffer.of(0)]));
+    // Not as damage: that of the database it would be taken for, and set aside.
+    await fails(t, checkUnchanged(again), 'DIRECTORY_IN_USE', /start again/, 'what can not be read any more');
+    writeFileSync(path, whole);
     rmSync(join(dir, 'FAULTS'));
     await fails(
       t,
