@@ -9,7 +9,7 @@ import { type ByteReader, type ByteWriter, MalformedError } from '../common/byte
 import type { ChannelId, Index, Seq, TimeUs } from '../common/ids.js';
 import { changeKey, changesRange, type Place } from './keys.js';
 import type { PartitionState } from './partition-state.js';
-import { damaged, openRow } from './rows.js';
+import { damaged, isStoreDamage, openRow } from './rows.js';
 import type { SealBatch } from './seal-batch.js';
 import type { PartitionRecord } from './state-codec.js';
 import type { Change, FrozenTail } from './tail.js';
@@ -41,6 +41,7 @@ export async function sealChanges(
   const { record } = state.sealed;
   const { changes } = frozen.tail;
   let { changesTo } = record;
+  if (state.dropsChanges) await dropAll(state, out);
   for (let from = 0; from < changes.length; ) {
     const to = endOfRow(changes, from);
     const toIndex = (changes[to - 1] as Change).index;
@@ -51,8 +52,47 @@ export async function sealChanges(
     changesTo = toIndex;
     from = to;
   }
-  const changesFrom = await dropOld(state, frozen, out);
+  const changesFrom = state.dropsChanges ? record.changesTo : await dropOld(state, frozen, out);
+  state.dropsChanges = false;
   return { changesFrom, changesTo };
+}
+
+/** Before the new ones: those go on where the list ended, so it is whole again from there. */
+async function dropAll(state: PartitionState, out: SealBatch): Promise<void> {
+  state.lastChangeRow = undefined;
+  const iterator = state.shared.kv.iterator(changesRange(state.place, 0));
+  try {
+    for (;;) {
+      const rows = await iterator.next(removedAtOnce);
+      for (const [key] of rows) out.del(key);
+      if (rows.length < removedAtOnce) return;
+    }
+  } finally {
+    await iterator.close();
+  }
+}
+
+/**
+ * Has the list a gap, or a row that can't be read? For a replica that nobody can mend: it goes on without the list, and
+ * who follows the partition from before is told so (TOKEN_TOO_OLD), as if it had been away for too long.
+ */
+export async function areChangesBroken(state: PartitionState): Promise<boolean> {
+  const chain = new ChangeChain(state.sealed.record);
+  const iterator = state.shared.kv.iterator(changesRange(state.place, 0));
+  try {
+    for (;;) {
+      const rows = await iterator.next(removedAtOnce);
+      for (const [key, row] of rows) chain.take(key, row);
+      if (rows.length < removedAtOnce) break;
+    }
+    chain.finish();
+    return false;
+  } catch (error) {
+    if (isStoreDamage(error)) return true;
+    throw error;
+  } finally {
+    await iterator.close();
+  }
 }
 
 /** An entry is never cut in two. */

@@ -39,7 +39,8 @@ const blocksAtOnce = 256;
 /** Reads all that is sealed. Rejects STORE_DAMAGED where more than blocks is damaged: then nothing can go on from it. */
 export async function findLostBlocks(state: PartitionState, pace: Pace): Promise<LostBlock[]> {
   await sweepRows(state, pace, ({ key, kind, problem }) => {
-    if (kind !== RowKind.block)
+    // The change list begins anew (change-rows.ts).
+    if (kind !== RowKind.block && kind !== RowKind.change)
       throw damaged(`partition ${state.place.partition}, a row of kind ${kind}`, `${problem} (${key})`);
   });
   const lost: LostBlock[] = [];

@@ -131,6 +131,8 @@ export class PartitionState {
   /** Settles, never rejects, when the running checkpoint ends. */
   sealing: Promise<void> | undefined;
   readonly place: Place;
+  /** The next checkpoint begins the change list anew: it has a gap, and no sound replica has the rest (change-rows.ts). */
+  dropsChanges = false;
   /** Of the change list's oldest row, where it was looked at. */
   oldestChangeUs: TimeUs | undefined;
   /** Whoever catches up takes many pages of one row. */

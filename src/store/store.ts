@@ -3,6 +3,7 @@ import type { Clock, Kv } from '../common/env.js';
 import { assert, type HansardError } from '../common/errors.js';
 import type { PartitionId, ReplicaId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
+import { areChangesBroken } from './change-rows.js';
 import { Checkpoint } from './checkpoint.js';
 import { Facts, readFacts } from './facts.js';
 import { defaultBlockBytes, type FormatRecord, readFormat } from './format.js';
@@ -276,6 +277,12 @@ class StoreImpl implements Store {
     const blocks = await findLostBlocks(state, pace);
     await fillLostBlocks(state, blocks, (batch) => this.#writes.write(batch));
     return blocks.map(({ lost }) => lost);
+  }
+
+  async giveUpBrokenChanges(partition: PartitionId): Promise<boolean> {
+    const state = this.#held.state(partition);
+    state.dropsChanges = await areChangesBroken(state);
+    return state.dropsChanges;
   }
 
   // ---- snapshots

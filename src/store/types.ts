@@ -96,6 +96,11 @@ export interface Store {
   findLostEvents(partition: PartitionId, pace: Pace): Promise<readonly LostEvents[]>;
   /** Erased events take their place, synced when it resolves. */
   giveUpLostEvents(partition: PartitionId, pace: Pace): Promise<readonly LostEvents[]>;
+  /**
+   * As the above for the change list: where it has a gap the next checkpoint begins it anew, and who follows the
+   * partition from before is refused (TOKEN_TOO_OLD). True: it has one.
+   */
+  giveUpBrokenChanges(partition: PartitionId): Promise<boolean>;
   /** Small durable facts of the node (peers' store ids …), synced. */
   getFact(name: string): Uint8Array | undefined;
   putFact(name: string, value: Uint8Array): Promise<void>;

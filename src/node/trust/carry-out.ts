@@ -128,6 +128,11 @@ async function trust(
       },
     );
   if (found.length > 0) await store.giveUpLostEvents(partition, pace);
+  if (await store.giveUpBrokenChanges(partition))
+    logger.warn(
+      { partition, replicaId },
+      'its list of changes has a gap and begins anew: who follows the partition from before is told so (TOKEN_TOO_OLD); no event is lost by it',
+    );
   await replayRest(state, log);
   const { appliedIndex, appliedTerm } = state;
   // Its log ends before what is sealed, or says something else there: it goes on from what is sealed.
