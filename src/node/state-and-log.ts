@@ -22,13 +22,21 @@ export function isInstallAheadOfLog(
   return log.term(appliedIndex) !== appliedTerm;
 }
 
-/** Why the state can't go on from what is in the log (design rule 7); undefined: they meet. */
+/**
+ * Why the state can't go on from what is in the log (design rule 7); undefined: they meet. A replica
+ * without a configuration takes no entry before a snapshot has brought one: where its log has entries the database has
+ * lost that snapshot (or what the partition was made with), and the log alone, from its first entry on, would apply
+ * them for ever without ever voting or serving.
+ */
 export function gapBeforeLog(
-  log: Pick<GroupLog, 'firstIndex'>,
-  store: Pick<PartitionStore, 'appliedIndex'>,
+  log: Pick<GroupLog, 'firstIndex' | 'lastIndex'>,
+  store: Pick<PartitionStore, 'appliedIndex' | 'confState'>,
 ): string | undefined {
-  if (store.appliedIndex + 1 >= log.firstIndex()) return undefined;
-  return `the store holds up to ${store.appliedIndex}, the log begins at ${log.firstIndex()}`;
+  if (store.appliedIndex + 1 < log.firstIndex())
+    return `the store holds up to ${store.appliedIndex}, the log begins at ${log.firstIndex()}`;
+  if (store.confState.voters.length === 0 && log.lastIndex() > 0)
+    return `the store has no configuration, the log has entries up to ${log.lastIndex()}`;
+  return undefined;
 }
 
 /** Of a replica whose log was never written. */
