@@ -117,7 +117,7 @@ export async function openDirectory(path: string): Promise<NodeDirectory> {
     let names = await listOrLost(dir);
     if (!names.includes(identityName)) throw withoutIdentity(dir, names);
     await access(dir, constants.R_OK | constants.W_OK | constants.X_OK);
-    const identity = decodeIdentity(await readSmall(join(dir, identityName)), join(dir, identityName));
+    const identity = await readIdentity(dir);
     const faults = await readFaults(dir, identity);
     // A repair that was interrupted has moved one of them aside.
     if (faults !== 'unreadable' && (await finishMoves(dir, faults))) names = await readdir(dir);
@@ -154,9 +154,8 @@ export async function checkUnchanged(read: NodeDirectory): Promise<void> {
 
 /** What can't be read now and could be a moment ago is for the next start to tell; here it would count as the database's damage. */
 async function isUnchanged({ dir, identity, faults }: NodeDirectory): Promise<boolean> {
-  const path = join(dir, identityName);
   try {
-    const { incarnation } = decodeIdentity(await readSmall(path), path);
+    const { incarnation } = await readIdentity(dir);
     return (
       incarnation === identity.incarnation && numberOf(await readFaults(dir, identity)) === numberOf(faults)
     );
@@ -295,6 +294,11 @@ function badAddress(members: readonly Member[]): string | undefined {
     (address) => !/^\S+:\d{1,5}$/.test(address) || Buffer.byteLength(address) > addressBytesMax,
   );
   return bad === undefined ? undefined : `${JSON.stringify(bad)} is not an address like host:port`;
+}
+
+async function readIdentity(dir: string): Promise<Identity> {
+  const path = join(dir, identityName);
+  return decodeIdentity(await readSmall(path), path);
 }
 
 async function readSmall(path: string): Promise<Buffer> {

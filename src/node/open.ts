@@ -3,7 +3,6 @@
  * lock keeps a second process out before the log is touched; the log's end is
  * secured before anything is promised; peers are dialled last.
  */
-
 import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import { bootIdBytes, clusterIdBytes, hexIdBytes, randomHexId } from '../common/hex-ids.js';

@@ -6,16 +6,20 @@
  * the same on all of them, so a place is good everywhere. docs/format.md, "Change list".
  */
 import { type ByteReader, type ByteWriter, MalformedError } from '../common/bytes.js';
+import type { KvIterator } from '../common/env.js';
 import type { ChannelId, Index, Seq, TimeUs } from '../common/ids.js';
 import { changeKey, changesRange, type Place } from './keys.js';
 import type { PartitionState } from './partition-state.js';
 import { damaged, isStoreDamage, openRow } from './rows.js';
 import type { SealBatch } from './seal-batch.js';
+import { Slicer } from './slices.js';
 import type { PartitionRecord } from './state-codec.js';
 import type { Change, FrozenTail } from './tail.js';
 
 /** A row ends with the entry that fills it: about 10 KiB, decoded in 0.2 ms. */
 const changesPerRow = 2_048;
+/** Read in one step. */
+const rowsAtOnce = 64;
 /** Old rows that one checkpoint removes at most. */
 const removedAtOnce = 64;
 
@@ -62,11 +66,8 @@ async function dropAll(state: PartitionState, out: SealBatch): Promise<void> {
   state.lastChangeRow = undefined;
   const iterator = state.shared.kv.iterator(changesRange(state.place, 0));
   try {
-    for (;;) {
-      const rows = await iterator.next(removedAtOnce);
+    for (let rows = await iterator.next(rowsAtOnce); rows.length > 0; rows = await iterator.next(rowsAtOnce))
       for (const [key] of rows) out.del(key);
-      if (rows.length < removedAtOnce) return;
-    }
   } finally {
     await iterator.close();
   }
@@ -77,15 +78,10 @@ async function dropAll(state: PartitionState, out: SealBatch): Promise<void> {
  * who follows the partition from before is told so (TOKEN_TOO_OLD), as if it had been away for too long.
  */
 export async function areChangesBroken(state: PartitionState): Promise<boolean> {
-  const chain = new ChangeChain(state.sealed.record);
-  const iterator = state.shared.kv.iterator(changesRange(state.place, 0));
+  const { kv, clock } = state.shared;
+  const iterator = kv.iterator(changesRange(state.place, 0));
   try {
-    for (;;) {
-      const rows = await iterator.next(removedAtOnce);
-      for (const [key, row] of rows) chain.take(key, row);
-      if (rows.length < removedAtOnce) break;
-    }
-    chain.finish();
+    await checkChanges(iterator, state.sealed.record, new Slicer(clock));
     return false;
   } catch (error) {
     if (isStoreDamage(error)) return true;
@@ -93,6 +89,22 @@ export async function areChangesBroken(state: PartitionState): Promise<boolean> 
   } finally {
     await iterator.close();
   }
+}
+
+/** All rows of the list, in their order: throws STORE_DAMAGED where they are not what the record names. */
+export async function checkChanges(
+  iterator: KvIterator,
+  record: PartitionRecord,
+  slicer: Slicer,
+): Promise<void> {
+  const chain = new ChangeChain(record);
+  for (let rows = await iterator.next(rowsAtOnce); rows.length > 0; rows = await iterator.next(rowsAtOnce)) {
+    for (const [key, row] of rows) {
+      chain.take(key, row);
+      if (slicer.spent(key.length + row.length)) await slicer.pause();
+    }
+  }
+  chain.finish();
 }
 
 /** An entry is never cut in two. */

@@ -11,7 +11,7 @@ import type { ChannelId } from '../common/ids.js';
 import { writeMembership } from '../common/membership.js';
 import type { ChannelState, ProducerState, StoredEvent } from '../conversation/types.js';
 import { readUnit } from './block.js';
-import { ChangeChain } from './change-rows.js';
+import { checkChanges } from './change-rows.js';
 import { digestCursors } from './cursors.js';
 import {
   blockKey,
@@ -147,6 +147,7 @@ export async function digestPartition(
       whole.u64big(sum).uvarint(count);
       if (meta.nextSubscription !== undefined) whole.uvarint(meta.nextSubscription);
     }
+    // Only that it is whole: where it begins, and where its rows are cut, each replica has its own.
     await checkChanges(rows(RowKind.change), record, slicer);
     for (const { sum, count } of [channelSum, producerSum, keySum, idSum]) whole.u64big(sum).uvarint(count);
     return { appliedIndex, digest: xxh64(whole.finish()).toString(16).padStart(16, '0') };
@@ -237,20 +238,6 @@ function addTerms(state: PartitionState, channel: ChannelState, terms: HashSum):
   for (const term of termsOf(channel).values()) {
     terms.add(xxh64(termKey(state.place, channel.tenant, term, channel.name)));
   }
-}
-
-/** Of the change list only that it is whole: where it begins, and where its rows are cut, each replica has its own. */
-async function checkChanges(iterator: KvIterator, record: PartitionRecord, slicer: Slicer): Promise<void> {
-  const chain = new ChangeChain(record);
-  for (;;) {
-    const rows = await iterator.next(rowsAtOnce);
-    if (rows.length === 0) break;
-    for (const [key, row] of rows) {
-      chain.take(key, row);
-      if (slicer.spent(key.length + row.length)) await slicer.pause();
-    }
-  }
-  chain.finish();
 }
 
 /** The index by label and participant must be what the sealed channels' rows say: LevelDB loses rows in silence. */
