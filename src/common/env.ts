@@ -123,10 +123,10 @@ export interface NetworkListener {
 /** The sending end of a stream. */
 export interface OutStream {
   /**
-   * Queues one frame; false: wait for `onDrain` before the next, or it is closed
-   * already. The buffer is the stream's from here on.
+   * Queues one frame, which may come in several pieces; false: wait for `onDrain`
+   * before the next, or it is closed already. All bytes are copied before this returns.
    */
-  write(frame: Uint8Array): boolean;
+  write(frame: Uint8Array, more?: readonly Uint8Array[]): boolean;
   onDrain(fn: () => void): void;
   /** Called once, whoever ends it. */
   onClose(fn: () => void): void;
@@ -136,7 +136,7 @@ export interface OutStream {
 
 export interface InStreamHandlers {
   onOpen(): void;
-  /** The frame is the receiver's own. */
+  /** The frame is used anew once this has returned: copy what outlives it. */
   onFrame(frame: Uint8Array): void;
   /**
    * Called once, unless this side closed first. `refused`: nobody listens there (the process is gone);

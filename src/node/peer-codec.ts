@@ -185,14 +185,24 @@ const timeoutMsMax = 2 ** 31 - 1;
 
 // ---- to bytes ------------------------------------------------------------------
 
-/** Entries must have their data, messages to the local threads don't leave. */
+/** What most messages fit in; they are copied to what is to be sent before the next one is written. */
+const scratch = new ByteWriter(64 * 1024);
+const scratchBytesMax = 1024 * 1024;
+
+function writerFor(bytes: number): ByteWriter {
+  return bytes <= scratchBytesMax ? scratch.truncate(0) : new ByteWriter(bytes);
+}
+
+/**
+ * Entries must have their data, messages to the local threads don't leave. The bytes of this and of encodePeerMessage are valid
+ * until the next message is encoded.
+ */
 export function encodeRaftMessage(partition: PartitionId, message: Message): Buffer {
   assert(!isLocalMessage(message.type) && !isLocalTarget(message.to), 'a local message stays in its process');
   assert(message.responses.length === 0, 'only storage messages have responses');
   let bytes = raftHeaderBytes + (message.snapshot?.data?.length ?? 0);
   for (const entry of message.entries) bytes += entryHeaderBytes + entry.sizeBytes;
-  // Copied into a frame within this turn or soon after.
-  const writer = new ByteWriter(bytes, 'pooled');
+  const writer = writerFor(bytes);
   writer.u8(Kind.raft).u8(version).uvarint(partition).u8(message.type).u8(flagsOf(message));
   writer.uvarint(message.to).uvarint(message.from).uvarint(message.term).uvarint(message.logTerm);
   writer.uvarint(message.index).uvarint(message.commit).uvarint(message.vote);
@@ -214,14 +224,14 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
     case 'request': {
       const { id, method, timeoutMs, body } = message.request;
       const left = Math.min(timeoutMsMax, Math.max(0, Math.floor(timeoutMs)));
-      const writer = new ByteWriter(body.length + method.length * 3 + 32);
+      const writer = writerFor(body.length + method.length * 3 + 32);
       writer.u8(Kind.request).u8(version).uvarint(id).uvarint(left).string(method);
       return writer.bytes(body).finish();
     }
     case 'response':
       return encodeResponse(message.response);
     case 'cancel':
-      return new ByteWriter(16).u8(Kind.cancel).u8(version).uvarint(message.id).finish();
+      return writerFor(16).u8(Kind.cancel).u8(version).uvarint(message.id).finish();
     case 'gossip': {
       const { nowUs, unwilling, diskFull, led, applyVersion, faults } = message.gossip;
       const record = packControl([
@@ -236,24 +246,28 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
         faults.map(({ partition, kind, sinceUs }) => [partition, faultKinds.indexOf(kind), sinceUs]),
         diskFull,
       ]);
-      return new ByteWriter(record.length + 2).u8(Kind.gossip).u8(version).bytes(record).finish();
+      return writerFor(record.length + 2)
+        .u8(Kind.gossip)
+        .u8(version)
+        .bytes(record)
+        .finish();
     }
     case 'readRound': {
       const { number, pairs } = message.question;
-      const writer = new ByteWriter(24 + pairs.length * 8, 'pooled');
+      const writer = writerFor(24 + pairs.length * 8);
       writer.u8(Kind.readRound).u8(version).uvarint(number).uvarint(pairs.length);
       for (const { partition, term } of pairs) writer.uvarint(partition).uvarint(term);
       return writer.finish();
     }
     case 'readRoundAnswer': {
       const { number, refused } = message.answer;
-      const writer = new ByteWriter(24 + refused.length * 4, 'pooled');
+      const writer = writerFor(24 + refused.length * 4);
       writer.u8(Kind.readRoundAnswer).u8(version).uvarint(number);
       return writePartitions(writer, refused).finish();
     }
     case 'vouch': {
       const { number, since, heard, gone, vouchings } = message.word;
-      const writer = new ByteWriter(40 + gone.length * 4 + vouchings.length * 12, 'pooled');
+      const writer = writerFor(40 + gone.length * 4 + vouchings.length * 12);
       writer.u8(Kind.vouch).u8(version).uvarint(number).uvarint(since).uvarint(heard);
       writePartitions(writer, gone).uvarint(vouchings.length);
       for (const { partition, term, commit } of vouchings)
@@ -262,7 +276,7 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
     }
     case 'vouchAnswer': {
       const { number, refused } = message.answer;
-      const writer = new ByteWriter(24 + refused.length * 4, 'pooled');
+      const writer = writerFor(24 + refused.length * 4);
       writer.u8(Kind.vouchAnswer).u8(version).uvarint(number);
       return writePartitions(writer, refused).finish();
     }
@@ -320,7 +334,7 @@ function writeSnapshot(writer: ByteWriter, { metadata, data }: Snapshot): void {
 }
 
 function encodeBeats(kind: number, beats: readonly Beat[]): Buffer {
-  const writer = new ByteWriter(16 + beats.length * 20, 'pooled');
+  const writer = writerFor(16 + beats.length * 20);
   writer.u8(kind).u8(version).uvarint(beats.length);
   for (const beat of beats) {
     writer.uvarint(beat.partition).uvarint(beat.from).uvarint(beat.to);
@@ -331,11 +345,11 @@ function encodeBeats(kind: number, beats: readonly Beat[]): Buffer {
 
 function encodeResponse(response: ForwardResponse): Buffer {
   if (response.error === undefined) {
-    const writer = new ByteWriter(response.body.length + 16);
+    const writer = writerFor(response.body.length + 16);
     return writer.u8(Kind.response).u8(version).uvarint(response.id).bytes(response.body).finish();
   }
   const { reason, code, message, fields, retryDelayMs } = response.error;
-  const writer = new ByteWriter(256);
+  const writer = writerFor(256);
   writer.u8(Kind.errorResponse).u8(version).uvarint(response.id).string(reason).u8(code).string(message);
   // 0: unknown.
   writer.uvarint(retryDelayMs === undefined ? 0 : Math.max(0, Math.round(retryDelayMs)) + 1);

@@ -1,13 +1,16 @@
 /** Values of one batch on their way into a value file: records one behind the other, in memory. */
+import { BufferPool, type Lent } from '../common/buffer-pool.js';
 import { asBuffer } from './keys.js';
 import { putRecord, recordBytes, type ValuePlace } from './value-format.js';
 
 /** Of records on their way, allocated at once. */
-const slabBytes = 1024 * 1024;
+const slabBytes = 256 * 1024;
+/** What is kept between two batches: about what a checkpoint of the default size brings. */
+const slabs = new BufferPool(16 * 1024 * 1024);
 
 /** Records of one batch. */
 export class PendingValues {
-  readonly #slabs: { readonly bytes: Buffer; used: number }[] = [];
+  #slabs: { readonly lent: Lent; used: number }[] = [];
   readonly #places = new Map<
     string,
     {
@@ -24,14 +27,15 @@ export class PendingValues {
     this.del(key);
     const bytes = recordBytes(key.length, value.length);
     let slab = this.#slabs.at(-1);
-    if (slab === undefined || slab.used + bytes > slab.bytes.length) {
-      const room = Math.max(bytes, this.#slabs.length === 0 ? slabBytes / 16 : slabBytes);
-      slab = { bytes: Buffer.allocUnsafeSlow(room), used: 0 };
+    if (slab === undefined || slab.used + bytes > slab.lent.bytes.length) {
+      const room = Math.max(bytes, this.#slabs.length === 0 ? slabBytes / 4 : slabBytes);
+      slab = { lent: slabs.take(room), used: 0 };
       this.#slabs.push(slab);
     }
-    const at = putRecord(slab.bytes, slab.used, key, value);
+    const buffer = slab.lent.bytes;
+    const at = putRecord(buffer, slab.used, key, value);
     slab.used += bytes;
-    const copy = slab.bytes.subarray(at - key.length, at);
+    const copy = buffer.subarray(at - key.length, at);
     this.#places.set(copy.toString('latin1'), {
       key: copy,
       slab: this.#slabs.length - 1,
@@ -54,7 +58,14 @@ export class PendingValues {
   }
 
   get slabs(): readonly Buffer[] {
-    return this.#slabs.map(({ bytes, used }) => bytes.subarray(0, used));
+    return this.#slabs.map(({ lent, used }) => lent.bytes.subarray(0, used));
+  }
+
+  /** Once all of it is written, pointers included, or given up: its memory is used again. */
+  release(): void {
+    for (const { lent } of this.#slabs) slabs.give(lent);
+    this.#slabs = [];
+    this.#places.clear();
   }
 
   /** `slabs`: where each one lies now. */

@@ -288,9 +288,11 @@ class ValuesBatch implements KvBatch {
       for (const [file, record] of values.known) if (!files.has(file)) files.set(file, record);
     await writePointing(this.#batch, pointers, files);
     values.decided(files);
+    this.#values.release();
   }
 
   abandon(): Promise<void> {
+    this.#values.release();
     return this.#batch.abandon();
   }
 }

@@ -32,25 +32,14 @@ export function decodeWelcome(frame: Uint8Array): Buffer {
   return reader.bytes(reader.remaining);
 }
 
-/** `bytes`: sum of the messages' lengths. One copy of each message, one allocation. */
-export function encodeFrame(
-  link: number,
-  sequence: number,
-  messages: readonly Uint8Array[],
-  bytes: number,
-): Buffer {
-  const frame = Buffer.allocUnsafe(frameHeaderBytes + messages.length * messageHeaderBytes + bytes);
-  frame[0] = FrameKind.messages;
-  frame.writeUInt32LE(link, 1);
-  frame.writeUInt32LE(sequence, 5);
-  frame.writeUInt32LE(messages.length, 9);
-  let at = frameHeaderBytes;
-  for (const message of messages) {
-    at = frame.writeUInt32LE(message.length, at);
-    frame.set(message, at);
-    at += message.length;
-  }
-  return frame;
+/** What stands before the messages, each of which follows its length. */
+export function encodeFrameHeader(link: number, sequence: number, count: number): Buffer {
+  const header = Buffer.allocUnsafe(frameHeaderBytes);
+  header[0] = FrameKind.messages;
+  header.writeUInt32LE(link, 1);
+  header.writeUInt32LE(sequence, 5);
+  header.writeUInt32LE(count, 9);
+  return header;
 }
 
 /** Views of the frame's messages; all of it is checked before the first is handed out. */

@@ -4,7 +4,7 @@
  * the peer reaches the next.
  */
 import type { OutStream, PeerAddress } from '../common/env.js';
-import { encodeFrame, encodeWelcome, frameHeaderBytes, linkFence, nextSequence } from './frame.js';
+import { encodeFrameHeader, encodeWelcome, frameHeaderBytes, linkFence, nextSequence } from './frame.js';
 import { encodeHello, type Hello, Rejection } from './hello.js';
 import type { LinkHost } from './link.js';
 import { SendQueue } from './send-queue.js';
@@ -99,12 +99,13 @@ export class OutLink {
       !attached.full &&
       this.#queue.length > 0
     ) {
-      const { messages, bytes } = this.#queue.take(this.host.limits.frameBytes - frameHeaderBytes);
-      const frame = encodeFrame(attached.fence, attached.sequence, messages, bytes);
+      const { runs, count } = this.#queue.take(this.host.limits.frameBytes - frameHeaderBytes);
+      const header = encodeFrameHeader(attached.fence, attached.sequence, count);
       attached.sequence = nextSequence(attached.sequence);
-      this.sentBytes += frame.length;
+      this.sentBytes += header.length;
+      for (const { length } of runs) this.sentBytes += length;
       this.sentFrames++;
-      attached.full = !attached.stream.write(frame);
+      attached.full = !attached.stream.write(header, runs);
     }
   }
 

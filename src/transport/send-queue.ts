@@ -1,47 +1,89 @@
 /**
  * What waits to be sent to one peer, bounded in bytes. Urgent messages (votes,
  * heartbeats) have a bound of their own and go first in a frame; order is kept
- * within each of the two classes, not between them.
+ * within each of the two classes, not between them. Messages lie one behind the
+ * other, each behind its length, as a frame has them: no object and no memory of its own for any.
  */
+import { BufferPool, type Lent } from '../common/buffer-pool.js';
 import { messageHeaderBytes } from './frame.js';
 
 export interface Batch {
-  readonly messages: Uint8Array[];
-  /** Sum of their lengths. */
-  readonly bytes: number;
+  /** Messages behind their lengths, in order; valid until the queue is used again. */
+  readonly runs: readonly Uint8Array[];
+  readonly count: number;
+}
+
+/** What most turns send to a peer fits. */
+const chunkBytes = 64 * 1024;
+/** Of all links of the process: what is kept while nothing waits, for the next turns. */
+const chunks = new BufferPool(4 * 1024 * 1024);
+
+interface Chunk {
+  readonly lent: Lent;
+  from: number;
+  to: number;
 }
 
 class Fifo {
-  #messages: Uint8Array[] = [];
-  #head = 0;
+  #chunks: Chunk[] = [];
+  /** Taken to their ends, and looked at until the queue is used again. */
+  #spent: Chunk[] = [];
+  length = 0;
   bytes = 0;
-  get length(): number {
-    return this.#messages.length - this.#head;
-  }
+
   push(message: Uint8Array): void {
-    this.#messages.push(message);
-    this.bytes += cost(message);
-  }
-  peek(): Uint8Array | undefined {
-    return this.#messages[this.#head];
-  }
-  shift(): void {
-    this.bytes -= cost(this.#messages[this.#head] as Uint8Array);
-    this.#messages[this.#head++] = emptyBytes; // let go of it before the array is trimmed
-    if (this.#head === this.#messages.length) this.clear();
-    else if (this.#head >= 1024 && this.#head * 2 >= this.#messages.length) {
-      this.#messages = this.#messages.slice(this.#head);
-      this.#head = 0;
+    this.#release();
+    const bytes = cost(message);
+    let last = this.#chunks.at(-1);
+    if (last === undefined || last.to + bytes > last.lent.bytes.length) {
+      last = { lent: chunks.take(Math.max(bytes, chunkBytes)), from: 0, to: 0 };
+      this.#chunks.push(last);
     }
+    const buffer = last.lent.bytes;
+    buffer.set(message, buffer.writeUInt32LE(message.length, last.to));
+    last.to += bytes;
+    this.length++;
+    this.bytes += bytes;
   }
+
+  /** Adds messages while they fit, and the first of all in any case. Returns how much of `bytesMax` is left. */
+  takeInto(taken: { runs: Uint8Array[]; count: number }, bytesMax: number): number {
+    this.#release();
+    let room = bytesMax;
+    for (let chunk = this.#chunks[0]; chunk !== undefined; chunk = this.#chunks[0]) {
+      const { bytes } = chunk.lent;
+      const { from } = chunk;
+      while (chunk.from < chunk.to) {
+        const next = messageHeaderBytes + bytes.readUInt32LE(chunk.from);
+        if (next > room && taken.count > 0) break;
+        chunk.from += next;
+        room -= next;
+        taken.count++;
+        this.length--;
+      }
+      if (chunk.from > from) taken.runs.push(bytes.subarray(from, chunk.from));
+      this.bytes -= chunk.from - from;
+      if (chunk.from < chunk.to) return 0;
+      this.#chunks.shift();
+      this.#spent.push(chunk);
+    }
+    return Math.max(0, room);
+  }
+
   clear(): void {
-    this.#messages = [];
-    this.#head = 0;
+    this.#spent.push(...this.#chunks);
+    this.#chunks = [];
+    this.#release();
+    this.length = 0;
     this.bytes = 0;
   }
-}
 
-const emptyBytes = new Uint8Array(0);
+  #release(): void {
+    if (this.#spent.length === 0) return;
+    for (const { lent } of this.#spent) chunks.give(lent);
+    this.#spent = [];
+  }
+}
 
 /** Empty messages count too: a flood of them is bounded as well. */
 function cost(message: Uint8Array): number {
@@ -63,7 +105,7 @@ export class SendQueue {
     return this.#bulk.length + this.#urgent.length;
   }
 
-  /** False: full. One message is always taken by an empty queue. */
+  /** Copies the message. False: full. One message is always taken by an empty queue. */
   push(message: Uint8Array, urgent: boolean): boolean {
     const fifo = urgent ? this.#urgent : this.#bulk;
     const limit = urgent ? this.urgentBytes : this.bulkBytes;
@@ -72,21 +114,12 @@ export class SendQueue {
     return true;
   }
 
-  /** Urgent ones first, up to `maxBytes` with their headers, at least one. */
-  take(maxBytes: number): Batch {
-    const messages: Uint8Array[] = [];
-    let bytes = 0;
-    let room = maxBytes;
-    for (const fifo of [this.#urgent, this.#bulk]) {
-      for (let next = fifo.peek(); next !== undefined; next = fifo.peek()) {
-        if (messages.length > 0 && cost(next) > room) return { messages, bytes };
-        room -= cost(next);
-        bytes += next.length;
-        messages.push(next);
-        fifo.shift();
-      }
-    }
-    return { messages, bytes };
+  /** Urgent ones first, up to `bytesMax` with their headers, at least one. */
+  take(bytesMax: number): Batch {
+    const taken = { runs: [], count: 0 };
+    const room = this.#urgent.takeInto(taken, bytesMax);
+    if (this.#urgent.length === 0) this.#bulk.takeInto(taken, room);
+    return taken;
   }
 
   /** How many messages were dropped. */

@@ -7,11 +7,19 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { type Address, parseAddress } from '../common/address.js';
+import { BufferPool, pooledBytesMin } from '../common/buffer-pool.js';
 import { MalformedError } from '../common/bytes.js';
 import type { InStream, InStreamHandlers, Network, NetworkListener, OutStream } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import { maxHelloBytes } from './hello.js';
-import { encodeRecord, preface, RecordKind, RecordReader } from './tcp-records.js';
+import {
+  encodeRecord,
+  preface,
+  putRecordHeader,
+  RecordKind,
+  RecordReader,
+  recordHeaderBytes,
+} from './tcp-records.js';
 
 export interface TcpNetworkOptions {
   /** host:port to listen on; port 0 takes a free one. */
@@ -132,7 +140,7 @@ function receiveHello(socket: Socket, limits: TcpNetworkLimits, onDial: OnDial):
         throw new MalformedError(`a record of kind ${kind} from a dialler`);
       clearTimeout(timer);
       stream = new TcpOutStream(socket, limits);
-      onDial(payload, stream);
+      onDial(Buffer.from(payload), stream);
       return true;
     },
   });
@@ -180,6 +188,9 @@ class Pulse {
 
 const aliveRecord = encodeRecord(RecordKind.alive, Buffer.alloc(0));
 
+/** Records on their way to the kernel; what is kept while none is: a turn's frames to a few peers. */
+const records = new BufferPool(8 * MiB);
+
 class TcpOutStream implements OutStream {
   readonly #socket: Socket;
   readonly #limits: TcpNetworkLimits;
@@ -206,10 +217,26 @@ class TcpOutStream implements OutStream {
     this.#pulse.heard();
   }
 
-  write(frame: Uint8Array): boolean {
+  write(frame: Uint8Array, more: readonly Uint8Array[] = []): boolean {
     if (this.#closed) return false;
     this.#pulse.said();
-    return this.#socket.write(encodeRecord(RecordKind.frame, frame));
+    let bytes = frame.length;
+    for (const { length } of more) bytes += length;
+    const recordBytes = recordHeaderBytes + bytes;
+    const lent = recordBytes < pooledBytesMin ? undefined : records.take(recordBytes);
+    const record = lent?.bytes.subarray(0, recordBytes) ?? Buffer.allocUnsafe(recordBytes);
+    putRecordHeader(record, RecordKind.frame, bytes);
+    let at = recordHeaderBytes;
+    record.set(frame, at);
+    at += frame.length;
+    for (const piece of more) {
+      record.set(piece, at);
+      at += piece.length;
+    }
+    // Called when the kernel has all of it, or never will.
+    return lent === undefined
+      ? this.#socket.write(record)
+      : this.#socket.write(record, () => records.give(lent));
   }
 
   onDrain(fn: () => void): void {

@@ -22,20 +22,28 @@ export type RecordKind = (typeof RecordKind)[keyof typeof RecordKind];
 /** kind u8, length u32. */
 export const recordHeaderBytes = 5;
 
-/** In one buffer: its header costs a copy, and spares a second write. */
 export function encodeRecord(kind: RecordKind, payload: Uint8Array): Buffer {
   const record = Buffer.allocUnsafe(recordHeaderBytes + payload.length);
-  record[0] = kind;
-  record.writeUInt32LE(payload.length, 1);
+  putRecordHeader(record, kind, payload.length);
   record.set(payload, recordHeaderBytes);
   return record;
 }
 
+/** Of the record that begins the buffer. */
+export function putRecordHeader(record: Buffer, kind: RecordKind, payloadBytes: number): void {
+  record[0] = kind;
+  record.writeUInt32LE(payloadBytes, 1);
+}
+
 export interface RecordHandlers {
   onPreface(): void;
-  /** The payload is the receiver's own. False: it has heard enough. */
+  /** The payload is used anew once this has returned. False: it has heard enough. */
   onRecord(kind: number, payload: Buffer): boolean;
 }
+
+/** What one is put together in stays for the next one up to here; larger ones are rare. */
+const keptBytesMax = 1024 * 1024;
+const keptBytesMin = 64 * 1024;
 
 /** Cuts what arrives into records. Holds at most one that is not whole yet. */
 export class RecordReader {
@@ -46,27 +54,27 @@ export class RecordReader {
   readonly #head = Buffer.allocUnsafe(Math.max(preface.length, recordHeaderBytes));
   #headBytes = 0;
   #kind = 0;
-  /** Of a record whose header is read; undefined: between two. */
-  #payload: Buffer | undefined;
-  #payloadBytes = 0;
+  /** Length of a record whose header is read; -1: between two. */
+  #wanted = -1;
+  /** A record that did not come in one piece, so far. */
+  #gathered = Buffer.alloc(0);
+  #gatheredBytes = 0;
 
   constructor(payloadBytesMax: number, handlers: RecordHandlers) {
     this.#payloadBytesMax = payloadBytesMax;
     this.#handlers = handlers;
   }
 
-  /** `chunk` may be used anew afterwards: what is handed on are copies. Throws MalformedError. */
+  /** `chunk` may be used anew afterwards. Throws MalformedError. */
   take(chunk: Uint8Array): void {
     let at = 0;
-    while (at < chunk.length || this.#payload?.length === 0) {
-      if (this.#payload !== undefined) {
-        const part = Math.min(this.#payload.length - this.#payloadBytes, chunk.length - at);
-        this.#payload.set(chunk.subarray(at, at + part), this.#payloadBytes);
+    while (at < chunk.length || this.#wanted === 0) {
+      if (this.#wanted >= 0) {
+        const part = Math.min(this.#wanted - this.#gatheredBytes, chunk.length - at);
+        const payload = this.#payload(chunk, at, part);
         at += part;
-        this.#payloadBytes += part;
-        if (this.#payloadBytes < this.#payload.length) return;
-        const payload = this.#payload;
-        this.#payload = undefined;
+        if (payload === undefined) return;
+        this.#wanted = -1;
         if (!this.#handlers.onRecord(this.#kind, payload)) return;
         continue;
       }
@@ -85,6 +93,25 @@ export class RecordReader {
     }
   }
 
+  /** The record, once it is whole: a view of the chunk where it lies in one, else of what was gathered. */
+  #payload(chunk: Uint8Array, at: number, part: number): Buffer | undefined {
+    if (part === this.#wanted) return Buffer.from(chunk.buffer, chunk.byteOffset + at, part);
+    if (this.#gatheredBytes === 0) this.#makeRoom();
+    this.#gathered.set(chunk.subarray(at, at + part), this.#gatheredBytes);
+    this.#gatheredBytes += part;
+    if (this.#gatheredBytes < this.#wanted) return undefined;
+    this.#gatheredBytes = 0;
+    return this.#gathered.subarray(0, this.#wanted);
+  }
+
+  #makeRoom(): void {
+    const kept = this.#gathered.length;
+    if (this.#wanted <= kept && kept <= keptBytesMax) return;
+    // Doubled as records grow, so that a few of them have found the size of all.
+    const bytes = Math.max(this.#wanted, Math.min(keptBytesMax, 2 * kept), keptBytesMin);
+    this.#gathered = Buffer.allocUnsafeSlow(bytes);
+  }
+
   #checkPreface(): void {
     const isOurs = preface.compare(this.#head, 0, this.#headBytes, 0, this.#headBytes) === 0;
     if (!isOurs) throw new MalformedError('what it says is not the protocol of Hansard’s nodes');
@@ -95,7 +122,6 @@ export class RecordReader {
     const bytes = this.#head.readUInt32LE(1);
     if (bytes > this.#payloadBytesMax)
       throw new MalformedError(`a record of ${bytes} bytes, at most ${this.#payloadBytesMax} are taken`);
-    this.#payload = Buffer.allocUnsafe(bytes);
-    this.#payloadBytes = 0;
+    this.#wanted = bytes;
   }
 }

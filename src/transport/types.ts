@@ -9,8 +9,8 @@ export interface Transport {
   /**
    * Queues one message for the peer; all of a turn leave as one frame. False:
    * the link is down or its queue full, and the message was dropped (raft
-   * sends again; a caller that needs an answer has a deadline). The bytes must
-   * not be changed afterwards. `urgent`: small and worth more than what waits
+   * sends again; a caller that needs an answer has a deadline). The bytes are
+   * copied. `urgent`: small and worth more than what waits
    * (votes, heartbeats): has a bound of its own and goes first; order holds
    * among the urgent and among the others.
    */
@@ -30,7 +30,7 @@ export interface Transport {
 }
 
 export interface TransportHandlers {
-  /** `message` is a view into a frame: valid for this turn, copy what outlives it. */
+  /** `message` is a view of what is used anew once this has returned: copy what outlives it. */
   onMessage(from: NodeId, message: Uint8Array): void;
   /**
    * Both directions are open, to the same life of the peer. Comes again when one

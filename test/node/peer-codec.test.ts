@@ -151,12 +151,13 @@ t.test('what a node says, the other hears', async (t) => {
 t.test('what is heard is a copy: the frame may be used again', async (t) => {
   const entry = { term: 3, index: 9, type: 0 as const, sizeBytes: 5, data: Buffer.from('bytes') };
   const said = { ...message(MessageType.MsgApp, 2), from: 1, term: 3, index: 8, entries: [entry] };
-  const frames = [
-    encodePeerMessage({ kind: 'raft', partition: 7, message: said }),
-    encodePeerMessage({ kind: 'request', request: { id: 1, method: 'm', timeoutMs: 1.9, body: entry.data } }),
-    encodePeerMessage({ kind: 'response', response: { id: 1, body: entry.data } }),
+  const messages: PeerMessage[] = [
+    { kind: 'raft', partition: 7, message: said },
+    { kind: 'request', request: { id: 1, method: 'm', timeoutMs: 1.9, body: entry.data } },
+    { kind: 'response', response: { id: 1, body: entry.data } },
   ];
-  const heard = frames.map((frame) => {
+  const heard = messages.map((said) => {
+    const frame = encodePeerMessage(said);
     const got = decodePeerMessage(frame);
     frame.fill(0xff);
     return got;

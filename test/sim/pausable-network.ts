@@ -13,14 +13,17 @@ export function pausable(network: Network, clock: NodeClock): Network {
 function receiver(handlers: InStreamHandlers, clock: NodeClock): InStreamHandlers {
   return {
     onOpen: () => clock.whenRunning(() => handlers.onOpen()),
-    onFrame: (frame) => clock.whenRunning(() => handlers.onFrame(frame)),
+    onFrame: (frame) => {
+      const copy = Uint8Array.from(frame);
+      clock.whenRunning(() => handlers.onFrame(copy));
+    },
     onClose: (kind, reason) => clock.whenRunning(() => handlers.onClose(kind, reason)),
   };
 }
 
 function sender(stream: OutStream, clock: NodeClock): OutStream {
   return {
-    write: (frame) => stream.write(frame),
+    write: (frame, more) => stream.write(frame, more),
     onDrain: (fn) => stream.onDrain(() => clock.whenRunning(fn)),
     onClose: (fn) => stream.onClose(() => clock.whenRunning(fn)),
     close: (reason) => stream.close(reason),

@@ -273,7 +273,7 @@ class SimStream {
 
   #outStream(): OutStream {
     return {
-      write: (frame) => this.#write(frame),
+      write: (frame, more = []) => this.#write(Buffer.concat([frame, ...more])),
       onDrain: (fn) => {
         this.#onDrain = fn;
       },
@@ -296,7 +296,9 @@ class SimStream {
         return;
       }
       this.net.delivered++;
-      if (!this.#receiverClosed) this.handlers.onFrame(Uint8Array.from(frame));
+      if (!this.#receiverClosed) this.handlers.onFrame(frame);
+      // Whoever kept a view of it finds out.
+      frame.fill(0xdb);
       if (this.#full && this.#inFlight <= windowBytes / 2 && !this.#senderClosed) {
         this.#full = false;
         this.#onDrain();

@@ -3,7 +3,7 @@ import t from 'tap';
 import { MalformedError } from '../../src/common/bytes.js';
 import type { InStreamHandlers } from '../../src/common/env.js';
 import { silentLogger } from '../../src/common/logger.js';
-import { decodeFrame, encodeFrame, encodeWelcome, linkFence } from '../../src/transport/frame.js';
+import { decodeFrame, encodeFrameHeader, encodeWelcome, linkFence } from '../../src/transport/frame.js';
 import { decodeHello, encodeHello, type Hello, maxHelloBytes, noBootId } from '../../src/transport/hello.js';
 import { createTransport } from '../../src/transport/transport.js';
 import { SimRandom } from '../sim/sim-clock.js';
@@ -182,7 +182,7 @@ t.test('a peer that speaks nonsense is cut off, and the cut is told', async (t) 
     ['an empty frame', () => [new Uint8Array(0)]],
     ['a welcome to another life', (hello) => [welcome(hello, { answersBootId: '77'.repeat(8) })]],
     ['a welcome of another node', (hello) => [welcome(hello, { from: 3 })]],
-    ['frames of another life', (hello) => [welcome(hello), encodeFrame(1, 1, [], 0)]],
+    ['frames of another life', (hello) => [welcome(hello), frameOf(1, 1, [])]],
     ['a frame too many', (hello) => [welcome(hello), frame(hello, 2)]],
     ['a count that lies', (hello) => [welcome(hello), lie(frame(hello, 1))]],
     ['two welcomes', (hello) => [welcome(hello), welcome(hello)]],
@@ -258,7 +258,7 @@ t.test('a hello survives nothing but itself', async (t) => {
     t.throws(() => decodeHello(damaged), MalformedError) || t.fail(`byte ${at}`);
   }
   t.throws(() => decodeHello(Buffer.alloc(maxHelloBytes + 1)), MalformedError, 'too long');
-  const frame = encodeFrame(5, 1, [Buffer.from('a'), Buffer.alloc(0)], 1);
+  const frame = frameOf(5, 1, [Buffer.from('a'), Buffer.alloc(0)]);
   t.same(decodeFrame(frame, 5, 1).map(String), ['a', '']);
   t.equal(frame.toString('hex'), '0205000000010000000200000001000000' + '61' + '00000000', 'golden');
   for (let cut = 0; cut < frame.length; cut++) {
@@ -314,7 +314,16 @@ function reply(hello: Hello): Hello {
 
 function frame(hello: Hello, sequence: number): Buffer {
   const message = Buffer.from('x');
-  return encodeFrame(linkFence(reply(hello).bootId, hello.bootId), sequence, [message], 1);
+  return frameOf(linkFence(reply(hello).bootId, hello.bootId), sequence, [message]);
+}
+
+function frameOf(link: number, sequence: number, messages: readonly Buffer[]): Buffer {
+  const behindLengths = messages.flatMap((message) => {
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(message.length);
+    return [length, message];
+  });
+  return Buffer.concat([encodeFrameHeader(link, sequence, messages.length), ...behindLengths]);
 }
 
 function lie(bytes: Buffer): Buffer {

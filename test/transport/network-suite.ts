@@ -16,7 +16,7 @@ function dial(network: Network, address: string, hello: Uint8Array): Dialled {
     onOpen: () => {
       dialled.opened = true;
     },
-    onFrame: (frame) => dialled.frames.push(frame),
+    onFrame: (frame) => dialled.frames.push(Uint8Array.from(frame)),
     onClose: (kind, reason) => dialled.closes.push([kind, reason]),
   });
   return dialled;
@@ -67,6 +67,30 @@ export function networkSuite(t: Test, makeHarness: () => Harness): void {
     t.ok(await h.until(() => accepted[0]?.closes === 1), 'the sender learns that the dialler left');
     t.equal(accepted[0]?.stream.write(Buffer.alloc(1)), false, 'nothing is taken after the end');
     t.same(dialled.closes, [], 'who closes is not told so');
+    await listener.close();
+  });
+
+  t.test(`${name}: what was written is the writer's again, in however many pieces it came`, async (t) => {
+    const h = makeHarness();
+    const { accepted, listener, dialler } = await listenOn(h);
+    const dialled = dial(dialler, listener.address, Buffer.from('x'));
+    t.ok(await h.until(() => accepted.length === 1));
+    const sizes = [1, 100, 4_091, 4_096, 65_531, 300_000, 1_500_000, 3_000_000];
+    // Each twice, so that memory which was used for a frame is used for another.
+    for (const size of [...sizes, ...sizes]) {
+      const pieces = [Buffer.alloc(size, size % 251), Buffer.alloc(0), Buffer.alloc(7, 1)];
+      accepted[0]?.stream.write(pieces[0] as Buffer, pieces.slice(1));
+      for (const piece of pieces) piece.fill(0xee);
+    }
+    t.ok(await h.until(() => dialled.frames.length === 2 * sizes.length), 'all came');
+    for (const [i, frame] of dialled.frames.entries()) {
+      const size = sizes[i % sizes.length] as number;
+      t.ok(
+        Buffer.concat([Buffer.alloc(size, size % 251), Buffer.alloc(7, 1)]).equals(frame),
+        `frame ${i} of ${size} bytes`,
+      );
+    }
+    dialled.stream.close();
     await listener.close();
   });
 
