@@ -50,14 +50,15 @@ export type SnapshotFrame =
   /** There is more, on the next stream. */
   | { readonly kind: 'partEnd' };
 
-export function encodeSnapshotFrame(frame: SnapshotFrame): Buffer {
+/** What stands before a chunk in its frame: the chunk itself is half a MiB, and not copied for it. */
+export const chunkFrameHeader: Uint8Array = Buffer.of(FrameKind.chunk);
+
+export function encodeSnapshotFrame(frame: Exclude<SnapshotFrame, { kind: 'chunk' }>): Buffer {
   switch (frame.kind) {
     case 'begin': {
       const writer = new ByteWriter(frame.manifest.length + 16).u8(FrameKind.begin).u64(frame.snapshotId);
       return writer.bytes(frame.manifest).finish();
     }
-    case 'chunk':
-      return new ByteWriter(frame.chunk.length + 1).u8(FrameKind.chunk).bytes(frame.chunk).finish();
     case 'partEnd':
       return Buffer.of(FrameKind.partEnd);
   }

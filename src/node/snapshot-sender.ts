@@ -13,7 +13,12 @@ import { isStoreDamage } from '../store/rows.js';
 import type { SnapshotPosition } from '../store/snapshot-format.js';
 import type { SnapshotExport, Store } from '../store/types.js';
 import type { NodeSettings } from './options.js';
-import { decodeSnapshotRequest, encodeSnapshotFrame, type SnapshotRequest } from './snapshot-codec.js';
+import {
+  chunkFrameHeader,
+  decodeSnapshotRequest,
+  encodeSnapshotFrame,
+  type SnapshotRequest,
+} from './snapshot-codec.js';
 
 export interface SnapshotSenderContext {
   readonly clock: Clock;
@@ -225,7 +230,7 @@ export class SnapshotSender {
       bytes += chunk.length;
       this.sentBytes += chunk.length;
       outgoing.lastUsedMs = clock.monotonicMs();
-      await serving.write(encodeSnapshotFrame({ kind: 'chunk', chunk }));
+      await serving.write(chunkFrameHeader, [chunk]);
       if (last) {
         serving.onClose(() => this.#done(key, outgoing, stream));
         return;
@@ -333,8 +338,8 @@ class Serving {
   }
 
   /** Resolves when there is room for the next frame, or nobody left to read it. */
-  async write(frame: Uint8Array): Promise<void> {
-    if (this.isClosed || this.#stream.write(frame)) return;
+  async write(frame: Uint8Array, more?: readonly Uint8Array[]): Promise<void> {
+    if (this.isClosed || this.#stream.write(frame, more)) return;
     if (this.isClosed) return;
     await new Promise<void>((resolve) => {
       this.#onRoom = resolve;

@@ -7,7 +7,7 @@
  */
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { type Address, parseAddress } from '../common/address.js';
-import { BufferPool, pooledBytesMin } from '../common/buffer-pool.js';
+import { pooledBytesMin } from '../common/buffer-pool.js';
 import { MalformedError } from '../common/bytes.js';
 import type { InStream, InStreamHandlers, Network, NetworkListener, OutStream } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
@@ -19,6 +19,7 @@ import {
   RecordKind,
   RecordReader,
   recordHeaderBytes,
+  recordMemory,
 } from './tcp-records.js';
 
 export interface TcpNetworkOptions {
@@ -188,9 +189,6 @@ class Pulse {
 
 const aliveRecord = encodeRecord(RecordKind.alive, Buffer.alloc(0));
 
-/** Records on their way to the kernel; what is kept while none is: a turn's frames to a few peers. */
-const records = new BufferPool(8 * MiB);
-
 class TcpOutStream implements OutStream {
   readonly #socket: Socket;
   readonly #limits: TcpNetworkLimits;
@@ -223,7 +221,7 @@ class TcpOutStream implements OutStream {
     let bytes = frame.length;
     for (const { length } of more) bytes += length;
     const recordBytes = recordHeaderBytes + bytes;
-    const lent = recordBytes < pooledBytesMin ? undefined : records.take(recordBytes);
+    const lent = recordBytes < pooledBytesMin ? undefined : recordMemory.take(recordBytes);
     const record = lent?.bytes.subarray(0, recordBytes) ?? Buffer.allocUnsafe(recordBytes);
     putRecordHeader(record, RecordKind.frame, bytes);
     let at = recordHeaderBytes;
@@ -236,7 +234,7 @@ class TcpOutStream implements OutStream {
     // Called when the kernel has all of it, or never will.
     return lent === undefined
       ? this.#socket.write(record)
-      : this.#socket.write(record, () => records.give(lent));
+      : this.#socket.write(record, () => recordMemory.give(lent));
   }
 
   onDrain(fn: () => void): void {

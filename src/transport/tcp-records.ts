@@ -2,6 +2,7 @@
  * What goes over a connection between two nodes: a preface from each side, then
  * records, each a kind, a length and its bytes. docs/format.md, "Between nodes".
  */
+import { BufferPool, type Lent } from '../common/buffer-pool.js';
 import { MalformedError } from '../common/bytes.js';
 
 /** Each side's first bytes; whoever says anything else is no node. */
@@ -41,9 +42,8 @@ export interface RecordHandlers {
   onRecord(kind: number, payload: Buffer): boolean;
 }
 
-/** What one is put together in stays for the next one up to here; larger ones are rare. */
-const keptBytesMax = 1024 * 1024;
-const keptBytesMin = 64 * 1024;
+/** In which records come together that arrive in pieces, and from which they leave: what is kept while none is under way. */
+export const recordMemory = new BufferPool(8 * 1024 * 1024);
 
 /** Cuts what arrives into records. Holds at most one that is not whole yet. */
 export class RecordReader {
@@ -57,7 +57,7 @@ export class RecordReader {
   /** Length of a record whose header is read; -1: between two. */
   #wanted = -1;
   /** A record that did not come in one piece, so far. */
-  #gathered = Buffer.alloc(0);
+  #gathered: Lent | undefined;
   #gatheredBytes = 0;
 
   constructor(payloadBytesMax: number, handlers: RecordHandlers) {
@@ -71,11 +71,9 @@ export class RecordReader {
     while (at < chunk.length || this.#wanted === 0) {
       if (this.#wanted >= 0) {
         const part = Math.min(this.#wanted - this.#gatheredBytes, chunk.length - at);
-        const payload = this.#payload(chunk, at, part);
+        const goesOn = this.#takePart(chunk, at, part);
         at += part;
-        if (payload === undefined) return;
-        this.#wanted = -1;
-        if (!this.#handlers.onRecord(this.#kind, payload)) return;
+        if (!goesOn) return;
         continue;
       }
       const wanted = this.#prefaced ? recordHeaderBytes : preface.length;
@@ -93,23 +91,24 @@ export class RecordReader {
     }
   }
 
-  /** The record, once it is whole: a view of the chunk where it lies in one, else of what was gathered. */
-  #payload(chunk: Uint8Array, at: number, part: number): Buffer | undefined {
-    if (part === this.#wanted) return Buffer.from(chunk.buffer, chunk.byteOffset + at, part);
-    if (this.#gatheredBytes === 0) this.#makeRoom();
-    this.#gathered.set(chunk.subarray(at, at + part), this.#gatheredBytes);
+  /** Hands the record on once it is whole: as it lies in the chunk, else from where it was gathered. False: no more. */
+  #takePart(chunk: Uint8Array, at: number, part: number): boolean {
+    const bytes = this.#wanted;
+    if (part === bytes) {
+      this.#wanted = -1;
+      return this.#handlers.onRecord(this.#kind, Buffer.from(chunk.buffer, chunk.byteOffset + at, part));
+    }
+    this.#gathered ??= recordMemory.take(bytes);
+    const gathered = this.#gathered;
+    gathered.bytes.set(chunk.subarray(at, at + part), this.#gatheredBytes);
     this.#gatheredBytes += part;
-    if (this.#gatheredBytes < this.#wanted) return undefined;
+    if (this.#gatheredBytes < bytes) return true;
+    this.#wanted = -1;
+    this.#gathered = undefined;
     this.#gatheredBytes = 0;
-    return this.#gathered.subarray(0, this.#wanted);
-  }
-
-  #makeRoom(): void {
-    const kept = this.#gathered.length;
-    if (this.#wanted <= kept && kept <= keptBytesMax) return;
-    // Doubled as records grow, so that a few of them have found the size of all.
-    const bytes = Math.max(this.#wanted, Math.min(keptBytesMax, 2 * kept), keptBytesMin);
-    this.#gathered = Buffer.allocUnsafeSlow(bytes);
+    const goesOn = this.#handlers.onRecord(this.#kind, gathered.bytes.subarray(0, bytes));
+    recordMemory.give(gathered);
+    return goesOn;
   }
 
   #checkPreface(): void {
