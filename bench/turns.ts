@@ -118,8 +118,9 @@ class MemoryTransport implements Transport {
       });
     }
     const queued = this.#queued.get(to);
-    if (queued === undefined) this.#queued.set(to, [message]);
-    else queued.push(message);
+    const copy = Uint8Array.from(message);
+    if (queued === undefined) this.#queued.set(to, [copy]);
+    else queued.push(copy);
     this.messages++;
     this.bytes += message.length;
     return true;
@@ -194,6 +195,7 @@ function noStore(): Store {
     hosted: () => partitions.map(({ partition }) => ({ partition, replicaId: 0, removed: false })),
     checkpoint: () => Promise.resolve(),
     onDamage: () => {},
+    onUnfit: () => {},
     setAsidePartitions: () => new Map(),
     getFact: () => undefined,
     putFact: () => Promise.resolve(),

@@ -11,13 +11,14 @@
  * With the third one they count as the heap's own objects do, so that a node which holds 500 MB is not collected
  * for a tenth of that (docs/performance.md, "What buffers cost"; memory: docs/operations.md).
  */
-const nodeMajor = Number(process.versions.node.split('.')[0]);
-
-/** A process that is given a flag which its V8 does not know ends at once: only versions that were looked at have it. */
-const countsBuffers = nodeMajor >= 24 && nodeMajor <= 26;
-
 export const nodeFlags: readonly string[] = [
   '--no-lazy-feedback-allocation',
   '--always-sparkplug',
-  ...(countsBuffers ? ['--external-memory-accounted-in-global-limit'] : []),
+  ...(countsBuffers() ? ['--external-memory-accounted-in-global-limit'] : []),
 ];
+
+/** A process that is given a flag which its V8 does not know ends at once: only versions that were looked at have it. */
+function countsBuffers(): boolean {
+  const major = Number(process.versions.node.split('.')[0]);
+  return major >= 24 && major <= 26;
+}

@@ -16,24 +16,37 @@ interface Owned extends Lent {
   isLent: boolean;
 }
 
-const smallestBits = 12;
-const largestBits = 21;
 /** Below, Node's own pool is as good. */
-export const pooledBytesMin = 1 << smallestBits;
+export const pooledBytesMin = 4 * 1024;
+const largestBytes = 2 * 1024 * 1024;
+/** Powers of two and the middles between them: a message of a MiB and what surrounds it does not take two. */
+const classes: readonly number[] = classBytes();
+
+function classBytes(): number[] {
+  const sizes: number[] = [];
+  for (let bytes = pooledBytesMin; bytes < largestBytes; bytes *= 2) sizes.push(bytes, bytes * 1.5);
+  return [...sizes, largestBytes];
+}
+
+function rankOf(bytes: number): number {
+  if (bytes <= pooledBytesMin) return 0;
+  const log = 31 - Math.clz32(bytes - 1);
+  const rank = 2 * (log - 12);
+  return bytes <= 1.5 * 2 ** log ? rank + 1 : rank + 2;
+}
 
 export class BufferPool {
-  readonly #free: Owned[][] = Array.from({ length: largestBits - smallestBits + 1 }, () => []);
+  readonly #free: Owned[][] = classes.map(() => []);
   #freeBytes = 0;
 
   /** `freeBytesMax`: what is kept while nobody uses it. */
   constructor(private readonly freeBytesMax: number) {}
 
   take(bytes: number): Lent {
-    const rank = Math.max(0, 32 - Math.clz32(bytes - 1) - smallestBits);
+    const rank = rankOf(bytes);
     const known = this.#free[rank]?.pop();
     if (known === undefined) {
-      const length = rank < this.#free.length ? 1 << (rank + smallestBits) : bytes;
-      const made: Owned = { bytes: Buffer.allocUnsafeSlow(length), rank, isLent: true };
+      const made: Owned = { bytes: Buffer.allocUnsafeSlow(classes[rank] ?? bytes), rank, isLent: true };
       return made;
     }
     this.#freeBytes -= known.bytes.length;
@@ -48,8 +61,21 @@ export class BufferPool {
     assert(owned.isLent, 'a buffer is given back once');
     owned.isLent = false;
     const { length } = owned.bytes;
-    if (owned.rank >= this.#free.length || this.#freeBytes + length > this.freeBytesMax) return;
+    const free = this.#free[owned.rank];
+    if (free === undefined || length > this.freeBytesMax) return;
+    while (this.#freeBytes + length > this.freeBytesMax) this.#dropOne();
     this.#freeBytes += length;
-    this.#free[owned.rank]?.push(owned);
+    free.push(owned);
+  }
+
+  /** One of the largest: sizes that are not asked for any more must not keep out those that are. */
+  #dropOne(): void {
+    for (let rank = this.#free.length - 1; rank >= 0; rank--) {
+      const dropped = this.#free[rank]?.pop();
+      if (dropped === undefined) continue;
+      this.#freeBytes -= dropped.bytes.length;
+      return;
+    }
+    assert(this.#freeBytes === 0, 'what is free is counted');
   }
 }

@@ -60,8 +60,8 @@ const noteBytesMax = 48;
 /** Of the texts of one message: key, message id and subject within the door's limits (docs/limits.md). */
 const noteTextsMax = 3 * 128;
 
-/** Few commands each, so that one that waits long keeps little of others alive. */
-const slabBytes = 16 * 1024;
+/** A turn or two of commands, which are all over at about the same time: a command that waits long keeps its slab alive. */
+const slabBytes = 64 * 1024;
 const none = Buffer.alloc(0);
 
 export class AppendPacker {

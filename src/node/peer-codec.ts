@@ -187,7 +187,8 @@ const timeoutMsMax = 2 ** 31 - 1;
 
 /** What most messages fit in; they are copied to what is to be sent before the next one is written. */
 const scratch = new ByteWriter(64 * 1024);
-const scratchBytesMax = 1024 * 1024;
+/** Above a message full of entries (`messageBytes` in partition/types.ts), whatever surrounds each of them. */
+const scratchBytesMax = 1.5 * 1024 * 1024;
 
 function writerFor(bytes: number): ByteWriter {
   return bytes <= scratchBytesMax ? scratch.truncate(0) : new ByteWriter(bytes);

@@ -310,12 +310,16 @@ export class ValueFiles {
       if (!isStoreDamage(error) && !(error instanceof MalformedError)) throw error;
     }
     if (found === undefined) return undefined;
-    if (found.live.size === 0) return found.next;
+    if (found.live.size === 0) {
+      found.live.release();
+      return found.next;
+    }
     const record = this.#known.get(file) as ValueFileRecord;
     const { places, files } = await this.append(found.live, []);
     files.set(file, { end: record.end, dead: record.dead + found.bytes });
     await this.#database.decide(places, files);
     this.decided(files);
+    found.live.release();
     return found.next;
   }
 
@@ -350,7 +354,10 @@ export class ValueFiles {
       const place = places[i];
       const offset = from + end - value.length;
       if (place === undefined || place.file !== file || place.offset !== offset) continue;
-      if (!isRowSound(key, value) || !isValueOf(place, value)) return undefined;
+      if (!isRowSound(key, value) || !isValueOf(place, value)) {
+        live.release();
+        return undefined;
+      }
       live.put(key, value, place.checksum);
       bytes += end - at;
     }

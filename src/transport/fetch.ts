@@ -50,7 +50,7 @@ export class Fetch implements FetchStream {
   #onFrame(frame: Uint8Array): void {
     if (this.#state === 'ended') return;
     try {
-      if (this.#state === 'open') this.handlers.onFrame(Uint8Array.from(frame));
+      if (this.#state === 'open') this.handlers.onFrame(Uint8Array.prototype.slice.call(frame));
       else this.#onWelcome(frame);
     } catch (error) {
       if (!(error instanceof MalformedError)) throw error;

@@ -176,7 +176,7 @@ export class InLink {
     if (attempt.heldBytes > this.host.limits.bulkQueueBytes) {
       throw new MalformedError('too much was sent while the store was being pinned');
     }
-    attempt.held.push(Uint8Array.from(frame));
+    attempt.held.push(Uint8Array.prototype.slice.call(frame));
   }
 
   #deliver(attempt: Attempt, frame: Uint8Array): void {

@@ -16,7 +16,7 @@ export interface Batch {
 /** What most turns send to a peer fits. */
 const chunkBytes = 64 * 1024;
 /** Of all links of the process: what is kept while nothing waits, for the next turns. */
-const chunks = new BufferPool(4 * 1024 * 1024);
+const chunks = new BufferPool(8 * 1024 * 1024);
 
 interface Chunk {
   readonly lent: Lent;

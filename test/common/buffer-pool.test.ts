@@ -45,8 +45,37 @@ t.test('a buffer is used again, as far as the pool may keep any', async (t) => {
   const second = pool.take(60_000);
   pool.give(first);
   pool.give(second);
-  t.equal(pool.take(40_000), first, 'the one that was kept');
-  t.not(pool.take(40_000), second, 'the other was one too many');
+  t.equal(pool.take(50_000), second, 'the newest is kept');
+  t.not(pool.take(50_000), first, 'the other was one too many');
+});
+
+t.test('sizes that nobody wants any more make room for those that are wanted', async (t) => {
+  const pool = new BufferPool(MiB);
+  const large = pool.take(MiB);
+  const small = pool.take(10_000);
+  pool.give(large);
+  pool.give(small);
+  t.equal(pool.take(10_000), small);
+});
+
+t.test('no buffer is longer than half as much again as what was asked for', async (t) => {
+  const pool = new BufferPool(MiB);
+  for (const asked of [
+    4_097,
+    6_144,
+    6_145,
+    8_192,
+    8_193,
+    65_536,
+    65_537,
+    MiB,
+    MiB + 100,
+    1.5 * MiB + 1,
+    2 * MiB,
+  ]) {
+    const { length } = pool.take(asked).bytes;
+    t.ok(length >= asked && length <= asked * 1.5, `${length} for ${asked}`);
+  }
 });
 
 t.test('what is larger than any class is made for its taker alone', async (t) => {

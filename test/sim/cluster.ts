@@ -29,6 +29,7 @@ import { watchPromises } from './invariants/kept-before-said.js';
 import { NodeClock } from './node-clock.js';
 import { pausable } from './pausable-network.js';
 import { repeating } from './repeating.js';
+import { overwriting } from './sending.js';
 import { SimClock, SimRandom } from './sim-clock.js';
 import type { SimDisk } from './sim-disk.js';
 import { blockBytes, SimFolder } from './sim-folder.js';
@@ -360,9 +361,10 @@ export class SimNode implements SeenNode {
     });
     // A repeat promises nothing that was not looked at when it was first said; it may outlive its replica.
     const repeated = repeating(connected, clock, random.fork(), () => cluster.repeatChance);
-    const transport = watchPromises(repeated, wal, store, (what) => {
+    const watched = watchPromises(repeated, wal, store, (what) => {
       if (life === this.#life) cluster.violations.push(`node ${this.nodeId}: ${what}`);
     });
+    const transport = overwriting(watched);
     if (life !== this.#life) return;
     this.#logs = () => wal.groups();
     this.#parts = parts;

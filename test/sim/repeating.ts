@@ -43,10 +43,12 @@ export function repeating(
     const set = chance();
     const probability = set > 0 && isFew(message) ? fewChance : set;
     if (probability > 0 && kinds.has(message[0] as number) && random.chance(probability)) {
+      // What is sent is the sender's again at once, and says something else by then.
+      const copy = Uint8Array.from(message);
       for (let n = isSnapshot(message) ? snapshotRepeats : 1; n > 0; n--) {
         const laterMs = random.fraction() * (random.below(isFew(message) ? 2 : 4) === 0 ? farMs : nearMs);
         clock.after(laterMs, () => {
-          transport.send(to, message, random.below(2) === 0);
+          transport.send(to, copy, random.below(2) === 0);
           transport.flush();
         });
       }

@@ -15,3 +15,12 @@ export function sendingBy(transport: Transport, send: Transport['send']): Transp
     stop: () => transport.stop(),
   };
 }
+
+/** What was sent is the sender's again: whoever has kept a view of it says nonsense from here on. */
+export function overwriting(transport: Transport): Transport {
+  return sendingBy(transport, (to, message, urgent) => {
+    const sent = transport.send(to, message, urgent);
+    message.fill(0xdb);
+    return sent;
+  });
+}
