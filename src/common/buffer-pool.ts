@@ -16,8 +16,9 @@ interface Owned extends Lent {
   isLent: boolean;
 }
 
+const smallestLog2 = 12;
 /** Below, Node's own pool is as good. */
-export const pooledBytesMin = 4 * 1024;
+export const pooledBytesMin = 2 ** smallestLog2;
 const largestBytes = 2 * 1024 * 1024;
 /** Powers of two and the middles between them: a message of a MiB and what surrounds it does not take two. */
 const classes: readonly number[] = classBytes();
@@ -30,9 +31,9 @@ function classBytes(): number[] {
 
 function rankOf(bytes: number): number {
   if (bytes <= pooledBytesMin) return 0;
-  const log = 31 - Math.clz32(bytes - 1);
-  const rank = 2 * (log - 12);
-  return bytes <= 1.5 * 2 ** log ? rank + 1 : rank + 2;
+  const log2 = 31 - Math.clz32(bytes - 1);
+  const rank = 2 * (log2 - smallestLog2);
+  return bytes <= 1.5 * 2 ** log2 ? rank + 1 : rank + 2;
 }
 
 export class BufferPool {
