@@ -1,6 +1,7 @@
 /** A process that is stopped (SIGSTOP) hears nothing: what arrives waits in its kernel. */
 import type { InStreamHandlers, Network, OutStream } from '../../src/common/env.js';
 import type { NodeClock } from './node-clock.js';
+import { overwrite } from './sending.js';
 
 export function pausable(network: Network, clock: NodeClock): Network {
   return {
@@ -15,7 +16,10 @@ function receiver(handlers: InStreamHandlers, clock: NodeClock): InStreamHandler
     onOpen: () => clock.whenRunning(() => handlers.onOpen()),
     onFrame: (frame) => {
       const copy = Uint8Array.from(frame);
-      clock.whenRunning(() => handlers.onFrame(copy));
+      clock.whenRunning(() => {
+        handlers.onFrame(copy);
+        overwrite(copy);
+      });
     },
     onClose: (kind, reason) => clock.whenRunning(() => handlers.onClose(kind, reason)),
   };

@@ -16,11 +16,16 @@ export function sendingBy(transport: Transport, send: Transport['send']): Transp
   };
 }
 
-/** What was sent is the sender's again: whoever has kept a view of it says nonsense from here on. */
+/** Bytes that are somebody else's from here on: whoever kept a view of them finds out. */
+export function overwrite(bytes: Uint8Array): void {
+  bytes.fill(0xdb);
+}
+
+/** What was sent is the sender's again. */
 export function overwriting(transport: Transport): Transport {
   return sendingBy(transport, (to, message, urgent) => {
     const sent = transport.send(to, message, urgent);
-    message.fill(0xdb);
+    overwrite(message);
     return sent;
   });
 }

@@ -24,6 +24,7 @@ import type {
   Timer,
 } from '../../src/common/env.js';
 import type { NodeId } from '../../src/common/ids.js';
+import { overwrite } from './sending.js';
 import type { SimRandom } from './sim-clock.js';
 
 export interface SimNetworkFaults {
@@ -297,8 +298,7 @@ class SimStream {
       }
       this.net.delivered++;
       if (!this.#receiverClosed) this.handlers.onFrame(frame);
-      // Whoever kept a view of it finds out.
-      frame.fill(0xdb);
+      overwrite(frame);
       if (this.#full && this.#inFlight <= windowBytes / 2 && !this.#senderClosed) {
         this.#full = false;
         this.#onDrain();

@@ -141,7 +141,11 @@ t.test('nothing is said before the store is pinned; what comes in the meantime w
   await h.pass(300);
   t.notOk(isUp(a, 2) || isUp(b, 1));
   t.equal(a.transport.send(2, Buffer.from('early')), false, 'not pinned yet');
+  t.ok(b.transport.send(1, Buffer.from('meanwhile')), 'the other one has pinned');
+  await h.pass(100);
+  t.same(a.messages, []);
   t.ok(await h.until(() => isUp(a, 2) && isUp(b, 1), 3_000));
+  t.same(a.messages, ['2:meanwhile']);
   await Promise.all([a.transport.stop(), b.transport.stop()]);
 
   const setup = { ...pair.nodes[0]!, pins: new Map<number, string>() };

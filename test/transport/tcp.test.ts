@@ -35,7 +35,7 @@ t.test('records come out as they went in, however the bytes arrive', async (t) =
       onPreface: () => prefaces++,
       onRecord: (kind, payload) => got.push([kind, payload.length, payload.at(-1) ?? 0]) > 0,
     });
-    // One buffer for all of it, as the socket has it: what was handed on must not change with it.
+    // One buffer for all of it, as the socket has it: what is handed on is good while it is handled.
     const buffer = Buffer.alloc(step);
     for (let at = 0; at < bytes.length; at += step) {
       const size = bytes.copy(buffer, 0, at, at + step);
