@@ -24,6 +24,11 @@ export function ofHalves(low: number, high: number): number {
   return high === 0 ? low : low + high * 0x1_0000_0000;
 }
 
+/** In memory of its own: a Buffer's own `slice` is a view. */
+export function ownCopy(bytes: Uint8Array): Uint8Array {
+  return Uint8Array.prototype.slice.call(bytes);
+}
+
 /** Six bytes, little-endian; see `ofHalves`. */
 export function readU48(bytes: Buffer, at: number): number {
   return ofHalves(bytes.readUInt32LE(at), bytes.readUInt16LE(at + 4));

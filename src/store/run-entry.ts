@@ -60,7 +60,8 @@ const slabBytes = 64 * 1024;
 
 /** Makes entries of a tail's keys and message ids. */
 export class EntryMaker {
-  #slab = Buffer.allocUnsafeSlow(slabBytes);
+  /** Made for the first entry: there may be none, and each partition of a checkpoint has two of these. */
+  #slab: Buffer = Buffer.alloc(0);
   #at = 0;
 
   key(channelId: ChannelId, text: string, record: KeyRecord): RunEntry {

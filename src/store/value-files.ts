@@ -310,10 +310,7 @@ export class ValueFiles {
       if (!isStoreDamage(error) && !(error instanceof MalformedError)) throw error;
     }
     if (found === undefined) return undefined;
-    if (found.live.size === 0) {
-      found.live.release();
-      return found.next;
-    }
+    if (found.live.size === 0) return found.next;
     const record = this.#known.get(file) as ValueFileRecord;
     const { places, files } = await this.append(found.live, []);
     files.set(file, { end: record.end, dead: record.dead + found.bytes });
@@ -354,10 +351,7 @@ export class ValueFiles {
       const place = places[i];
       const offset = from + end - value.length;
       if (place === undefined || place.file !== file || place.offset !== offset) continue;
-      if (!isRowSound(key, value) || !isValueOf(place, value)) {
-        live.release();
-        return undefined;
-      }
+      if (!isRowSound(key, value) || !isValueOf(place, value)) return undefined;
       live.put(key, value, place.checksum);
       bytes += end - at;
     }

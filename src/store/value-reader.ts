@@ -1,5 +1,5 @@
 /** Values read from their files. A value that can't be read stands there empty: damage of its row alone. */
-import { MalformedError } from '../common/bytes.js';
+import { MalformedError, ownCopy } from '../common/bytes.js';
 import { isErrorOf, type ReadableValues, type ValueFolder } from './value-folder.js';
 import {
   decodeValueHeader,
@@ -97,8 +97,7 @@ export class ValueReader {
       const at = place.offset - offset;
       const value = bytes.subarray(at, at + place.bytes);
       // Whoever keeps one of several does not keep the others.
-      if (isValueOf(place, value))
-        values[i] = which.length === 1 ? value : Uint8Array.prototype.slice.call(value);
+      if (isValueOf(place, value)) values[i] = which.length === 1 ? value : ownCopy(value);
     }
   }
 

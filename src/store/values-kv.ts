@@ -2,6 +2,7 @@
  * A database whose large values lie in files beside it: a `Kv` over another one, which has pointers in their place.
  * Only this knows of value files; what lies above and below sees rows.
  */
+import { ownCopy } from '../common/bytes.js';
 import type { Kv, KvBatch, KvIterator, KvRange, KvSnapshot, RowsKv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
 import { after, formatKey, RowKind } from './keys.js';
@@ -257,7 +258,7 @@ class ValuesBatch implements KvBatch {
     if (mayLieElsewhere(key)) {
       this.#isAlone = true;
       this.#values.del(key);
-      if (bytes >= this.#bytesMin) this.#deleted.push(Uint8Array.prototype.slice.call(key));
+      if (bytes >= this.#bytesMin) this.#deleted.push(ownCopy(key));
     }
     this.#batch.del(key);
   }

@@ -3,7 +3,7 @@
  * snapshot) dials the peer that has it and says what it wants in its hello. The
  * peer answers with a welcome and sends; neither touches the link.
  */
-import { MalformedError } from '../common/bytes.js';
+import { MalformedError, ownCopy } from '../common/bytes.js';
 import type { InStream, PeerAddress, Timer } from '../common/env.js';
 import { decodeWelcome } from './frame.js';
 import { decodeHello, encodeHello, noBootId, peerPrefix, Rejection } from './hello.js';
@@ -50,7 +50,7 @@ export class Fetch implements FetchStream {
   #onFrame(frame: Uint8Array): void {
     if (this.#state === 'ended') return;
     try {
-      if (this.#state === 'open') this.handlers.onFrame(Uint8Array.prototype.slice.call(frame));
+      if (this.#state === 'open') this.handlers.onFrame(ownCopy(frame));
       else this.#onWelcome(frame);
     } catch (error) {
       if (!(error instanceof MalformedError)) throw error;

@@ -8,7 +8,7 @@
  * listens" is how followers learn within a millisecond that a leader's process
  * is gone (design rule 14).
  */
-import { MalformedError } from '../common/bytes.js';
+import { MalformedError, ownCopy } from '../common/bytes.js';
 import type { InStream, PeerAddress, Timer } from '../common/env.js';
 import { decodeFrame, decodeWelcome, linkFence, nextSequence } from './frame.js';
 import { decodeHello, encodeHello, type Hello, noBootId, peerPrefix, Rejection } from './hello.js';
@@ -176,7 +176,7 @@ export class InLink {
     if (attempt.heldBytes > this.host.limits.bulkQueueBytes) {
       throw new MalformedError('too much was sent while the store was being pinned');
     }
-    attempt.held.push(Uint8Array.prototype.slice.call(frame));
+    attempt.held.push(ownCopy(frame));
   }
 
   #deliver(attempt: Attempt, frame: Uint8Array): void {

@@ -15,7 +15,7 @@ import { maxHelloBytes } from './hello.js';
 import {
   encodeRecord,
   preface,
-  putRecordHeader,
+  putRecord,
   RecordKind,
   RecordReader,
   recordHeaderBytes,
@@ -218,19 +218,11 @@ class TcpOutStream implements OutStream {
   write(frame: Uint8Array, more: readonly Uint8Array[] = []): boolean {
     if (this.#closed) return false;
     this.#pulse.said();
-    let bytes = frame.length;
+    let bytes = recordHeaderBytes + frame.length;
     for (const { length } of more) bytes += length;
-    const recordBytes = recordHeaderBytes + bytes;
-    const lent = recordBytes < pooledBytesMin ? undefined : recordMemory.take(recordBytes);
-    const record = lent?.bytes.subarray(0, recordBytes) ?? Buffer.allocUnsafe(recordBytes);
-    putRecordHeader(record, RecordKind.frame, bytes);
-    let at = recordHeaderBytes;
-    record.set(frame, at);
-    at += frame.length;
-    for (const piece of more) {
-      record.set(piece, at);
-      at += piece.length;
-    }
+    const lent = bytes < pooledBytesMin ? undefined : recordMemory.take(bytes);
+    const record = lent?.bytes.subarray(0, bytes) ?? Buffer.allocUnsafe(bytes);
+    putRecord(record, RecordKind.frame, [frame, ...more]);
     // Called when the kernel has all of it, or never will.
     return lent === undefined
       ? this.#socket.write(record)

@@ -25,15 +25,19 @@ export const recordHeaderBytes = 5;
 
 export function encodeRecord(kind: RecordKind, payload: Uint8Array): Buffer {
   const record = Buffer.allocUnsafe(recordHeaderBytes + payload.length);
-  putRecordHeader(record, kind, payload.length);
-  record.set(payload, recordHeaderBytes);
+  putRecord(record, kind, [payload]);
   return record;
 }
 
-/** Of the record that begins the buffer. */
-export function putRecordHeader(record: Buffer, kind: RecordKind, payloadBytes: number): void {
+/** Fills the buffer: its length is the header's and the pieces'. */
+export function putRecord(record: Buffer, kind: RecordKind, pieces: readonly Uint8Array[]): void {
   record[0] = kind;
-  record.writeUInt32LE(payloadBytes, 1);
+  record.writeUInt32LE(record.length - recordHeaderBytes, 1);
+  let at = recordHeaderBytes;
+  for (const piece of pieces) {
+    record.set(piece, at);
+    at += piece.length;
+  }
 }
 
 export interface RecordHandlers {
