@@ -384,6 +384,11 @@ function defineDiskGauges(registry: Registry, sources: MetricSources): void {
   const snapshot = (name: string, help: string, value: (stats: SnapshotStats) => number) =>
     gauge(name, help, [], (set) => set(value(snapshots())));
   snapshot('hansard_snapshots_sending', 'Snapshots that peers take from this node now', (s) => s.sending);
+  snapshot(
+    'hansard_snapshot_bytes_per_second',
+    'What snapshots may send now; less than is set where appends would wait',
+    (s) => s.bytesPerSecond,
+  );
   snapshot('hansard_snapshots_receiving', 'Snapshots that this node takes in now', (s) => s.receiving);
   snapshot('hansard_snapshots_sent_total', 'Snapshots sent to the end', (s) => s.sent);
   snapshot('hansard_snapshots_received_total', 'Snapshots taken in', (s) => s.received);

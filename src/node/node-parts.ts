@@ -121,6 +121,7 @@ export class NodeParts {
       (replica, message) => this.#toPeers.sendRaft(replica, message),
       () => this.#toPeers.endOfTurn(),
       () => this.#toPeers.commitsRide(),
+      (ms) => this.snapshotSender.committedIn(ms),
     );
     this.readRounds = this.#newReadRounds();
     this.quiescence = this.#newQuiescence();

@@ -235,9 +235,9 @@ export class HansardNode implements NodeService {
 
   /** Snapshots sent and taken in by this life, and under way now. */
   snapshotStats(): SnapshotStats {
-    const { sent, sentBytes, active: sending } = this.#parts.snapshotSender;
+    const { sent, sentBytes, bytesPerSecond, active: sending } = this.#parts.snapshotSender;
     const { received, receivedBytes, active: receiving } = this.#parts.snapshotReceiver;
-    return { sent, sentBytes, sending, received, receivedBytes, receiving };
+    return { bytesPerSecond, sent, sentBytes, sending, received, receivedBytes, receiving };
   }
 
   /** How far this node's clock is ahead beyond what is tolerated, µs; below 0: behind; 0: neither. */

@@ -38,7 +38,7 @@ export interface NodeSettings {
    * that is behind; beyond, it gets a snapshot. While it takes that, up to twice as much.
    */
   logBytes: number;
-  /** Rows of snapshots to other nodes, bytes a second of the whole node: appends come first. */
+  /** Rows of snapshots to other nodes, bytes a second of the whole node, at most: less where appends would wait (snapshot-pace.ts). */
   snapshotBytesPerSecond: number;
   /** Snapshots that this node sends, and takes in, at a time. */
   snapshotsOut: number;

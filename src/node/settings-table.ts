@@ -167,7 +167,7 @@ const table = {
     64 * MiB,
     64 * KiB,
     16 * GiB,
-    'Snapshots to nodes that fell behind the log, a second, all together: appends come first.',
+    'Snapshots to nodes that fell behind the log, a second, all together, at most: where appends take longer beside them it is less, down to a sixteenth.',
   ),
   dbWriteBuffer: bytes(
     'memory and disk',

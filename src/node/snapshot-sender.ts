@@ -19,6 +19,7 @@ import {
   encodeSnapshotFrame,
   type SnapshotRequest,
 } from './snapshot-codec.js';
+import { SnapshotPace } from './snapshot-pace.js';
 
 export interface SnapshotSenderContext {
   readonly clock: Clock;
@@ -66,8 +67,7 @@ export class SnapshotSender {
   readonly #awaited = new Map<string, Awaited>();
   #timer: Timer | undefined;
   #nextId: number;
-  /** When the throttle lets the next byte go. */
-  #freeAtMs = 0;
+  readonly #pace: SnapshotPace;
   #stopped = false;
   sentBytes = 0;
   sent = 0;
@@ -75,12 +75,23 @@ export class SnapshotSender {
   /** `idSeed`: ids of two lives of a process must differ. */
   constructor(context: SnapshotSenderContext, idSeed: number) {
     this.#context = context;
+    this.#pace = new SnapshotPace(context.settings.snapshotBytesPerSecond);
     this.#nextId = idSeed * 0x1_0000 + 1;
   }
 
   /** Snapshots that peers are taking now. */
   get active(): number {
     return this.#outgoing.size;
+  }
+
+  /** What may leave a second now: appends come first. */
+  get bytesPerSecond(): number {
+    return this.#pace.bytesPerSecond;
+  }
+
+  /** A round of this node's proposals took `ms` until its commit. */
+  committedIn(ms: number): void {
+    this.#pace.committed(ms, this.#context.clock.monotonicMs());
   }
 
   /** As leader: `message` (MsgSnap) has left; until its taker is done, or silent for too long, the core sends it nothing. */
@@ -222,7 +233,10 @@ export class SnapshotSender {
     });
     await serving.write(begin);
     for (let bytes = 0; bytes < settings.snapshotPartBytes && !serving.isClosed; ) {
-      const { chunk, next, last } = await exported.read(position, settings.snapshotChunkBytes);
+      const { chunk, next, last } = await exported.read(
+        position,
+        this.#pace.chunkBytes(settings.snapshotChunkBytes),
+      );
       // Dialled anew, or released: another run of this serves, or none.
       if (serving.isClosed || outgoing.export !== exported) return;
       outgoing.positions.set(next.offset, next);
@@ -259,10 +273,8 @@ export class SnapshotSender {
 
   /** All snapshots of the node share the rate. `sign` is called while it waits; false: nobody waits any more. */
   async #throttle(bytes: number, sign: () => Promise<boolean>): Promise<void> {
-    const { clock, settings } = this.#context;
-    const freeAtMs =
-      Math.max(this.#freeAtMs, clock.monotonicMs()) + (bytes / settings.snapshotBytesPerSecond) * 1000;
-    this.#freeAtMs = freeAtMs;
+    const { clock } = this.#context;
+    const freeAtMs = this.#pace.take(bytes, clock.monotonicMs());
     for (;;) {
       const waitMs = freeAtMs - clock.monotonicMs();
       if (waitMs < 1 || this.#stopped) return;

@@ -35,6 +35,8 @@ export class TurnLoop implements TurnOutput {
   readonly #endOfTurn: () => void;
   /** Near the end of a turn: stirs whoever may use the frames that leave; true where there is somebody. */
   readonly #rides: () => boolean;
+  /** A round of this node's proposals took so long to be committed, ms. */
+  readonly #committedIn: (ms: number) => void;
   #stirred: Replica[] = [];
   #scheduled = false;
   /** What stirs now may still be visited in this turn; the rest has the next one scheduled at its end. */
@@ -54,6 +56,8 @@ export class TurnLoop implements TurnOutput {
   /** They are not committed yet, and it is not `gatherMs` since they left. */
   #uncommitted = false;
   #proposedAtMs = 0;
+  /** When the round left that is being timed; one at a time, as TCP times its round trips. */
+  #timedFromMs: number | undefined;
   #gatherTimer: Timer | undefined;
   /** Replicas whose proposals gather until then. */
   #gathering = new Set<Replica>();
@@ -66,8 +70,10 @@ export class TurnLoop implements TurnOutput {
     send: (replica: Replica, message: Message) => void,
     endOfTurn: () => void,
     rides: () => boolean,
+    committedIn: (ms: number) => void = () => {},
   ) {
     this.#rides = rides;
+    this.#committedIn = committedIn;
     this.#clock = clock;
     this.#wal = wal;
     this.#budget = budget;
@@ -125,6 +131,9 @@ export class TurnLoop implements TurnOutput {
   /** The first of a round speaks for all: they went in the same frames. One whose members lag holds up nobody else. */
   allCommitted(): void {
     this.#uncommitted = false;
+    if (this.#timedFromMs === undefined) return;
+    this.#committedIn(this.#clock.monotonicMs() - this.#timedFromMs);
+    this.#timedFromMs = undefined;
   }
 
   get #gathers(): boolean {
@@ -226,6 +235,7 @@ export class TurnLoop implements TurnOutput {
     this.#proposing = true;
     this.#uncommitted = true;
     this.#proposedAtMs = this.#clock.monotonicMs();
+    this.#timedFromMs ??= this.#proposedAtMs;
   }
 
   #proposedSynced(): void {

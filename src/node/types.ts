@@ -106,6 +106,8 @@ export interface Refusal {
 }
 
 export interface SnapshotStats {
+  /** What may leave a second now; less than is set where appends would wait. */
+  readonly bytesPerSecond: number;
   readonly sent: number;
   readonly sentBytes: number;
   /** Now. */

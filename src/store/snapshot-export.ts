@@ -3,7 +3,7 @@
  * as long as the snapshot is held, from which any part can be read again. So a
  * receiver whose stream broke goes on from where it was.
  */
-import type { KvSnapshot } from '../common/env.js';
+import type { KvIterator, KvRange, KvSnapshot } from '../common/env.js';
 import type { Index, PartitionId, Term } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import { generationKinds, kindRange, ownPartOfKey, type Place, RowKind } from './keys.js';
@@ -23,8 +23,12 @@ const exportedKinds: readonly RowKind[] = [
   RowKind.ended,
   ...generationKinds.filter((kind) => kind !== RowKind.checkpoint && kind !== RowKind.ended),
 ];
-/** Rows asked for in one step: about a quarter of a MiB of full blocks. */
-const rowsAtOnce = 64;
+/** Rows asked for in one step, at first a quarter of a MiB of full blocks; then as many as make about `stepBytes`. */
+const firstStepRows = 16;
+const mostStepRows = 1024;
+const stepBytes = 256 * 1024;
+
+type Row = readonly [Uint8Array, Uint8Array];
 
 /** Undefined: nothing was ever sealed. Waits for a checkpoint that runs. */
 export async function exportPartition(current: () => PartitionState): Promise<SnapshotExport | undefined> {
@@ -50,6 +54,9 @@ class PartitionExport implements SnapshotExport {
   /** Of the rows up to `#countedTo`: only a reader that goes on where it was has them all counted here. */
   #tally: SnapshotTally;
   #countedTo = 0;
+  /** Of the last read that there was more behind. */
+  #kept: { readonly offset: number; readonly rows: RowsInOrder } | undefined;
+  #isClosed = false;
 
   constructor(state: PartitionState, view: KvSnapshot) {
     const { record } = state.sealed;
@@ -67,24 +74,63 @@ class PartitionExport implements SnapshotExport {
 
   async read(from: SnapshotPosition, maxBytes: number) {
     const chunk = new ChunkWriter(from, maxBytes);
-    const rows: [Uint8Array, Uint8Array][] = [];
-    const slicer = new Slicer(this.#state.shared.clock);
-    const at = from.afterKey === undefined ? 0 : exportedKinds.indexOf(from.afterKey[0] as RowKind);
-    for (let i = at; i < exportedKinds.length; i++) {
-      const after = i === at ? from.afterKey : undefined;
-      if (!(await this.#readKind(exportedKinds[i] as RowKind, after, chunk, rows, maxBytes, slicer))) {
-        const cut = chunk.finish(false);
-        this.#count(from.offset, cut.next.offset, rows);
-        return { ...cut, last: false };
+    const taken: Row[] = [];
+    const rows = this.#rowsFrom(from);
+    try {
+      if (await this.#fill(chunk, rows, taken, maxBytes)) {
+        await rows.close();
+        const end = chunk.finish(true);
+        if (this.#count(from.offset, end.next.offset, taken)) this.#tally.finish();
+        return { ...end, last: true };
       }
+    } catch (error) {
+      await rows.close();
+      throw error;
     }
-    const end = chunk.finish(true);
-    if (this.#count(from.offset, end.next.offset, rows)) this.#tally.finish();
-    return { ...end, last: true };
+    const cut = chunk.finish(false);
+    this.#count(from.offset, cut.next.offset, taken);
+    await this.#keep(cut.next.offset, rows);
+    return { ...cut, last: false };
+  }
+
+  /** Where the read before ended its iterator stands, with rows that it had read already. */
+  #rowsFrom({ offset, afterKey }: SnapshotPosition): RowsInOrder {
+    const kept = this.#kept;
+    if (kept?.offset !== offset) return new RowsInOrder(this.#view, this.#place, afterKey);
+    // A read that its taker no longer waits for may still be under way beside the next one: neither shares its rows.
+    this.#kept = undefined;
+    return kept.rows;
+  }
+
+  async #keep(offset: number, rows: RowsInOrder): Promise<void> {
+    const other = this.#isClosed ? rows : this.#kept?.rows;
+    if (!this.#isClosed) this.#kept = { offset, rows };
+    await other?.close();
+  }
+
+  /** False: the chunk is full, and there is more. */
+  async #fill(chunk: ChunkWriter, rows: RowsInOrder, taken: Row[], maxBytes: number): Promise<boolean> {
+    const slicer = new Slicer(this.#state.shared.clock);
+    for (;;) {
+      if (!rows.hasRow) {
+        if (!(await rows.more())) return true;
+        slicer.begin();
+      }
+      const [key, row] = rows.row;
+      if (chunk.rows > 0 && chunk.bytes + row.length > maxBytes) return false;
+      // What is damaged here must not look sound elsewhere.
+      if (!isRowSound(key, row)) {
+        throw damaged(`a row of partition ${this.partition}`, 'its checksum does not match', key);
+      }
+      chunk.add(key, ownPartOfKey(key), row);
+      taken.push([key, row]);
+      rows.pass();
+      if (slicer.spent(row.length + key.length)) await slicer.pause();
+    }
   }
 
   /** False: some rows before were read by way of another export, or never. */
-  #count(from: number, to: number, rows: readonly (readonly [Uint8Array, Uint8Array])[]): boolean {
+  #count(from: number, to: number, rows: readonly Row[]): boolean {
     if (from === 0) {
       this.#tally = new SnapshotTally(this.#record);
       this.#countedTo = 0;
@@ -95,41 +141,79 @@ class PartitionExport implements SnapshotExport {
     return true;
   }
 
-  /** False: the chunk is full, and there may be more. */
-  async #readKind(
-    kind: RowKind,
-    afterKey: Uint8Array | undefined,
-    chunk: ChunkWriter,
-    taken: [Uint8Array, Uint8Array][],
-    maxBytes: number,
-    slicer: Slicer,
-  ): Promise<boolean> {
-    const range = kindRange(kind, this.#place);
-    // The smallest key after `afterKey` is the same with a zero byte.
-    const gte = afterKey === undefined ? range.gte : Buffer.concat([afterKey, Buffer.of(0)]);
-    const iterator = this.#view.iterator({ gte, lt: range.lt });
-    try {
-      for (;;) {
-        const rows = await iterator.next(rowsAtOnce);
-        slicer.begin();
-        for (const [key, row] of rows) {
-          if (chunk.rows > 0 && chunk.bytes + row.length > maxBytes) return false;
-          // What is damaged here must not look sound elsewhere.
-          if (!isRowSound(key, row)) {
-            throw damaged(`a row of partition ${this.partition}`, 'its checksum does not match', key);
-          }
-          chunk.add(key, ownPartOfKey(key), row);
-          taken.push([key, row]);
-          if (slicer.spent(row.length + key.length)) await slicer.pause();
-        }
-        if (rows.length < rowsAtOnce) return true;
-      }
-    } finally {
-      await iterator.close();
-    }
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    const kept = this.#kept;
+    this.#kept = undefined;
+    await kept?.rows.close();
+    await this.#view.close();
+  }
+}
+
+/** The rows that leave, from some key on: kind after kind, read ahead in steps. */
+class RowsInOrder {
+  readonly #view: KvSnapshot;
+  readonly #place: Place;
+  #kind: number;
+  #afterKey: Uint8Array | undefined;
+  #iterator: KvIterator | undefined;
+  #rows: Row[] = [];
+  #at = 0;
+  #stepRows = firstStepRows;
+  #stepBytes = 0;
+
+  constructor(view: KvSnapshot, place: Place, afterKey: Uint8Array | undefined) {
+    this.#view = view;
+    this.#place = place;
+    this.#afterKey = afterKey;
+    this.#kind = afterKey === undefined ? 0 : exportedKinds.indexOf(afterKey[0] as RowKind);
   }
 
-  close(): Promise<void> {
-    return this.#view.close();
+  get hasRow(): boolean {
+    return this.#at < this.#rows.length;
+  }
+
+  get row(): Row {
+    return this.#rows[this.#at] as Row;
+  }
+
+  pass(): void {
+    this.#stepBytes += this.row[1].length;
+    this.#at++;
+  }
+
+  /** Reads on where all are passed; false: there are no more. */
+  async more(): Promise<boolean> {
+    while (this.#kind < exportedKinds.length) {
+      this.#iterator ??= this.#view.iterator(this.#range());
+      this.#rows = await this.#iterator.next(this.#nextStepRows());
+      this.#at = 0;
+      if (this.hasRow) return true;
+      await this.close();
+      this.#kind++;
+    }
+    return false;
+  }
+
+  #nextStepRows(): number {
+    const rowBytes = this.#stepBytes / Math.max(1, this.#at);
+    if (rowBytes > 0)
+      this.#stepRows = Math.min(mostStepRows, 2 * this.#stepRows, Math.ceil(stepBytes / rowBytes));
+    this.#stepBytes = 0;
+    return this.#stepRows;
+  }
+
+  #range(): KvRange {
+    const range = kindRange(exportedKinds[this.#kind] as RowKind, this.#place);
+    const afterKey = this.#afterKey;
+    this.#afterKey = undefined;
+    // The smallest key after it is the same with a zero byte.
+    return afterKey === undefined ? range : { gte: Buffer.concat([afterKey, Buffer.of(0)]), lt: range.lt };
+  }
+
+  async close(): Promise<void> {
+    const iterator = this.#iterator;
+    this.#iterator = undefined;
+    await iterator?.close();
   }
 }

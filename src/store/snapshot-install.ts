@@ -33,6 +33,9 @@ export interface InstallHost {
   giveUp(generation: number): void;
 }
 
+/** Chunks gather for a batch of this size: each is synced, beside what else the disk has to sync. */
+const batchBytes = 2 * 1024 * 1024;
+
 const installedKinds: ReadonlySet<number> = new Set(
   generationKinds.filter((kind) => kind !== RowKind.checkpoint),
 );
@@ -52,6 +55,9 @@ export class PartitionInstall implements SnapshotInstall {
   #checksum = snapshotStart.checksum;
   #state: 'open' | 'busy' | 'complete' | 'ended' = 'open';
   #sealed: SealedIndex | undefined;
+  /** Taken in, and in no batch yet. */
+  #unwritten: [Buffer, Uint8Array][] = [];
+  #unwrittenBytes = 0;
 
   constructor(host: InstallHost, manifest: SnapshotManifest, generation: number) {
     const { record } = manifest;
@@ -90,36 +96,48 @@ export class PartitionInstall implements SnapshotInstall {
     const { shared } = this.#host;
     const at = { offset: this.#offset, rows: this.#rows, checksum: this.#checksum };
     const opened = openChunk(chunk, at);
-    const batch = shared.kv.batch();
     const slicer = new Slicer(shared.clock);
     const taken: { kind: number; ownPart: Buffer; row: Buffer }[] = [];
-    try {
-      for (let next = opened.next(); next !== undefined; next = opened.next()) {
-        this.#put(batch, next);
-        taken.push(next);
-        if (slicer.spent(next.row.length + next.ownPart.length)) await slicer.pause();
-      }
-    } catch (error) {
-      await batch.abandon();
-      throw error;
+    const moved: [Buffer, Uint8Array][] = [];
+    for (let next = opened.next(); next !== undefined; next = opened.next()) {
+      moved.push(this.#move(next));
+      taken.push(next);
+      if (slicer.spent(next.row.length + next.ownPart.length)) await slicer.pause();
     }
-    if (taken.length > 0) await this.#host.write(batch);
-    else await batch.abandon();
+    // All of the chunk is sound: from here on it counts.
     this.#offset += chunk.length;
     this.#rows += taken.length;
     for (const { kind, ownPart, row } of taken) this.#tally.take(kind as RowKind, ownPart, row);
+    for (const row of moved) this.#unwritten.push(row);
+    this.#unwrittenBytes += chunk.length;
     this.#checksum = opened.checksum;
+    if (opened.last || this.#unwrittenBytes >= batchBytes) await this.#write();
     if (opened.last) await this.#load();
   }
 
+  async #write(): Promise<void> {
+    const rows = this.#unwritten;
+    this.#unwritten = [];
+    this.#unwrittenBytes = 0;
+    if (rows.length === 0) return;
+    const { shared } = this.#host;
+    const batch = shared.kv.batch();
+    const slicer = new Slicer(shared.clock);
+    for (const [key, row] of rows) {
+      batch.put(key, row);
+      if (slicer.spent(key.length + row.length)) await slicer.pause();
+    }
+    await this.#host.write(batch);
+  }
+
   /** Every row is verified as it stood at its old place, then sealed for the new one. */
-  #put(batch: KvBatch, { kind, ownPart, row }: { kind: number; ownPart: Buffer; row: Buffer }): void {
+  #move({ kind, ownPart, row }: { kind: number; ownPart: Buffer; row: Buffer }): [Buffer, Uint8Array] {
     if (!installedKinds.has(kind)) throw new MalformedError(`a row of kind ${kind} in a snapshot`);
     if (!isRowSound(keyOfOwnPart(kind as RowKind, this.#from, ownPart), row)) {
       throw new MalformedError('a row of a snapshot does not match its checksum');
     }
     const key = keyOfOwnPart(kind as RowKind, this.#to, ownPart);
-    batch.put(key, moveRow(key, Buffer.from(row)));
+    return [key, moveRow(key, Buffer.from(row))];
   }
 
   /** All rows are there: reads and counts what an open would, before anything is decided. */
@@ -173,6 +191,7 @@ export class PartitionInstall implements SnapshotInstall {
     if (this.#state === 'ended') return;
     const wasBusy = this.#state === 'busy';
     this.#state = 'ended';
+    this.#unwritten = [];
     // A batch on its way would land behind the sweep: then `add` gives it up.
     if (!wasBusy) this.#host.giveUp(this.#to.generation);
   }

@@ -172,3 +172,49 @@ t.test('whoever waited for the round that ends in a turn does not make it longer
   t.same(visited, [-1, 0, ...all], 'each once, in their order');
   t.end();
 });
+
+t.test('a round is timed from its log write to its commit, one at a time', (t) => {
+  let nowMs = 0;
+  const turns: (() => void)[] = [];
+  const synced: (() => void)[] = [];
+  const took: number[] = [];
+  const loop = new TurnLoop(
+    { monotonicMs: () => nowMs, defer: (run: () => void) => void turns.push(run) } as unknown as Clock,
+    { write: (_: unknown, done: () => void) => void synced.push(done) } as unknown as Wal,
+    { usedBytes: 0, limitBytes: 1, proposals: 1 },
+    () => {},
+    () => {},
+    () => false,
+    (ms) => void took.push(ms),
+  );
+  const proposing = {
+    isStirred: false,
+    durable() {},
+    collect(output: TurnOutput) {
+      if (output.mayPropose(proposing as unknown as Replica))
+        output.persist(proposing as unknown as Replica, {} as GroupWrite);
+    },
+  };
+  const round = (): void => {
+    loop.stir(proposing as unknown as Replica);
+    turns.shift()?.();
+  };
+  round();
+  nowMs = 3;
+  synced.shift()?.();
+  nowMs = 5;
+  // The next one leaves before the first is committed: it is not timed.
+  round();
+  nowMs = 7;
+  loop.allCommitted();
+  nowMs = 8;
+  synced.shift()?.();
+  loop.allCommitted();
+  t.same(took, [7]);
+  nowMs = 20;
+  round();
+  nowMs = 22;
+  loop.allCommitted();
+  t.same(took, [7, 2]);
+  t.end();
+});

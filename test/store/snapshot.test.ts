@@ -11,6 +11,7 @@ import { silentLogger } from '../../src/common/logger.js';
 import { kindRange, RowKind } from '../../src/store/keys.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
 import { unreadable } from '../../src/store/rows.js';
+import type { SnapshotPosition } from '../../src/store/snapshot-format.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import type { SnapshotExport, SnapshotInstall, Store } from '../../src/store/types.js';
 import type { SimKvDisk } from '../sim/sim-kv.js';
@@ -87,6 +88,37 @@ async function sweptClean(disk: SimKvDisk): Promise<void> {
     for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
   }
 }
+
+t.test('a part reads the same for whoever goes on, begins anew, or asks while another asks', async (t) => {
+  const store = await source();
+  const all: Uint8Array[] = [];
+  const whole = await must(store);
+  const starts = [whole.start];
+  for (let last = false; !last; ) {
+    const part = await whole.read(starts[starts.length - 1] as SnapshotPosition, 3_000);
+    all.push(part.chunk);
+    starts.push(part.next);
+    last = part.last;
+  }
+  t.ok(all.length > 5, `${all.length} chunks`);
+  const random = seededRandom(7);
+  const other = await must(store);
+  for (let i = 0; i < 60; i++) {
+    const at = random.u32() % all.length;
+    // Two that go on from one place, as where a receiver dialled anew while its last part was being read.
+    const parts = await Promise.all([0, 1].map(() => other.read(starts[at] as SnapshotPosition, 3_000)));
+    for (const { chunk, next } of parts) {
+      t.same(chunk, all[at]);
+      t.equal(next.offset, starts[at + 1]?.offset);
+    }
+    const behind = starts[at + 1] as SnapshotPosition;
+    if (at + 1 < all.length) t.same((await other.read(behind, 3_000)).chunk, all[at + 1], 'and goes on');
+  }
+  await whole.close();
+  const [read] = await Promise.all([other.read(other.start, 3_000), other.close()]);
+  t.same(read.chunk, all[0], 'one that was under way when it was closed ends as it would have');
+  await store.close();
+});
 
 t.test('what comes out is what went in, and applying goes on from it', async (t) => {
   const from = await source();
@@ -431,5 +463,9 @@ t.test('from one LevelDB to another', async (t) => {
   await snapshot.close();
   t.ok(chunks > 2, `${chunks} chunks`);
   t.equal(await to.partition(0).digest(), sealed, 'as of the export, not of now');
+  const given = await must(from);
+  const { next } = await given.read(given.start, 8_000);
+  const [part] = await Promise.all([given.read(next, 8_000), given.close()]);
+  t.ok(part.chunk.length > 0, 'closed while a part was being read, and nothing is left open');
   for (const store of stores) await store.close();
 });
