@@ -4,19 +4,13 @@
  */
 import type { TimeUs } from '../common/ids.js';
 import { isTenantName } from '../common/names.js';
+import { AnswerWindow } from './answer-window.js';
 import type { AppendCommand } from './append-command.js';
 import { applyLimits } from './apply-limits.js';
 import type { ExpireProducersCommand, OpenProducerCommand } from './command.js';
 import { producerId } from './names.js';
 import { refuse } from './refuse.js';
-import type {
-  AppendAnswer,
-  ApplyState,
-  CommandAnswer,
-  ProducerAnswer,
-  ProducerState,
-  Refused,
-} from './types.js';
+import type { AppendAnswer, ApplyState, CommandAnswer, ProducerState, Refused } from './types.js';
 
 /**
  * The answer that an append gets because of its counters alone; undefined: it is
@@ -35,8 +29,8 @@ export function answerByCounter(producer: ProducerState, command: AppendCommand)
       first_counter: firstCounter,
     });
   }
-  const oldest = producer.answers[0];
-  if (oldest === undefined || lastCounter < oldest.firstCounter) {
+  const { answers } = producer;
+  if (answers.length === 0 || lastCounter < answers.firstCounterAt(0)) {
     // No longer remembered. It was applied or refused; never is it applied again.
     return {
       kind: 'appended',
@@ -48,7 +42,7 @@ export function answerByCounter(producer: ProducerState, command: AppendCommand)
       channelUid: '',
     };
   }
-  const first = findAnswer(producer.answers, firstCounter);
+  const first = answers.find(firstCounter);
   if (first?.lastCounter !== lastCounter || first.digest !== command.digest) {
     return refuse('PRODUCER_REUSED', 'the counters were used with another append', {
       expected_counter: expected,
@@ -68,11 +62,11 @@ export function rememberAnswer(
 ): void {
   const lastCounter = command.firstCounter + command.records.length - 1;
   const { answers } = producer;
-  answers.push({ firstCounter: command.firstCounter, lastCounter, digest: command.digest, answer });
-  const excess = answers.length - state.meta.settings.producerWindow;
-  if (excess === 1) answers.shift();
-  else if (excess > 1) answers.splice(0, excess);
-  if (seqsOf(answer) > 0) forgetSeqs(answers);
+  // Room first: the ring is no larger than the window.
+  const excess = answers.length + 1 - state.meta.settings.producerWindow;
+  if (excess > 0) answers.drop(Math.min(excess, answers.length));
+  answers.push(command.firstCounter, lastCounter, command.digest, answer);
+  if (answer.kind === 'appended' && answer.seqs !== undefined) forgetSeqs(answers);
   producer.lastCounter = lastCounter;
   producer.lastActiveUs = commitTimeUs;
   state.putProducer(producer);
@@ -82,19 +76,15 @@ export function rememberAnswer(
  * Answers to batches with repeats by key name each seq: without a bound on them a
  * window of such could take 80 MB. The oldest answers go first; the newest stays.
  */
-function forgetSeqs(answers: ProducerAnswer[]): void {
+function forgetSeqs(answers: AnswerWindow): void {
   let total = 0;
   let kept = answers.length;
   while (kept > 0) {
-    total += seqsOf((answers[kept - 1] as ProducerAnswer).answer);
+    total += answers.seqsAt(kept - 1);
     if (total > applyLimits.rememberedSeqs && kept < answers.length) break;
     kept--;
   }
-  if (kept > 0) answers.splice(0, kept);
-}
-
-function seqsOf(answer: AppendAnswer): number {
-  return answer.kind === 'appended' ? (answer.seqs?.length ?? 0) : 0;
+  answers.drop(kept);
 }
 
 export function producerExpired(): Refused {
@@ -128,7 +118,7 @@ export function openProducer(
     name,
     lastCounter: 0,
     lastActiveUs: commitTimeUs,
-    answers: [],
+    answers: new AnswerWindow(),
   };
   meta.nextProducer++;
   state.putProducer(producer);
@@ -161,18 +151,4 @@ function opened(state: ApplyState, producer: ProducerState): CommandAnswer {
     nextCounter: producer.lastCounter + 1,
     window: state.meta.settings.producerWindow,
   };
-}
-
-/** Answers ascend by counter without gaps, so halving finds the one that begins at `firstCounter`. */
-function findAnswer(answers: readonly ProducerAnswer[], firstCounter: number): ProducerAnswer | undefined {
-  let low = 0;
-  let high = answers.length - 1;
-  while (low <= high) {
-    const middle = (low + high) >>> 1;
-    const answer = answers[middle] as ProducerAnswer;
-    if (answer.firstCounter === firstCounter) return answer;
-    if (answer.firstCounter < firstCounter) low = middle + 1;
-    else high = middle - 1;
-  }
-  return undefined;
 }

@@ -5,6 +5,7 @@
  */
 import type { ErrorFields, Reason } from '../common/errors.js';
 import type { ChannelId, Index, PartitionId, ProducerId, Seq, Term, TimeUs } from '../common/ids.js';
+import type { AnswerWindow } from './answer-window.js';
 import type { SubscriptionState } from './subscription-state.js';
 
 /** Numbers of hansard.v1.EventType; on disk the same. */
@@ -94,14 +95,14 @@ export interface DeletedChannel {
   readonly revision: number;
 }
 
-/** The last answers of a producer, so that a repeat gets the first one again. */
+/** One of a producer's last answers (answer-window.ts). */
 export interface ProducerAnswer {
   /** Counters of the append: first … last. */
-  firstCounter: number;
-  lastCounter: number;
+  readonly firstCounter: number;
+  readonly lastCounter: number;
   /** xxh32 of the command without stamps: other content under a used counter is refused. */
-  digest: number;
-  answer: AppendAnswer;
+  readonly digest: number;
+  readonly answer: AppendAnswer;
 }
 
 export interface ProducerState {
@@ -112,7 +113,7 @@ export interface ProducerState {
   lastCounter: number;
   lastActiveUs: TimeUs;
   /** The newest last; at most `settings.producerWindow`. */
-  answers: ProducerAnswer[];
+  readonly answers: AnswerWindow;
 }
 
 export interface KeyRecord {

@@ -4,6 +4,7 @@ import { type ErrorFields, type Reason, reasons } from '../common/errors.js';
 import type { Index, PartitionId, Seq, Term, TimeUs } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import { initialMembership, type Membership, readMembership, writeMembership } from '../common/membership.js';
+import { AnswerWindow } from '../conversation/answer-window.js';
 import type {
   AppendAnswer,
   ChannelState,
@@ -244,9 +245,10 @@ const AnswerKind = { appended: 0, refused: 1 } as const;
 export function writeProducer(writer: ByteWriter, producer: ProducerState): void {
   writer.uvarint(producer.id).string(producer.tenant).string(producer.name);
   writer.uvarint(producer.lastCounter).u64(producer.lastActiveUs).uvarint(producer.answers.length);
-  for (const answer of producer.answers) {
-    writer.uvarint(answer.firstCounter).uvarint(answer.lastCounter).u32(answer.digest);
-    writeAnswer(writer, answer.answer);
+  for (let i = 0; i < producer.answers.length; i++) {
+    const { firstCounter, lastCounter, digest, answer } = producer.answers.at(i);
+    writer.uvarint(firstCounter).uvarint(lastCounter).u32(digest);
+    writeAnswer(writer, answer);
   }
 }
 
@@ -257,15 +259,17 @@ export function readProducer(reader: ByteReader): ProducerState {
     name: reader.string(),
     lastCounter: reader.uvarint(),
     lastActiveUs: reader.u64(),
-    answers: list(
-      reader,
-      7,
-      (): ProducerAnswer => ({
-        firstCounter: reader.uvarint(),
-        lastCounter: reader.uvarint(),
-        digest: reader.u32(),
-        answer: readAnswer(reader),
-      }),
+    answers: AnswerWindow.of(
+      list(
+        reader,
+        7,
+        (): ProducerAnswer => ({
+          firstCounter: reader.uvarint(),
+          lastCounter: reader.uvarint(),
+          digest: reader.u32(),
+          answer: readAnswer(reader),
+        }),
+      ),
     ),
   };
   reader.end();

@@ -23,7 +23,7 @@ const objectBytes = {
   event: 160,
   channel: 640,
   producer: 300,
-  answer: 160,
+  answer: 48,
   key: 220,
   messageId: 120,
   change: 72,
@@ -230,9 +230,8 @@ export function cloneChannel(state: ChannelState): ChannelState {
   };
 }
 
-/** Answers themselves never change once given. */
 export function cloneProducer(state: ProducerState): ProducerState {
-  return { ...state, answers: state.answers.slice() };
+  return { ...state, answers: state.answers.clone() };
 }
 
 export function cloneMeta(meta: PartitionMeta): PartitionMeta {

@@ -165,7 +165,7 @@ export class ModelState implements ApplyState {
       channels: [...this.channels],
       ...(this.deleted.size === 0 ? {} : { deleted: [...this.deleted] }),
       events: [...this.events],
-      producers: [...this.producers],
+      producers: [...this.producers].map(([id, state]) => [id, { ...state, answers: [...state.answers] }]),
       producerNames: [...this.producerNames],
       keys: [...this.keys],
       messageIds: [...this.messageIds],
@@ -201,7 +201,8 @@ export class ModelState implements ApplyState {
     }
     if (lastTime > this.meta.lastCommitTimeUs) throw new Error('an event is later than the partition');
     for (const producer of this.producers.values()) {
-      let next = producer.answers[0]?.firstCounter;
+      const [oldest] = producer.answers;
+      let next = oldest?.firstCounter;
       for (const answer of producer.answers) {
         if (answer.firstCounter !== next) throw new Error(`producer ${producer.id}: answers with a gap`);
         next = answer.lastCounter + 1;

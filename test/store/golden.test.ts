@@ -341,13 +341,14 @@ t.test('the database of format 1', async (t) => {
     Buffer.from(plain(event).content, 'hex').subarray(16).toString(),
   );
   t.strictSame([contents[0], contents.at(-1)], golden.texts);
-  t.match(partition.producerByName('default', 'importer'), {
-    lastCounter: 91,
-    answers: Array.from({ length: 90 }, (_, n) => ({ answer: { kind: 'appended', firstSeq: n + 1 } })),
-  });
-  t.match(partition.producerByName('default', 'importer')?.answers[90], {
-    answer: { kind: 'refused', reason: 'CONDITION_FAILED' },
-  });
+  const importer = partition.producerByName('default', 'importer');
+  t.equal(importer?.lastCounter, 91);
+  const answers = [...(importer?.answers ?? [])].map(({ answer }) => answer);
+  t.match(
+    answers.slice(0, 90),
+    Array.from({ length: 90 }, (_, n) => ({ kind: 'appended', firstSeq: n + 1 })),
+  );
+  t.match(answers[90], { kind: 'refused', reason: 'CONDITION_FAILED' });
   t.equal(await partition.seqOfMessageId(channel.id, 'id-44'), 45);
   t.equal(partition.key(channel.id, 'key-44')?.seq, 45);
   // The next checkpoint makes the index; the digest compares it with the channels.

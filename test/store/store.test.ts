@@ -14,7 +14,7 @@ import {
   encodeUpdateChannel,
 } from '../../src/conversation/command.js';
 import { decodeEntry } from '../../src/conversation/decoded-entry.js';
-import type { ChannelState } from '../../src/conversation/types.js';
+import type { ChannelState, ProducerState } from '../../src/conversation/types.js';
 import type { FindQuery } from '../../src/store/find-channels.js';
 import { matches } from '../../src/store/terms.js';
 import type { PartitionStore } from '../../src/store/types.js';
@@ -82,7 +82,12 @@ class Pair {
       });
     }
     for (const producer of this.model.producers.values()) {
-      assert.deepStrictEqual(this.store.producer(producer.id), producer, `producer ${producer.id}`);
+      const stored = this.store.producer(producer.id) as ProducerState;
+      assert.deepStrictEqual(
+        { ...stored, answers: [...stored.answers] },
+        { ...producer, answers: [...producer.answers] },
+        `producer ${producer.id}`,
+      );
     }
     for (const [place, kept] of this.model.deleted) {
       const name = place.slice('default/'.length);

@@ -310,8 +310,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     patches: [
       {
         file: applyProducer,
-        find: 'answers.length - state.meta.settings.producerWindow;',
-        replace: 'answers.length - 1 - (state.tailBytes % 3);',
+        find: 'answers.length + 1 - state.meta.settings.producerWindow;',
+        replace: 'answers.length - (state.tailBytes % 3);',
       },
     ],
     withinSeeds: 2,
