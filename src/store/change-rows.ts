@@ -8,13 +8,14 @@
 import { type ByteReader, type ByteWriter, MalformedError } from '../common/bytes.js';
 import type { KvIterator } from '../common/env.js';
 import type { ChannelId, Index, Seq, TimeUs } from '../common/ids.js';
+import { type Change, ChangeList } from './change-list.js';
 import { changeKey, changesRange, type Place } from './keys.js';
 import type { PartitionState } from './partition-state.js';
 import { damaged, isStoreDamage, openRow } from './rows.js';
 import type { SealBatch } from './seal-batch.js';
 import { Slicer } from './slices.js';
 import type { PartitionRecord } from './state-codec.js';
-import type { Change, FrozenTail } from './tail.js';
+import type { FrozenTail } from './tail.js';
 
 /** A row ends with the entry that fills it: about 10 KiB, decoded in 0.2 ms. */
 const changesPerRow = 2_048;
@@ -30,7 +31,7 @@ export interface ChangeRow {
   readonly toIndex: Index;
   /** No event of it was committed later. */
   readonly lastTimeUs: TimeUs;
-  readonly changes: readonly Change[];
+  readonly changes: ChangeList;
 }
 
 /** What of the list a checkpoint decides. */
@@ -48,7 +49,7 @@ export async function sealChanges(
   if (state.dropsChanges) await dropAll(state, out);
   for (let from = 0; from < changes.length; ) {
     const to = endOfRow(changes, from);
-    const toIndex = (changes[to - 1] as Change).index;
+    const toIndex = changes.indexAt(to - 1);
     const writer = out.row();
     writeChanges(writer, changes, from, to, changesTo, frozen.meta.lastCommitTimeUs);
     const pause = out.put(changeKey(state.place, toIndex), writer);
@@ -108,10 +109,10 @@ export async function checkChanges(
 }
 
 /** An entry is never cut in two. */
-function endOfRow(changes: readonly Change[], from: number): number {
+function endOfRow(changes: ChangeList, from: number): number {
   let to = Math.min(from + changesPerRow, changes.length);
-  const { index } = changes[to - 1] as Change;
-  while (to < changes.length && (changes[to] as Change).index === index) to++;
+  const index = changes.indexAt(to - 1);
+  while (to < changes.length && changes.indexAt(to) === index) to++;
   return to;
 }
 
@@ -142,7 +143,7 @@ async function dropOld(state: PartitionState, frozen: FrozenTail, out: SealBatch
 /** `changes[from]` up to before `to`. A channel's seqs in it follow one another, so only its first is written. */
 function writeChanges(
   writer: ByteWriter,
-  changes: readonly Change[],
+  changes: ChangeList,
   from: number,
   to: number,
   fromIndex: Index,
@@ -151,12 +152,12 @@ function writeChanges(
   const places = new Map<ChannelId, number>();
   const firsts: Change[] = [];
   for (let i = from; i < to; i++) {
-    const change = changes[i] as Change;
-    if (places.has(change.channel.id)) continue;
-    places.set(change.channel.id, firsts.length);
-    firsts.push(change);
+    const { id } = changes.channelAt(i);
+    if (places.has(id)) continue;
+    places.set(id, firsts.length);
+    firsts.push(changes.at(i));
   }
-  const { index: toIndex } = changes[to - 1] as Change;
+  const toIndex = changes.indexAt(to - 1);
   writer.uvarint(fromIndex).uvarint(toIndex).u64(lastTimeUs).uvarint(firsts.length);
   for (const { channel, firstSeq } of firsts) {
     writer.uvarint(channel.id).string(channel.tenant).string(channel.name).uvarint(firstSeq);
@@ -164,7 +165,7 @@ function writeChanges(
   writer.uvarint(to - from);
   let index = fromIndex;
   for (let i = from; i < to; i++) {
-    const change = changes[i] as Change;
+    const change = changes.at(i);
     writer.uvarint(change.index - index).uvarint(places.get(change.channel.id) as number);
     writer.uvarint(change.lastSeq - change.firstSeq + 1);
     index = change.index;
@@ -183,18 +184,18 @@ export function readChanges(reader: ByteReader): ChangeRow {
   }));
   const count = reader.uvarint();
   if (count * 3 > reader.remaining) throw new MalformedError('a list of changes');
-  const changes: Change[] = [];
+  const changes = new ChangeList();
   let index = fromIndex;
   for (let i = 0; i < count; i++) {
     index += reader.uvarint();
     const of = channels[reader.uvarint()];
     const events = reader.uvarint();
     if (of === undefined || events === 0) throw new MalformedError('a change');
-    changes.push({ index, channel: of.channel, firstSeq: of.nextSeq, lastSeq: of.nextSeq + events - 1 });
+    changes.push(index, of.channel, of.nextSeq, of.nextSeq + events - 1);
     of.nextSeq += events;
   }
   reader.end();
-  if (index !== toIndex || (changes[0]?.index ?? 0) <= fromIndex)
+  if (index !== toIndex || changes.length === 0 || changes.indexAt(0) <= fromIndex)
     throw new MalformedError('changes out of order');
   return { fromIndex, toIndex, lastTimeUs, changes };
 }
@@ -246,16 +247,4 @@ export class ChangeChain {
 
 export function missingChanges({ partition }: Pick<Place, 'partition'>, index: Index): Error {
   return damaged(`the change list of partition ${partition}`, `a row behind entry ${index} is missing`);
-}
-
-/** Place of the first change behind `index`. */
-export function firstChangeAfter(changes: readonly Change[], index: Index): number {
-  let low = 0;
-  let high = changes.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((changes[middle] as Change).index <= index) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }

@@ -7,10 +7,10 @@
 import { HansardError } from '../common/errors.js';
 import type { Index } from '../common/ids.js';
 import type { ChannelState } from '../conversation/types.js';
-import { findChangeRow, firstChangeAfter, missingChanges } from './change-rows.js';
+import type { Change, ChangeList } from './change-list.js';
+import { findChangeRow, missingChanges } from './change-rows.js';
 import { type ChannelQuery, listChannels } from './list-channels.js';
 import type { PartitionState } from './partition-state.js';
-import type { Change } from './tail.js';
 
 export interface ChangePlace {
   /** Everything of entries up to this one was taken … */
@@ -28,7 +28,7 @@ export interface ChangeQuery {
 }
 
 /** A change, perhaps without its first or last events. */
-export interface PlacedChange extends Readonly<Change> {
+export interface PlacedChange extends Change {
   /** Events of its entry that come before it, those that were not wanted included. */
   readonly at: number;
 }
@@ -57,8 +57,7 @@ export async function readChangePage(state: PartitionState, query: ChangeQuery):
     if (index >= frozenFrom) {
       const isActive = index >= activeFrom;
       const { changes } = isActive || state.frozen === undefined ? state.active : state.frozen.tail;
-      const first = firstChangeAfter(changes, index);
-      if (!page.takeAll(changes, first, until)) return page.finish(false);
+      if (!page.takeAll(changes, changes.firstAfter(index), until)) return page.finish(false);
       page.reached(isActive ? until : Math.min(until, activeFrom));
       continue;
     }
@@ -76,21 +75,16 @@ export async function readChangePage(state: PartitionState, query: ChangeQuery):
       await state.sealing;
       continue;
     }
-    const first = firstChangeAfter(row.changes, index);
-    if (!page.takeAll(row.changes, first, until)) return page.finish(false);
+    if (!page.takeAll(row.changes, row.changes.firstAfter(index), until)) return page.finish(false);
     page.reached(Math.min(until, row.toIndex));
   }
 }
 
 /** The same where all changes up to `appliedIndex` are at hand. */
-export function changePageOf(
-  changes: readonly Change[],
-  appliedIndex: Index,
-  query: ChangeQuery,
-): ChangePage {
+export function changePageOf(changes: ChangeList, appliedIndex: Index, query: ChangeQuery): ChangePage {
   const page = new ChangeCollector(query);
   const until = Math.min(query.until ?? appliedIndex, appliedIndex);
-  if (!page.takeAll(changes, firstChangeAfter(changes, query.after.index), until)) return page.finish(false);
+  if (!page.takeAll(changes, changes.firstAfter(query.after.index), until)) return page.finish(false);
   page.reached(until);
   return page.finish(true);
 }
@@ -122,9 +116,9 @@ class ChangeCollector {
   }
 
   /** False: the page is full. */
-  takeAll(changes: readonly Change[], first: number, until: Index): boolean {
+  takeAll(changes: ChangeList, first: number, until: Index): boolean {
     for (let i = first; i < changes.length; i++) {
-      const change = changes[i] as Change;
+      const change = changes.at(i);
       if (change.index > until) return true;
       if (!this.#take(change)) return false;
     }

@@ -154,15 +154,17 @@ function bodyOf(kind: number, reader: ByteReader, version: number, events: boole
       reader.end();
       return unitOf(unit, events);
     }
-    case RowKind.producer:
-      return plain(readProducer(reader));
+    case RowKind.producer: {
+      const producer = readProducer(reader);
+      return plain({ ...producer, answers: [...producer.answers] });
+    }
     case RowKind.checkpoint:
       return plain(readCheckpoint(reader));
     case RowKind.change: {
       const { changes, ...rest } = readChanges(reader);
       return plain({
         ...rest,
-        changes: changes.map(({ index, channel, firstSeq, lastSeq }) => ({
+        changes: [...changes].map(({ index, channel, firstSeq, lastSeq }) => ({
           index,
           channel: channel.name,
           first_seq: firstSeq,

@@ -16,6 +16,7 @@ import type {
   ReadCursor,
   StoredEvent,
 } from '../conversation/types.js';
+import { ChangeList } from './change-list.js';
 import { deletedState } from './state-codec.js';
 
 /** Approximate bytes that V8 takes, beside the texts and contents themselves. */
@@ -26,7 +27,7 @@ const objectBytes = {
   answer: 48,
   key: 220,
   messageId: 120,
-  change: 72,
+  change: 32,
   cursor: 260,
   /** Of a row with a few hundred pending channels. */
   subscription: 64 * 1024,
@@ -47,14 +48,6 @@ export interface TailChannel {
   /** Dense; `events[i].seq` is `baseSeq + 1 + i`. */
   readonly events: StoredEvent[];
   readonly baseSeq: Seq;
-}
-
-/** Events that one entry brought to one channel; another one where others came between. */
-export interface Change {
-  readonly index: Index;
-  readonly channel: Pick<ChannelState, 'id' | 'tenant' | 'name'>;
-  readonly firstSeq: Seq;
-  lastSeq: Seq;
 }
 
 export interface TailProducer {
@@ -87,7 +80,7 @@ export class Tail {
   /** By `channelName`, changed here; undefined: deleted. */
   readonly subscriptions = new Map<string, SubscriptionState | undefined>();
   /** In the order of applying. Those of channels that were deleted since stay: places count events. */
-  readonly changes: Change[] = [];
+  readonly changes = new ChangeList();
   keyCount = 0;
   messageIdCount = 0;
   #bytes = 0;
@@ -151,11 +144,8 @@ export class Tail {
   addEvent(channel: TailChannel, event: StoredEvent, index: Index): void {
     channel.events.push(event);
     channel.dirty = true;
-    const last = this.changes.at(-1);
-    if (last !== undefined && last.channel === channel.state && last.index === index)
-      last.lastSeq = event.seq;
-    else {
-      this.changes.push({ index, channel: channel.state, firstSeq: event.seq, lastSeq: event.seq });
+    if (!this.changes.extend(index, channel.state, event.seq)) {
+      this.changes.push(index, channel.state, event.seq, event.seq);
       this.#count(objectBytes.change);
     }
     this.#count(event.headerLength + event.contentLength + objectBytes.event);

@@ -28,9 +28,9 @@ import type {
   ReadView,
 } from '../../src/node/types.js';
 import type { Proposal } from '../../src/partition/proposals.js';
+import { ChangeList } from '../../src/store/change-list.js';
 import { changePageOf } from '../../src/store/changes.js';
 import { compareActivity } from '../../src/store/find-channels.js';
-import type { Change } from '../../src/store/tail.js';
 import { matches } from '../../src/store/terms.js';
 import type { PageRange, PartitionReader } from '../../src/store/types.js';
 import { Watches } from '../../src/store/watches.js';
@@ -41,7 +41,7 @@ type ForwardHandler = (method: string, request: Uint8Array, deadlineMs: number) 
 /** ModelState that also keeps the records, and reads of it. */
 class PartitionModel extends ModelState {
   index = 0;
-  readonly changes: Change[] = [];
+  readonly changes = new ChangeList();
   readonly watches = new Watches();
   readonly stored = new Map<ChannelId, StoredEvent[]>();
   readonly reader: PartitionReader = {
@@ -147,9 +147,8 @@ class PartitionModel extends ModelState {
       contentOffset: 0,
     });
     this.stored.set(channel.id, events);
-    const last = this.changes.at(-1);
-    if (last?.channel.id === channel.id && last.index === this.index) last.lastSeq = event.seq;
-    else this.changes.push({ index: this.index, channel, firstSeq: event.seq, lastSeq: event.seq });
+    if (!this.changes.extend(this.index, channel, event.seq))
+      this.changes.push(this.index, channel, event.seq, event.seq);
   }
 
   override deleteChannel(channel: ChannelState): void {
