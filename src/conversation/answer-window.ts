@@ -30,12 +30,14 @@ export class AnswerWindow {
   push(firstCounter: number, lastCounter: number, digest: number, answer: AppendAnswer): void {
     if (this.length === this.#channelUids.length) this.#grow();
     const place = this.#placeOf(this.length++);
-    const isUsual = answer.kind === 'appended' && answer.seqs === undefined && !answer.duplicate;
+    const count = lastCounter - firstCounter + 1;
+    const isUsual =
+      answer.kind === 'appended' && answer.seqs === undefined && !answer.duplicate && answer.count === count;
     if (!isUsual) this.#others.set(firstCounter, answer);
     const at = place * columns;
     const numbers = this.#numbers;
     numbers[at + Column.firstCounter] = firstCounter;
-    numbers[at + Column.count] = lastCounter - firstCounter + 1;
+    numbers[at + Column.count] = count;
     numbers[at + Column.digest] = digest;
     numbers[at + Column.firstSeq] = isUsual ? answer.firstSeq : 0;
     numbers[at + Column.commitTimeUs] = isUsual ? answer.commitTimeUs : 0;
@@ -77,6 +79,11 @@ export class AnswerWindow {
     return undefined;
   }
 
+  /** Answers that are objects. */
+  get otherCount(): number {
+    return this.#others.size;
+  }
+
   /** How many seqs the `i`th oldest names one by one. */
   seqsAt(i: number): number {
     if (this.#others.size === 0) return 0;
@@ -87,10 +94,9 @@ export class AnswerWindow {
   /** Answers themselves never change. */
   clone(): AnswerWindow {
     const clone = new AnswerWindow();
-    clone.#numbers = this.#numbers.slice();
-    clone.#channelUids = this.#channelUids.slice();
+    clone.#numbers = inOrder(this.#numbers, this.#head * columns, this.length * columns);
+    clone.#channelUids = inOrder(this.#channelUids, this.#head, this.length);
     if (this.#others.size > 0) clone.#others = new Map(this.#others);
-    clone.#head = this.#head;
     clone.length = this.length;
     return clone;
   }
@@ -126,12 +132,17 @@ export class AnswerWindow {
   /** One more place, behind the newest. */
   #grow(): void {
     if (this.#head > 0) {
-      const cut = this.#head * columns;
-      this.#numbers = [...this.#numbers.slice(cut), ...this.#numbers.slice(0, cut)];
-      this.#channelUids = [...this.#channelUids.slice(this.#head), ...this.#channelUids.slice(0, this.#head)];
+      this.#numbers = inOrder(this.#numbers, this.#head * columns, this.length * columns);
+      this.#channelUids = inOrder(this.#channelUids, this.#head, this.length);
       this.#head = 0;
     }
     for (let i = 0; i < columns; i++) this.#numbers.push(0);
     this.#channelUids.push('');
   }
+}
+
+/** `count` of a ring's values from `from` on. */
+function inOrder<T>(ring: readonly T[], from: number, count: number): T[] {
+  const first = ring.slice(from, from + count);
+  return first.length === count ? first : first.concat(ring.slice(0, count - first.length));
 }

@@ -135,6 +135,7 @@ export class NodeParts {
       {
         ...snapshots,
         replicaFor: (peer, partition) => this.#replicaFor(peer, partition),
+        isLogTooLarge: () => wal.stats().segmentBytes > settings.logBytes,
         damaged: (partition, error) => this.damagedState(partition, error.message),
       },
       options.random.u32(),

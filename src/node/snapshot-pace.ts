@@ -11,7 +11,7 @@ const windowMs = 250;
 /** A window in which there are some lasts until it has so many of them, but at most `longestWindowMs`. */
 const windowRounds = 8;
 const longestWindowMs = 1_000;
-/** Longer than this a round waited for no processor, ms: a follower was away, or a leader deposed. */
+/** Longer than this a round waited for no processor, ms (a follower was away, a leader was deposed): nothing is learned of it, and it counts as no more. */
 const longestRoundMs = 1_000;
 /** Of what a round takes undisturbed, what it may take beside a snapshot. */
 const disturbedRatio = 2;
@@ -29,7 +29,7 @@ const riseRatio = 1.25;
  * with it, and has all of the rate after some three seconds in which nobody minds.
  */
 const leastShare = 1 / 16;
-const leastBytesPerSecond = 1024 * 1024;
+const leastBytesPerSecond = 64 * 1024;
 /** What left is still being taken in, ms. */
 const takenInMs = 250;
 /** Every so often, ms, nothing leaves for `probeMs`; sooner where nothing is known. */
@@ -47,11 +47,14 @@ export class SnapshotPace {
   readonly #leastBytesPerSecond: number;
   /** Now. */
   bytesPerSecond: number;
-  /** When the next byte may leave. */
+  /** When the next chunk may leave. */
   #freeAtMs = Number.NEGATIVE_INFINITY;
   /** Rounds that end before are disturbed. */
   #quietFromMs = Number.NEGATIVE_INFINITY;
+  /** The last pause's end, or the transfer's begin. */
   #probedAtMs = Number.NEGATIVE_INFINITY;
+  /** Without any there is nothing to learn in a pause, and nobody to yield to. */
+  #roundsSinceProbe = 0;
   #isProbing = false;
   /** What a round takes without snapshots, ms; undefined: not known. */
   #undisturbedMs: number | undefined;
@@ -68,7 +71,13 @@ export class SnapshotPace {
 
   /** A round of this node's proposals took `ms` until its commit. */
   committed(ms: number, nowMs: number): void {
-    if (nowMs < this.#quietFromMs) return this.#disturbed.add(ms);
+    this.#roundsSinceProbe++;
+    if (nowMs < this.#quietFromMs) {
+      // In a pause what left before it is still being taken in: that belongs to neither.
+      if (nowMs >= this.#windowFromMs) this.#disturbed.add(Math.min(ms, longestRoundMs));
+      return;
+    }
+    if (ms > longestRoundMs) return;
     this.#undisturbed.add(ms);
     if (this.#undisturbed.count >= windowRounds) this.#learn(this.#undisturbed.takeMean());
   }
@@ -78,21 +87,27 @@ export class SnapshotPace {
     return Math.min(limitBytes, Math.max(leastChunkBytes, (this.bytesPerSecond * chunkMs) / 1000));
   }
 
-  /** `bytes` leave now. When the next ones may. */
-  take(bytes: number, nowMs: number): number {
+  /** How long the next chunk has to wait, ms. To be asked again then: others may have left, or a pause have begun. */
+  waitMs(nowMs: number): number {
+    return Math.max(0, this.#freeAtMs - nowMs);
+  }
+
+  /** A chunk of `bytes` leaves. `isPressed`: the log that its taker needs grows too large, and appends have to wait. */
+  left(bytes: number, nowMs: number, isPressed = false): void {
     if (nowMs - this.#freeAtMs > restMs) this.#begin(nowMs);
-    this.#judge(nowMs);
-    this.#isProbing = false;
+    this.#judge(nowMs, isPressed);
+    this.#isProbing = nowMs < this.#freeAtMs;
     this.#freeAtMs = Math.max(this.#freeAtMs, nowMs) + (bytes / this.bytesPerSecond) * 1000;
-    this.#quietFromMs = this.#freeAtMs + takenInMs;
+    this.#quietFromMs = nowMs + takenInMs;
     const everyMs = this.#undisturbedMs === undefined ? firstProbeMs : probeEveryMs;
-    if (nowMs - this.#probedAtMs >= everyMs) this.#probe(nowMs);
-    return this.#freeAtMs;
+    const isDue = nowMs - this.#probedAtMs >= everyMs && this.#roundsSinceProbe > 0;
+    if (isDue && !isPressed && this.#leastBytesPerSecond < this.#mostBytesPerSecond) this.#probe(nowMs);
   }
 
   #begin(nowMs: number): void {
     this.bytesPerSecond = this.#leastBytesPerSecond;
     this.#probedAtMs = nowMs;
+    this.#roundsSinceProbe = 0;
     this.#beginWindow(nowMs);
   }
 
@@ -101,21 +116,20 @@ export class SnapshotPace {
     this.#disturbed.clear();
   }
 
-  /** Where nobody appends there is nothing to learn, and nobody to yield to. */
   #probe(nowMs: number): void {
-    this.#probedAtMs = nowMs;
-    if (this.#disturbed.count === 0) return;
     this.#isProbing = true;
-    this.#quietFromMs = this.#freeAtMs + takenInMs;
-    this.#freeAtMs += probeMs;
+    this.#freeAtMs = Math.max(this.#freeAtMs, nowMs + probeMs);
+    this.#probedAtMs = this.#freeAtMs;
+    this.#roundsSinceProbe = 0;
     this.#beginWindow(this.#freeAtMs);
   }
 
-  #judge(nowMs: number): void {
+  #judge(nowMs: number, isPressed: boolean): void {
     const ageMs = nowMs - this.#windowFromMs;
     const { count } = this.#disturbed;
     if (ageMs < windowMs || (count > 0 && count < windowRounds && ageMs < longestWindowMs)) return;
     const isSlow =
+      !isPressed &&
       count > 0 &&
       this.#undisturbedMs !== undefined &&
       this.#disturbed.takeMean() > disturbedRatio * this.#undisturbedMs;
@@ -137,7 +151,7 @@ class Rounds {
 
   add(ms: number): void {
     this.count++;
-    this.#ms += Math.min(ms, longestRoundMs);
+    this.#ms += ms;
   }
 
   clear(): void {

@@ -28,6 +28,8 @@ export interface SnapshotSenderContext {
   readonly store: Store;
   /** Undefined: this node holds none, or the peer is no member. */
   replicaFor(peer: NodeId, partition: PartitionId): Replica | undefined;
+  /** What is kept of the log for those that lag is beyond its limit: from twice that on they lose it, and begin anew. */
+  isLogTooLarge(): boolean;
   /** A row of this node's state of it does not verify. */
   damaged(partition: PartitionId, error: HansardError): void;
   fatal(error: unknown): void;
@@ -232,11 +234,18 @@ export class SnapshotSender {
       manifest: exported.manifest,
     });
     await serving.write(begin);
+    // A large chunk at a low rate waits for longer than a silent snapshot is kept, on either side.
+    const sign = async (): Promise<boolean> => {
+      if (serving.isClosed || outgoing.export !== exported) return false;
+      outgoing.lastUsedMs = clock.monotonicMs();
+      await serving.write(begin);
+      return true;
+    };
     for (let bytes = 0; bytes < settings.snapshotPartBytes && !serving.isClosed; ) {
-      const { chunk, next, last } = await exported.read(
-        position,
-        this.#pace.chunkBytes(settings.snapshotChunkBytes),
-      );
+      await this.#throttle(sign);
+      if (serving.isClosed || outgoing.export !== exported) return;
+      const chunkBytes = this.#pace.chunkBytes(settings.snapshotChunkBytes);
+      const { chunk, next, last } = await exported.read(position, chunkBytes);
       // Dialled anew, or released: another run of this serves, or none.
       if (serving.isClosed || outgoing.export !== exported) return;
       outgoing.positions.set(next.offset, next);
@@ -244,18 +253,12 @@ export class SnapshotSender {
       bytes += chunk.length;
       this.sentBytes += chunk.length;
       outgoing.lastUsedMs = clock.monotonicMs();
+      this.#pace.left(chunk.length, outgoing.lastUsedMs, this.#context.isLogTooLarge());
       await serving.write(chunkFrameHeader, [chunk]);
       if (last) {
         serving.onClose(() => this.#done(key, outgoing, stream));
         return;
       }
-      // A large chunk at a low rate waits for longer than a silent snapshot is kept, on either side.
-      await this.#throttle(chunk.length, async () => {
-        if (serving.isClosed || outgoing.export !== exported) return false;
-        outgoing.lastUsedMs = clock.monotonicMs();
-        await serving.write(begin);
-        return true;
-      });
     }
     if (!serving.isClosed) await serving.write(encodeSnapshotFrame({ kind: 'partEnd' }));
   }
@@ -272,11 +275,10 @@ export class SnapshotSender {
   }
 
   /** All snapshots of the node share the rate. `sign` is called while it waits; false: nobody waits any more. */
-  async #throttle(bytes: number, sign: () => Promise<boolean>): Promise<void> {
+  async #throttle(sign: () => Promise<boolean>): Promise<void> {
     const { clock } = this.#context;
-    const freeAtMs = this.#pace.take(bytes, clock.monotonicMs());
     for (;;) {
-      const waitMs = freeAtMs - clock.monotonicMs();
+      const waitMs = this.#pace.waitMs(clock.monotonicMs());
       if (waitMs < 1 || this.#stopped) return;
       await new Promise<void>((resolve) => clock.after(Math.min(waitMs, signMs), resolve));
       if (waitMs > signMs && !(await sign())) return;

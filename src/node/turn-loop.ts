@@ -25,6 +25,9 @@ const gatherMs = 8;
  */
 export const gatherFrom = 48;
 
+/** A round that takes longer is given up as one to time, ms. */
+const longestTimedMs = 2_000;
+
 const nobody: readonly Replica[] = Object.freeze([]);
 
 export class TurnLoop implements TurnOutput {
@@ -235,7 +238,9 @@ export class TurnLoop implements TurnOutput {
     this.#proposing = true;
     this.#uncommitted = true;
     this.#proposedAtMs = this.#clock.monotonicMs();
-    this.#timedFromMs ??= this.#proposedAtMs;
+    const timedFromMs = this.#timedFromMs ?? Number.NEGATIVE_INFINITY;
+    // What was never committed here is timed no more: a deposed leader's round.
+    if (this.#proposedAtMs - timedFromMs > longestTimedMs) this.#timedFromMs = this.#proposedAtMs;
   }
 
   #proposedSynced(): void {

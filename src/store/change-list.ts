@@ -15,7 +15,7 @@ export interface Change {
 
 export type ChangedChannel = Pick<ChannelState, 'id' | 'tenant' | 'name'>;
 
-/** Numbers alone in one list, which V8 keeps unboxed and the collector passes over. */
+/** Numbers alone in one list. */
 const Column = { index: 0, firstSeq: 1, lastSeq: 2 } as const;
 const columns = 3;
 

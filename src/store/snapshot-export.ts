@@ -12,7 +12,6 @@ import { damaged, isRowSound } from './rows.js';
 import { Slicer } from './slices.js';
 import { ChunkWriter, encodeManifest, type SnapshotPosition, snapshotStart } from './snapshot-format.js';
 import { SnapshotTally } from './snapshot-tally.js';
-import type { PartitionRecord } from './state-codec.js';
 import type { SnapshotExport } from './types.js';
 
 /**
@@ -26,6 +25,8 @@ const exportedKinds: readonly RowKind[] = [
 /** Rows asked for in one step, at first a quarter of a MiB of full blocks; then as many as make about `stepBytes`. */
 const firstStepRows = 16;
 const mostStepRows = 1024;
+/** Blocks of one channel tell nothing of the next one's, which may be of a MiB each. */
+const mostStepBlocks = 32;
 const stepBytes = 256 * 1024;
 
 type Row = readonly [Uint8Array, Uint8Array];
@@ -49,20 +50,18 @@ class PartitionExport implements SnapshotExport {
   readonly #place: Place;
   readonly #state: PartitionState;
   readonly #view: KvSnapshot;
-  /** As it was when the view was taken. */
-  readonly #record: PartitionRecord;
   /** Of the rows up to `#countedTo`: only a reader that goes on where it was has them all counted here. */
-  #tally: SnapshotTally;
-  #countedTo = 0;
+  readonly #tally: SnapshotTally;
+  #countedRows = 0;
   /** Of the last read that there was more behind. */
-  #kept: { readonly offset: number; readonly rows: RowsInOrder } | undefined;
+  #kept: { readonly at: SnapshotPosition; readonly rows: RowsInOrder } | undefined;
   #isClosed = false;
+  readonly #reading = new Set<Promise<unknown>>();
 
   constructor(state: PartitionState, view: KvSnapshot) {
     const { record } = state.sealed;
     this.#state = state;
     this.#view = view;
-    this.#record = record;
     this.#tally = new SnapshotTally(record);
     this.#place = state.place;
     this.partition = record.partition;
@@ -72,7 +71,15 @@ class PartitionExport implements SnapshotExport {
     this.manifest = encodeManifest({ blockBytes: state.shared.blockBytes, record });
   }
 
-  async read(from: SnapshotPosition, maxBytes: number) {
+  read(from: SnapshotPosition, maxBytes: number): ReturnType<SnapshotExport['read']> {
+    const work = this.#read(from, maxBytes);
+    const ended = () => this.#reading.delete(work);
+    this.#reading.add(work);
+    work.then(ended, ended);
+    return work;
+  }
+
+  async #read(from: SnapshotPosition, maxBytes: number) {
     const chunk = new ChunkWriter(from, maxBytes);
     const taken: Row[] = [];
     const rows = this.#rowsFrom(from);
@@ -80,7 +87,7 @@ class PartitionExport implements SnapshotExport {
       if (await this.#fill(chunk, rows, taken, maxBytes)) {
         await rows.close();
         const end = chunk.finish(true);
-        if (this.#count(from.offset, end.next.offset, taken)) this.#tally.finish();
+        if (this.#count(from, taken)) this.#tally.finish();
         return { ...end, last: true };
       }
     } catch (error) {
@@ -88,23 +95,25 @@ class PartitionExport implements SnapshotExport {
       throw error;
     }
     const cut = chunk.finish(false);
-    this.#count(from.offset, cut.next.offset, taken);
-    await this.#keep(cut.next.offset, rows);
+    this.#count(from, taken);
+    await this.#keep(cut.next, rows);
     return { ...cut, last: false };
   }
 
   /** Where the read before ended its iterator stands, with rows that it had read already. */
-  #rowsFrom({ offset, afterKey }: SnapshotPosition): RowsInOrder {
+  #rowsFrom({ offset, rows, checksum, afterKey }: SnapshotPosition): RowsInOrder {
     const kept = this.#kept;
-    if (kept?.offset !== offset) return new RowsInOrder(this.#view, this.#place, afterKey);
+    const { at } = kept ?? {};
+    if (kept === undefined || at?.offset !== offset || at.rows !== rows || at.checksum !== checksum)
+      return new RowsInOrder(this.#view, this.#place, afterKey);
     // A read that its taker no longer waits for may still be under way beside the next one: neither shares its rows.
     this.#kept = undefined;
     return kept.rows;
   }
 
-  async #keep(offset: number, rows: RowsInOrder): Promise<void> {
+  async #keep(at: SnapshotPosition, rows: RowsInOrder): Promise<void> {
     const other = this.#isClosed ? rows : this.#kept?.rows;
-    if (!this.#isClosed) this.#kept = { offset, rows };
+    if (!this.#isClosed) this.#kept = { at, rows };
     await other?.close();
   }
 
@@ -129,15 +138,12 @@ class PartitionExport implements SnapshotExport {
     }
   }
 
-  /** False: some rows before were read by way of another export, or never. */
-  #count(from: number, to: number, rows: readonly Row[]): boolean {
-    if (from === 0) {
-      this.#tally = new SnapshotTally(this.#record);
-      this.#countedTo = 0;
-    }
-    if (from !== this.#countedTo) return false;
-    for (const [key, row] of rows) this.#tally.take(key[0] as RowKind, ownPartOfKey(key), row);
-    this.#countedTo = to;
+  /** False: some rows before were read by way of another export, or never. Chunks may be cut anew where one is read again. */
+  #count({ rows: before }: SnapshotPosition, rows: readonly Row[]): boolean {
+    const known = this.#countedRows - before;
+    if (known < 0) return false;
+    for (const [key, row] of rows.slice(known)) this.#tally.take(key[0] as RowKind, ownPartOfKey(key), row);
+    this.#countedRows = Math.max(this.#countedRows, before + rows.length);
     return true;
   }
 
@@ -146,6 +152,8 @@ class PartitionExport implements SnapshotExport {
     const kept = this.#kept;
     this.#kept = undefined;
     await kept?.rows.close();
+    // LevelDB reads on from a view that is released, whatever lies there by then.
+    await Promise.allSettled(this.#reading);
     await this.#view.close();
   }
 }
@@ -191,14 +199,15 @@ class RowsInOrder {
       if (this.hasRow) return true;
       await this.close();
       this.#kind++;
+      this.#stepRows = firstStepRows;
     }
     return false;
   }
 
   #nextStepRows(): number {
     const rowBytes = this.#stepBytes / Math.max(1, this.#at);
-    if (rowBytes > 0)
-      this.#stepRows = Math.min(mostStepRows, 2 * this.#stepRows, Math.ceil(stepBytes / rowBytes));
+    const most = exportedKinds[this.#kind] === RowKind.block ? mostStepBlocks : mostStepRows;
+    if (rowBytes > 0) this.#stepRows = Math.min(most, 2 * this.#stepRows, Math.ceil(stepBytes / rowBytes));
     this.#stepBytes = 0;
     return this.#stepRows;
   }

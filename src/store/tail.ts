@@ -24,7 +24,9 @@ const objectBytes = {
   event: 160,
   channel: 640,
   producer: 300,
-  answer: 48,
+  /** With a text of its own for its channel, as where it was read from its row. */
+  answer: 100,
+  otherAnswer: 300,
   key: 220,
   messageId: 120,
   change: 32,
@@ -234,5 +236,6 @@ export function weightOfChannel(state: ChannelState): number {
 }
 
 export function weightOfProducer(state: ProducerState): number {
-  return objectBytes.producer + objectBytes.answer * state.answers.length;
+  const { length, otherCount } = state.answers;
+  return objectBytes.producer + objectBytes.answer * length + objectBytes.otherAnswer * otherCount;
 }

@@ -216,5 +216,14 @@ t.test('a round is timed from its log write to its commit, one at a time', (t) =
   nowMs = 22;
   loop.allCommitted();
   t.same(took, [7, 2]);
+  // Deposed before the commit: the next round of this node's is timed, not the time between.
+  synced.shift()?.();
+  round();
+  synced.shift()?.();
+  nowMs = 60_000;
+  round();
+  nowMs = 60_004;
+  loop.allCommitted();
+  t.same(took, [7, 2, 4]);
   t.end();
 });

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
 import { MalformedError } from '../../src/common/bytes.js';
+import type { Kv } from '../../src/common/env.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { kindRange, RowKind } from '../../src/store/keys.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
@@ -14,7 +15,8 @@ import { unreadable } from '../../src/store/rows.js';
 import type { SnapshotPosition } from '../../src/store/snapshot-format.js';
 import { formatStore, openStore } from '../../src/store/store.js';
 import type { SnapshotExport, SnapshotInstall, Store } from '../../src/store/types.js';
-import type { SimKvDisk } from '../sim/sim-kv.js';
+import { madeAppend, madeEntry, madeEvent } from '../conversation/make.js';
+import { SimKv, type SimKvDisk } from '../sim/sim-kv.js';
 import { until } from '../support/until.js';
 import {
   applyTo,
@@ -73,6 +75,15 @@ async function readAll(from: SnapshotExport): Promise<void> {
     ({ next: position, last } = await from.read(position, 3_000));
 }
 
+/** As where the receiver dials anew again and again, and chunks are cut anew: as large as the rate of the moment says. */
+async function readInBits(from: SnapshotExport): Promise<void> {
+  const random = seededRandom(3);
+  for (let position = from.start, last = false; !last; ) {
+    await from.read(position, 500 + (random.u32() % 5_000));
+    ({ next: position, last } = await from.read(position, 500 + (random.u32() % 5_000)));
+  }
+}
+
 function generations(disk: SimKvDisk): Set<number> {
   const found = new Set<number>();
   disk.damage((key, value) => {
@@ -88,6 +99,53 @@ async function sweptClean(disk: SimKvDisk): Promise<void> {
     for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
   }
 }
+
+t.test('what is read ahead is bounded, whatever the rows before were like', async (t) => {
+  const disk = simDisk();
+  const store = await opened(await formatted(disk, [0], 16 * 1024));
+  // Many short rows first, and blocks of one channel that are large behind many that are small.
+  for (let n = 0; n < 1_500; n++)
+    applyTo(store.partition(0), madeEntry([madeAppend(`c${n}`, [madeEvent('x')])]));
+  const random = seededRandom(9);
+  const large = Array.from({ length: 60_000 }, () => String.fromCharCode(33 + (random.u32() % 90))).join('');
+  for (let n = 0; n < 60; n++)
+    applyTo(store.partition(0), madeEntry([madeAppend('large', [madeEvent(large)])]));
+  await store.checkpoint([0]);
+  const asked: { kind: number; bytes: number }[] = [];
+  const prototype = SimKv.prototype as Kv;
+  const { snapshot } = prototype;
+  t.teardown(() => {
+    prototype.snapshot = snapshot;
+  });
+  prototype.snapshot = function spied(this: Kv) {
+    const view = snapshot.call(this);
+    return {
+      close: () => view.close(),
+      iterator: (range) => {
+        const rows = view.iterator(range);
+        return {
+          close: () => rows.close(),
+          next: async (count) => {
+            const found = await rows.next(count);
+            asked.push({
+              kind: range.gte[0] as number,
+              bytes: found.reduce((sum, [, row]) => sum + row.length, 0),
+            });
+            return found;
+          },
+        };
+      },
+    };
+  };
+  const exported = await must(store);
+  await readAll(exported);
+  await exported.close();
+  const most = Math.max(...asked.map(({ bytes }) => bytes));
+  t.ok(most < 2.5 * 1024 * 1024, `${most} bytes in one step`);
+  const steps = asked.filter(({ kind }) => kind === RowKind.channelName).length;
+  t.ok(steps < 20, `${steps} steps for 1,501 names: short rows come many at a time`);
+  await store.close();
+});
 
 t.test('a part reads the same for whoever goes on, begins anew, or asks while another asks', async (t) => {
   const store = await source();
@@ -260,6 +318,7 @@ t.test('a snapshot with a hole is neither sent nor taken in', async (t) => {
     t.ok(last, `there are rows of kind ${kind}`);
     const snapshot = await must(from);
     await rejectsWith(t, readAll(snapshot), 'STORE_DAMAGED');
+    await rejectsWith(t, readInBits(await must(from)), 'STORE_DAMAGED');
     const to = await opened(await formatted(simDisk(2), [0, 1]));
     const sound = await must(await source());
     const first = await to.beginInstall(0, snapshot.manifest);
