@@ -50,7 +50,7 @@ class PartitionExport implements SnapshotExport {
   readonly #place: Place;
   readonly #state: PartitionState;
   readonly #view: KvSnapshot;
-  /** Of the rows up to `#countedTo`: only a reader that goes on where it was has them all counted here. */
+  /** Of the first `#countedRows` rows: only a reader that has left none of them out has them all counted here. */
   readonly #tally: SnapshotTally;
   #countedRows = 0;
   /** Of the last read that there was more behind. */
@@ -84,20 +84,16 @@ class PartitionExport implements SnapshotExport {
     const taken: Row[] = [];
     const rows = this.#rowsFrom(from);
     try {
-      if (await this.#fill(chunk, rows, taken, maxBytes)) {
-        await rows.close();
-        const end = chunk.finish(true);
-        if (this.#count(from, taken)) this.#tally.finish();
-        return { ...end, last: true };
-      }
+      const last = await this.#fill(chunk, rows, taken, maxBytes);
+      const isCounted = this.#count(from, taken);
+      if (last && isCounted) this.#tally.finish();
+      const part = chunk.finish(last);
+      if (!last) await this.#keep(part.next, rows);
+      return { ...part, last };
     } catch (error) {
       await rows.close();
       throw error;
     }
-    const cut = chunk.finish(false);
-    this.#count(from, taken);
-    await this.#keep(cut.next, rows);
-    return { ...cut, last: false };
   }
 
   /** Where the read before ended its iterator stands, with rows that it had read already. */
@@ -117,7 +113,7 @@ class PartitionExport implements SnapshotExport {
     await other?.close();
   }
 
-  /** False: the chunk is full, and there is more. */
+  /** False: the chunk is full, and there is more. True: all rows have passed, and nothing is open any more. */
   async #fill(chunk: ChunkWriter, rows: RowsInOrder, taken: Row[], maxBytes: number): Promise<boolean> {
     const slicer = new Slicer(this.#state.shared.clock);
     for (;;) {

@@ -147,6 +147,46 @@ t.test('what is read ahead is bounded, whatever the rows before were like', asyn
   await store.close();
 });
 
+t.test(
+  'a list that lacks a row in its midst fails the read that meets it, and leaves nothing open',
+  async (t) => {
+    const disk = await formatted(simDisk(), [0, 1]);
+    const before = await filled(disk, 400);
+    await before.close();
+    let changes = 0;
+    disk.damage((key, value) => (key[0] === RowKind.change && ++changes === 2 ? undefined : value));
+    t.ok(changes > 3, `${changes} rows of changes`);
+    let open = 0;
+    const prototype = SimKv.prototype as Kv;
+    const { snapshot } = prototype;
+    t.teardown(() => {
+      prototype.snapshot = snapshot;
+    });
+    prototype.snapshot = function counted(this: Kv) {
+      const view = snapshot.call(this);
+      return {
+        close: () => view.close(),
+        iterator: (range) => {
+          const rows = view.iterator(range);
+          open++;
+          return {
+            next: (count) => rows.next(count),
+            close: () => {
+              open--;
+              return rows.close();
+            },
+          };
+        },
+      };
+    };
+    const store = await opened(disk);
+    const exported = await must(store);
+    await rejectsWith(t, readAll(exported), 'STORE_DAMAGED');
+    await exported.close();
+    t.equal(open, 0);
+  },
+);
+
 t.test('a part reads the same for whoever goes on, begins anew, or asks while another asks', async (t) => {
   const store = await source();
   const all: Uint8Array[] = [];
