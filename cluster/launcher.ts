@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { createServer } from 'node:net';
 import { resolve } from 'node:path';
-import { HansardError } from '../src/common/errors.js';
+import { HansardError, type Reason, reasons } from '../src/common/errors.js';
 import { defaultPartitions } from '../src/common/limits.js';
 import {
   type ClusterState,
@@ -251,7 +251,7 @@ async function waitReady(
     const ended = states.find((state) => state.process !== 'running');
     if (ended !== undefined)
       throw new HansardError(
-        'INTERNAL',
+        lastReason(ended.logFile) ?? 'INTERNAL',
         `node ${ended.nodeId} ended while starting: ${lastError(ended.logFile)}; its log is ${ended.logFile}`,
         { node: ended.nodeId, log: ended.logFile },
       );
@@ -430,6 +430,13 @@ function isAlive(pid: number): boolean {
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
+}
+
+/** The catalogue's reason in what the node said last, so that a wrong setting is not told as a defect of ours. */
+function lastReason(logFile: string): Reason | undefined {
+  const name = /\(([A-Z_]+)\)$|"reason":"([A-Z_]+)"/.exec(lastError(logFile));
+  const reason = name?.[1] ?? name?.[2] ?? '';
+  return Object.hasOwn(reasons, reason) ? (reason as Reason) : undefined;
 }
 
 /** What the node said last before it ended: one line for people. */

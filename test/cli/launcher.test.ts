@@ -133,6 +133,11 @@ t.test('a node that ends, or never gets ready, is told with its reason', async (
     clusterUp(await options('ends', 'ends'), hooks),
     /node 1 ended while starting: error: the folder is on fire|node 2 ended/,
   );
+  // The user's mistake stays the user's: INTERNAL would ask for a report of a defect.
+  await t.rejects(clusterUp(await options('refuses', 'refuses'), hooks), {
+    reason: 'INVALID_SETTINGS',
+    message: /four segments/,
+  });
   const never = await options('never', 'never');
   await t.rejects(
     clusterUp({ ...never, timeoutMs: 1_000 }, hooks),

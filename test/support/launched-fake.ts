@@ -12,6 +12,12 @@ if (misbehaviour === 'ends') {
   console.error('error: the folder is on fire');
   process.exit(1);
 }
+if (misbehaviour === 'refuses') {
+  console.error(
+    'error: log_max: "8 MiB"; it must be at least four segments (INVALID_SETTINGS)\ncure:  See --help.',
+  );
+  process.exit(1);
+}
 if (misbehaviour === 'deaf') process.on('SIGTERM', () => {});
 const server = createServer((_request, response) => {
   response.writeHead(misbehaviour === 'never' ? 503 : 200, { 'content-type': 'application/json' });
