@@ -18,7 +18,7 @@ const microsecond = 1_000;
 /** Place behind the varint that was read last. */
 let next = 0;
 
-/** Of up to five bytes; a longer one is left to others. */
+/** Of up to seven bytes (a producer's id has its partition above 36 bits of number); a longer one is left to others. */
 function varint(bytes: Buffer, at: number): number {
   let byte = bytes[at] as number;
   let value = byte & 0x7f;
@@ -32,10 +32,17 @@ function varint(bytes: Buffer, at: number): number {
   if (byte < 0x80) return value;
   byte = bytes[next++] as number;
   value |= (byte & 0x7f) << 21;
-  if (byte < 0x80) return value;
-  byte = bytes[next++] as number;
-  // Beyond 32 bits.
-  if (byte < 0x80) return value + byte * 0x1000_0000;
+  return byte < 0x80 ? value : longVarint(bytes, value);
+}
+
+/** Its fifth byte and on: beyond the 32 bits that shifting knows. */
+function longVarint(bytes: Buffer, low: number): number {
+  let value = low;
+  for (let scale = 2 ** 28; scale <= 2 ** 42; scale *= 128) {
+    const byte = bytes[next++] as number;
+    value += (byte & 0x7f) * scale;
+    if (byte < 0x80) return value;
+  }
   next = nowhere;
   return 0;
 }

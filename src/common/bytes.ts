@@ -4,6 +4,7 @@
  * before it allocates or loops.
  */
 import type { HansardError } from './errors.js';
+import { writeVarint } from './varint.js';
 
 // ignoreBOM: a leading U+FEFF is text like any other; names and keys must survive byte for byte.
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -84,12 +85,7 @@ export class ByteWriter {
   }
   uvarint(value: number): this {
     this.#room(10);
-    let rest = value;
-    while (rest >= 0x80) {
-      this.#buffer[this.#at++] = (rest % 0x80) | 0x80;
-      rest = Math.floor(rest / 0x80);
-    }
-    this.#buffer[this.#at++] = rest;
+    this.#at = writeVarint(this.#buffer, this.#at, value);
     return this;
   }
   bytes(value: Uint8Array): this {
@@ -190,16 +186,27 @@ export class ByteReader {
     return this.#bytes.readBigUInt64LE(this.#take(8));
   }
   uvarint(): number {
-    let value = 0;
-    let scale = 1;
-    for (let i = 0; i < 8; i++) {
+    let byte = this.u8();
+    if (byte < 0x80) return byte;
+    let value = byte & 0x7f;
+    // In whole numbers while they last: with producers' ids among them all would be floats.
+    for (let shift = 7; shift < 28; shift += 7) {
+      byte = this.u8();
+      value |= (byte & 0x7f) << shift;
+      if (byte < 0x80) return value;
+    }
+    return this.#longUvarint(value);
+  }
+  /** From its fifth byte on. */
+  #longUvarint(low: number): number {
+    let value = low;
+    for (let scale = 2 ** 28; scale < 2 ** 56; scale *= 0x80) {
       const byte = this.u8();
       value += (byte & 0x7f) * scale;
       if (byte < 0x80) {
         if (value > Number.MAX_SAFE_INTEGER) break;
         return value;
       }
-      scale *= 0x80;
     }
     throw new MalformedError(`varint out of range at byte ${this.#at}`);
   }

@@ -4,6 +4,9 @@
  * size was computed before.
  */
 import { MalformedError } from './bytes.js';
+import { varintSize, writeVarint } from './varint.js';
+
+export { varintSize, writeVarint } from './varint.js';
 
 export const Wire = { varint: 0, fixed64: 1, bytes: 2, groupStart: 3, groupEnd: 4, fixed32: 5 } as const;
 
@@ -60,10 +63,27 @@ export class WireReader {
       return byte;
     }
     let value = byte & 0x7f;
-    let scale = 0x80;
-    for (let i = 1; i < 10; i++) {
+    // In whole numbers while they last, see ByteReader.uvarint.
+    for (let shift = 7; shift < 28; shift += 7) {
       if (at >= this.end) throw new MalformedError(`cut short at byte ${at}`);
       byte = bytes[at++] as number;
+      value |= (byte & 0x7f) << shift;
+      if (byte < 0x80) {
+        this.position = at;
+        return value;
+      }
+    }
+    return this.#longVarint(at, value);
+  }
+
+  /** From its fifth byte on. */
+  #longVarint(from: number, low: number): number {
+    let at = from;
+    let value = low;
+    let scale = 2 ** 28;
+    for (let i = 4; i < 10; i++) {
+      if (at >= this.end) throw new MalformedError(`cut short at byte ${at}`);
+      const byte = this.bytes[at++] as number;
       // The tenth byte holds the 64th bit alone.
       if (i === 9 && byte > 1) break;
       value += (byte & 0x7f) * scale;
@@ -131,39 +151,6 @@ export class WireReader {
   }
 }
 
-/** Bytes of a non-negative safe integer as a varint. */
-export function varintSize(value: number): number {
-  if (value < 0x80) return 1;
-  if (value < 0x4000) return 2;
-  if (value < 0x20_0000) return 3;
-  if (value < 0x1000_0000) return 4;
-  let size = 5;
-  for (let rest = Math.floor(value / 0x8_0000_0000); rest > 0; rest = Math.floor(rest / 0x80)) size++;
-  return size;
-}
-
-/** Each write function returns the place after what it wrote. */
-export function writeVarint(target: Uint8Array, at: number, value: number): number {
-  let place = at;
-  let rest = value;
-  // Four bytes at a time in 32-bit arithmetic, a third of the cost of floats.
-  while (rest >= 0x1000_0000) {
-    const low = rest % 0x1000_0000;
-    target[place++] = low | 0x80;
-    target[place++] = (low >>> 7) | 0x80;
-    target[place++] = (low >>> 14) | 0x80;
-    target[place++] = (low >>> 21) | 0x80;
-    rest = (rest - low) / 0x1000_0000;
-  }
-  let bits = rest | 0;
-  while (bits >= 0x80) {
-    target[place++] = bits | 0x80;
-    bits >>>= 7;
-  }
-  target[place++] = bits;
-  return place;
-}
-
 /** Up to about so many a loop is quicker than Buffer's copy. */
 export const fewBytes = 48;
 
@@ -197,6 +184,7 @@ export function varintFieldSize(value: number): number {
   return value === 0 ? 0 : 1 + varintSize(value);
 }
 
+/** Each write function returns the place after what it wrote. */
 export function writeVarintField(target: Buffer, at: number, tag: number, value: number): number {
   if (value === 0) return at;
   target[at] = tag;

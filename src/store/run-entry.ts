@@ -5,6 +5,7 @@
  */
 import { ByteReader } from '../common/bytes.js';
 import type { ChannelId, Seq, TimeUs } from '../common/ids.js';
+import { writeVarint } from '../common/varint.js';
 import type { KeyRecord } from '../conversation/types.js';
 import { writeU64BE } from './keys.js';
 
@@ -84,10 +85,7 @@ export class EntryMaker {
     const keyAt = this.#at;
     writeU64BE(slab, channelId, keyAt);
     const keyEnd = keyAt + 8 + slab.write(text, keyAt + 8);
-    let at = keyEnd;
-    let left = seq;
-    for (; left >= 0x80; left = Math.floor(left / 0x80)) slab[at++] = (left % 0x80) | 0x80;
-    slab[at++] = left;
+    let at = writeVarint(slab, keyEnd, seq);
     slab.set(rest, at);
     at += rest.length;
     this.#at = at;

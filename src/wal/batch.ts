@@ -12,6 +12,7 @@ import { xxh64Seeded } from '../common/hash.js';
 import { loadScratch, xxh64OfStretch } from '../common/hash-scratch.js';
 import type { Index, PartitionId, ReplicaId, Term } from '../common/ids.js';
 import type { Entry, HardState } from '../common/log-types.js';
+import { writeVarint } from '../common/varint.js';
 import { alignBytes, alignUp } from './segment-header.js';
 
 /** What one batch says about one group; a group may have several rows, which count in order. */
@@ -255,31 +256,31 @@ function readRows(reader: ByteReader, count: number): BatchRow[] {
 
 function putRow(target: Buffer, from: number, row: RowSource): number {
   let has = 0;
-  let at = putUvarint(target, from + 1, row.partition);
+  let at = writeVarint(target, from + 1, row.partition);
   if (row.replicaId !== undefined) {
     has |= Has.replica;
-    at = putUvarint(target, at, row.replicaId);
+    at = writeVarint(target, at, row.replicaId);
   }
   if (row.start !== undefined) {
     has |= row.start.reset ? Has.reset : Has.start;
-    at = putUvarint(target, putUvarint(target, at, row.start.index), row.start.term);
+    at = writeVarint(target, writeVarint(target, at, row.start.index), row.start.term);
   }
   if (row.hardState !== undefined) {
     has |= Has.hardState;
-    at = putUvarint(target, at, row.hardState.term);
-    at = putUvarint(target, at, row.hardState.vote);
-    at = putUvarint(target, at, row.hardState.commit);
+    at = writeVarint(target, at, row.hardState.term);
+    at = writeVarint(target, at, row.hardState.vote);
+    at = writeVarint(target, at, row.hardState.commit);
   }
   const first = row.entries[0];
   if (first !== undefined) {
     has |= Has.entries;
     let bytes = 0;
     for (const entry of row.entries) bytes += storedBytes(entry);
-    at = putUvarint(target, at, first.index);
-    at = putUvarint(target, at, row.entries.length);
-    at = putUvarint(target, at, first.term);
-    at = putUvarint(target, at, (row.entries.at(-1) as Entry).term);
-    at = putUvarint(target, at, bytes);
+    at = writeVarint(target, at, first.index);
+    at = writeVarint(target, at, row.entries.length);
+    at = writeVarint(target, at, first.term);
+    at = writeVarint(target, at, (row.entries.at(-1) as Entry).term);
+    at = writeVarint(target, at, bytes);
   }
   target[from] = has;
   return at;
@@ -311,17 +312,6 @@ function finish(target: Buffer, bytes: number, directoryBytes: number, place: Ba
   const checksum = xxh64Seeded(target.subarray(0, bytes - 8), place.seed);
   target.writeBigUInt64LE(checksum, bytes - 8);
   return checksum;
-}
-
-function putUvarint(target: Buffer, at: number, value: number): number {
-  let to = at;
-  let rest = value;
-  while (rest >= 0x80) {
-    target[to++] = (rest % 0x80) | 0x80;
-    rest = Math.floor(rest / 0x80);
-  }
-  target[to++] = rest;
-  return to;
 }
 
 function putU64(target: Buffer, at: number, value: number): void {

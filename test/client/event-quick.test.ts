@@ -12,11 +12,15 @@ import { HansardError } from '../../src/common/errors.js';
 import { xxh64 } from '../../src/common/hash.js';
 import { loadPublicProtos } from '../../src/common/proto.js';
 import { writeEventRecord } from '../../src/conversation/event-record.js';
+import { producerId } from '../../src/conversation/names.js';
 import { EventType } from '../../src/conversation/types.js';
 
 const { serialize } = loadPublicProtos()['hansard.v1.Event'] as unknown as {
   serialize(event: object): Buffer;
 };
+
+/** Long numbers, all but those of partition 0. */
+const firstProducerOf = (partition: number): number => producerId(partition, 1);
 
 function contentOf(content: MessageContent): Uint8Array {
   const writer = new BackWriter();
@@ -37,7 +41,7 @@ function written(
   content: MessageContent,
   more: { batchPosition?: number; producerId?: number } = {},
 ): Buffer {
-  const { batchPosition = 0, producerId = 4_294_967_297 } = more;
+  const { batchPosition = 0, producerId: producer = firstProducerOf(23) } = more;
   const bytes = contentOf(content);
   const writer = new ByteWriter(256);
   const salt = Buffer.alloc(16, 9);
@@ -57,7 +61,7 @@ function written(
     {
       seq: 1_049,
       commitTimeUs: 1_763_000_000_123_456,
-      producerId,
+      producerId: producer,
       producerCounter: 20_000,
       bytes: stored,
       headerOffset: 0,
@@ -122,6 +126,9 @@ const plain: readonly Buffer[] = [
   written({ author: 'an author with a name of more than 24 bytes', parts: text('x') }),
   written({ parts: text('no role') }),
   written(hello, { batchPosition: 63, producerId: 0 }),
+  written(hello, { producerId: firstProducerOf(0) }),
+  written(hello, { producerId: firstProducerOf(1) }),
+  written(hello, { producerId: firstProducerOf(8_191) }),
   written({ ...hello, role: 9 }),
   encoded(contentOf(hello), { seq: '34359738367', commit_time: { seconds: 5 }, producer_counter: 0 }),
 ];
