@@ -68,7 +68,7 @@ const patienceMs = 100;
 const hedgeMs = 20;
 /** After a round with so many reads the next one begins `gatherMs` after it at the earliest. */
 const gatherFrom = 4;
-const gatherMs = 3;
+const gatherMs = 1;
 /** Weight of a new measurement of how long a peer takes to answer. */
 const newShare = 0.2;
 /** What was measured of a peer that is not asked counts less with each round: it may have become the quicker one. */
