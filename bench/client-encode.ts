@@ -6,6 +6,7 @@ import { type Answered, type Call, decodeFrame, encodeFrame } from '../src/clien
 import { encodeAppend, encodeTarget, methods } from '../src/client/requests.js';
 import { readAppendResponse } from '../src/client/responses.js';
 import { ProtoReader } from '../src/client/wire-reader.js';
+import { producerId } from '../src/conversation/names.js';
 
 const chunks = 400;
 const perChunk = 20;
@@ -50,7 +51,7 @@ const calls = (): Call[] =>
     return {
       ...encoded,
       method: methods.append,
-      producerId: 4_294_967_297,
+      producerId: producerId(7, 1),
       counter: 1 + i,
       timeoutMs: 5_000,
       patienceMs: 5_000,

@@ -17,6 +17,7 @@ import type { Clock } from '../src/common/env.js';
 import { silentLogger } from '../src/common/logger.js';
 import { loadPublicProtos } from '../src/common/proto.js';
 import { encodeEntry } from '../src/conversation/command.js';
+import { producerId } from '../src/conversation/names.js';
 import { createMetrics } from '../src/node/metrics.js';
 import { realClock } from '../src/node/real-env.js';
 import type { NodeService } from '../src/node/types.js';
@@ -121,7 +122,7 @@ function frame({ calls, messages, channels }: Case): Buffer {
     const n = counter++;
     const request = encoders['hansard.v1.AppendMessagesRequest']?.serialize({
       channel: `bench/channel-${(n * 7919) % channels}`,
-      producer: { producer_id: 1 + (n % channels), first_counter: Math.floor(n / channels) * messages + 1 },
+      producer: { producer_id: producerId(7, 1 + (n % channels)), first_counter: Math.floor(n / channels) * messages + 1 },
       messages: Array.from({ length: messages }, (_, i) => ({
         message: { role: 1, author: 'ann', parts: [{ text: { text: 'abcdefgh'.repeat(25 - (i % 2)) } }] },
       })),

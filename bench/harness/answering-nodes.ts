@@ -15,6 +15,7 @@ import {
   writeVarint,
   writeVarintField,
 } from '../../src/common/wire.js';
+import { producerId } from '../../src/conversation/names.js';
 import { bound, type RawStream, rawServer } from './raw-stream.js';
 import { storedPages } from './stored-pages.js';
 
@@ -59,7 +60,7 @@ const answers = new Map<string, Uint8Array>([
   [
     methods.openProducer,
     encode('OpenProducerResponse', {
-      producer_id: 4_294_967_297,
+      producer_id: producerId(7, 1),
       partition: 7,
       next_counter: 1,
       window: windowOfProducer,

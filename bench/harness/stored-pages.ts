@@ -4,6 +4,7 @@ import { BackWriter } from '../../src/client/wire.js';
 import { ByteWriter } from '../../src/common/bytes.js';
 import { xxh64 } from '../../src/common/hash.js';
 import { writeEventRecord } from '../../src/conversation/event-record.js';
+import { producerId } from '../../src/conversation/names.js';
 import { EventType, type StoredEvent } from '../../src/conversation/types.js';
 import { chatTexts } from './payload.js';
 
@@ -41,7 +42,7 @@ function storedPage(texts: readonly string[]): StoredEvent[] {
   return places.map(({ start, header, end }, i) => ({
     seq: 1_000 + i,
     commitTimeUs: 1_763_000_000_123_456 + i * 1_000_003,
-    producerId: 4_294_967_297,
+    producerId: producerId(7, 1),
     producerCounter: 20_000 + i,
     bytes: block,
     headerOffset: start,
