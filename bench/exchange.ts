@@ -122,7 +122,10 @@ function frame({ calls, messages, channels }: Case): Buffer {
     const n = counter++;
     const request = encoders['hansard.v1.AppendMessagesRequest']?.serialize({
       channel: `bench/channel-${(n * 7919) % channels}`,
-      producer: { producer_id: producerId(7, 1 + (n % channels)), first_counter: Math.floor(n / channels) * messages + 1 },
+      producer: {
+        producer_id: producerId(7, 1 + (n % channels)),
+        first_counter: Math.floor(n / channels) * messages + 1,
+      },
       messages: Array.from({ length: messages }, (_, i) => ({
         message: { role: 1, author: 'ann', parts: [{ text: { text: 'abcdefgh'.repeat(25 - (i % 2)) } }] },
       })),

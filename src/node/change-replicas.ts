@@ -13,7 +13,7 @@ import { HansardError } from '../common/errors.js';
 import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { Logger } from '../common/logger.js';
-import { encodePlaced, idsOf, isRemoved, type ReplicaMember } from '../common/membership.js';
+import { encodePlaced, idsOf, isRemoved, type Membership, type ReplicaMember } from '../common/membership.js';
 import type { Replica } from '../partition/replica.js';
 import { isQuorumAlive } from '../partition/replica-members.js';
 import { type ConfChange, ConfChangeKind, type ConfChangeSingle, Transition } from '../raft/conf-codec.js';
@@ -85,6 +85,8 @@ type Step =
 export class ReplicaChanges {
   readonly #context: ReplicaChangesContext;
   readonly #running = new Set<PartitionId>();
+  /** By partition and node: empty replicas that changes which came to nothing have left there. */
+  readonly #unused = new Map<PartitionId, Map<NodeId, ReplicaId>>();
 
   constructor(context: ReplicaChangesContext) {
     this.#context = context;
@@ -103,7 +105,7 @@ export class ReplicaChanges {
     try {
       for (let round = 0; round < roundsMax; round++) {
         await this.#gate(replica, options.deadlineMs);
-        const step = nextStep(replica, changes, options.force);
+        const step = nextStep(replica, changes, options.force, this.#unused.get(partition) ?? new Map());
         if (step.kind === 'done') return { done: true, waitsFor: 0 };
         if (step.kind === 'wait') return { done: false, waitsFor: step.replicaId };
         await this.#carryOut(replica, step, options);
@@ -151,7 +153,10 @@ export class ReplicaChanges {
     }
     const { changes } = replica.store.membership;
     for (const member of step.placed) {
-      if (await this.#create(replica, member, options.deadlineMs, step.replaces)) continue;
+      const made = await this.#create(replica, member, options.deadlineMs, step.replaces);
+      if (made === 'there') continue;
+      // Planned anew, with the id that it has.
+      if (made === 'other') return;
       const changes = [{ kind: ConfChangeKind.remove, id: step.replaces as ReplicaId }];
       return this.#carryOut(replica, { kind: 'change', changes, placed: [], promoted: [] }, options);
     }
@@ -167,8 +172,8 @@ export class ReplicaChanges {
   }
 
   /**
-   * The node has it before anybody counts on it. False: it can't, until `replaces` has gone.
-   * For it still holds a replica that was removed, which stays while one member does not know
+   * The node has it before anybody counts on it. `other`: it has an empty one with another id that
+   * may be given out, and is asked for that one. `blocked`: it can't, until `replaces` has gone. For it still holds a replica that was removed, which stays while one member does not know
    * that; and the one that does not know is `replaces`, lost perhaps. Without it the partition
    * bears no fewer failures than with it silent.
    */
@@ -177,7 +182,7 @@ export class ReplicaChanges {
     { replicaId, nodeId }: ReplicaMember,
     deadlineMs: number,
     replaces: ReplicaId | undefined,
-  ): Promise<boolean> {
+  ): Promise<'there' | 'other' | 'blocked'> {
     const { partition } = replica;
     const { membership } = replica.store;
     const { isNode, isConnected, nodeId: self, ask, clock } = this.#context;
@@ -192,13 +197,15 @@ export class ReplicaChanges {
       }
       try {
         await ask(nodeId, createReplicaMethod, request, deadlineMs);
-        return true;
+        return 'there';
       } catch (error) {
-        // An earlier replica that is going from there takes a moment.
         if (!(error instanceof HansardError) || error.reason !== 'MEMBERSHIP_BUSY') throw error;
+        const unused = Number(error.fields.unused ?? 0);
+        if (unused >= membership.nextReplicaId && this.#isNews(partition, nodeId, unused)) return 'other';
+        // An earlier replica that is going from there takes a moment.
         const silent = await this.#silentUnaware(replica);
         if (!replica.isLeader) throw replica.notLeader();
-        if (silent.some((member) => member.replicaId === replaces)) return false;
+        if (silent.some((member) => member.replicaId === replaces)) return 'blocked';
         if (clock.monotonicMs() + 200 >= deadlineMs) {
           const [first] = silent;
           if (first === undefined) throw error;
@@ -210,6 +217,15 @@ export class ReplicaChanges {
         await this.#sleep(100);
       }
     }
+  }
+
+  /** True: it was not known, and the plan is another one now. */
+  #isNews(partition: PartitionId, nodeId: NodeId, unused: ReplicaId): boolean {
+    const known = this.#unused.get(partition) ?? new Map<NodeId, ReplicaId>();
+    this.#unused.set(partition, known);
+    if (known.get(nodeId) === unused) return false;
+    known.set(nodeId, unused);
+    return true;
   }
 
   /** Members that do not know of the last change, and have not been heard for a few heartbeats. */
@@ -339,9 +355,28 @@ function checkRequest(changes: readonly ReplicaChange[]): void {
 
 // ---- what is missing
 
-function nextStep(replica: Replica, wanted: readonly ReplicaChange[], force: boolean): Step {
+/** `unused`: by node, the empty replica that is there. */
+type Unused = ReadonlyMap<NodeId, ReplicaId>;
+
+/**
+ * The id of a new replica on that node; undefined: the one that is there has an id that another node of this
+ * change gets, and goes once that is done. Ids may be passed over, and are never given out twice.
+ */
+function newId(
+  { nextReplicaId }: Membership,
+  placed: readonly ReplicaMember[],
+  unused: Unused,
+  nodeId: NodeId,
+) {
+  const there = unused.get(nodeId) ?? 0;
+  if (there >= nextReplicaId) return placed.some(({ replicaId }) => replicaId === there) ? undefined : there;
+  const taken = [...placed.map(({ replicaId }) => replicaId), ...unused.values()];
+  return Math.max(nextReplicaId, ...taken.map((id) => id + 1));
+}
+
+function nextStep(replica: Replica, wanted: readonly ReplicaChange[], force: boolean, unused: Unused): Step {
   const only = wanted[0];
-  if (only?.kind === 'replace') return replaceStep(replica, only.replicaId, only.nodeId, force);
+  if (only?.kind === 'replace') return replaceStep(replica, only.replicaId, only.nodeId, force, unused);
   const { membership } = replica.store;
   const { voters } = replica.conf;
   const changes: ConfChangeSingle[] = [];
@@ -353,7 +388,9 @@ function nextStep(replica: Replica, wanted: readonly ReplicaChange[], force: boo
       // In whatever role: what was asked for has been done, perhaps long ago.
       if (membership.members.some((member) => member.nodeId === nodeId)) continue;
       if (placed.some((member) => member.nodeId === nodeId)) continue;
-      const id = membership.nextReplicaId + placed.length;
+      const id = newId(membership, placed, unused, nodeId);
+      // In the next round.
+      if (id === undefined) continue;
       placed.push({ replicaId: id, nodeId });
       changes.push({ kind: ConfChangeKind.addLearner, id });
       continue;
@@ -372,7 +409,13 @@ function nextStep(replica: Replica, wanted: readonly ReplicaChange[], force: boo
   return changes.length === 0 ? { kind: 'done' } : { kind: 'change', changes, placed, promoted };
 }
 
-function replaceStep(replica: Replica, replicaId: ReplicaId, nodeId: NodeId, force: boolean): Step {
+function replaceStep(
+  replica: Replica,
+  replicaId: ReplicaId,
+  nodeId: NodeId,
+  force: boolean,
+  unused: Unused,
+): Step {
   const { membership } = replica.store;
   const { voters } = replica.conf;
   const isMember = membership.members.some((member) => member.replicaId === replicaId);
@@ -387,7 +430,7 @@ function replaceStep(replica: Replica, replicaId: ReplicaId, nodeId: NodeId, for
     );
   }
   if (there === undefined) {
-    const id = membership.nextReplicaId;
+    const id = newId(membership, [], unused, nodeId) ?? membership.nextReplicaId;
     const placed = [{ replicaId: id, nodeId }];
     const changes = [{ kind: ConfChangeKind.addLearner, id }];
     return { kind: 'change', changes, placed, promoted: [], ...(isMember ? { replaces: replicaId } : {}) };

@@ -185,8 +185,13 @@ export class Members {
       return;
     }
     if (held !== undefined) {
+      const problem = `node ${this.#context.nodeId} still holds replica ${held.replicaId} of it`;
+      // Made for a change that came to nothing, with an id that the leader has not given out yet: that gossip would
+      // never end it. It is as good as a new one.
+      if (!held.isInitialised && held.replicaId >= membership.nextReplicaId)
+        throw this.#busy(partition, problem, held.replicaId);
       // The leader's gossip ends the one that is no member; it asks again.
-      throw this.#busy(partition, `node ${this.#context.nodeId} still holds replica ${held.replicaId} of it`);
+      throw this.#busy(partition, problem);
     }
     const last = store.hosted().find((one) => one.partition === partition);
     // Closed a moment ago; what ends it in the store stands behind this in the queue.
@@ -210,11 +215,12 @@ export class Members {
     logger.info({ partition, replicaId }, 'a new replica is here, empty yet');
   }
 
-  #busy(partition: PartitionId, problem: string): HansardError {
+  /** `unused`: an empty replica here, which the leader may take instead. */
+  #busy(partition: PartitionId, problem: string, unused?: ReplicaId): HansardError {
     return new HansardError(
       'MEMBERSHIP_BUSY',
       `partition ${partition}: ${problem}`,
-      { partition },
+      unused === undefined ? { partition } : { partition, unused },
       { retryDelayMs: 200 },
     );
   }

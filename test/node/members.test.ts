@@ -212,6 +212,53 @@ t.test('whoever gave up on a change of members asks again, and it is made once',
   await world.check(t);
 });
 
+/** A leader that is cut off makes two empty replicas on the free nodes, and is deposed before they become members. */
+async function unusedReplicas(t: Test) {
+  const world = await five(t);
+  const { cluster } = world;
+  await world.append();
+  const { node: leader } = await cluster.led();
+  const self = leader.identity.nodeId;
+  const members = await world.nodes();
+  const others = members.filter((node) => node !== self);
+  const [first = 0, second = 0] = [1, 2, 3, 4, 5].filter((node) => !members.includes(node));
+  const learners = (...nodes: number[]) =>
+    nodes.map((nodeId): ReplicaChange => ({ kind: 'addLearner', nodeId }));
+  cluster.network.isolate(self, others);
+  const options = { deadlineMs: leader.monotonicMs() + 2_000, force: true };
+  await cluster.settled(
+    leader.changeReplicas(0, learners(first, second), options).catch((error: HansardError) => error.reason),
+  );
+  const elected = (): boolean => others.some((node) => world.replicaOn(node)?.isLeader);
+  t.ok(await cluster.clock.until(elected, 20_000), 'the others go on without it');
+  cluster.network.healAll();
+  await cluster.clock.run(5_000);
+  t.same(await world.nodes(), members, 'the change came to nothing');
+  const ids = [first, second].map((node) => world.replicaOn(node)?.replicaId ?? 0);
+  t.ok(
+    ids.every((id) => id > 0),
+    'what was made for it is there',
+  );
+  return { world, cluster, first, second, ids, learners };
+}
+
+t.test('an empty replica of a change that came to nothing is taken for the next one', async (t) => {
+  const { world, cluster, first, second, ids, learners } = await unusedReplicas(t);
+  await world.change(learners(second));
+  t.equal(await world.idOn(second), ids[1], 'an id was passed over');
+  t.ok(await cluster.clock.until(() => world.replicaOn(first) === undefined, 20_000), 'which nobody gets');
+  await world.change(learners(first));
+  t.ok((await world.idOn(first)) > (ids[1] as number));
+  await world.check(t);
+});
+
+t.test('two of them are taken by the nodes that have them, whatever their order', async (t) => {
+  const { world, first, second, ids, learners } = await unusedReplicas(t);
+  await world.change(learners(second, first));
+  t.same([await world.idOn(first), await world.idOn(second)], ids);
+  await world.check(t);
+});
+
 t.test('the node of a removed replica drops it, and may get another', async (t) => {
   const world = await five(t, 2);
   for (let i = 0; i < 5; i++) await world.append();
