@@ -251,8 +251,8 @@ async function waitReady(
     const ended = states.find((state) => state.process !== 'running');
     if (ended !== undefined)
       throw new HansardError(
-        lastReason(ended.logFile) ?? 'INTERNAL',
-        `node ${ended.nodeId} ended while starting: ${lastError(ended.logFile)}; its log is ${ended.logFile}`,
+        lastReason(ended) ?? 'INTERNAL',
+        `node ${ended.nodeId} ended while starting: ${lastError(ended)}; its log is ${ended.logFile}`,
         { node: ended.nodeId, log: ended.logFile },
       );
     if (performance.now() >= until) {
@@ -432,24 +432,45 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** The catalogue's reason in what the node said last, so that a wrong setting is not told as a defect of ours. */
-function lastReason(logFile: string): Reason | undefined {
-  const name = /\(([A-Z_]+)\)$|"reason":"([A-Z_]+)"/.exec(lastError(logFile));
-  const reason = name?.[1] ?? name?.[2] ?? '';
-  return Object.hasOwn(reasons, reason) ? (reason as Reason) : undefined;
+/** What the node that the record is of said last before it ended: one line for people. */
+export function lastError(node: LaunchedNode): string {
+  return lastWord(node).slice(0, shownLengthMax);
 }
 
-/** What the node said last before it ended: one line for people. */
-export function lastError(logFile: string): string {
-  let text: string;
+const shownLengthMax = 500;
+
+/** The catalogue's reason in that word, so that a wrong setting is not told as a defect of ours. */
+function lastReason(node: LaunchedNode): Reason | undefined {
+  const word = lastWord(node);
+  const reason = word.startsWith('{') ? loggedReason(word) : /\(([A-Z_]+)\)$/.exec(word)?.[1];
+  return reason !== undefined && Object.hasOwn(reasons, reason) ? (reason as Reason) : undefined;
+}
+
+/** Of a line of the log, or of an error that was written as JSON. */
+function loggedReason(line: string): string | undefined {
   try {
-    text = readFileSync(logFile, 'utf8').slice(-16_384);
+    const { reason, error } = JSON.parse(line) as { reason?: unknown; error?: { reason?: unknown } };
+    const found = reason ?? error?.reason;
+    return typeof found === 'string' ? found : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Of its own words only: the file has those of earlier lives before them. */
+function lastWord({ logFile, recordFile }: LaunchedNode): string {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(logFile).subarray(readRecord(recordFile)?.logFrom ?? 0);
   } catch {
     return 'it left no log';
   }
-  const lines = text.trimEnd().split('\n');
-  const said = lines
-    .reverse()
-    .find((line) => line.startsWith('error: ') || /"level":"(error|fatal)"/.test(line));
-  return (said ?? lines[0] ?? 'it left no word').slice(0, 500);
+  const lines = bytes.subarray(-wordBytesMax).toString('utf8').trimEnd().split('\n').reverse();
+  const said = lines.find(
+    (line) => /^(error: |\{"error":)/.test(line) || /"level":"(error|fatal)"/.test(line),
+  );
+  return said ?? (lines[0] || 'it left no word');
 }
+
+/** What is looked through for its last word. */
+const wordBytesMax = 64 * 1024;

@@ -6,6 +6,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import {
   closeSync,
   existsSync,
+  fstatSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -21,6 +22,8 @@ export interface ProcessRecord {
   readonly startTime: string;
   readonly command: readonly string[];
   readonly startedAt: string;
+  /** Where in the log file its own words begin, bytes. */
+  readonly logFrom: number;
 }
 
 /** `stale`: the record's process is gone, and its number may be another's now. */
@@ -33,6 +36,7 @@ export function spawnDetached(
   mkdirSync(dirname(options.logFile), { recursive: true });
   mkdirSync(dirname(options.recordFile), { recursive: true });
   const log = openSync(options.logFile, 'a');
+  const logFrom = fstatSync(log).size;
   try {
     const [program = process.execPath, ...args] = command;
     const child = spawn(program, args, {
@@ -48,6 +52,7 @@ export function spawnDetached(
       startTime: startTimeOf(child.pid ?? 0) ?? '',
       command,
       startedAt: new Date().toISOString(),
+      logFrom,
     };
     writeJson(options.recordFile, record);
     return record;
@@ -63,6 +68,7 @@ export function recordOfSelf(): ProcessRecord {
     startTime: startTimeOf(process.pid) ?? '',
     command: process.argv,
     startedAt: new Date().toISOString(),
+    logFrom: 0,
   };
 }
 
@@ -75,6 +81,7 @@ export function readRecord(recordFile: string): ProcessRecord | undefined {
     startTime: value.startTime,
     command: value.command ?? [],
     startedAt: value.startedAt ?? '',
+    logFrom: value.logFrom ?? 0,
   };
 }
 

@@ -138,6 +138,15 @@ t.test('a node that ends, or never gets ready, is told with its reason', async (
     reason: 'INVALID_SETTINGS',
     message: /four segments/,
   });
+  await t.rejects(clusterUp(await options('fails', 'fails'), hooks), {
+    reason: 'STORE_DAMAGED',
+    message: /ended/,
+  });
+  // The next life, of the same folder and log, ends without a word: the one before spoke for itself alone.
+  const refused = await options('refused', 'refuses');
+  await t.rejects(clusterUp(refused, hooks), { reason: 'INVALID_SETTINGS', message: /ended/ });
+  process.env.FAKE_NODE = 'dies';
+  await t.rejects(clusterUp(refused, hooks), { reason: 'INTERNAL', message: /starting: Killed; its log/ });
   const never = await options('never', 'never');
   await t.rejects(
     clusterUp({ ...never, timeoutMs: 1_000 }, hooks),

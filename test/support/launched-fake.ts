@@ -12,6 +12,17 @@ if (misbehaviour === 'ends') {
   console.error('error: the folder is on fire');
   process.exit(1);
 }
+if (misbehaviour === 'fails') {
+  // As the log has it: the reason stands behind a long stack, and a word of an earlier life before it.
+  const err = { type: 'HansardError', stack: 'at somewhere\n'.repeat(100), reason: 'STORE_DAMAGED' };
+  const line = { level: 'error', err, reason: 'STORE_DAMAGED', msg: 'the node ends: a block is damaged' };
+  console.error(JSON.stringify(line));
+  process.exit(1);
+}
+if (misbehaviour === 'dies') {
+  console.error('Killed');
+  process.exit(1);
+}
 if (misbehaviour === 'refuses') {
   console.error(
     'error: log_max: "8 MiB"; it must be at least four segments (INVALID_SETTINGS)\ncure:  See --help.',

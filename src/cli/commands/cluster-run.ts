@@ -166,7 +166,7 @@ async function watch(
       const isStopped = record === undefined;
       if (runs) output.note(`node ${node.nodeId} runs again`);
       else if (isStopped) output.note(`node ${node.nodeId} was stopped`);
-      else output.note(`node ${node.nodeId} ended (${lastError(node.logFile)}); start it again: ${up}`);
+      else output.note(`node ${node.nodeId} ended (${lastError(node)}); start it again: ${up}`);
     }
     if (![...running.values()].includes(true)) return output.note('no node is left');
     await stop.sleep(watchMs);
@@ -235,6 +235,8 @@ function cureOf(error: HansardError, options: RunOptions): string | undefined {
       : `hansard cluster run${dir === '' ? '' : ` --dir ${dir}`}${more === '' ? '' : ` ${more}`}`;
   const port = (options.basePort ?? launcherDefaults.basePort) + 100;
   const isMade = existsSync(join(resolve(options.dir), 'cluster.json'));
+  // Of a node that ended: the catalogue knows best what to do.
+  if (error.fields.log !== undefined && error.reason !== 'INTERNAL') return undefined;
   switch (error.reason) {
     case 'ADDRESS_IN_USE':
       return isMade
