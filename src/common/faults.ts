@@ -56,10 +56,20 @@ export interface FaultRecord {
   readonly logMove: number;
   readonly dbMove: number;
   /**
+   * Replicas that were here and are members no more, the latest of each partition. The database has them, too; one
+   * that is made anew would bring them back under ids with which they have voted.
+   */
+  readonly gone: readonly GoneReplica[];
+  /**
    * How far the log has come: kept here, so that a log whose newest segments are gone with the
    * whole database is still known to be a shorter one.
    */
   readonly segments: ReachedSegments;
+}
+
+export interface GoneReplica {
+  readonly partition: PartitionId;
+  readonly replicaId: ReplicaId;
 }
 
 /** `current` holds synced batches; `next` was made behind it. 0: none is known. */
@@ -75,19 +85,24 @@ export const noFaults: FaultRecord = Object.freeze({
   logMove: 0,
   dbMove: 0,
   segments: noSegments,
+  gone: [],
 });
 
-/** 1: without the segments; it is read for ever. */
-export const faultRecordVersion = 2;
+/** 1: without the segments; 2: without replicas that are gone, written while there are none. All are read for ever. */
+export const faultRecordVersion = 3;
 /** Of `why`: a sentence; more of it is in the log. */
 const whyBytesMax = 500;
 /** Three kinds for each of 65,536 partitions would be 100 MB: what is sane is far below. */
 export const faultRecordBytesMax = 64 * 1024 * 1024;
 
 /** The record within FAULTS, and its copy in the database (docs/format.md, "FAULTS"). */
-export function encodeFaults({ number, faults, logMove, dbMove, segments }: FaultRecord): Buffer {
-  const writer = new ByteWriter(64 + 100 * faults.length);
-  writer.u16(faultRecordVersion).u64(number).uvarint(logMove).uvarint(dbMove);
+export function encodeFaults({ number, faults, logMove, dbMove, segments, gone }: FaultRecord): Buffer {
+  const writer = new ByteWriter(64 + 100 * faults.length + 10 * gone.length);
+  writer
+    .u16(gone.length > 0 ? 3 : 2)
+    .u64(number)
+    .uvarint(logMove)
+    .uvarint(dbMove);
   writer.u64(segments.current).u64(segments.next);
   writer.uvarint(faults.length);
   for (const fault of faults) {
@@ -98,6 +113,10 @@ export function encodeFaults({ number, faults, logMove, dbMove, segments }: Faul
       .u8(faultKinds.indexOf(fault.kind) + 1);
     writer.u64(fault.sinceUs).u32(fault.generation).u64(fault.floor.term).u64(fault.floor.index);
     writer.uvarint(why.length).bytes(why);
+  }
+  if (gone.length > 0) {
+    writer.uvarint(gone.length);
+    for (const { partition, replicaId } of gone) writer.u16(partition).u64(replicaId);
   }
   return writer.u64big(xxh64(writer.view())).finish();
 }
@@ -120,14 +139,23 @@ export function decodeFaults(bytes: Uint8Array): FaultRecord {
   const count = reader.uvarint();
   if (count * faultBytesMin > reader.remaining) throw new MalformedError(`${count} faults can't fit`);
   const faults = Array.from({ length: count }, () => readFault(reader));
+  const gone = version < 3 ? [] : readGone(reader);
   reader.end();
-  return { number, faults, logMove, dbMove, segments };
+  return { number, faults, logMove, dbMove, segments, gone };
 }
 
 export class FaultsTooNew extends Error {
   constructor(readonly version: number) {
     super(`version ${version}`);
   }
+}
+
+const goneBytes = 2 + 8;
+
+function readGone(reader: ByteReader): GoneReplica[] {
+  const count = reader.uvarint();
+  if (count * goneBytes > reader.remaining) throw new MalformedError(`${count} replicas can't fit`);
+  return Array.from({ length: count }, () => ({ partition: reader.u16(), replicaId: reader.u64() }));
 }
 
 const faultBytesMin = 2 + 8 + 1 + 8 + 4 + 16 + 1;

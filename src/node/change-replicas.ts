@@ -359,17 +359,17 @@ function checkRequest(changes: readonly ReplicaChange[]): void {
 type Unused = ReadonlyMap<NodeId, ReplicaId>;
 
 /**
- * The id of a new replica on that node; undefined: the one that is there has an id that another node of this
- * change gets, and goes once that is done. Ids may be passed over, and are never given out twice.
+ * The id of a new replica on that node: of the empty one that is there already, which another node of this change may
+ * get, or a new one. Ids may be passed over, and are never given out twice.
  */
 function newId(
   { nextReplicaId }: Membership,
   placed: readonly ReplicaMember[],
   unused: Unused,
   nodeId: NodeId,
-) {
+): ReplicaId {
   const there = unused.get(nodeId) ?? 0;
-  if (there >= nextReplicaId) return placed.some(({ replicaId }) => replicaId === there) ? undefined : there;
+  if (there >= nextReplicaId) return there;
   const taken = [...placed.map(({ replicaId }) => replicaId), ...unused.values()];
   return Math.max(nextReplicaId, ...taken.map((id) => id + 1));
 }
@@ -389,8 +389,8 @@ function nextStep(replica: Replica, wanted: readonly ReplicaChange[], force: boo
       if (membership.members.some((member) => member.nodeId === nodeId)) continue;
       if (placed.some((member) => member.nodeId === nodeId)) continue;
       const id = newId(membership, placed, unused, nodeId);
-      // In the next round.
-      if (id === undefined) continue;
+      // The empty one there has the id of another new one, and goes once that is done: in the next round.
+      if (placed.some(({ replicaId }) => replicaId === id)) continue;
       placed.push({ replicaId: id, nodeId });
       changes.push({ kind: ConfChangeKind.addLearner, id });
       continue;
@@ -430,7 +430,7 @@ function replaceStep(
     );
   }
   if (there === undefined) {
-    const id = newId(membership, [], unused, nodeId) ?? membership.nextReplicaId;
+    const id = newId(membership, [], unused, nodeId);
     const placed = [{ replicaId: id, nodeId }];
     const changes = [{ kind: ConfChangeKind.addLearner, id }];
     return { kind: 'change', changes, placed, promoted: [], ...(isMember ? { replaces: replicaId } : {}) };

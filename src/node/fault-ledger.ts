@@ -11,7 +11,7 @@ import {
   noFaults,
   type ReplicaFault,
 } from '../common/faults.js';
-import type { PartitionId } from '../common/ids.js';
+import type { PartitionId, ReplicaId } from '../common/ids.js';
 
 /** Keeps the bytes in all their places, synced when it resolves. Rejects: the process must end. */
 export type KeepFaults = (bytes: Uint8Array) => Promise<void>;
@@ -61,6 +61,21 @@ export class FaultLedger {
       fault.partition !== partition || !kinds.includes(fault.kind);
     if (this.#record.faults.every(isLeft)) return this.#writing;
     return this.update({ faults: this.faults.filter(isLeft) });
+  }
+
+  /** A replica that is no member any more. Of a partition the latest is kept. */
+  noteGone(partition: PartitionId, replicaId: ReplicaId): Promise<void> {
+    const { gone } = this.#record;
+    if (this.goneOf(partition) >= replicaId) return this.#writing;
+    const others = gone.filter((one) => one.partition !== partition);
+    return this.update({
+      gone: [...others, { partition, replicaId }].sort((a, b) => a.partition - b.partition),
+    });
+  }
+
+  /** Replicas of the partition up to this id are members no more; 0: none is known. */
+  goneOf(partition: PartitionId): ReplicaId {
+    return this.#record.gone.find((one) => one.partition === partition)?.replicaId ?? 0;
   }
 
   /** Also where nothing changes: it is written anew. */

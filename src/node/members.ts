@@ -48,6 +48,8 @@ export interface MembersContext {
   close(replica: Replica): void;
   /** A member that should be here, and of which nothing is. */
   lost(partition: PartitionId, replicaId: ReplicaId): void;
+  /** The replica is to go: outside of the database that is noted, too. Durable when it resolves. */
+  going(partition: PartitionId, replicaId: ReplicaId): Promise<void>;
   /** The replica's removal is on record. Durable when it resolves. */
   gone(partition: PartitionId, replicaId: ReplicaId): Promise<void>;
   fatal(error: unknown): void;
@@ -163,6 +165,8 @@ export class Members {
     this.#settledSince.delete(replica);
     this.#context.close(replica);
     this.#after(partition, async () => {
+      // First: a database that is made anew in between must not bring it back.
+      await this.#context.going(partition, replicaId);
       await store.dropPartition(partition, replicaId);
       // Its segments may go, too.
       if (log.lastIndex() >= log.firstIndex())

@@ -276,10 +276,20 @@ export class PartsOpener {
     const hosted = new Map<PartitionId, ReplicaId>();
     for (const partition of this.#options.firstPartitions) hosted.set(partition, nodeId as number);
     for (const { partition, replicaId } of wal.groups()) hosted.set(partition, replicaId);
+    // The lost database knew that they are members no more. Here again they would vote without knowing what they have voted.
+    const { gone } = this.#ledger.record;
+    for (const { partition, replicaId } of gone)
+      if ((hosted.get(partition) ?? 0) <= replicaId) hosted.delete(partition);
     const partitions = [...hosted]
       .sort(([a], [b]) => a - b)
       .map(([partition, replicaId]) => ({ partition, replicaId, confState: noConfiguration }));
-    await formatStore({ kv, ...this.#ids, partitions, ...(blockBytes === undefined ? {} : { blockBytes }) });
+    await formatStore({
+      kv,
+      ...this.#ids,
+      partitions,
+      gone: gone.filter(({ partition }) => !hosted.has(partition)),
+      ...(blockBytes === undefined ? {} : { blockBytes }),
+    });
     const faults = partitions.map((one) => this.#fault(one, 'state-damaged', this.#whyLost));
     if (this.#isRecordLost) {
       const lost = 'the record of faults is lost, and the database with its copy';

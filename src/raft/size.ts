@@ -1,5 +1,6 @@
 /** What entries count for against limits in bytes. */
 import type { Entry } from '../common/log-types.js';
+import { varintSize } from '../common/varint.js';
 
 /**
  * An entry's bytes with its header: tags, and varints of type, term, index and
@@ -34,10 +35,4 @@ export function countWithin(entries: readonly Entry[], from: number, to: number,
     if (size > maxSize) break;
   }
   return i - from;
-}
-
-function varintSize(value: number): number {
-  let size = 1;
-  for (let rest = value; rest >= 128; rest = Math.floor(rest / 128)) size++;
-  return size;
 }

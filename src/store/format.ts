@@ -2,6 +2,7 @@
 import type { ByteReader, ByteWriter } from '../common/bytes.js';
 import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
+import type { GoneReplica } from '../common/faults.js';
 import type { PartitionId, ReplicaId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { ReplicatedSettings } from '../conversation/types.js';
@@ -27,6 +28,8 @@ export interface FormatOptions {
     /** Of a replica that came later, or is formatted anew in the place of a lost database. */
     readonly replicaId?: ReplicaId;
   }[];
+  /** Replicas that were here, where the database that knew it is lost. */
+  readonly gone?: readonly GoneReplica[];
   readonly settings?: Readonly<ReplicatedSettings>;
   readonly blockBytes?: number;
 }
@@ -53,11 +56,13 @@ export async function formatStore(options: FormatOptions): Promise<void> {
   const batch = kv.batch();
   const put = (key: Uint8Array, writer: ByteWriter) => batch.put(key, sealRow(key, writer));
   const blockBytes = options.blockBytes ?? defaultBlockBytes;
-  const hosted = options.partitions.map(({ partition, replicaId = 0 }) => ({
+  const here = options.partitions.map(({ partition, replicaId = 0 }) => ({
     partition,
     replicaId,
     removed: false,
   }));
+  const gone = (options.gone ?? []).map((one) => ({ ...one, removed: true }));
+  const hosted = [...here, ...gone].sort((a, b) => a.partition - b.partition);
   put(formatKey(), formatRow({ clusterId, storeId, blockBytes, hosted }));
   for (const { partition, confState } of options.partitions) {
     const record = emptyRecord(partition, 1, confState, options.settings);

@@ -19,6 +19,10 @@ const record: FaultRecord = {
   logMove: 2,
   dbMove: 0,
   segments: { current: 41, next: 42 },
+  gone: [
+    { partition: 2, replicaId: 7 },
+    { partition: 9, replicaId: 2 ** 40 },
+  ],
   faults: [
     {
       partition: 3,
@@ -87,4 +91,26 @@ t.test('the record of version 1, which tells of no segments, is read', async (t)
   const writer = new ByteWriter(64).u16(1).u64(7).uvarint(2).uvarint(0).uvarint(0);
   const bytes = writer.u64big(xxh64(writer.view())).finish();
   t.strictSame(decodeFaults(bytes), { ...noFaults, number: 7, logMove: 2 });
+});
+
+t.test('of replicas that are gone the latest of each partition is kept', async (t) => {
+  const written: FaultRecord[] = [];
+  const ledger = new FaultLedger(noFaults, async (bytes) => void written.push(decodeFaults(bytes)));
+  for (const [partition, replicaId] of [
+    [4, 5],
+    [1, 9],
+    [4, 3],
+    [1, 12],
+  ] as const)
+    await ledger.noteGone(partition, replicaId);
+  t.strictSame(written.at(-1)?.gone, [
+    { partition: 1, replicaId: 12 },
+    { partition: 4, replicaId: 5 },
+  ]);
+  t.same([ledger.goneOf(1), ledger.goneOf(2), ledger.goneOf(4)], [12, 0, 5]);
+});
+
+t.test('while none is gone, the record is one that programs before this one read', async (t) => {
+  t.equal(encodeFaults(noFaults).readUInt16LE(0), 2);
+  t.equal(encodeFaults({ ...noFaults, gone: [{ partition: 0, replicaId: 1 }] }).readUInt16LE(0), 3);
 });

@@ -113,6 +113,49 @@ t.test('a second process comes while the first one replaces the database', async
     t.same(kindsOf(faults, partition), ['state-damaged'], 'another start ends what was begun');
 });
 
+t.test('a replica was removed, and then the database that knew it is lost', async (t) => {
+  const dir = await init(t);
+  await opened(dir, async ({ ledger }, { wal }) => {
+    for (const partition of partitions) {
+      wal.addGroup(partition, 1);
+      await write(wal, { partition, hardState: { term: 3, vote: 1, commit: 0 }, entries: [] });
+    }
+    await ledger.noteGone(1, 1);
+  });
+  rmSync(join(dir, 'db', 'CURRENT'));
+  const found = await opened(dir, async ({ ledger }, { store }) => ({
+    hosted: store.hosted(),
+    faults: kindsOf(ledger.faults, 1),
+    gone: ledger.goneOf(1),
+  }));
+  t.strictSame(found, {
+    hosted: [
+      { partition: 0, replicaId: 1, removed: false },
+      { partition: 1, replicaId: 1, removed: true },
+    ],
+    faults: [],
+    gone: 1,
+  });
+  const again = await opened(dir, async (_, { store }) => store.hosted());
+  t.same(again, found.hosted, 'and so it stays');
+});
+
+t.test('a replica was removed, a later one came, and then the database is lost', async (t) => {
+  const dir = await init(t);
+  await opened(dir, async ({ ledger }, { wal }) => {
+    await ledger.noteGone(1, 1);
+    wal.addGroup(1, 5);
+    await write(wal, { partition: 1, hardState: { term: 3, vote: 1, commit: 0 }, entries: [] });
+  });
+  rmSync(join(dir, 'db', 'CURRENT'));
+  const { hosted, faults } = await opened(dir, async ({ ledger }, { store }) => ({
+    hosted: store.hosted(),
+    faults: kindsOf(ledger.faults, 1),
+  }));
+  t.match(hosted[1], { partition: 1, replicaId: 5, removed: false });
+  t.same(faults, ['state-damaged'], 'it waits for a snapshot');
+});
+
 t.test('a segment is damaged, and the newest one is gone', async (t) => {
   const dir = await init(t);
   await opened(dir, async (_, { wal }) => {
