@@ -67,6 +67,7 @@ interface Spent extends Totals {
 type Idle = Partial<Pick<Totals, 'frames' | 'wireBytes'>>;
 
 async function idleOf(cluster: OwnCluster): Promise<Idle> {
+  await allHaveAll(cluster);
   const before = totalsOf(cluster);
   const startMs = performance.now();
   await new Promise((done) => setTimeout(done, idleMs));

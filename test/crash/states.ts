@@ -1,5 +1,6 @@
 /** Draws states of a recording and checks each; says what came of all. */
 import { join } from 'node:path';
+import { readLevelLog } from '../../src/store/level-log-file.js';
 import { SimRandom } from '../sim/sim-clock.js';
 import { checkState, type Verdict } from './check.js';
 import type { NameOrder, Tree } from './disk-model.js';
@@ -84,7 +85,11 @@ export async function checkStates(
       judge(
         tally,
         draw,
-        { isFormatted: promises.isFormatted, isCurrentBehind: isCurrentBehind(tree) },
+        {
+          isFormatted: promises.isFormatted,
+          isCurrentBehind: isCurrentBehind(tree),
+          isManifestTorn: isManifestTorn(tree),
+        },
         verdict,
         `${name} seed ${seed} state ${number} (${draw.order}, moment ${draw.moment})`,
       );
@@ -127,6 +132,7 @@ function drawStates(
 interface Found {
   readonly isFormatted: boolean;
   readonly isCurrentBehind: boolean;
+  readonly isManifestTorn: boolean;
 }
 
 function judge(tally: Tally, draw: Draw, found: Found, verdict: Verdict, where: string): void {
@@ -155,18 +161,29 @@ function judge(tally: Tally, draw: Draw, found: Found, verdict: Verdict, where: 
  * may be kept alone. That is said, and refetched from a peer; nothing else is refused.
  *
  * Where the old MANIFEST is still there and its log is not, LevelDB opens without a word, with what was
- * in tables. The checkpoints in there are whole and older than where the log of Raft begins: that is what is said then.
+ * in tables. The checkpoints in there are whole and older than where the log of Raft begins, or there is nothing at
+ * all, where no table had been made yet: that is what is said then.
+ *
+ * A record of MANIFEST that was being written, and of which one sector is there and another is not, is damage to
+ * LevelDB; what is cut short or all zeros is not.
  */
 function mayRefuse(
   order: NameOrder,
-  { isCurrentBehind }: Found,
+  { isCurrentBehind, isManifestTorn }: Found,
   { reason, message }: { reason: string; message: string },
 ): boolean {
-  return (
-    order === 'unordered' &&
-    reason === 'STORE_DAMAGED' &&
-    (isCurrentBehind || /missing files|no such file/i.test(message))
-  );
+  if (isManifestTorn && reason === 'STORE_DAMAGED' && /checksum mismatch/.test(message)) return true;
+  if (order !== 'unordered') return false;
+  if (reason === 'REPLICA_LOST') return isCurrentBehind && /no format record/.test(message);
+  return reason === 'STORE_DAMAGED' && (isCurrentBehind || /missing files|no such file/i.test(message));
+}
+
+/** The last record of the MANIFEST in use is not what was written. */
+export function isManifestTorn(tree: Tree): boolean {
+  const current = tree.get('db/CURRENT');
+  const manifest = Buffer.isBuffer(current) ? tree.get(`db/${current.toString().trimEnd()}`) : undefined;
+  if (!Buffer.isBuffer(manifest)) return false;
+  return [...readLevelLog(manifest)].at(-1)?.kind === 'damage';
 }
 
 /** The database's CURRENT names another MANIFEST than the newest: its last replacement is lost, or was not done. */
