@@ -7,10 +7,12 @@ import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   existsSync,
+  fstatSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
+  readSync,
   rmSync,
   writeFileSync,
   writeSync,
@@ -249,12 +251,14 @@ async function waitReady(
     const states = await Promise.all(nodes.map(statusOf));
     if (states.every((state) => state.ready)) return states;
     const ended = states.find((state) => state.process !== 'running');
-    if (ended !== undefined)
+    if (ended !== undefined) {
+      const word = lastWord(ended);
       throw new HansardError(
-        lastReason(ended) ?? 'INTERNAL',
-        `node ${ended.nodeId} ended while starting: ${lastError(ended)}; its log is ${ended.logFile}`,
+        reasonIn(word) ?? 'INTERNAL',
+        `node ${ended.nodeId} ended while starting: ${word.slice(0, shownLengthMax)}; its log is ${ended.logFile}`,
         { node: ended.nodeId, log: ended.logFile },
       );
+    }
     if (performance.now() >= until) {
       const slow = states.filter((state) => !state.ready);
       throw new HansardError(
@@ -432,16 +436,17 @@ function isAlive(pid: number): boolean {
   }
 }
 
+/** What is looked through for a node's last word. */
+const wordBytesMax = 64 * 1024;
+const shownLengthMax = 500;
+
 /** What the node that the record is of said last before it ended: one line for people. */
 export function lastError(node: LaunchedNode): string {
   return lastWord(node).slice(0, shownLengthMax);
 }
 
-const shownLengthMax = 500;
-
 /** The catalogue's reason in that word, so that a wrong setting is not told as a defect of ours. */
-function lastReason(node: LaunchedNode): Reason | undefined {
-  const word = lastWord(node);
+function reasonIn(word: string): Reason | undefined {
   const reason = word.startsWith('{') ? loggedReason(word) : /\(([A-Z_]+)\)$/.exec(word)?.[1];
   return reason !== undefined && Object.hasOwn(reasons, reason) ? (reason as Reason) : undefined;
 }
@@ -461,16 +466,25 @@ function loggedReason(line: string): string | undefined {
 function lastWord({ logFile, recordFile }: LaunchedNode): string {
   let bytes: Buffer;
   try {
-    bytes = readFileSync(logFile).subarray(readRecord(recordFile)?.logFrom ?? 0);
+    bytes = readEnd(logFile, readRecord(recordFile)?.logFrom ?? 0);
   } catch {
     return 'it left no log';
   }
-  const lines = bytes.subarray(-wordBytesMax).toString('utf8').trimEnd().split('\n').reverse();
+  const lines = bytes.toString('utf8').trimEnd().split('\n').reverse();
   const said = lines.find(
     (line) => /^(error: |\{"error":)/.test(line) || /"level":"(error|fatal)"/.test(line),
   );
   return said ?? (lines[0] || 'it left no word');
 }
 
-/** What is looked through for its last word. */
-const wordBytesMax = 64 * 1024;
+/** A file that is shorter than `from` was cut by whoever rotates it: all of it is younger. */
+function readEnd(file: string, from: number): Buffer {
+  const handle = openSync(file, 'r');
+  try {
+    const { size } = fstatSync(handle);
+    const bytes = Buffer.alloc(Math.min(wordBytesMax, from <= size ? size - from : size));
+    return bytes.subarray(0, readSync(handle, bytes, 0, bytes.length, size - bytes.length));
+  } finally {
+    closeSync(handle);
+  }
+}

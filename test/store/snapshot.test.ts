@@ -5,9 +5,9 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { MalformedError } from '../../src/common/bytes.js';
-import type { Kv } from '../../src/common/env.js';
+import type { Kv, KvIterator, KvRange } from '../../src/common/env.js';
 import { silentLogger } from '../../src/common/logger.js';
 import { kindRange, RowKind } from '../../src/store/keys.js';
 import { levelKvFactory } from '../../src/store/level-kv.js';
@@ -51,6 +51,22 @@ async function filled(disk: SimKvDisk, count = entries, from = 1): Promise<Store
 
 async function source(count = entries, seed = 1): Promise<Store> {
   return filled(await formatted(simDisk(seed), [0, 1]), count);
+}
+
+/** Iterators of all views from here to the test's end are what `wrapped` makes of them. */
+function watchIterators(t: Test, wrapped: (rows: KvIterator, range: KvRange) => KvIterator): void {
+  const prototype = SimKv.prototype as Kv;
+  const { snapshot } = prototype;
+  t.teardown(() => {
+    prototype.snapshot = snapshot;
+  });
+  prototype.snapshot = function watched(this: Kv) {
+    const view = snapshot.call(this);
+    return {
+      close: () => view.close(),
+      iterator: (range) => wrapped(view.iterator(range), range),
+    };
+  };
 }
 
 async function must(store: Store): Promise<SnapshotExport> {
@@ -112,31 +128,17 @@ t.test('what is read ahead is bounded, whatever the rows before were like', asyn
     applyTo(store.partition(0), madeEntry([madeAppend('large', [madeEvent(large)])]));
   await store.checkpoint([0]);
   const asked: { kind: number; bytes: number }[] = [];
-  const prototype = SimKv.prototype as Kv;
-  const { snapshot } = prototype;
-  t.teardown(() => {
-    prototype.snapshot = snapshot;
-  });
-  prototype.snapshot = function spied(this: Kv) {
-    const view = snapshot.call(this);
-    return {
-      close: () => view.close(),
-      iterator: (range) => {
-        const rows = view.iterator(range);
-        return {
-          close: () => rows.close(),
-          next: async (count) => {
-            const found = await rows.next(count);
-            asked.push({
-              kind: range.gte[0] as number,
-              bytes: found.reduce((sum, [, row]) => sum + row.length, 0),
-            });
-            return found;
-          },
-        };
-      },
-    };
-  };
+  watchIterators(t, (rows, range) => ({
+    close: () => rows.close(),
+    next: async (count) => {
+      const found = await rows.next(count);
+      asked.push({
+        kind: range.gte[0] as number,
+        bytes: found.reduce((sum, [, row]) => sum + row.length, 0),
+      });
+      return found;
+    },
+  }));
   const exported = await must(store);
   await readAll(exported);
   await exported.close();
@@ -157,28 +159,16 @@ t.test(
     disk.damage((key, value) => (key[0] === RowKind.change && ++changes === 2 ? undefined : value));
     t.ok(changes > 3, `${changes} rows of changes`);
     let open = 0;
-    const prototype = SimKv.prototype as Kv;
-    const { snapshot } = prototype;
-    t.teardown(() => {
-      prototype.snapshot = snapshot;
-    });
-    prototype.snapshot = function counted(this: Kv) {
-      const view = snapshot.call(this);
+    watchIterators(t, (rows) => {
+      open++;
       return {
-        close: () => view.close(),
-        iterator: (range) => {
-          const rows = view.iterator(range);
-          open++;
-          return {
-            next: (count) => rows.next(count),
-            close: () => {
-              open--;
-              return rows.close();
-            },
-          };
+        next: (count) => rows.next(count),
+        close: () => {
+          open--;
+          return rows.close();
         },
       };
-    };
+    });
     const store = await opened(disk);
     const exported = await must(store);
     await rejectsWith(t, readAll(exported), 'STORE_DAMAGED');
