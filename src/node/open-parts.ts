@@ -132,7 +132,7 @@ export class PartsOpener {
   }
 
   async #open(kv: Kv): Promise<void> {
-    const { folder, settings, logger, opened } = this.#options;
+    const { folder, settings, logger, opened, onFailure } = this.#options;
     const store = await openStore({
       kv,
       ...this.#ids,
@@ -141,6 +141,7 @@ export class PartsOpener {
       cacheBytes: settings.storeCache,
       tailLimitBytes: settings.tailLimit,
       changeRetentionMs: settings.changeRetention,
+      onFailure,
       untrusted: this.#isLastResort ? new Map() : this.#heals ? untrustedBy(this.#ledger) : undefined,
     });
     this.#store = store;

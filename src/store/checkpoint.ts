@@ -148,7 +148,7 @@ export class Checkpoint {
     this.#writes.track(work).catch((error: unknown) => {
       this.#shared.logger.error({ error: String(error) }, 'compacting the database failed');
       // Damage is told by the next write: LevelDB takes none after that.
-      if (!isStoreDamage(error)) this.#writes.fail(error);
+      if (!isStoreDamage(error)) this.#writes.failUnasked(error);
     });
   }
 

@@ -63,6 +63,8 @@ export interface OpenStoreOptions {
    * life. Undefined: damage refuses the whole.
    */
   readonly untrusted?: ReadonlyMap<PartitionId, number> | undefined;
+  /** A write failed that no caller waits for: the process must end. Once at most. Undefined: who writes next is told. */
+  readonly onFailure?: (error: unknown) => void;
 }
 
 /**
@@ -85,6 +87,7 @@ export async function openStore(options: OpenStoreOptions): Promise<Store> {
       opened,
       facts,
       options.tailLimitBytes ?? storeDefaults.tailLimitBytes,
+      new Writes(kv, options.onFailure ?? (() => {})),
     );
   } catch (error) {
     await kv.close();
@@ -181,12 +184,12 @@ class StoreImpl implements Store {
     { states, generations, setAside }: Opened,
     facts: Map<string, Uint8Array>,
     tailLimitBytes: number,
+    writes: Writes,
   ) {
     const { storeId } = format;
     this.storeId = storeId;
     this.tailLimitBytes = tailLimitBytes;
     this.#shared = shared;
-    const writes = new Writes(shared.kv);
     this.#writes = writes;
     const held = new HeldPartitions(shared, generations, setAside);
     this.#held = held;

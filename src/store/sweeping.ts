@@ -39,8 +39,8 @@ export class Sweeping {
         return;
       }
       // Reading or deleting failed: nothing is sealed any more, and the process ends.
-      this.#writes.fail(error);
       this.#shared.logger.error({ partition, error: String(error) }, 'sweeping old rows failed');
+      this.#writes.failUnasked(error);
     });
     if (this.#isSweeping.has(partition)) this.#sweeping.set(partition, swept);
   }

@@ -4,12 +4,15 @@ import { HansardError } from '../common/errors.js';
 
 export class Writes {
   readonly #kv: Kv;
+  readonly #onFailure: (error: unknown) => void;
   readonly #running = new Set<Promise<unknown>>();
   #failure: unknown;
+  #isTold = false;
   #isClosing = false;
 
-  constructor(kv: Kv) {
+  constructor(kv: Kv, onFailure: (error: unknown) => void) {
     this.#kv = kv;
+    this.#onFailure = onFailure;
   }
 
   /** Nothing new begins. */
@@ -24,6 +27,13 @@ export class Writes {
 
   fail(error: unknown): void {
     this.#failure ??= error;
+  }
+
+  /** Of work that nobody waits for: a quiet node might write nothing more for long, and go on as though its disk were sound. */
+  failUnasked(error: unknown): void {
+    this.fail(error);
+    if (!this.#isTold) this.#onFailure(error);
+    this.#isTold = true;
   }
 
   refuseAfterFailure(): void {

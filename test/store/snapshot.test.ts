@@ -433,6 +433,26 @@ t.test('old rows that can not be read are left where they are, and harm nothing'
   t.equal(await again.partition(0).digest(), await from.partition(0).digest());
 });
 
+t.test('a write fails that only the sweep of old rows waits for: the process is told at once', async (t) => {
+  const from = await source();
+  const snapshot = await must(from);
+  const disk = await formatted(simDisk(2), [0, 1]);
+  await (await filled(disk, 100)).close();
+  const failures: unknown[] = [];
+  const onFailure = (error: unknown) => failures.push(error);
+  const kv = handleOf(disk);
+  const to = await openStore({ kv, ...ids, clock: new TurnClock(), logger: silentLogger, onFailure });
+  const install = await to.beginInstall(0, snapshot.manifest);
+  await transfer(snapshot, install);
+  await install.finish();
+  disk.failWrites = true;
+  await until('it is told', () => failures.length > 0);
+  t.match(failures, [{ reason: 'DISK_FAILED' }], 'once');
+  await rejectsWith(t, to.partition(0).checkpoint(), 'DISK_FAILED');
+  t.equal(failures.length, 1);
+  await to.close();
+});
+
 t.test('readers meet one state or the other while a snapshot takes the place', async (t) => {
   const from = await source();
   const snapshot = await must(from);
