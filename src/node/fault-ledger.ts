@@ -8,6 +8,7 @@ import {
   encodeFaults,
   type FaultKind,
   type FaultRecord,
+  type GoneReplica,
   noFaults,
   type ReplicaFault,
 } from '../common/faults.js';
@@ -20,6 +21,8 @@ export class FaultLedger {
   #record: FaultRecord;
   readonly #keep: KeepFaults;
   #writing: Promise<void> = Promise.resolve();
+  /** Not begun yet. */
+  #next: Promise<void> | undefined;
 
   constructor(record: FaultRecord, keep: KeepFaults) {
     this.#record = record;
@@ -63,14 +66,25 @@ export class FaultLedger {
     return this.update({ faults: this.faults.filter(isLeft) });
   }
 
-  /** A replica that is no member any more. Of a partition the latest is kept. */
-  noteGone(partition: PartitionId, replicaId: ReplicaId): Promise<void> {
-    const { gone } = this.#record;
-    if (this.goneOf(partition) >= replicaId) return this.#writing;
-    const others = gone.filter((one) => one.partition !== partition);
-    return this.update({
-      gone: [...others, { partition, replicaId }].sort((a, b) => a.partition - b.partition),
-    });
+  /** Replicas that are members no more. Of each partition the latest is kept. */
+  noteGone(replicas: readonly GoneReplica[]): Promise<void> {
+    const gone = this.#goneWith(replicas);
+    return gone === undefined ? this.#writing : this.update({ gone });
+  }
+
+  /** Others are in the place of the replica that lost its vote: the fault goes, and that this id is gone stays. */
+  replaced(partition: PartitionId): Promise<void> {
+    const fault = this.of(partition, 'term-or-vote-lost');
+    if (fault === undefined) return this.#writing;
+    const gone = this.#goneWith([fault]);
+    const faults = this.faults.filter((one) => one !== fault);
+    return this.update(gone === undefined ? { faults } : { faults, gone });
+  }
+
+  /** An operator has made this replica all that there is of its partition: whatever was known against it is void. */
+  trusted(partition: PartitionId): Promise<void> {
+    const isOther = (one: { readonly partition: PartitionId }): boolean => one.partition !== partition;
+    return this.update({ faults: this.faults.filter(isOther), gone: this.#record.gone.filter(isOther) });
   }
 
   /** Replicas of the partition up to this id are members no more; 0: none is known. */
@@ -78,17 +92,35 @@ export class FaultLedger {
     return this.#record.gone.find((one) => one.partition === partition)?.replicaId ?? 0;
   }
 
-  /** Also where nothing changes: it is written anew. */
+  /** Undefined: as it is. */
+  #goneWith(replicas: readonly GoneReplica[]): GoneReplica[] | undefined {
+    const news = replicas.filter(({ partition, replicaId }) => replicaId > this.goneOf(partition));
+    if (news.length === 0) return undefined;
+    const latest = new Map<PartitionId, ReplicaId>();
+    for (const { partition, replicaId } of [...this.#record.gone, ...news])
+      latest.set(partition, Math.max(replicaId, latest.get(partition) ?? 0));
+    return [...latest].sort(([a], [b]) => a - b).map(([partition, replicaId]) => ({ partition, replicaId }));
+  }
+
+  /**
+   * Also where nothing changes: it is written anew. What changes while one is written shares the next: a node that loses
+   * hundreds of replicas at once does not have the log wait for as many syncs.
+   */
   update(change: Partial<Omit<FaultRecord, 'number'>>): Promise<void> {
     const number = this.#record.number + 1;
     const record = { ...this.#record, ...change, number };
     const faults = [...record.faults].sort((a, b) => a.partition - b.partition || (a.kind < b.kind ? -1 : 1));
     this.#record = { ...record, faults };
-    const bytes = encodeFaults(this.#record);
-    // One after the other; a failed one is told to its caller, and to all after it by the end of the process.
-    const written = this.#writing.then(() => this.#keep(bytes));
-    this.#writing = written.catch(() => undefined);
-    return written;
+    if (this.#next === undefined) {
+      const next = this.#writing.then(() => {
+        this.#next = undefined;
+        return this.#keep(encodeFaults(this.#record));
+      });
+      this.#next = next;
+      // A failed one is told to its callers, and to all after it by the end of the process.
+      this.#writing = next.catch(() => undefined);
+    }
+    return this.#next;
   }
 }
 

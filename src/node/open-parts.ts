@@ -169,6 +169,17 @@ export class PartsOpener {
     } else if (copy === undefined || copy.number !== this.#ledger.record.number || file === 'unreadable') {
       await this.#ledger.update({});
     }
+    // Of those that went before the record had a place for them, or before it was lost.
+    await this.#ledger.noteGone(this.#removed());
+  }
+
+  #removed(): HostedId[] {
+    const { nodeId } = this.#options.folder.identity;
+    const removed = this.#store?.hosted().filter((one) => one.removed) ?? [];
+    return removed.map(({ partition, replicaId }) => ({
+      partition,
+      replicaId: firstIdIfZero(replicaId, nodeId),
+    }));
   }
 
   #hosted(): HostedId[] {

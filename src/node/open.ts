@@ -178,6 +178,8 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     pins: pinsOf(store),
     logger,
   });
+  // Of a write that failed meanwhile: whoever was told ends the process, or must not get a node that goes on.
+  if (failed) throw new HansardError('DISK_FAILED', 'a write to the folder failed while it was opened');
   node = new HansardNode({
     identity: nodeIdentity,
     nodes: identity.members,

@@ -113,8 +113,10 @@ export class Repairs {
     const votes = ledger.of(partition, 'term-or-vote-lost');
     const state = store.setAsidePartitions().has(partition);
     const floor = log?.replicaId === replicaId ? log.floor : undefined;
-    // Of a later one that was here: what this one says nobody may count any more either.
-    const mute = votes !== undefined && votes.replicaId >= replicaId;
+    // Of a later one that was here: what this one says nobody may count any more either. One that is gone is here again
+    // where the database went back to what it was before.
+    const mute =
+      (votes !== undefined && votes.replicaId >= replicaId) || ledger.goneOf(partition) >= replicaId;
     return state || floor !== undefined || mute ? { state, floor, mute } : undefined;
   }
 
@@ -218,7 +220,7 @@ export class Repairs {
   }
 
   replicaGoing(partition: PartitionId, replicaId: ReplicaId): Promise<void> {
-    return this.#context.ledger.noteGone(partition, replicaId);
+    return this.#context.ledger.noteGone([{ partition, replicaId }]);
   }
 
   /** What was to be mended of it went with it; whether its vote is missed, its partition's leader tells. */
@@ -313,9 +315,11 @@ export class Repairs {
   }
 
   #over(partition: PartitionId, kind: FaultKind): void {
+    const { ledger } = this.#context;
     this.repaired++;
-    this.#context.ledger
-      .clear(partition, [kind])
+    const cleared =
+      kind === 'term-or-vote-lost' ? ledger.replaced(partition) : ledger.clear(partition, [kind]);
+    cleared
       .then(() => this.#context.changed())
       .catch((error: unknown) => {
         if (!this.#stopped) this.#context.fatal(error);

@@ -32,8 +32,9 @@ export class Writes {
   /** Of work that nobody waits for: a quiet node might write nothing more for long, and go on as though its disk were sound. */
   failUnasked(error: unknown): void {
     this.fail(error);
-    if (!this.#isTold) this.#onFailure(error);
+    if (this.#isTold) return;
     this.#isTold = true;
+    this.#onFailure(error);
   }
 
   refuseAfterFailure(): void {

@@ -102,13 +102,62 @@ t.test('of replicas that are gone the latest of each partition is kept', async (
     [4, 3],
     [1, 12],
   ] as const)
-    await ledger.noteGone(partition, replicaId);
+    await ledger.noteGone([{ partition, replicaId }]);
   t.strictSame(written.at(-1)?.gone, [
     { partition: 1, replicaId: 12 },
     { partition: 4, replicaId: 5 },
   ]);
   t.same([ledger.goneOf(1), ledger.goneOf(2), ledger.goneOf(4)], [12, 0, 5]);
 });
+
+t.test('a replica that lost its vote and was replaced is gone, in one write', async (t) => {
+  const written: FaultRecord[] = [];
+  const ledger = new FaultLedger(noFaults, async (bytes) => void written.push(decodeFaults(bytes)));
+  const lost: ReplicaFault = {
+    ...(record.faults[0] as ReplicaFault),
+    kind: 'term-or-vote-lost',
+    partition: 4,
+    replicaId: 6,
+  };
+  await ledger.add([lost]);
+  await ledger.replaced(4);
+  t.match(written, [
+    { faults: [{ replicaId: 6 }], gone: [] },
+    { faults: [], gone: [{ partition: 4, replicaId: 6 }] },
+  ]);
+  await ledger.add([{ ...lost, kind: 'state-damaged' }]);
+  await ledger.trusted(4);
+  t.match(written.at(-1), { faults: [], gone: [] }, 'an operator says that it counts');
+});
+
+t.test(
+  'what changes while a record is written shares the next write, and none is told before its own',
+  async (t) => {
+    const written: FaultRecord[] = [];
+    const ends: (() => void)[] = [];
+    const ledger = new FaultLedger(noFaults, (bytes) => {
+      written.push(decodeFaults(bytes));
+      return new Promise((resolve) => ends.push(resolve));
+    });
+    const told: number[] = [];
+    const turns = async (): Promise<void> => {
+      for (let i = 0; i < 10; i++) await Promise.resolve();
+    };
+    const note = (partition: number): void =>
+      void ledger.noteGone([{ partition, replicaId: 1 }]).then(() => told.push(partition));
+    note(0);
+    await turns();
+    for (let partition = 1; partition < 200; partition++) note(partition);
+    await turns();
+    t.equal(written.length, 1, 'one is under way');
+    ends.shift()?.();
+    await turns();
+    t.same([written.length, written[1]?.gone.length, told], [2, 200, [0]]);
+    ends.shift()?.();
+    await turns();
+    t.equal(told.length, 200);
+  },
+);
 
 t.test('while none is gone, the record is one that programs before this one read', async (t) => {
   t.equal(encodeFaults(noFaults).readUInt16LE(0), 2);

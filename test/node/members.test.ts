@@ -329,6 +329,40 @@ t.test('who was away while it was removed hears of it when it is back', async (t
   await world.check(t);
 });
 
+t.test(
+  'a removed replica is here again as its database forgets that it went: it is mute, and goes again',
+  async (t) => {
+    const world = await five(t, 7);
+    await world.append();
+    await world.cluster.clock.run(1_000);
+    const leader = await world.leader();
+    const gone = leader.members.find(({ replicaId }) => replicaId !== leader.replicaId) as {
+      replicaId: number;
+      nodeId: number;
+    };
+    const rows = world.cluster.folder(gone.nodeId).database.disk('db');
+    let before: Buffer = Buffer.alloc(0);
+    rows.damage((key, value) => {
+      if (key[0] === RowKind.format) before = Buffer.from(value);
+      return value;
+    });
+    await world.change({
+      kind: 'replace',
+      replicaId: gone.replicaId,
+      nodeId: await world.freeNode(),
+    });
+    t.ok(await world.cluster.clock.until(() => world.replicaOn(gone.nodeId) === undefined, 10_000));
+    await world.cluster.clock.run(1_000);
+    await world.cluster.stop(gone.nodeId);
+    t.equal(world.cluster.ledger(gone.nodeId).goneOf(0), gone.replicaId);
+    rows.damage((key, value) => (key[0] === RowKind.format ? before : value));
+    await world.cluster.open(gone.nodeId);
+    t.match(world.replicaOn(gone.nodeId), { replicaId: gone.replicaId, isMute: true });
+    t.ok(await world.cluster.clock.until(() => world.replicaOn(gone.nodeId) === undefined, 10_000));
+    await world.check(t);
+  },
+);
+
 t.test('a damaged replica that was removed is not damaged any more: nothing of it is', async (t) => {
   const world = await five(t, 6);
   await world.append();

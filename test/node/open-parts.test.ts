@@ -120,7 +120,7 @@ t.test('a replica was removed, and then the database that knew it is lost', asyn
       wal.addGroup(partition, 1);
       await write(wal, { partition, hardState: { term: 3, vote: 1, commit: 0 }, entries: [] });
     }
-    await ledger.noteGone(1, 1);
+    await ledger.noteGone([{ partition: 1, replicaId: 1 }]);
   });
   rmSync(join(dir, 'db', 'CURRENT'));
   const found = await opened(dir, async ({ ledger }, { store }) => ({
@@ -140,10 +140,20 @@ t.test('a replica was removed, and then the database that knew it is lost', asyn
   t.same(again, found.hosted, 'and so it stays');
 });
 
+t.test(
+  'a replica was removed by a program that had no place to note it outside of the database',
+  async (t) => {
+    const dir = await init(t);
+    await opened(dir, async (_, { store }) => store.dropPartition(1, 1));
+    const gone = await opened(dir, async ({ ledger }) => ledger.goneOf(1));
+    t.equal(gone, 1);
+  },
+);
+
 t.test('a replica was removed, a later one came, and then the database is lost', async (t) => {
   const dir = await init(t);
   await opened(dir, async ({ ledger }, { wal }) => {
-    await ledger.noteGone(1, 1);
+    await ledger.noteGone([{ partition: 1, replicaId: 1 }]);
     wal.addGroup(1, 5);
     await write(wal, { partition: 1, hardState: { term: 3, vote: 1, commit: 0 }, entries: [] });
   });

@@ -6,7 +6,7 @@
 
 import type { Clock } from '../../src/common/env.js';
 import { HansardError, type Reason } from '../../src/common/errors.js';
-import type { ReplicaFault } from '../../src/common/faults.js';
+import type { GoneReplica, ReplicaFault } from '../../src/common/faults.js';
 import type { LogFields, Logger } from '../../src/common/logger.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import { supportedApplyVersion } from '../../src/conversation/command.js';
@@ -418,6 +418,10 @@ export class SimNode implements SeenNode {
   /** Of which its process, or the one before, is certain. */
   get faults(): readonly ReplicaFault[] {
     return this.#parts?.ledger.faults ?? [];
+  }
+
+  get gone(): readonly GoneReplica[] {
+    return this.#parts?.ledger.record.gone ?? [];
   }
 
   #judging(life: number): RaftJudging {

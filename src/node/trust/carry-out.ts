@@ -10,7 +10,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import { entryChecksum } from '../../common/entry-checksum.js';
 import { HansardError, InvariantError } from '../../common/errors.js';
-import { faultKinds } from '../../common/faults.js';
 import type { NodeId, PartitionId } from '../../common/ids.js';
 import { type Entry, EntryType } from '../../common/log-types.js';
 import type { Logger } from '../../common/logger.js';
@@ -160,7 +159,7 @@ async function trust(
   state.endEntry(index, term);
   await state.checkpoint();
   // Last: until here it is held back as before.
-  await ledger.clear(partition, faultKinds);
+  await ledger.trusted(partition);
   logger.info(
     { partition, replicaId, index, term },
     'this replica is trusted: its partition goes on from it alone',

@@ -80,12 +80,9 @@ export async function findReplicas(folder: OpenFolder): Promise<FoundNode> {
   return { dir, nodeId, clusterId, incarnation, members, replicas, removed: removedFrom(folder) };
 }
 
-export function removedFrom({ directory, store }: OpenFolder): HostedId[] {
-  const { nodeId } = directory.identity;
-  return store
-    .hosted()
-    .filter(({ removed }) => removed)
-    .map(({ partition, replicaId }) => ({ partition, replicaId: firstIdIfZero(replicaId, nodeId) }));
+/** Also what the database forgot again. */
+export function removedFrom({ ledger }: OpenFolder): readonly HostedId[] {
+  return ledger.record.gone;
 }
 
 interface Held {

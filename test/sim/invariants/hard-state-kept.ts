@@ -5,11 +5,9 @@
 import type { GroupLog } from '../../../src/wal/index.js';
 import type { Invariant, SeenNode } from './invariants.js';
 
-function isMute({ faults }: SeenNode, { partition, replicaId }: GroupLog): boolean {
-  return faults.some(
-    (fault) =>
-      fault.kind === 'term-or-vote-lost' && fault.partition === partition && fault.replicaId >= replicaId,
-  );
+function isMute({ faults, gone }: SeenNode, { partition, replicaId }: GroupLog): boolean {
+  const lost = faults.filter(({ kind }) => kind === 'term-or-vote-lost');
+  return [...lost, ...gone].some((one) => one.partition === partition && one.replicaId >= replicaId);
 }
 
 function isInUse(node: SeenNode, { partition, replicaId }: GroupLog): boolean {
