@@ -113,10 +113,10 @@ export class Repairs {
     const votes = ledger.of(partition, 'term-or-vote-lost');
     const state = store.setAsidePartitions().has(partition);
     const floor = log?.replicaId === replicaId ? log.floor : undefined;
-    // Of a later one that was here: what this one says nobody may count any more either. One that is gone is here again
-    // where the database went back to what it was before.
-    const mute =
-      (votes !== undefined && votes.replicaId >= replicaId) || ledger.goneOf(partition) >= replicaId;
+    // Of a later one that was here: what this one says nobody may count any more either.
+    const lostVote = votes !== undefined && votes.replicaId >= replicaId;
+    // One that is gone is here again where the database went back to what it was before.
+    const mute = lostVote || ledger.goneOf(partition) >= replicaId;
     return state || floor !== undefined || mute ? { state, floor, mute } : undefined;
   }
 

@@ -145,6 +145,10 @@ t.test('a node that ends, or never gets ready, is told with its reason', async (
   // The next life, of the same folder and log, ends without a word: the one before spoke for itself alone.
   const refused = await options('refused', 'refuses');
   await t.rejects(clusterUp(refused, hooks), { reason: 'INVALID_SETTINGS', message: /ended/ });
+  // It is told as soon as one has ended; the other would go on in the next attempt, and end with what it has to say.
+  await until('both have ended', async () =>
+    (await clusterStatus(refused.dir)).every((node) => node.process !== 'running'),
+  );
   process.env.FAKE_NODE = 'dies';
   await t.rejects(clusterUp(refused, hooks), { reason: 'INTERNAL', message: /starting: Killed; its log/ });
   const never = await options('never', 'never');

@@ -481,8 +481,8 @@ export const plantedBugs: readonly PlantedBug[] = [
     patches: [
       {
         file: 'src/node/repairs.js',
-        find: 'const mute = votes !== undefined && votes.replicaId >= replicaId;',
-        replace: 'const mute = false;',
+        find: 'const lostVote = votes !== undefined && votes.replicaId >= replicaId;',
+        replace: 'const lostVote = false;',
       },
     ],
     faults: ['logDamage'],
