@@ -49,16 +49,19 @@ export function listMessages(services: Services): Handler {
       whenThere(channelAt(view, route), (channel) => {
         // The state may grow while the page is read: one head decides all of it.
         const headSeq = channel.headSeq;
-        const bound = pageParameters(route, list, channel.id);
+        const bound = () => pageParameters(route, list, channel.id);
         const place =
-          list.page_token === '' ? firstPage(view, channel, headSeq, list) : nextPage(services, bound, list);
+          list.page_token === ''
+            ? firstPage(view, channel, headSeq, list)
+            : nextPage(services, bound(), list);
         return whenThere(place, (page) => {
-          const key = `${bound} ${headSeq} ${page.middle} ${page.before} ${page.after}`;
+          // Short, for it is made and looked up with every call; the channel's id stands for its names.
+          const key = `${partition} ${channel.id} ${headSeq} ${page.middle} ${page.before} ${page.after} ${list.descending ? 'd' : ''}${anchorOf(list)}`;
           return pages.answer(key, services.served(partition, view), () =>
             whenThere(readPage(view, channel, headSeq, page), ({ events, next }) => {
               const direction = page.after > 0 ? Direction.newer : Direction.older;
               const token =
-                next === 0 ? '' : tokens.page(bound, (writer) => writePlace(writer, direction, next));
+                next === 0 ? '' : tokens.page(bound(), (writer) => writePlace(writer, direction, next));
               if (list.descending) events.reverse();
               return new EncodedPage(events, token, headSeq, channel.uid);
             }),
@@ -137,13 +140,14 @@ const quickMax = 0x7fff_ffff;
 
 /** All that must stay the same from page to page; counts and freshness may change. */
 function pageParameters(route: Route, list: ListMessagesRequest, channelId: ChannelId): string {
-  const anchor =
-    list.anchor === 'anchor_seq'
-      ? `s${list.anchor_seq}`
-      : list.anchor === 'anchor_time' && list.anchor_time !== null
-        ? `t${list.anchor_time.seconds}.${list.anchor_time.nanos}`
-        : '';
-  return JSON.stringify(['ListMessages', route.tenant, route.channel, channelId, anchor, list.descending]);
+  const { tenant, channel } = route;
+  return JSON.stringify(['ListMessages', tenant, channel, channelId, anchorOf(list), list.descending]);
+}
+
+function anchorOf({ anchor, anchor_seq, anchor_time }: ListMessagesRequest): string {
+  if (anchor === 'anchor_seq') return `s${anchor_seq}`;
+  if (anchor === 'anchor_time' && anchor_time !== null) return `t${anchor_time.seconds}.${anchor_time.nanos}`;
+  return '';
 }
 
 function writePlace(writer: ByteWriter, direction: number, place: number): void {
