@@ -12,6 +12,7 @@ import {
   clusterStatus,
   clusterUp,
   type LauncherHooks,
+  lastError,
   type UpOptions,
 } from '../../cluster/launcher.js';
 import { clusterToml, nodesOf, stateFileOf } from '../../cluster/layout.js';
@@ -161,6 +162,28 @@ t.test('a node that ends, or never gets ready, is told with its reason', async (
     (await clusterStatus(never.dir)).every(({ problem }) => /4 of 4 partitions have no leader/.test(problem)),
   );
 });
+
+t.test(
+  "a node's last word: of its own life, however long the log, and where the log was cut meanwhile",
+  async (t) => {
+    const dir = t.testdir();
+    const [node] = nodesOf(dir, 1, 5000);
+    if (node === undefined) throw new Error('there is one');
+    const said = (log: string, logFrom: number): string => {
+      mkdirSync(join(node.logFile, '..'), { recursive: true });
+      mkdirSync(join(node.recordFile, '..'), { recursive: true });
+      writeFileSync(node.logFile, log);
+      writeFileSync(node.recordFile, JSON.stringify({ pid: 1, startTime: '1', logFrom }));
+      return lastError(node);
+    };
+    const before = 'error: the life before\n';
+    t.equal(said(before, before.length), 'it left no word');
+    t.equal(said(`${before}error: ours\nand more\n`, before.length), 'error: ours');
+    t.equal(said('error: ours\n', before.length), 'error: ours', 'what was before its words is gone');
+    t.equal(said(`${before}${'é'.repeat(100_000)}\nerror: ours\n`, before.length), 'error: ours');
+    t.equal(said(`${before}${'long '.repeat(100_000)}`, before.length).length, 500);
+  },
+);
 
 t.test('down kills what does not listen, and never another process that has the number now', async (t) => {
   const up = await options('deaf', 'deaf');

@@ -5,9 +5,18 @@
 import type { GroupLog } from '../../../src/wal/index.js';
 import type { Invariant, SeenNode } from './invariants.js';
 
-function isMute({ faults, gone }: SeenNode, { partition, replicaId }: GroupLog): boolean {
-  const lost = faults.filter(({ kind }) => kind === 'term-or-vote-lost');
-  return [...lost, ...gone].some((one) => one.partition === partition && one.replicaId >= replicaId);
+function isMute({ faults }: SeenNode, log: GroupLog): boolean {
+  return names(
+    faults.filter(({ kind }) => kind === 'term-or-vote-lost'),
+    log,
+  );
+}
+
+function names(
+  replicas: readonly { readonly partition: number; readonly replicaId: number }[],
+  { partition, replicaId }: GroupLog,
+): boolean {
+  return replicas.some((one) => one.partition === partition && one.replicaId >= replicaId);
 }
 
 function isInUse(node: SeenNode, { partition, replicaId }: GroupLog): boolean {
@@ -28,6 +37,8 @@ export class HardStateKept implements Invariant {
           this.#muted.add(key);
           continue;
         }
+        // Removed, and mute if it is here again. A crash may come before that is kept: then it is what it was.
+        if (names(node.gone, log)) continue;
         if (this.#muted.has(key)) {
           // Removed with its fault; what is left of its log counts for nothing.
           if (!isInUse(node, log)) continue;
