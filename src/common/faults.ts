@@ -5,7 +5,7 @@
  */
 import { ByteReader, ByteWriter, MalformedError } from './bytes.js';
 import { xxh64 } from './hash.js';
-import type { Index, PartitionId, ReplicaId, Term } from './ids.js';
+import type { HostedId, Index, PartitionId, ReplicaId, Term } from './ids.js';
 
 /**
  * - `state-damaged`: the log is sound. Votes and appends, neither applies nor serves.
@@ -59,17 +59,12 @@ export interface FaultRecord {
    * Replicas that were here and are members no more, the latest of each partition. The database has them, too; one
    * that is made anew would bring them back under ids with which they have voted.
    */
-  readonly gone: readonly GoneReplica[];
+  readonly gone: readonly HostedId[];
   /**
    * How far the log has come: kept here, so that a log whose newest segments are gone with the
    * whole database is still known to be a shorter one.
    */
   readonly segments: ReachedSegments;
-}
-
-export interface GoneReplica {
-  readonly partition: PartitionId;
-  readonly replicaId: ReplicaId;
 }
 
 /** `current` holds synced batches; `next` was made behind it. 0: none is known. */
@@ -98,11 +93,8 @@ export const faultRecordBytesMax = 64 * 1024 * 1024;
 /** The record within FAULTS, and its copy in the database (docs/format.md, "FAULTS"). */
 export function encodeFaults({ number, faults, logMove, dbMove, segments, gone }: FaultRecord): Buffer {
   const writer = new ByteWriter(64 + 100 * faults.length + 10 * gone.length);
-  writer
-    .u16(gone.length > 0 ? 3 : 2)
-    .u64(number)
-    .uvarint(logMove)
-    .uvarint(dbMove);
+  const version = gone.length > 0 ? faultRecordVersion : 2;
+  writer.u16(version).u64(number).uvarint(logMove).uvarint(dbMove);
   writer.u64(segments.current).u64(segments.next);
   writer.uvarint(faults.length);
   for (const fault of faults) {
@@ -152,7 +144,7 @@ export class FaultsTooNew extends Error {
 
 const goneBytes = 2 + 8;
 
-function readGone(reader: ByteReader): GoneReplica[] {
+function readGone(reader: ByteReader): HostedId[] {
   const count = reader.uvarint();
   if (count * goneBytes > reader.remaining) throw new MalformedError(`${count} replicas can't fit`);
   return Array.from({ length: count }, () => ({ partition: reader.u16(), replicaId: reader.u64() }));

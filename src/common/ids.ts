@@ -23,3 +23,9 @@ export type ChannelId = Flavor<'ChannelId'>;
 export type ProducerId = Flavor<'ProducerId'>;
 /** Microseconds since 1970 (fits a double until the year 2255). */
 export type TimeUs = Flavor<'TimeUs'>;
+
+/** A replica, where its partition does not go without saying. */
+export interface HostedId {
+  readonly partition: PartitionId;
+  readonly replicaId: ReplicaId;
+}

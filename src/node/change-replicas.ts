@@ -173,7 +173,8 @@ export class ReplicaChanges {
 
   /**
    * The node has it before anybody counts on it. `other`: it has an empty one with another id that
-   * may be given out, and is asked for that one. `blocked`: it can't, until `replaces` has gone. For it still holds a replica that was removed, which stays while one member does not know
+   * may be given out, and is asked for that one. `blocked`: it can't, until `replaces` has gone.
+   * For it still holds a replica that was removed, which stays while one member does not know
    * that; and the one that does not know is `replaces`, lost perhaps. Without it the partition
    * bears no fewer failures than with it silent.
    */

@@ -8,11 +8,10 @@ import {
   encodeFaults,
   type FaultKind,
   type FaultRecord,
-  type GoneReplica,
   noFaults,
   type ReplicaFault,
 } from '../common/faults.js';
-import type { PartitionId, ReplicaId } from '../common/ids.js';
+import type { HostedId, PartitionId, ReplicaId } from '../common/ids.js';
 
 /** Keeps the bytes in all their places, synced when it resolves. Rejects: the process must end. */
 export type KeepFaults = (bytes: Uint8Array) => Promise<void>;
@@ -67,18 +66,17 @@ export class FaultLedger {
   }
 
   /** Replicas that are members no more. Of each partition the latest is kept. */
-  noteGone(replicas: readonly GoneReplica[]): Promise<void> {
+  noteGone(replicas: readonly HostedId[]): Promise<void> {
     const gone = this.#goneWith(replicas);
-    return gone === undefined ? this.#writing : this.update({ gone });
+    return gone === this.#record.gone ? this.#writing : this.update({ gone });
   }
 
   /** Others are in the place of the replica that lost its vote: the fault goes, and that this id is gone stays. */
   replaced(partition: PartitionId): Promise<void> {
     const fault = this.of(partition, 'term-or-vote-lost');
     if (fault === undefined) return this.#writing;
-    const gone = this.#goneWith([fault]);
     const faults = this.faults.filter((one) => one !== fault);
-    return this.update(gone === undefined ? { faults } : { faults, gone });
+    return this.update({ faults, gone: this.#goneWith([fault]) });
   }
 
   /** An operator has made this replica all that there is of its partition: whatever was known against it is void. */
@@ -92,13 +90,17 @@ export class FaultLedger {
     return this.#record.gone.find((one) => one.partition === partition)?.replicaId ?? 0;
   }
 
-  /** Undefined: as it is. */
-  #goneWith(replicas: readonly GoneReplica[]): GoneReplica[] | undefined {
-    const news = replicas.filter(({ partition, replicaId }) => replicaId > this.goneOf(partition));
-    if (news.length === 0) return undefined;
-    const latest = new Map<PartitionId, ReplicaId>();
-    for (const { partition, replicaId } of [...this.#record.gone, ...news])
-      latest.set(partition, Math.max(replicaId, latest.get(partition) ?? 0));
+  /** The very list of the record where they bring nothing new. A start asks with all that a node ever held. */
+  #goneWith(replicas: readonly HostedId[]): readonly HostedId[] {
+    const { gone } = this.#record;
+    const latest = new Map(gone.map(({ partition, replicaId }) => [partition, replicaId]));
+    let isNews = false;
+    for (const { partition, replicaId } of replicas) {
+      if (replicaId <= (latest.get(partition) ?? 0)) continue;
+      latest.set(partition, replicaId);
+      isNews = true;
+    }
+    if (!isNews) return gone;
     return [...latest].sort(([a], [b]) => a - b).map(([partition, replicaId]) => ({ partition, replicaId }));
   }
 

@@ -438,7 +438,7 @@ export class NodeParts {
       open: (partition, replicaId) => this.replicas.open(partition, replicaId),
       close: (replica) => this.replicas.close(replica),
       lost: (partition, replicaId) => this.repairs.replicaLost(partition, replicaId),
-      going: (partition, replicaId) => this.repairs.replicaGoing(partition, replicaId),
+      going: (partition, replicaId) => this.ledger.noteGone([{ partition, replicaId }]),
       gone: (partition, replicaId) => this.repairs.replicaGone(partition, replicaId),
       fatal: this.guard.fail,
     });

@@ -16,16 +16,16 @@ import {
   type ReplicaFault,
 } from '../common/faults.js';
 import { clusterIdBytes, hexIdBytes } from '../common/hex-ids.js';
-import type { Index, PartitionId, ReplicaId } from '../common/ids.js';
+import type { HostedId, Index, PartitionId, ReplicaId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
 import { firstIdIfZero } from '../common/membership.js';
 import { noConfiguration } from '../store/set-aside.js';
 import { formatStore, openStore } from '../store/store.js';
-import type { Store } from '../store/types.js';
+import type { HostedReplica, Store } from '../store/types.js';
 import { openWal, type SegmentNotes, type Wal } from '../wal/index.js';
 import { FaultLedger, untrustedBy } from './fault-ledger.js';
 import type { PartsFolder } from './parts-folder.js';
-import { type HostedId, newFault, replaceLog } from './replace-log.js';
+import { newFault, replaceLog } from './replace-log.js';
 import type { Settings } from './settings-table.js';
 
 export interface PartsOptions {
@@ -170,26 +170,17 @@ export class PartsOpener {
       await this.#ledger.update({});
     }
     // Of those that went before the record had a place for them, or before it was lost.
-    await this.#ledger.noteGone(this.#removed());
+    await this.#ledger.noteGone(this.#inStore(store).filter(({ removed }) => removed));
   }
 
-  #removed(): HostedId[] {
+  #inStore(store: Store): HostedReplica[] {
     const { nodeId } = this.#options.folder.identity;
-    const removed = this.#store?.hosted().filter((one) => one.removed) ?? [];
-    return removed.map(({ partition, replicaId }) => ({
-      partition,
-      replicaId: firstIdIfZero(replicaId, nodeId),
-    }));
+    return store.hosted().map((one) => ({ ...one, replicaId: firstIdIfZero(one.replicaId, nodeId) }));
   }
 
   #hosted(): HostedId[] {
+    if (this.#store !== undefined) return this.#inStore(this.#store).filter(({ removed }) => !removed);
     const { nodeId } = this.#options.folder.identity;
-    const held = this.#store?.hosted().filter((one) => !one.removed);
-    if (held !== undefined)
-      return held.map(({ partition, replicaId }) => ({
-        partition,
-        replicaId: firstIdIfZero(replicaId, nodeId),
-      }));
     return this.#options.firstPartitions.map((partition) => ({ partition, replicaId: nodeId as number }));
   }
 

@@ -219,10 +219,6 @@ export class Repairs {
       });
   }
 
-  replicaGoing(partition: PartitionId, replicaId: ReplicaId): Promise<void> {
-    return this.#context.ledger.noteGone([{ partition, replicaId }]);
-  }
-
   /** What was to be mended of it went with it; whether its vote is missed, its partition's leader tells. */
   async replicaGone(partition: PartitionId, replicaId: ReplicaId): Promise<void> {
     const { ledger } = this.#context;

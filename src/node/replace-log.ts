@@ -2,7 +2,7 @@
 import type { Clock, Random } from '../common/env.js';
 import type { HansardError } from '../common/errors.js';
 import { type FaultKind, higherPlace, type LogPlace, noPlace, type ReplicaFault } from '../common/faults.js';
-import type { PartitionId, ReplicaId } from '../common/ids.js';
+import type { HostedId, PartitionId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
 import type { Store } from '../store/types.js';
 import { type LogDevice, rebuildLog, type SegmentNotes, salvageLog } from '../wal/index.js';
@@ -30,11 +30,6 @@ export interface ReplaceLogOptions {
   readonly noted?: SegmentNotes['noted'];
   /** Nobody knows any more what its replicas must not do. */
   readonly isRecordLost?: boolean;
-}
-
-export interface HostedId {
-  readonly partition: PartitionId;
-  readonly replicaId: ReplicaId;
 }
 
 /** The faults that the ledger must know before the fresh log takes the old one's place. */

@@ -2,8 +2,7 @@
 import type { ByteReader, ByteWriter } from '../common/bytes.js';
 import type { Kv } from '../common/env.js';
 import { HansardError } from '../common/errors.js';
-import type { GoneReplica } from '../common/faults.js';
-import type { PartitionId, ReplicaId } from '../common/ids.js';
+import type { HostedId, PartitionId, ReplicaId } from '../common/ids.js';
 import type { ConfState } from '../common/log-types.js';
 import type { ReplicatedSettings } from '../conversation/types.js';
 import { formatKey, partitionKey } from './keys.js';
@@ -29,7 +28,7 @@ export interface FormatOptions {
     readonly replicaId?: ReplicaId;
   }[];
   /** Replicas that were here, where the database that knew it is lost. */
-  readonly gone?: readonly GoneReplica[];
+  readonly gone?: readonly HostedId[];
   readonly settings?: Readonly<ReplicatedSettings>;
   readonly blockBytes?: number;
 }

@@ -85,11 +85,7 @@ export async function checkStates(
       judge(
         tally,
         draw,
-        {
-          isFormatted: promises.isFormatted,
-          isCurrentBehind: isCurrentBehind(tree),
-          isManifestTorn: isManifestTorn(tree),
-        },
+        { isFormatted: promises.isFormatted, tree },
         verdict,
         `${name} seed ${seed} state ${number} (${draw.order}, moment ${draw.moment})`,
       );
@@ -131,8 +127,7 @@ function drawStates(
 
 interface Found {
   readonly isFormatted: boolean;
-  readonly isCurrentBehind: boolean;
-  readonly isManifestTorn: boolean;
+  readonly tree: Tree;
 }
 
 function judge(tally: Tally, draw: Draw, found: Found, verdict: Verdict, where: string): void {
@@ -169,17 +164,17 @@ function judge(tally: Tally, draw: Draw, found: Found, verdict: Verdict, where: 
  */
 function mayRefuse(
   order: NameOrder,
-  { isCurrentBehind, isManifestTorn }: Found,
+  { tree }: Found,
   { reason, message }: { reason: string; message: string },
 ): boolean {
-  if (isManifestTorn && reason === 'STORE_DAMAGED' && /checksum mismatch/.test(message)) return true;
+  if (reason === 'STORE_DAMAGED' && /checksum mismatch/.test(message) && isManifestTorn(tree)) return true;
   if (order !== 'unordered') return false;
-  if (reason === 'REPLICA_LOST') return isCurrentBehind && /no format record/.test(message);
-  return reason === 'STORE_DAMAGED' && (isCurrentBehind || /missing files|no such file/i.test(message));
+  if (reason === 'REPLICA_LOST') return /no format record/.test(message) && isCurrentBehind(tree);
+  return reason === 'STORE_DAMAGED' && (/missing files|no such file/i.test(message) || isCurrentBehind(tree));
 }
 
 /** The last record of the MANIFEST in use is not what was written. */
-export function isManifestTorn(tree: Tree): boolean {
+function isManifestTorn(tree: Tree): boolean {
   const current = tree.get('db/CURRENT');
   const manifest = Buffer.isBuffer(current) ? tree.get(`db/${current.toString().trimEnd()}`) : undefined;
   if (!Buffer.isBuffer(manifest)) return false;

@@ -6,7 +6,8 @@
 
 import type { Clock } from '../../src/common/env.js';
 import { HansardError, type Reason } from '../../src/common/errors.js';
-import type { GoneReplica, ReplicaFault } from '../../src/common/faults.js';
+import type { ReplicaFault } from '../../src/common/faults.js';
+import type { HostedId } from '../../src/common/ids.js';
 import type { LogFields, Logger } from '../../src/common/logger.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import { supportedApplyVersion } from '../../src/conversation/command.js';
@@ -420,7 +421,7 @@ export class SimNode implements SeenNode {
     return this.#parts?.ledger.faults ?? [];
   }
 
-  get gone(): readonly GoneReplica[] {
+  get gone(): readonly HostedId[] {
     return this.#parts?.ledger.record.gone ?? [];
   }
 

@@ -1,6 +1,6 @@
 /** What a stopped node's folder holds of each partition, damaged or not: what a choice between replicas rests on. */
 import { type FaultKind, type LogPlace, noPlace } from '../../common/faults.js';
-import type { NodeId, PartitionId, ReplicaId, Seq, Term } from '../../common/ids.js';
+import type { HostedId, NodeId, PartitionId, ReplicaId, Seq, Term } from '../../common/ids.js';
 import type { ConfState } from '../../common/log-types.js';
 import { firstIdIfZero, type ReplicaMember } from '../../common/membership.js';
 import type { LostEvents } from '../../store/give-up.js';
@@ -10,7 +10,6 @@ import type { PartitionStore } from '../../store/types.js';
 import type { GroupLog } from '../../wal/types.js';
 import type { Member } from '../identity-file.js';
 import { realClock } from '../real-env.js';
-import type { HostedId } from '../replace-log.js';
 import { emptyLog, gapBeforeLog, isInstallAheadOfLog, lostEnd } from '../state-and-log.js';
 import type { OpenFolder } from './open-folder.js';
 import { replayRest } from './replay.js';

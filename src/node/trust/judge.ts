@@ -3,9 +3,8 @@
  * choice of a replica to trust would keep and lose. Pure: it decides on what find.ts read.
  */
 import { isAtLeast, type LogPlace, unknownIndex } from '../../common/faults.js';
-import type { NodeId, PartitionId, ReplicaId, Seq, Term } from '../../common/ids.js';
+import type { HostedId, NodeId, PartitionId, ReplicaId, Seq, Term } from '../../common/ids.js';
 import { isQuorumAlive } from '../../partition/replica-members.js';
-import type { HostedId } from '../replace-log.js';
 import type { FoundChannel, FoundReplica } from './find.js';
 
 export interface Refused {

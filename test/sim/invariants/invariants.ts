@@ -1,7 +1,8 @@
 /** What is looked at all along a run; each file beside this one is one invariant and names its source. */
 
 import type { Clock } from '../../../src/common/env.js';
-import type { GoneReplica, ReplicaFault } from '../../../src/common/faults.js';
+import type { ReplicaFault } from '../../../src/common/faults.js';
+import type { HostedId } from '../../../src/common/ids.js';
 import type { Replica } from '../../../src/partition/replica.js';
 import type { GroupLog } from '../../../src/wal/index.js';
 import { AppliedAgree } from './applied-agree.js';
@@ -22,7 +23,7 @@ export interface SeenNode {
   /** What it believes to be damaged. */
   readonly faults: readonly ReplicaFault[];
   /** Of which it knows that they are members no more. */
-  readonly gone: readonly GoneReplica[];
+  readonly gone: readonly HostedId[];
   /** It found its log or its database damaged, and took a fresh one. */
   readonly hasSetAside: boolean;
   /** Of the process that runs; none while it is down or opens. */
