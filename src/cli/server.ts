@@ -178,6 +178,7 @@ function metricsOf(running: RunningNode, api: () => Api | undefined): Metrics {
     repaired: () => running.node.repaired,
     quiescentReplicas: () => running.node.quiescentReplicas,
     clockAheadUs: () => running.node.clockAheadUs,
+    loopBusy: () => running.node.loopBusy,
     loopLag: () => running.node.loopLag,
     elections: () => running.node.electionCounts,
     callsInFlight: () => api()?.callsInFlight ?? 0,

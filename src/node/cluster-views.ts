@@ -1,13 +1,13 @@
 /** The cluster as this node knows it: nodes, and where the replicas of each partition are. */
 import type { NodeId, PartitionId } from '../common/ids.js';
-import type { Membership } from '../common/membership.js';
+import type { Membership, ReplicaMember } from '../common/membership.js';
 import { supportedApplyVersion } from '../conversation/command.js';
 import type { Replica } from '../partition/replica.js';
 import { hasCaughtUp } from './change-replicas.js';
 import type { Hearsay } from './hearsay.js';
 import type { NodeOptions } from './options.js';
 import type { Places } from './peer-codec.js';
-import { placementOf, rankMembers } from './placement.js';
+import { inLeadingOrder, placementOf } from './placement.js';
 import type { ClusterView, PartitionDetail, PartitionView } from './types.js';
 
 export interface ViewsHost {
@@ -85,13 +85,16 @@ export class ClusterViews {
 
   placesOf(partition: PartitionId): Pick<Places, 'members' | 'learners'> {
     const { options } = this.#host;
+    const { leaders } = options.settings;
+    const inOrder = (members: readonly ReplicaMember[]): ReplicaMember[] =>
+      inLeadingOrder(leaders, partition, members);
     const replica = this.#host.replica(partition);
     const told = this.#host.told(partition);
     if (told !== undefined && this.#membershipOf(partition) === told)
-      return { members: rankMembers(partition, told.members), learners: told.learners };
+      return { members: inOrder(told.members), learners: told.learners };
     if (replica?.isInitialised) return { members: replica.members, learners: replica.conf.learners };
     const nodeIds = options.nodes.map(({ nodeId }) => nodeId);
-    return { members: placementOf(partition, nodeIds, options.replicationFactor), learners: [] };
+    return { members: inOrder(placementOf(partition, nodeIds, options.replicationFactor)), learners: [] };
   }
 
   #partitionView(partition: PartitionId): PartitionView {

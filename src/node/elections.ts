@@ -2,11 +2,13 @@
  * Who leads. When a leader's process is gone (its stream broke and a reconnect
  * was refused) nobody waits for the election timeout: followers forget it, and
  * the one ranked r campaigns after r steps; pre-vote still guards (design rule
- * 14). In quiet times a leader hands over to a better ranked replica.
+ * 14). Now and then a leader hands over to who should lead (leader-balance.ts).
  */
 import type { Clock, Random, Timer } from '../common/env.js';
-import type { NodeId, PartitionId } from '../common/ids.js';
+import type { NodeId } from '../common/ids.js';
+import type { Logger } from '../common/logger.js';
 import type { Replica } from '../partition/replica.js';
+import type { LeaderBalance } from './leader-balance.js';
 import type { NodeSettings } from './options.js';
 
 export interface ElectionsContext {
@@ -14,19 +16,12 @@ export interface ElectionsContext {
   readonly clock: Clock;
   readonly random: Random;
   readonly settings: NodeSettings;
+  readonly logger: Logger;
   replicas(): readonly Replica[];
   /** A process that we can talk to both ways. */
   isConnected(node: NodeId): boolean;
-  /** Not where its clock is far ahead, it stops, or its replica is damaged. */
-  mayLead(node: NodeId, partition: PartitionId): boolean;
+  readonly balance: LeaderBalance;
 }
-
-/**
- * Transfers begun in one look: leadership moves without a stampede of elections; and of so many replicas one,
- * so that a thousand are spread within half a minute of a start, not five.
- */
-const transfersPerLook = 4;
-const replicasPerTransfer = 32;
 
 export class Elections {
   readonly #context: ElectionsContext;
@@ -123,23 +118,15 @@ export class Elections {
     });
   }
 
-  /** Hands a few partitions to their best ranked living replica, if it has all that is committed. */
   #balance(): void {
-    let begun = 0;
-    const most = Math.max(transfersPerLook, this.#context.replicas().length / replicasPerTransfer);
-    for (const replica of this.#context.replicas()) {
-      if (begun >= most) return;
-      if (!replica.isLeader) continue;
-      const best = replica.voters.find(
-        ({ nodeId, replicaId }) =>
-          replica.membership.isHeir(replicaId) &&
-          this.#isAlive(nodeId) &&
-          this.#context.mayLead(nodeId, replica.partition),
-      );
-      if (best === undefined || best.nodeId === this.#context.nodeId || !replica.isCaughtUp(best.replicaId))
-        continue;
-      replica.transferLeadership(best.replicaId);
-      begun++;
-    }
+    const { balance, logger, replicas } = this.#context;
+    const transfers = balance.due(replicas());
+    for (const { replica, to } of transfers) replica.transferLeadership(to.replicaId);
+    if (transfers.length === 0) return;
+    const busy = balance.standing?.busy ?? 0;
+    logger.info(
+      { leaderships: transfers.length, busy_percent: Math.round(busy * 100) },
+      'leaderships go to other nodes',
+    );
   }
 }

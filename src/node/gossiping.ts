@@ -11,6 +11,7 @@ import type { DiskStall } from './disk-stall.js';
 import type { FaultLedger } from './fault-ledger.js';
 import type { HandOver } from './hand-over.js';
 import type { Hearsay } from './hearsay.js';
+import type { LeaderBalance } from './leader-balance.js';
 import type { Members } from './members.js';
 import type { NodeOptions } from './options.js';
 import type { Gossip, Places } from './peer-codec.js';
@@ -37,6 +38,7 @@ export interface GossipingContext {
   readonly ledger: FaultLedger;
   readonly handOver: HandOver;
   isDraining(): boolean;
+  readonly balance: LeaderBalance;
   /** What else is done as often. */
   also(): void;
 }
@@ -95,11 +97,12 @@ export class Gossiping {
     const diskFull = options.space?.isLow === true;
     const mayNotLead = this.#isClockAhead() || diskFull || stall.isStanding;
     const unwilling = this.#context.isDraining() || mayNotLead;
+    const { standing } = this.#context.balance;
     for (const { nodeId } of options.nodes) {
       if (nodeId === options.identity.nodeId) continue;
       const { faults } = ledger;
       const nowUs = options.clock.nowUs();
-      const gossip = { nowUs, unwilling, diskFull, led, applyVersion: views.applyVersion, faults };
+      const gossip = { nowUs, unwilling, diskFull, led, applyVersion: views.applyVersion, faults, standing };
       toPeers.send(nodeId, { kind: 'gossip', gossip });
     }
     if (mayNotLead)

@@ -3,6 +3,7 @@
  * the partitions that they lead.
  */
 import type { Index, NodeId, PartitionId } from '../common/ids.js';
+import type { Standing } from './leader-balance.js';
 import type { Gossip, ToldFault } from './peer-codec.js';
 import type { NodeFault } from './types.js';
 
@@ -15,6 +16,7 @@ export class Hearsay {
   /** The newest that they can carry out. */
   readonly #applyVersions = new Map<NodeId, number>();
   readonly #faults = new Map<NodeId, readonly ToldFault[]>();
+  readonly #standings = new Map<NodeId, Standing>();
   /** Of partitions that this node holds no replica of, or one that can't tell. */
   readonly #leaders = new Map<PartitionId, NodeId>();
   /** What all members have of the log, as the leader told last. */
@@ -24,7 +26,7 @@ export class Hearsay {
     this.#partitionCount = partitionCount;
   }
 
-  heard(from: NodeId, { unwilling, diskFull, applyVersion, faults, led }: Gossip): void {
+  heard(from: NodeId, { unwilling, diskFull, applyVersion, faults, standing, led }: Gossip): void {
     if (unwilling) this.#unwilling.add(from);
     else this.#unwilling.delete(from);
     if (diskFull) this.#withFullDisks.add(from);
@@ -32,6 +34,8 @@ export class Hearsay {
     this.#applyVersions.set(from, applyVersion);
     if (faults.length > 0) this.#faults.set(from, faults);
     else this.#faults.delete(from);
+    if (standing !== undefined) this.#standings.set(from, standing);
+    else this.#standings.delete(from);
     for (const { partition, term, keptByAll } of led) {
       if (partition >= this.#partitionCount) continue;
       const known = this.#keptByAll.get(partition);
@@ -44,6 +48,7 @@ export class Hearsay {
     this.#unwilling.delete(peer);
     this.#withFullDisks.delete(peer);
     this.#faults.delete(peer);
+    this.#standings.delete(peer);
     // It may come back as an older build.
     this.#applyVersions.delete(peer);
     // Calls wait for the next leader to say so, instead of being sent to one that can't be reached.
@@ -77,6 +82,11 @@ export class Hearsay {
   /** 0: it has not told. */
   applyVersionOf(node: NodeId): number {
     return this.#applyVersions.get(node) ?? 0;
+  }
+
+  /** Undefined: it has not told, or tells none. */
+  standingOf(node: NodeId): Standing | undefined {
+    return this.#standings.get(node);
   }
 
   faultsOf(node: NodeId): readonly ToldFault[] {

@@ -34,6 +34,8 @@ export interface MetricSources {
   /** Replicas in whose partitions nothing happens. */
   quiescentReplicas?(): number;
   clockAheadUs?(): number;
+  /** Share of the last seconds in which the loop had something to do. */
+  loopBusy?(): number;
   /** How late the loop was, ns; reset by each scrape. */
   loopLag?(): RecordableHistogram;
   elections?(): Readonly<ElectionCounts>;
@@ -224,6 +226,12 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   );
   gauge('hansard_partitions_led', 'Partitions that this node leads', [], (set) =>
     set(sources.cluster().partitions.filter((p) => p.leader === identity.nodeId).length),
+  );
+  gauge(
+    'hansard_loop_busy_ratio',
+    'Of the last seconds, 0 to 1; from 0.8 on leaderships go to nodes that are less busy',
+    [],
+    (set) => set(sources.loopBusy?.() ?? 0),
   );
   gauge('hansard_partitions_leaderless', 'Partitions of which this node knows no leader', [], (set) =>
     set(sources.cluster().partitions.filter((p) => p.leader === undefined).length),

@@ -27,9 +27,11 @@ import { Gossiping, gossipMs } from './gossiping.js';
 import { Guard } from './guard.js';
 import { HandOver } from './hand-over.js';
 import { Hearsay } from './hearsay.js';
+import { LeaderBalance } from './leader-balance.js';
+import { LoopLoad } from './loop-load.js';
 import { createReplicaMethod, decodeCreateReplica, Members } from './members.js';
 import type { NodeOptions } from './options.js';
-import { rankMembers } from './placement.js';
+import { inLeadingOrder } from './placement.js';
 import { Quiescence, type QuiescenceContext } from './quiescence.js';
 import { ReadRounds, type ReadRoundsContext } from './read-rounds.js';
 import { Refusals } from './refusals.js';
@@ -69,6 +71,7 @@ export class NodeParts {
   readonly #stall: DiskStall;
   readonly #toPeers: ToPeers;
   readonly commitNotes: CommitNotes;
+  readonly load: LoopLoad;
   readonly clockWatch: ClockWatch;
   readonly hearsay: Hearsay;
   readonly ledger: FaultLedger;
@@ -78,6 +81,7 @@ export class NodeParts {
   readonly quiescence: Quiescence<Replica>;
   readonly forwarding: Forwarding;
   readonly handOver: HandOver;
+  readonly balance: LeaderBalance;
   readonly elections: Elections;
   readonly checkpoints: Checkpoints;
   readonly startReport: StartReport;
@@ -103,6 +107,7 @@ export class NodeParts {
     this.#budget = { usedBytes: 0, proposals: 0, limitBytes: settings.uncommittedBytesPerNode };
     this.#stall = new DiskStall(wal, settings.diskSlowMs, logger);
     this.commitNotes = new CommitNotes(this.#clock, commitNotePeriodMs);
+    this.load = new LoopLoad(options.loopBusy ?? (() => 0), this.#clock.monotonicMs());
     this.clockWatch = new ClockWatch(identity.nodeId, nodes.length, this.#clock);
     this.hearsay = new Hearsay(options.partitionCount);
     this.ledger = options.faults ?? FaultLedger.inMemory();
@@ -127,6 +132,7 @@ export class NodeParts {
     this.quiescence = this.#newQuiescence();
     this.forwarding = this.#newForwarding();
     this.handOver = this.#newHandOver();
+    this.balance = this.#newBalance();
     this.elections = this.#newElections();
     this.checkpoints = this.#newCheckpoints();
     this.startReport = this.#newStartReport();
@@ -204,7 +210,7 @@ export class NodeParts {
   }
 
   #newReplicaHost(): ReplicaHost {
-    const { logger, store } = this.#options;
+    const { logger, store, settings } = this.#options;
     return {
       clock: this.#clock,
       trustedUs: () => this.clockWatch.stampUs(),
@@ -222,7 +228,7 @@ export class NodeParts {
           'leader changed',
         );
       },
-      rank: rankMembers,
+      rank: (partition, members) => inLeadingOrder(settings.leaders, partition, members),
       membersChanged: (replica) =>
         // Not in the midst of its turn.
         this.#clock.defer(() => {
@@ -359,7 +365,7 @@ export class NodeParts {
   }
 
   #newElections(): Elections {
-    const { identity, random, settings } = this.#options;
+    const { identity, random, settings, logger } = this.#options;
     return new Elections({
       nodeId: identity.nodeId,
       clock: this.#clock,
@@ -367,7 +373,22 @@ export class NodeParts {
       settings,
       replicas: () => this.replicas.held,
       isConnected: this.#isConnected,
-      mayLead: this.#mayLead,
+      balance: this.balance,
+      logger,
+    });
+  }
+
+  #newBalance(): LeaderBalance {
+    const { identity, settings } = this.#options;
+    const { nodeId } = identity;
+    return new LeaderBalance({
+      nodeId,
+      leaders: settings.leaders,
+      monotonicMs: () => this.#clock.monotonicMs(),
+      busy: () => this.load.busy(this.#clock.monotonicMs()),
+      standingOf: (node) => this.hearsay.standingOf(node),
+      mayTake: (node, partition) =>
+        (node === nodeId || this.#isConnected(node)) && this.#mayLead(node, partition),
     });
   }
 
@@ -396,6 +417,7 @@ export class NodeParts {
       ledger: this.ledger,
       handOver: this.handOver,
       isDraining: () => this.life.isDraining,
+      balance: this.balance,
       also: () => {
         this.refusals.look();
         if (this.life.isDraining) return;

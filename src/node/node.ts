@@ -255,6 +255,11 @@ export class HansardNode implements NodeService {
     return this.#parts.quiescence.count;
   }
 
+  /** Share of the last seconds in which the loop had something to do. */
+  get loopBusy(): number {
+    return this.#parts.load.busy(this.monotonicMs());
+  }
+
   /** How late this node's ticks came since the last `reset`, ns. */
   get loopLag(): RecordableHistogram {
     return this.#parts.ticks.lateNs;

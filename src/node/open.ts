@@ -30,7 +30,7 @@ import { type NodeSettings, nodeDefaults } from './options.js';
 import { checkOwner } from './owner-check.js';
 import { type PartsFolder, realFolder } from './parts-folder.js';
 import { initialConfState, placementOf } from './placement.js';
-import { realClock, realRandom } from './real-env.js';
+import { loopBusySince, realClock, realRandom } from './real-env.js';
 import { scrubFilesOf } from './scrub-files.js';
 import type { Settings } from './settings-table.js';
 
@@ -192,6 +192,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     wal,
     store,
     transport,
+    loopBusy: loopBusySince(),
     space,
     faults: parts.ledger,
     giveUpDatabase: () => parts.giveUpDatabase(),
@@ -313,6 +314,7 @@ function nodeSettings(settings: Settings): NodeSettings {
     heartbeatMs: settings.heartbeat,
     quiesceAfterMs: settings.quiesceAfter,
     diskSlowMs: settings.diskSlow,
+    leaders: settings.leaders,
     uncommittedBytesPerPartition: settings.uncommittedPartition,
     uncommittedBytesPerNode: settings.uncommittedNode,
     tailBytes: settings.tailLimit,

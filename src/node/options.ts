@@ -8,6 +8,7 @@ import type { Transport } from '../transport/types.js';
 import type { Wal } from '../wal/types.js';
 import type { Space } from './disk-space.js';
 import type { FaultLedger } from './fault-ledger.js';
+import type { Leaders } from './placement.js';
 import type { ScrubFiles } from './scrub-files.js';
 import type { NodeIdentity } from './types.js';
 
@@ -52,7 +53,9 @@ export interface NodeSettings {
   /** Step between campaigns of differently ranked followers when a leader's process is gone. */
   campaignStepMs: number;
   campaignJitterMs: number;
-  /** How often a leader looks whether a better placed replica should lead. */
+  /** Who leads: leader-balance.ts. */
+  leaders: Leaders;
+  /** How often a leader looks whether another replica should lead, at least; a half more at most. */
   balanceMs: number;
   producerHoldMs: number;
   /** Leadership is handed over within this time when the node stops. */
@@ -85,6 +88,7 @@ export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
   snapshotIdleMs: 10_000,
   campaignStepMs: 150,
   campaignJitterMs: 20,
+  leaders: 'together',
   balanceMs: 2_000,
   producerHoldMs: replicaDefaults.producerHoldMs,
   drainMs: 2_000,
@@ -110,6 +114,8 @@ export interface NodeOptions {
   readonly wal: Wal;
   readonly store: Store;
   readonly transport: Transport;
+  /** The share of the time since it was asked last in which this process' loop was busy; where undefined it never is. */
+  readonly loopBusy?: (() => number) | undefined;
   /** Room on the disk; where undefined there is always enough. */
   readonly space?: Space | undefined;
   /** What is known to be wrong with this node's replicas, durable; undefined: kept in memory alone (tests). */

@@ -31,6 +31,7 @@ import {
   noEntries,
   type Snapshot,
 } from '../raft/types.js';
+import type { Standing } from './leader-balance.js';
 
 /** One partition's part of a heartbeat message, of its answer, or of a message of acknowledgements. */
 export interface Beat {
@@ -74,6 +75,8 @@ export interface Gossip {
   readonly applyVersion: number;
   /** Its replicas whose disks lost or changed something: nobody hands them leadership. */
   readonly faults: readonly ToldFault[];
+  /** By which leaderships go to it or not; undefined: the sender does not go by loads, or is of an earlier build. */
+  readonly standing?: Standing | undefined;
 }
 
 export interface ToldFault {
@@ -234,7 +237,7 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
     case 'cancel':
       return writerFor(16).u8(Kind.cancel).u8(version).uvarint(message.id).finish();
     case 'gossip': {
-      const { nowUs, unwilling, diskFull, led, applyVersion, faults } = message.gossip;
+      const { nowUs, unwilling, diskFull, led, applyVersion, faults, standing } = message.gossip;
       const record = packControl([
         nowUs,
         unwilling,
@@ -246,6 +249,7 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
         applyVersion,
         faults.map(({ partition, kind, sinceUs }) => [partition, faultKinds.indexOf(kind), sinceUs]),
         diskFull,
+        ...(standing === undefined ? [] : [[Math.round(standing.busy * 100), standing.hasRoom]]),
       ]);
       return writerFor(record.length + 2)
         .u8(Kind.gossip)
@@ -530,7 +534,7 @@ function readBeats(reader: ByteReader): Beat[] {
 }
 
 function readGossip(reader: ByteReader): Gossip {
-  const [nowUs, unwilling, led, applyVersion, faults, diskFull] = unpackControl(
+  const [nowUs, unwilling, led, applyVersion, faults, diskFull, standing] = unpackControl(
     reader.bytes(reader.remaining),
   );
   if (typeof unwilling !== 'boolean') throw new MalformedError('neither true nor false');
@@ -552,7 +556,14 @@ function readGossip(reader: ByteReader): Gossip {
     // A build that does not tell is held to know the first one only.
     applyVersion: applyVersion === undefined ? 1 : controlNumber(applyVersion),
     faults: Array.isArray(faults) ? faults.map(readFault) : [],
+    standing: standing === undefined ? undefined : readStanding(standing),
   };
+}
+
+function readStanding(row: unknown): Standing {
+  if (!Array.isArray(row)) throw new MalformedError('gossip about no load');
+  const [busyPercent, hasRoom] = row as unknown[];
+  return { busy: controlNumber(busyPercent) / 100, hasRoom: hasRoom === true };
 }
 
 function readFault(row: unknown): ToldFault {

@@ -1,5 +1,6 @@
 /** The real clock and randomness. */
 import { randomFillSync } from 'node:crypto';
+import { type EventLoopUtilization, performance } from 'node:perf_hooks';
 import type { Clock, Random, Timer } from '../common/env.js';
 
 export const realClock: Clock = {
@@ -64,3 +65,14 @@ export const realRandom: Random = {
     poolAt += bytes.length;
   },
 };
+
+/** Of the loop of this thread: the share of the time since it was asked last that was no waiting for something to come. */
+export function loopBusySince(): () => number {
+  let last: EventLoopUtilization = performance.eventLoopUtilization();
+  return () => {
+    const now = performance.eventLoopUtilization();
+    const { utilization } = performance.eventLoopUtilization(now, last);
+    last = now;
+    return utilization;
+  };
+}

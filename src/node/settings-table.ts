@@ -91,6 +91,12 @@ const table = {
     3600 * second,
     'A partition in which nothing has happened for this long falls quiet: its node vouches for all such partitions in one message, and wakes them when something comes.',
   ),
+  leaders: choice(
+    'consensus',
+    'together',
+    ['together', 'spread'],
+    'together: the first node leads all that it holds while its loop has room, then others some of it; appends share more, and cost less. spread: each node its share, always, so that fewer channels wait for an election where one is lost. The same on all nodes.',
+  ),
   uncommittedPartition: bytes(
     'consensus',
     16 * MiB,

@@ -40,6 +40,8 @@ export interface ClusterOptions {
   /** As many as nodes where undefined. */
   readonly replicationFactor?: number;
   readonly settings?: Partial<NodeSettings>;
+  /** Of one node, beside those of all. */
+  readonly settingsOf?: (nodeId: number) => Partial<NodeSettings>;
   readonly cacheBytes?: number;
   /** Beyond it the log is cut behind who is away; four segments of 1 MiB at least. */
   readonly maxLogBytes?: number;
@@ -56,6 +58,9 @@ export class Cluster {
   readonly #folders;
   readonly running = new Map<number, Running>();
   #boots = 0;
+
+  /** How busy the loop of a node is, 0 to 1. */
+  readonly loopBusy = new Map<number, number>();
 
   private constructor(readonly options: ClusterOptions) {
     this.random = new SimRandom(options.seed ?? 1);
@@ -211,7 +216,7 @@ export class Cluster {
       nodes: this.#members,
       partitionCount: options.partitions,
       replicationFactor: options.replicationFactor ?? options.nodes,
-      settings: { ...nodeDefaults, ...options.settings },
+      settings: { ...nodeDefaults, ...options.settings, ...options.settingsOf?.(nodeId) },
       clock,
       random,
       logger: silentLogger,
@@ -219,6 +224,7 @@ export class Cluster {
       store,
       transport,
       space,
+      loopBusy: () => this.loopBusy.get(nodeId) ?? 0,
       faults,
       applyVersion: options.applyVersions?.[nodeId],
       onFatal: (error) => fatal.push(error),

@@ -9,6 +9,7 @@ import { decodePeerMessage, encodePeerMessage, type PeerMessage } from '../../sr
 import { isLocalMessage, type Message, MessageType, message } from '../../src/raft/types.js';
 
 const n = fc.maxSafeNat();
+const percent = fc.nat({ max: 100 }).map((each) => each / 100);
 const ids = fc.array(n, { maxLength: 5 });
 const data = fc.uint8Array({ maxLength: 300 });
 
@@ -95,6 +96,7 @@ const anyMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
       led: fc.array(fc.record({ partition: n, term: n, keptByAll: n })),
       applyVersion: n,
       faults: fc.array(fc.record({ partition: n, kind: fc.constantFrom(...faultKinds), sinceUs: n })),
+      standing: fc.option(fc.record({ busy: percent, hasRoom: fc.boolean() }), { nil: undefined }),
     }),
   }),
   fc.record({
@@ -256,6 +258,7 @@ t.test('gossip may grow: what an older build leaves out, and what a later one ad
       7,
       [[1, 1, 5, 'more']],
       true,
+      [40, true, 'more'],
       'and more',
     ),
     {
@@ -263,6 +266,7 @@ t.test('gossip may grow: what an older build leaves out, and what a later one ad
         faults: [{ partition: 1, kind: 'log-damaged', sinceUs: 5 }],
         unwilling: true,
         diskFull: true,
+        standing: { busy: 0.4, hasRoom: true },
         applyVersion: 7,
         led: [
           {

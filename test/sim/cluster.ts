@@ -278,6 +278,7 @@ export class SimNode implements SeenNode {
       snapshotsIn: 1 + random.below(2),
       snapshotIdleMs: 500 + random.below(2_000),
       quiesceAfterMs: random.below(200),
+      leaders: cluster.options.seed % 2 === 0 ? 'together' : 'spread',
     };
     const cache = (): number => [1, 20_000, 64 << 20][random.below(3)] as number;
     this.#caches = { storeCache: cache(), entryCache: cache() };
@@ -382,6 +383,7 @@ export class SimNode implements SeenNode {
       store,
       transport,
       judging: () => this.#judging(life),
+      loopBusy: changingLoad(new SimRandom((cluster.options.seed << 6) ^ this.nodeId)),
       faults: parts.ledger,
       onFatal: (error) => this.#failed(life, error),
     });
@@ -530,4 +532,13 @@ function earlyDevice(device: LogDevice, clock: Clock): LogDevice {
     ).bind(device);
   }
   return early;
+}
+
+/** Of a loop: it comes and goes within seconds, so that leaderships move with it. */
+function changingLoad(random: SimRandom): () => number {
+  let share = 0;
+  return () => {
+    if (random.below(4) === 0) share = random.below(3) / 2;
+    return share;
+  };
 }

@@ -1,0 +1,234 @@
+/** Who leads: by the loads that nodes tell of, one look after the other; then whole nodes on simulated parts. */
+import { test } from 'tap';
+import {
+  type BalanceContext,
+  LeaderBalance,
+  type Led,
+  type Standing,
+} from '../../src/node/leader-balance.js';
+import { LoopLoad } from '../../src/node/loop-load.js';
+import { inLeadingOrder, type Leaders } from '../../src/node/placement.js';
+import { append, Cluster } from './cluster.js';
+
+const nodes = [1, 2, 3];
+const idle: Standing = { busy: 0, hasRoom: true };
+const half: Standing = { busy: 0.5, hasRoom: true };
+const heldOff: Standing = { busy: 0.5, hasRoom: false };
+const busy: Standing = { busy: 0.9, hasRoom: false };
+
+/** Partitions on three nodes, each led by the node of its place in `leaders`, as node `nodeId` sees them. */
+function held(nodeId: number, leaders: readonly number[], order: Leaders = 'together'): Led[] {
+  return leaders.map((leader, partition) => ({
+    partition,
+    leader,
+    isLeader: leader === nodeId,
+    isQuiescent: false,
+    voters: inLeadingOrder(
+      order,
+      partition,
+      nodes.map((id) => ({ replicaId: id, nodeId: id })),
+    ),
+    membership: { isHeir: () => true },
+    isCaughtUp: () => true,
+  }));
+}
+
+type Standings = Readonly<Record<number, Standing | undefined>>;
+
+function balanceOf(nodeId: number, standings: Standings, more: Partial<BalanceContext> = {}): LeaderBalance {
+  return new LeaderBalance({
+    nodeId,
+    leaders: 'together',
+    monotonicMs: () => 0,
+    busy: () => standings[nodeId]?.busy ?? 0,
+    standingOf: (id) => standings[id],
+    mayTake: () => true,
+    ...more,
+  });
+}
+
+/** What is handed over in a look: `partition>node`. */
+const told = (balance: LeaderBalance, replicas: readonly Led[]) =>
+  balance.due(replicas).map(({ replica, to }) => `${replica.partition}>${to.nodeId}`);
+
+/** Looks of all nodes, one after the other, until none hands anything over: who leads then. */
+function settled(
+  leaders: readonly number[],
+  standingsOf: (leaders: readonly number[]) => Standings,
+): number[] {
+  let now = [...leaders];
+  for (let round = 0; round < 20; round++) {
+    const before = now.join();
+    for (const nodeId of nodes) {
+      for (const move of told(balanceOf(nodeId, standingsOf(now)), held(nodeId, now))) {
+        const [partition, to] = move.split('>').map(Number) as [number, number];
+        now = now.map((leader, at) => (at === partition ? to : leader));
+      }
+    }
+    if (now.join() === before) return now;
+  }
+  throw new Error(`leaderships go round and round: ${now}`);
+}
+
+const count = (leaders: readonly number[]) => nodes.map((id) => leaders.filter((one) => one === id).length);
+
+test('idle nodes have the first one lead, a few partitions in a look', async (t) => {
+  const leaders = [1, 2, 3, 2, 2, 2, 2, 2];
+  const all = { 1: idle, 2: idle, 3: idle };
+  t.same(told(balanceOf(2, all), held(2, leaders)), ['1>1', '3>1', '4>1', '5>1']);
+  t.same(told(balanceOf(1, all), held(1, leaders)), [], 'the first one keeps what it has');
+  const withoutFirst = { mayTake: (node: number) => node !== 1 };
+  t.same(
+    told(balanceOf(3, all, withoutFirst), held(3, leaders)),
+    ['2>2'],
+    'where it is gone, the second one',
+  );
+});
+
+test('who has no room, or tells of none, is given nothing', async (t) => {
+  t.same(told(balanceOf(2, { 1: heldOff, 2: idle, 3: idle }), held(2, [2, 2, 2])), []);
+  t.same(told(balanceOf(3, { 1: heldOff, 2: idle, 3: idle }), held(3, [3, 3])), ['0>2', '1>2']);
+  t.same(told(balanceOf(2, { 1: undefined, 2: idle, 3: idle }), held(2, [2, 2, 2])), []);
+});
+
+test('a busy leader hands leaderships to those that are less so, until all have as many', async (t) => {
+  const all = Array.from({ length: 12 }, () => 1);
+  const first = told(balanceOf(1, { 1: busy, 2: half, 3: half }), held(1, all));
+  t.same(first, ['0>2', '1>2', '2>2', '3>2', '4>2', '5>2'], 'half of them in one look, to the next node');
+  const byLed = (leaders: readonly number[]): Standings => {
+    const [a = 0, b = 0, c = 0] = count(leaders).map((led) => 0.4 + led / 24);
+    return { 1: { ...heldOff, busy: a }, 2: { ...half, busy: b }, 3: { ...half, busy: c } };
+  };
+  t.same(count(settled(all, byLed)), [6, 6, 0], 'no more than needed');
+  const always = () => ({ 1: busy, 2: heldOff, 3: heldOff });
+  t.same(count(settled(all, always)), [3, 6, 3], 'and never so much that it would be handed back');
+});
+
+test('a busy leader keeps what nobody else has room for', async (t) => {
+  const all = [1, 1, 1, 1];
+  t.same(told(balanceOf(1, { 1: busy, 2: busy, 3: { ...busy, busy: 0.75 } }), held(1, all)), []);
+  t.same(told(balanceOf(1, { 1: busy }), held(1, all)), [], 'nor who tells of no load');
+  const others = { 1: busy, 2: idle, 3: idle };
+  t.same(
+    told(balanceOf(1, others), held(1, [1])),
+    [],
+    'nor a single one, that another would have in its place',
+  );
+  const quiet = held(1, all).map((replica, at) => ({ ...replica, isQuiescent: at < 3 }));
+  t.same(told(balanceOf(1, others), quiet), [], 'what is quiet makes nobody busy');
+});
+
+test('what was too much is tried again after a while, then after twice as long', async (t) => {
+  let nowMs = 1_000_000;
+  let own = 0.5;
+  const context = { monotonicMs: () => nowMs, busy: () => own };
+  const balance = balanceOf(1, { 2: half, 3: half }, context);
+  const replicas = held(1, [1, 1, 1, 1, 1, 1]);
+  /** It hands some on now: how long until it has room again, s. */
+  const heldOffFor = (): number => {
+    own = 0.9;
+    t.ok(told(balance, replicas).length > 0);
+    own = 0.5;
+    const fromMs = nowMs;
+    while (balance.standing?.hasRoom === false) nowMs += 1_000;
+    return (nowMs - fromMs) / 1_000;
+  };
+  t.equal(balance.standing?.hasRoom, true);
+  t.same([heldOffFor(), heldOffFor(), heldOffFor()], [30, 60, 120]);
+  for (let i = 0; i < 6; i++) heldOffFor();
+  t.equal(heldOffFor(), 960, 'at most');
+  nowMs += 11 * 60_000;
+  t.equal(heldOffFor(), 30, 'after ten good minutes it is another load');
+  own = 0.78;
+  t.equal(balance.standing?.hasRoom, false, 'nor has it room where it is nearly busy');
+});
+
+test('leaders that are to be spread are, whatever the loads', async (t) => {
+  const partitions = held(
+    1,
+    Array.from({ length: 64 }, () => 1),
+    'spread',
+  );
+  const balance = balanceOf(1, { 1: busy, 2: busy, 3: busy }, { leaders: 'spread' });
+  t.equal(balance.due(partitions).length, 4);
+  t.equal(balance.standing, undefined, 'and nobody is told');
+  const preferred = partitions.map(({ voters }) => voters[0]?.nodeId);
+  for (const id of nodes)
+    t.ok(preferred.filter((one) => one === id).length > 10, `node ${id} leads its share`);
+});
+
+test("a loop's load follows within seconds", async (t) => {
+  let share = 1;
+  const load = new LoopLoad(() => share, 0);
+  t.equal(load.busy(100), 0, 'too soon to say');
+  for (let ms = 1_000; ms <= 3_000; ms += 1_000) load.busy(ms);
+  t.ok(load.busy(3_000) > 0.9, 'busy after three seconds');
+  share = 0;
+  t.ok(load.busy(4_000) > 0.3, 'a moment is not enough');
+  for (let ms = 5_000; ms <= 8_000; ms += 1_000) load.busy(ms);
+  t.ok(load.busy(8_000) < 0.1, 'idle five seconds later');
+});
+
+test('leaderships move with the loads, and no append waits or fails for it', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 6 });
+  const { clock } = cluster;
+  const all = [0, 1, 2, 3, 4, 5];
+  const leaders = () => all.map((partition) => cluster.leaderOf(partition)?.node.identity.nodeId ?? 0);
+  for (const partition of all) await cluster.led(partition);
+  t.ok(await clock.until(() => leaders().every((id) => id === 1), 20_000), 'the first node leads all');
+
+  let slowest = 0;
+  let done = 0;
+  /** A partition in which nothing happens is no load. */
+  const appendAll = async (): Promise<void> => {
+    for (const partition of all) {
+      const began = clock.monotonicMs();
+      const leader = await cluster.led(partition);
+      const deadlineMs = began + 5_000;
+      await cluster.settled(
+        leader.node.propose(partition, append(`channel ${partition}`, 'x'), { deadlineMs }),
+      );
+      slowest = Math.max(slowest, clock.monotonicMs() - began);
+      done++;
+    }
+  };
+  const appendWhile = async (isNotYet: () => boolean, limitMs: number): Promise<boolean> => {
+    const endMs = clock.monotonicMs() + limitMs;
+    while (isNotYet() && clock.monotonicMs() < endMs) {
+      await appendAll();
+      await clock.run(100);
+    }
+    return !isNotYet();
+  };
+  cluster.loopBusy.set(1, 0.95);
+  t.ok(
+    await appendWhile(() => count(leaders()).some((led) => led > 3), 20_000),
+    `others lead some: ${leaders()}`,
+  );
+  cluster.loopBusy.set(1, 0.5);
+  t.notOk(await appendWhile(() => leaders().some((id) => id !== 1), 20_000), 'it has them back not at once');
+  t.ok(await appendWhile(() => leaders().some((id) => id !== 1), 20_000), 'but soon');
+  cluster.loopBusy.set(1, 0.95);
+  t.ok(await appendWhile(() => leaders().every((id) => id === 1), 20_000));
+  cluster.loopBusy.set(1, 0.77);
+  t.notOk(await appendWhile(() => leaders().some((id) => id !== 1), 120_000), 'never while it has no room');
+  t.ok(slowest < 500, `${done} appends, the slowest took ${slowest} ms`);
+  await cluster.stopAll();
+});
+
+test('nodes that spread leaders and nodes that do not leave each other alone', async (t) => {
+  // As while a cluster is updated from a build that knows no loads.
+  const cluster = await Cluster.start({
+    nodes: 3,
+    partitions: 12,
+    settingsOf: (nodeId) => (nodeId === 1 ? { leaders: 'spread' } : {}),
+  });
+  for (let partition = 0; partition < 12; partition++) await cluster.led(partition);
+  await cluster.clock.run(30_000);
+  const terms = () =>
+    [...cluster.running.values()].flatMap(({ node }) => node.replicas().map(({ term }) => term));
+  const before = terms().join();
+  await cluster.clock.run(60_000);
+  t.equal(terms().join(), before, 'no leadership goes to and fro');
+  await cluster.stopAll();
+});
