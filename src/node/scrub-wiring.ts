@@ -83,11 +83,13 @@ export function createScrubber(wiring: ScrubWiring): Scrubber {
     const reader = new ByteReader(request);
     if (reader.u8() !== 1) throw new HansardError('NOT_IMPLEMENTED', 'a later version of this request');
     const [partition, why] = [reader.uvarint(), reader.string()];
-    // Only its leader has compared it, and knows that a majority is of another mind.
-    if (wiring.replica(partition)?.leader === from) {
-      scrubber.found('digest', partition, why);
-      wiring.markDamaged(partition, why);
-    }
+    // Who led it a moment ago has compared it, and knows that a majority is of another mind, also where somebody else
+    // leads by now: passed over, it would stay as it is until the next pass.
+    const isMember = wiring.replica(partition)?.members.some(({ nodeId }) => nodeId === from) === true;
+    if (!isMember)
+      throw new HansardError('NOT_LEADER', `node ${from} has no replica of partition ${partition}`);
+    scrubber.found('digest', partition, why);
+    wiring.markDamaged(partition, why);
     return new Uint8Array(0);
   });
   return scrubber;

@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap';
+import { ByteWriter } from '../../src/common/bytes.js';
 import { HansardError } from '../../src/common/errors.js';
 import { noPlace } from '../../src/common/faults.js';
 import { newFault } from '../../src/node/replace-log.js';
@@ -246,6 +247,27 @@ t.test('a replica that lost acknowledged entries votes for nobody who lacks them
   const { store } = cluster.get(away);
   const channel = await cluster.settled(store.partition(0).channelByName('default', 'channel 0'));
   t.equal(channel?.headSeq, 8, 'nothing is lost: 3, 6 … 24');
+  await cluster.stopAll();
+});
+
+t.test('a replica that differs is told so also by who led it a moment ago, and is mended', async (t) => {
+  const cluster = await Cluster.start({ nodes: 3, partitions: 1 });
+  await appendAll(cluster, 1, 10);
+  const leader = (await cluster.led()).node.identity.nodeId;
+  // Leadership may move between comparing and telling.
+  const [teller, told] = [1, 2, 3].filter((id) => id !== leader) as [number, number];
+  const tell = (from: number, partition: number) => {
+    const request = new ByteWriter(64).u8(1).uvarint(partition).string('another digest').finish();
+    const deadlineMs = cluster.clock.monotonicMs() + 5_000;
+    return cluster.settled(
+      cluster.get(from).node.forward(told, 'hansard.internal.v1/ReplicaDiffers', request, deadlineMs),
+    );
+  };
+  await t.rejects(tell(teller, 7), /node \d has no replica/);
+  await tell(teller, 0);
+  t.match(faultsOf(cluster, told), [{ kind: 'state-damaged', partition: 0 }]);
+  t.ok(await cluster.clock.until(() => faultsOf(cluster, told).length === 0, 30_000), 'it is mended');
+  await sameEverywhere(t, cluster);
   await cluster.stopAll();
 });
 
