@@ -31,7 +31,7 @@ export interface ExchangeLimits {
   readonly allRequestBytes: number;
   /** Bytes of answers that are not yet handed to the transport. */
   readonly answerBytes: number;
-  /** Answers are packed into messages of about this size. */
+  /** Answers are packed into messages of about this size: six pages, so that the first are read while others are encoded. */
   readonly messageBytes: number;
 }
 
@@ -40,7 +40,7 @@ export const defaultExchangeLimits: ExchangeLimits = Object.freeze({
   requestBytes: 32 * 1024 * 1024,
   allRequestBytes: 256 * 1024 * 1024,
   answerBytes: 8 * 1024 * 1024,
-  messageBytes: 1024 * 1024,
+  messageBytes: 96 * 1024,
 });
 
 /**
@@ -48,6 +48,8 @@ export const defaultExchangeLimits: ExchangeLimits = Object.freeze({
  * counted in messages of up to 16 MiB, would be 256 MiB for each stream that waits.
  */
 const messagesUnread = 1;
+/** A turn of the loop that takes longer, ms, has other work than one message of answers. */
+const longTurnMs = 2;
 /** Messages with answers that have not gone to the socket. */
 const messagesUnsentMax = 4;
 const overloadedRetryMs = 1_000;
@@ -215,12 +217,17 @@ export class ExchangeStream {
     if (this.#closed) return;
     this.#answers.push(this.#isFull ? settled(answer) : answer);
     this.#answerBytes += answer.response?.length ?? 256;
-    if (this.#flushing || this.#isFull) return;
     // All that ends in this turn leaves together.
+    if (!this.#isFull) this.#flushLater();
+  }
+
+  #flushLater(): void {
+    if (this.#flushing) return;
     this.#flushing = true;
+    const fromMs = this.#calls.nowMs();
     setImmediate(() => {
       this.#flushing = false;
-      this.#flush();
+      this.#flush(this.#calls.nowMs() - fromMs > longTurnMs);
     });
   }
 
@@ -229,8 +236,14 @@ export class ExchangeStream {
     return this.#unsent >= messagesUnsentMax;
   }
 
-  #flush(): void {
-    while (this.#answers.length > 0 && !this.#isFull && !this.#closed) {
+  /**
+   * One message in a turn: it leaves before the next one is encoded, and whoever reads it works at the same time. Written all
+   * at once, node and client would work in turns. `isBehind`: the loop has other work, for which nobody is to wait message by message.
+   */
+  #flush(isBehind = true): void {
+    let isFirst = true;
+    while (this.#answers.length > 0 && !this.#isFull && !this.#closed && (isFirst || isBehind)) {
+      isFirst = false;
       let bytes = 0;
       let count = 0;
       while (count < this.#answers.length && (count === 0 || bytes < this.#limits.messageBytes)) {
@@ -247,8 +260,11 @@ export class ExchangeStream {
       }
     }
     if (this.#closed) return;
-    // Who knows when they leave.
-    if (this.#answers.length > 0) this.#answers = this.#answers.map(settled);
+    if (this.#answers.length > 0) {
+      // Who knows when they leave.
+      if (this.#isFull) this.#answers = this.#answers.map(settled);
+      else this.#flushLater();
+    }
     this.#pump();
     this.#endIfDone();
   }

@@ -48,6 +48,10 @@ export function openLink(transport: Transport, address: string): Link {
 const frameTargetBytes = 512 * 1024;
 /** Frames that have not left for the socket yet; more calls gather into the next one. */
 const framesUnsentMax = 4;
+/** Frames that came and are not read; then the stream is not read either. */
+const framesUnreadMax = 16;
+/** A turn of the loop that takes longer, ms, has other work than one frame. */
+const longTurnMs = 5;
 /** How long a node may take to accept a connection. */
 const connectTimeoutMs = 2_000;
 /** A connection that failed just before is waited for this long to try again. */
@@ -176,6 +180,10 @@ class ExchangeLink implements Link, Answered {
   #full = false;
   #framesUnsent = 0;
   #queue: Call[] = [];
+  /** Frames of the stream that wait for their turn of the loop. */
+  #unread: Buffer[] = [];
+  /** One was read in this turn. */
+  #hasRead = false;
   readonly #pending = new CallsInFlight();
   /** Sweeps since a frame came. In those, not in ms: that this process stood still says nothing of the node. */
   #sweepsUnheard = 0;
@@ -277,9 +285,10 @@ class ExchangeLink implements Link, Answered {
       new Metadata(),
     );
     this.#stream = stream;
+    this.#unread = [];
     this.#full = false;
     this.#framesUnsent = 0;
-    stream.on('data', (bytes: Buffer) => this.#onFrame(stream, bytes));
+    stream.on('data', (bytes: Buffer) => this.#arrived(stream, bytes));
     stream.on('drain', () => {
       if (stream !== this.#stream) return;
       this.#full = false;
@@ -291,8 +300,43 @@ class ExchangeLink implements Link, Answered {
     );
   }
 
-  #onFrame(stream: unknown, bytes: Buffer): void {
+  /**
+   * One frame in a turn of the loop: what its callers ask for next leaves before the next frame is read, and the node
+   * has work meanwhile. Read all at once, node and client would work in turns.
+   */
+  #arrived(stream: ClientDuplexStream<Buffer, Buffer>, bytes: Buffer): void {
     this.#sweepsUnheard = 0;
+    if (this.#hasRead) {
+      this.#unread.push(bytes);
+      if (this.#unread.length >= framesUnreadMax) stream.pause();
+      return;
+    }
+    this.#onFrame(stream, bytes);
+    this.#readOn();
+  }
+
+  /** In the next turn. The stream may be another one by then. */
+  #readOn(): void {
+    this.#hasRead = true;
+    const fromMs = performance.now();
+    setImmediate(() => {
+      this.#hasRead = false;
+      const stream = this.#stream;
+      const bytes = this.#unread.shift();
+      if (stream === undefined || bytes === undefined) return;
+      this.#onFrame(stream, bytes);
+      // The loop has other work: nobody is to wait for it frame by frame.
+      if (performance.now() - fromMs > longTurnMs) this.#readAll(stream);
+      if (stream.isPaused()) stream.resume();
+      this.#readOn();
+    });
+  }
+
+  #readAll(stream: unknown): void {
+    for (const bytes of this.#unread.splice(0)) if (stream === this.#stream) this.#onFrame(stream, bytes);
+  }
+
+  #onFrame(stream: unknown, bytes: Buffer): void {
     try {
       decodeFrame(bytes, this);
     } catch (error) {
@@ -323,6 +367,9 @@ class ExchangeLink implements Link, Answered {
 
   /** What was written may have been carried out; what was queued was not, and goes by the next stream. */
   #onBroken(stream: unknown, error: HansardError): void {
+    if (stream !== this.#stream) return;
+    // What has come is known.
+    this.#readAll(stream);
     if (stream !== this.#stream) return;
     // The node counts as failed only if it refuses the next connection.
     this.#stream = undefined;

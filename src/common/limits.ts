@@ -56,8 +56,8 @@ export const limits = Object.freeze({
 
 /**
  * Of a cluster that is made without saying how many. Fixed for ever, so there are enough for
- * a dozen nodes; and no more, because every partition has entries of its own, which cost more than what they
- * carry: with 24 of them 64 appends in flight cost a third more CPU, with 64 another third (docs/performance.md).
- * Divisible by 2, 3, 4 and 6, so that so many nodes lead alike.
+ * six nodes to lead; and no more, because every partition has entries of its own, which cost more than what they
+ * carry: with 12 of them, led by one node, 64 appends in flight are half as many a second (docs/performance.md).
+ * Divisible by 2 and 3, so that so many nodes lead alike.
  */
-export const defaultPartitions = 12;
+export const defaultPartitions = 6;

@@ -54,10 +54,8 @@ export interface Transfer<L extends Led> {
 const busyFrom = 0.8;
 /** Who takes a leadership from it is less busy by this much, as what it takes makes it busier and the other one less. */
 const busyGap = 0.2;
-/** Who is busier than this is not tried. */
-const roomBelow = 0.75;
 /** A node that handed on what was too much for it has it back no sooner, ms; each time that this was too early, twice as long later. */
-const holdOffMinMs = 30_000;
+const holdOffMinMs = 10_000;
 const holdOffMaxMs = 16 * 60_000;
 /** It did well for so long: the load is another one. */
 const calmMs = 10 * 60_000;
@@ -82,7 +80,7 @@ export class LeaderBalance {
   get standing(): Standing | undefined {
     if (this.#context.leaders === 'spread') return undefined;
     const busy = this.#context.busy();
-    return { busy, hasRoom: busy < roomBelow && this.#context.monotonicMs() >= this.#roomFromMs };
+    return { busy, hasRoom: busy < busyFrom && this.#context.monotonicMs() >= this.#roomFromMs };
   }
 
   /** For one look. `replicas`: all that this node holds. */

@@ -205,6 +205,31 @@ t.test('a stream that is not read takes no more from its client', async (t) => {
   stream.destroy();
 });
 
+t.test(
+  'pages that are there at one time leave in messages of a few, each before the next is encoded',
+  async (t) => {
+    const messageBytes = 32 * 1024;
+    const h = await Harness.start(undefined, {
+      exchangeLimits: { ...defaultExchangeLimits, messageBytes },
+    });
+    t.teardown(() => h.stop());
+    const page = 4 * 1024;
+    await h.append({ channel: 'c', messages: [text('y'.repeat(page))] });
+    const exchange = new Exchange(h);
+    const sizes: number[] = [];
+    exchange.stream.on('data', (bytes: Buffer) => sizes.push(bytes.length));
+    const list = encode('ListMessagesRequest', { channel: 'c', after: 1 });
+    const ids = Array.from({ length: 100 }, (_, i) => i + 1);
+    const method = 'hansard.v1.MessageService/ListMessages';
+    exchange.send(ids.map((id) => ({ id, method, request: list, timeout_ms: patienceMs })));
+    await exchange.until(() => exchange.answers.size === 100);
+    t.ok(sizes.length >= 10, `${sizes.length} messages`);
+    t.ok(Math.max(...sizes) < messageBytes + 2 * page, `of ${Math.max(...sizes)} bytes at most`);
+    exchange.stream.end();
+    await exchange.until(() => exchange.status !== undefined);
+  },
+);
+
 t.test('a stream that makes no sense is ended with the reason; the others go on', async (t) => {
   const h = await Harness.start(undefined, { exchangeStreams: 3 });
   t.teardown(() => h.stop());

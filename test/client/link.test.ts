@@ -1,18 +1,20 @@
 /** The way to one node: when it says that nobody is there. */
 import assert from 'node:assert/strict';
+import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
 import * as fc from 'fast-check';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { CallsInFlight } from '../../src/client/calls-in-flight.js';
 import { type Call, PlainCall } from '../../src/client/frames.js';
 import { openLink } from '../../src/client/link.js';
 import { methods } from '../../src/client/requests.js';
 import type { Outcome } from '../../src/client/rpc-errors.js';
 import { patienceMs } from '../support/until.js';
-import { FakeCluster } from './fake-cluster.js';
+import { codec, FakeCluster } from './fake-cluster.js';
 
 /** Below what a link waits for the next try after a failure that it had before it was asked. */
 const atOnceMs = 150;
 const nothing = new Uint8Array(0);
+const same = (bytes: Buffer): Buffer => bytes;
 
 for (const transport of ['exchange', 'unary'] as const)
   t.test(`${transport}: a node that died is told of at once: failover waits for it`, async (t) => {
@@ -39,6 +41,75 @@ for (const transport of ['exchange', 'unary'] as const)
     }
     t.ok(Math.min(...tookMs) < atOnceMs, `after ${tookMs.map(Math.round).join(', ')} ms`);
   });
+
+/** Answers a frame's calls in as many frames as it has, all at once; `ends`: and then breaks off. */
+async function answeringApart(t: Test, ends: boolean): Promise<string> {
+  const server = new Server();
+  const bytes = {
+    requestSerialize: same,
+    responseSerialize: same,
+    requestDeserialize: same,
+    responseDeserialize: same,
+  };
+  const path = '/hansard.v1.ExchangeService/Exchange';
+  const requests = codec('hansard.v1.ExchangeRequest');
+  const responses = codec('hansard.v1.ExchangeResponse');
+  server.addService(
+    { Exchange: { path, requestStream: true, responseStream: true, ...bytes } },
+    {
+      Exchange: (stream: ServerDuplexStream<Buffer, Buffer>) => {
+        stream.on('data', (frame: Buffer) => {
+          const { calls } = requests.deserialize(frame) as unknown as { calls: { id: string }[] };
+          for (const { id } of calls)
+            stream.write(responses.serialize({ answers: [{ id, response: Buffer.from(id) }] }));
+          if (ends) stream.end();
+        });
+        stream.on('end', () => stream.end());
+      },
+    },
+  );
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
+      error === null ? resolve(bound) : reject(error),
+    );
+  });
+  t.teardown(() => server.forceShutdown());
+  return `127.0.0.1:${port}`;
+}
+
+t.test('one frame is read in a turn: what its callers ask next leaves before the next is read', async (t) => {
+  const link = openLink('exchange', await answeringApart(t, false));
+  t.teardown(() => link.close());
+  let turns = 0;
+  const turn = (): void => {
+    turns++;
+    next = setImmediate(turn);
+  };
+  let next = setImmediate(turn);
+  t.teardown(() => clearImmediate(next));
+  const ask = (): Promise<{ outcome: Outcome; turn: number }> =>
+    new Promise((resolve) => {
+      const done = (outcome: Outcome) => resolve({ outcome, turn: turns });
+      link.send(new PlainCall(methods.getCluster, nothing, patienceMs, done));
+    });
+  await ask();
+  const answers = await Promise.all(Array.from({ length: 40 }, ask));
+  t.ok(answers.every(({ outcome }) => outcome.ok));
+  const most = Math.max(...answers.map((one) => answers.filter((other) => other.turn === one.turn).length));
+  // Where this process was held up for longer than a turn takes, all that waited was read at once.
+  t.ok(most < 40, `${most} of 40 in one turn`);
+});
+
+t.test('frames that came before a stream broke off are read, all of them', async (t) => {
+  const link = openLink('exchange', await answeringApart(t, true));
+  t.teardown(() => link.close());
+  const ask = (): Promise<Outcome> =>
+    new Promise((done) => {
+      link.send(new PlainCall(methods.getCluster, nothing, patienceMs, done));
+    });
+  const outcomes = await Promise.all(Array.from({ length: 40 }, ask));
+  t.equal(outcomes.filter(({ ok }) => ok).length, 40);
+});
 
 t.test(
   'calls in flight: taken out by id once, told as lost once by their time, whatever comes in between',
