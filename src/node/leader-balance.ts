@@ -1,17 +1,27 @@
 /**
  * Which leaderships should go to another node. Each leader decides for itself, by what the nodes told of their loads.
  *
- * Together: the first member, by node id, leads, as long as its loop has room. What is proposed at one node shares entries,
- * frames, syncs and wake-ups, and those cost more than what they carry: three nodes that lead a third each take up
- * to twice the CPU for the same appends, and answer later (docs/performance.md). A leader whose loop is busy hands
- * leaderships to nodes that are less so. What it could carry if it had them back nobody can know beforehand: it is
- * tried again after a while, and each time that it was too much, after twice as long.
+ * Together: the first member, by node id, leads. What is proposed at one node shares entries, frames, syncs and wake-ups,
+ * and those cost more than what they carry: three nodes that lead a third each take up to twice the CPU for the same
+ * appends, and answer later (docs/performance.md). That ends where so much is under way that each of several leaders
+ * has its entries full: then who is busy hands leaderships to nodes that are less so, and they stay where they are as long as
+ * such loads come back. And it ends where the loop alone is what limits: how much of it a node could carry if it had
+ * it back nobody can know beforehand, so that is tried after a while, and each time that it was too much, after twice as long.
  *
  * Spread: each partition has a first member of its own by hash, whatever the loads: fewer channels wait where a node is lost.
  */
 import type { NodeId, PartitionId, ReplicaId } from '../common/ids.js';
 import type { ReplicaMember } from '../common/membership.js';
 import type { Leaders } from './placement.js';
+
+/** Of this node, in the last seconds (loop-load.ts). */
+export interface Load {
+  /** Shares of the time, 0 to 1: the loop had something to do; it ran on a core. */
+  readonly busy: number;
+  readonly cpu: number;
+  /** Much is under way at one time, or was lately. */
+  readonly isDeep: boolean;
+}
 
 /** As a node tells it. */
 export interface Standing {
@@ -37,8 +47,7 @@ export interface BalanceContext {
   readonly nodeId: NodeId;
   readonly leaders: Leaders;
   monotonicMs(): number;
-  /** As loop-load.ts measures it. */
-  busy(): number;
+  load(): Load;
   /** Undefined: it has not told, is of an earlier build, or has its leaders spread. Nobody is handed leaderships against his own rules. */
   standingOf(node: NodeId): Standing | undefined;
   /** It lives, and may lead that partition. */
@@ -50,8 +59,10 @@ export interface Transfer<L extends Led> {
   readonly to: ReplicaMember;
 }
 
-/** From this share of the time on a loop is busy: what comes waits for its turn. */
+/** From this share of the time on a loop is busy: what comes waits for its turn, or for a core that others have. */
 const busyFrom = 0.8;
+/** From this share of a core on the loop is what limits, and nothing else. */
+const saturatedFrom = 0.9;
 /** Who takes a leadership from it is less busy by this much, as what it takes makes it busier and the other one less. */
 const busyGap = 0.2;
 /** A node that handed on what was too much for it has it back no sooner, ms; each time that this was too early, twice as long later. */
@@ -79,14 +90,17 @@ export class LeaderBalance {
   /** To be told; undefined: leaderships do not go by loads here. */
   get standing(): Standing | undefined {
     if (this.#context.leaders === 'spread') return undefined;
-    const busy = this.#context.busy();
-    return { busy, hasRoom: busy < busyFrom && this.#context.monotonicMs() >= this.#roomFromMs };
+    const { busy, cpu, isDeep } = this.#context.load();
+    const isHeldOff = this.#context.monotonicMs() < this.#roomFromMs;
+    return { busy, hasRoom: !isDeep && !isHeldOff && cpu < saturatedFrom };
   }
 
   /** For one look. `replicas`: all that this node holds. */
   due<L extends Led>(replicas: readonly L[]): Transfer<L>[] {
-    const busy = this.standing?.busy ?? 0;
-    if (busy < busyFrom) return this.#homeward(replicas);
+    if (this.#context.leaders === 'spread') return this.#homeward(replicas);
+    const { busy, cpu, isDeep } = this.#context.load();
+    if (isDeep) return busy < busyFrom ? [] : this.#shed(replicas, busy);
+    if (cpu < saturatedFrom) return this.#homeward(replicas);
     const transfers = this.#shed(replicas, busy);
     if (transfers.length > 0) this.#holdOff(this.#context.monotonicMs());
     return transfers;

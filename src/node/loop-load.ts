@@ -1,29 +1,69 @@
-/** How busy this node's loop is. By that leaderships stay together on one node or go to several (leader-balance.ts). */
+/**
+ * What this node has to do, as far as leaderships go by it (leader-balance.ts). Measured in the last seconds, told to
+ * the others every second.
+ */
 
-/** After this long without anything to do it has fallen by two thirds, ms: a collection of the heap or a checkpoint is no load. */
+import type { NodeSettings } from './options.js';
+
+/** Shares of the time since they were asked last, 0 to 1. */
+export interface LoopMeters {
+  /** The loop had something to do; that it waited for a core counts. */
+  busyShare(): number;
+  /** Its thread ran on a core. */
+  cpuShare(): number;
+}
+
+/** As NodeSettings has them. */
+type DeepSettings = Pick<NodeSettings, 'deepProposals' | 'deepForMs'>;
+
+/** Never busy. */
+export const idleMeters: LoopMeters = { busyShare: () => 0, cpuShare: () => 0 };
+
+/** After this long without anything to do a share has fallen by two thirds, ms: a collection of the heap or a checkpoint is no load. */
 const fadeMs = 1_000;
-/** Looks that come closer together count as one, ms. */
+/** Looks at the meters that come closer together count as one, ms. */
 const lookMs = 250;
 
 export class LoopLoad {
-  readonly #shareSince: () => number;
+  readonly #meters: LoopMeters;
+  readonly #settings: DeepSettings;
   #lookedMs: number;
   #busy = 0;
+  #cpu = 0;
+  #deepUntilMs = Number.NEGATIVE_INFINITY;
 
-  /** `shareSince`: of the time since it was asked last, 0 to 1. */
-  constructor(shareSince: () => number, nowMs: number) {
-    this.#shareSince = shareSince;
+  constructor(meters: LoopMeters, nowMs: number, settings: DeepSettings) {
+    this.#meters = meters;
+    this.#settings = settings;
     this.#lookedMs = nowMs;
   }
 
-  /** Share of the last seconds, 0 to 1. To be asked now and then, the oftener the better. */
-  busy(nowMs: number): number {
-    const passedMs = nowMs - this.#lookedMs;
-    if (passedMs >= lookMs) {
-      this.#lookedMs = nowMs;
-      const share = Math.min(1, Math.max(0, this.#shareSince()));
-      this.#busy += (share - this.#busy) * (1 - Math.exp(-passedMs / fadeMs));
-    }
+  /** In the last seconds. */
+  get busy(): number {
     return this.#busy;
   }
+  get cpu(): number {
+    return this.#cpu;
+  }
+
+  /** So much was under way at one time, now or a while ago. */
+  isDeep(nowMs: number): boolean {
+    return nowMs < this.#deepUntilMs;
+  }
+
+  /** With each tick. */
+  look(nowMs: number, proposalsUnderWay: number): void {
+    const { deepProposals, deepForMs } = this.#settings;
+    if (proposalsUnderWay >= deepProposals) this.#deepUntilMs = nowMs + deepForMs;
+    const passedMs = nowMs - this.#lookedMs;
+    if (passedMs < lookMs) return;
+    this.#lookedMs = nowMs;
+    const weight = 1 - Math.exp(-passedMs / fadeMs);
+    this.#busy += (share(this.#meters.busyShare()) - this.#busy) * weight;
+    this.#cpu += (share(this.#meters.cpuShare()) - this.#cpu) * weight;
+  }
+}
+
+function share(value: number): number {
+  return Math.min(1, Math.max(0, value));
 }

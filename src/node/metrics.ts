@@ -229,7 +229,7 @@ function defineNodeGauges(registry: Registry, sources: MetricSources): void {
   );
   gauge(
     'hansard_loop_busy_ratio',
-    'Of the last seconds, 0 to 1; from 0.8 on leaderships go to nodes that are less busy',
+    'Share of the last seconds in which the loop had something to do, 0 to 1',
     [],
     (set) => set(sources.loopBusy?.() ?? 0),
   );

@@ -28,7 +28,7 @@ import { Guard } from './guard.js';
 import { HandOver } from './hand-over.js';
 import { Hearsay } from './hearsay.js';
 import { LeaderBalance } from './leader-balance.js';
-import { LoopLoad } from './loop-load.js';
+import { idleMeters, LoopLoad } from './loop-load.js';
 import { createReplicaMethod, decodeCreateReplica, Members } from './members.js';
 import type { NodeOptions } from './options.js';
 import { inLeadingOrder } from './placement.js';
@@ -107,7 +107,7 @@ export class NodeParts {
     this.#budget = { usedBytes: 0, proposals: 0, limitBytes: settings.uncommittedBytesPerNode };
     this.#stall = new DiskStall(wal, settings.diskSlowMs, logger);
     this.commitNotes = new CommitNotes(this.#clock, commitNotePeriodMs);
-    this.load = new LoopLoad(options.loopBusy ?? (() => 0), this.#clock.monotonicMs());
+    this.load = new LoopLoad(options.loopMeters ?? idleMeters, this.#clock.monotonicMs(), settings);
     this.clockWatch = new ClockWatch(identity.nodeId, nodes.length, this.#clock);
     this.hearsay = new Hearsay(options.partitionCount);
     this.ledger = options.faults ?? FaultLedger.inMemory();
@@ -298,6 +298,7 @@ export class NodeParts {
       quiescence: this.quiescence,
       stall: this.#stall,
       gossiping: this.gossiping,
+      lookAtLoad: (nowMs) => this.load.look(nowMs, this.#budget.proposals),
       isStopped: this.#isStopped,
     });
   }
@@ -385,7 +386,10 @@ export class NodeParts {
       nodeId,
       leaders: settings.leaders,
       monotonicMs: () => this.#clock.monotonicMs(),
-      busy: () => this.load.busy(this.#clock.monotonicMs()),
+      load: () => {
+        const { busy, cpu } = this.load;
+        return { busy, cpu, isDeep: this.load.isDeep(this.#clock.monotonicMs()) };
+      },
       standingOf: (node) => this.hearsay.standingOf(node),
       mayTake: (node, partition) =>
         (node === nodeId || this.#isConnected(node)) && this.#mayLead(node, partition),

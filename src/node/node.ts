@@ -257,7 +257,7 @@ export class HansardNode implements NodeService {
 
   /** Share of the last seconds in which the loop had something to do. */
   get loopBusy(): number {
-    return this.#parts.load.busy(this.monotonicMs());
+    return this.#parts.load.busy;
   }
 
   /** How late this node's ticks came since the last `reset`, ns. */

@@ -30,7 +30,7 @@ import { type NodeSettings, nodeDefaults } from './options.js';
 import { checkOwner } from './owner-check.js';
 import { type PartsFolder, realFolder } from './parts-folder.js';
 import { initialConfState, placementOf } from './placement.js';
-import { loopBusySince, realClock, realRandom } from './real-env.js';
+import { realClock, realLoopMeters, realRandom } from './real-env.js';
 import { scrubFilesOf } from './scrub-files.js';
 import type { Settings } from './settings-table.js';
 
@@ -192,7 +192,7 @@ async function openParts(options: OpenNodeOptions, opened: (() => Promise<unknow
     wal,
     store,
     transport,
-    loopBusy: loopBusySince(),
+    loopMeters: realLoopMeters(),
     space,
     faults: parts.ledger,
     giveUpDatabase: () => parts.giveUpDatabase(),

@@ -8,6 +8,7 @@ import type { Transport } from '../transport/types.js';
 import type { Wal } from '../wal/types.js';
 import type { Space } from './disk-space.js';
 import type { FaultLedger } from './fault-ledger.js';
+import type { LoopMeters } from './loop-load.js';
 import type { Leaders } from './placement.js';
 import type { ScrubFiles } from './scrub-files.js';
 import type { NodeIdentity } from './types.js';
@@ -55,6 +56,10 @@ export interface NodeSettings {
   campaignJitterMs: number;
   /** Who leads: leader-balance.ts. */
   leaders: Leaders;
+  /** Proposals that a node has under way from this many on fill several leaders' entries as well as one's … */
+  deepProposals: number;
+  /** … and are taken to come again for so long: bulk loads have pauses. */
+  deepForMs: number;
   /** How often a leader looks whether another replica should lead, at least; a half more at most. */
   balanceMs: number;
   producerHoldMs: number;
@@ -89,6 +94,8 @@ export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
   campaignStepMs: 150,
   campaignJitterMs: 20,
   leaders: 'together',
+  deepProposals: 512,
+  deepForMs: 60_000,
   balanceMs: 2_000,
   producerHoldMs: replicaDefaults.producerHoldMs,
   drainMs: 2_000,
@@ -114,8 +121,8 @@ export interface NodeOptions {
   readonly wal: Wal;
   readonly store: Store;
   readonly transport: Transport;
-  /** The share of the time since it was asked last in which this process' loop was busy; where undefined it never is. */
-  readonly loopBusy?: (() => number) | undefined;
+  /** Of this process' loop; where undefined it is never busy. */
+  readonly loopMeters?: LoopMeters | undefined;
   /** Room on the disk; where undefined there is always enough. */
   readonly space?: Space | undefined;
   /** What is known to be wrong with this node's replicas, durable; undefined: kept in memory alone (tests). */

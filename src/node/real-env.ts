@@ -1,7 +1,9 @@
 /** The real clock and randomness. */
 import { randomFillSync } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { type EventLoopUtilization, performance } from 'node:perf_hooks';
 import type { Clock, Random, Timer } from '../common/env.js';
+import type { LoopMeters } from './loop-load.js';
 
 export const realClock: Clock = {
   nowUs() {
@@ -66,13 +68,35 @@ export const realRandom: Random = {
   },
 };
 
-/** Of the loop of this thread: the share of the time since it was asked last that was no waiting for something to come. */
-export function loopBusySince(): () => number {
+/** Of the loop of this thread, which has to be the process' first. */
+export function realLoopMeters(): LoopMeters {
   let last: EventLoopUtilization = performance.eventLoopUtilization();
-  return () => {
+  let lastNs = cpuNs();
+  let lastMs = performance.now();
+  const busyShare = (): number => {
     const now = performance.eventLoopUtilization();
     const { utilization } = performance.eventLoopUtilization(now, last);
     last = now;
     return utilization;
   };
+  return {
+    busyShare,
+    cpuShare: () => {
+      const [nowNs, nowMs] = [cpuNs(), performance.now()];
+      const share = (nowNs - lastNs) / 1e6 / Math.max(1, nowMs - lastMs);
+      [lastNs, lastMs] = [nowNs, nowMs];
+      return share;
+    },
+  };
+}
+
+/** What this thread took, where that can be known; else the whole process, which is more. */
+function cpuNs(): number {
+  try {
+    // Its first number; of the process' first thread, as no other asks.
+    return Number.parseInt(readFileSync('/proc/self/schedstat', 'latin1'), 10);
+  } catch {
+    const { user, system } = process.cpuUsage();
+    return (user + system) * 1e3;
+  }
 }

@@ -95,7 +95,7 @@ const table = {
     'consensus',
     'together',
     ['together', 'spread'],
-    'together: the first node leads all that it holds while its loop has room, then others some of it; appends share more, and cost less. spread: each node its share, always, so that fewer channels wait for an election where one is lost. The same on all nodes.',
+    'together: the first node leads all that it holds until it has much at one time to do, then others some of it; appends share more, and cost less. spread: each node its share, always, so that fewer channels wait for an election where one is lost. The same on all nodes.',
   ),
   uncommittedPartition: bytes(
     'consensus',

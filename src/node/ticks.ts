@@ -25,6 +25,7 @@ export interface TicksContext {
   readonly quiescence: Quiescence<Replica>;
   readonly stall: DiskStall;
   readonly gossiping: Gossiping;
+  lookAtLoad(nowMs: number): void;
   isStopped(): boolean;
 }
 
@@ -133,6 +134,7 @@ export class Ticks {
       if (this.#ticks % heartbeatTicks === 0) toPeers.beat();
       for (const replica of quiescence.awake) replica.tick(now);
     }
+    this.#context.lookAtLoad(now);
     gossiping.tick(now);
     quiescence.tick(this.tickedMs);
     // Who leads nothing has no turn to send its answers in.

@@ -224,7 +224,10 @@ export class Cluster {
       store,
       transport,
       space,
-      loopBusy: () => this.loopBusy.get(nodeId) ?? 0,
+      loopMeters: {
+        busyShare: () => this.loopBusy.get(nodeId) ?? 0,
+        cpuShare: () => this.loopBusy.get(nodeId) ?? 0,
+      },
       faults,
       applyVersion: options.applyVersions?.[nodeId],
       onFatal: (error) => fatal.push(error),

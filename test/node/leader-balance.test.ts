@@ -14,7 +14,7 @@ const nodes = [1, 2, 3];
 const idle: Standing = { busy: 0, hasRoom: true };
 const half: Standing = { busy: 0.5, hasRoom: true };
 const heldOff: Standing = { busy: 0.5, hasRoom: false };
-const busy: Standing = { busy: 0.9, hasRoom: false };
+const busy: Standing = { busy: 0.95, hasRoom: false };
 
 /** Partitions on three nodes, each led by the node of its place in `leaders`, as node `nodeId` sees them. */
 function held(nodeId: number, leaders: readonly number[], order: Leaders = 'together'): Led[] {
@@ -40,7 +40,7 @@ function balanceOf(nodeId: number, standings: Standings, more: Partial<BalanceCo
     nodeId,
     leaders: 'together',
     monotonicMs: () => 0,
-    busy: () => standings[nodeId]?.busy ?? 0,
+    load: () => ({ busy: standings[nodeId]?.busy ?? 0, cpu: standings[nodeId]?.busy ?? 0, isDeep: false }),
     standingOf: (id) => standings[id],
     mayTake: () => true,
     ...more,
@@ -106,7 +106,7 @@ test('a busy leader hands leaderships to those that are less so, until all have 
 
 test('a busy leader keeps what nobody else has room for', async (t) => {
   const all = [1, 1, 1, 1];
-  t.same(told(balanceOf(1, { 1: busy, 2: busy, 3: { ...busy, busy: 0.75 } }), held(1, all)), []);
+  t.same(told(balanceOf(1, { 1: busy, 2: busy, 3: { ...busy, busy: 0.8 } }), held(1, all)), []);
   t.same(told(balanceOf(1, { 1: busy }), held(1, all)), [], 'nor who tells of no load');
   const others = { 1: busy, 2: idle, 3: idle };
   t.same(
@@ -121,12 +121,12 @@ test('a busy leader keeps what nobody else has room for', async (t) => {
 test('what was too much is tried again after a while, then after twice as long', async (t) => {
   let nowMs = 1_000_000;
   let own = 0.5;
-  const context = { monotonicMs: () => nowMs, busy: () => own };
+  const context = { monotonicMs: () => nowMs, load: () => ({ busy: own, cpu: own, isDeep: false }) };
   const balance = balanceOf(1, { 2: half, 3: half }, context);
   const replicas = held(1, [1, 1, 1, 1, 1, 1]);
   /** It hands some on now: how long until it has room again, s. */
   const heldOffFor = (): number => {
-    own = 0.9;
+    own = 0.95;
     t.ok(told(balance, replicas).length > 0);
     own = 0.5;
     const fromMs = nowMs;
@@ -139,7 +139,7 @@ test('what was too much is tried again after a while, then after twice as long',
   t.equal(heldOffFor(), 960, 'at most');
   nowMs += 11 * 60_000;
   t.equal(heldOffFor(), 10, 'after ten good minutes it is another load');
-  own = 0.8;
+  own = 0.92;
   t.equal(balance.standing?.hasRoom, false, 'nor has it room where it is busy');
 });
 
@@ -157,16 +157,38 @@ test('leaders that are to be spread are, whatever the loads', async (t) => {
     t.ok(preferred.filter((one) => one === id).length > 10, `node ${id} leads its share`);
 });
 
-test("a loop's load follows within seconds", async (t) => {
+test('while much is under way a busy leader hands some on, and nobody hands it back', async (t) => {
+  const all = Array.from({ length: 6 }, () => 1);
+  const deep = (own: number) => ({ load: () => ({ busy: own, cpu: 0.6, isDeep: true }) });
+  const others = { 1: half, 2: half, 3: half };
+  const first = told(balanceOf(1, others, deep(0.85)), held(1, all));
+  t.same(first, ['0>2', '1>2', '2>2'], 'it waits for cores as well as for itself');
+  t.same(told(balanceOf(1, others, deep(0.7)), held(1, all)), [], 'no more than needed');
+  t.same(told(balanceOf(2, others, deep(0.3)), held(2, [2, 2])), [], 'and it stays there');
+  t.equal(balanceOf(1, others, deep(0.3)).standing?.hasRoom, false, 'also in a pause');
+  const shallow = { load: () => ({ busy: 1, cpu: 0.6, isDeep: false }) };
+  t.same(
+    told(balanceOf(1, others, shallow), held(1, all)),
+    [],
+    'few at a time: others would have the same cores, and less to share',
+  );
+});
+
+test("a loop's load follows within seconds, how deep it was is remembered", async (t) => {
   let share = 1;
-  const load = new LoopLoad(() => share, 0);
-  t.equal(load.busy(100), 0, 'too soon to say');
-  for (let ms = 1_000; ms <= 3_000; ms += 1_000) load.busy(ms);
-  t.ok(load.busy(3_000) > 0.9, 'busy after three seconds');
+  const meters = { busyShare: () => share, cpuShare: () => share / 2 };
+  const load = new LoopLoad(meters, 0, { deepProposals: 512, deepForMs: 60_000 });
+  load.look(100, 0);
+  t.equal(load.busy, 0, 'too soon to say');
+  for (let ms = 1_000; ms <= 3_000; ms += 1_000) load.look(ms, 511);
+  t.ok(load.busy > 0.9 && load.cpu > 0.45 && load.cpu < 0.5, 'busy after three seconds');
+  t.notOk(load.isDeep(3_000));
   share = 0;
-  t.ok(load.busy(4_000) > 0.3, 'a moment is not enough');
-  for (let ms = 5_000; ms <= 8_000; ms += 1_000) load.busy(ms);
-  t.ok(load.busy(8_000) < 0.1, 'idle five seconds later');
+  load.look(4_000, 512);
+  t.ok(load.busy > 0.3, 'a moment is not enough');
+  for (let ms = 5_000; ms <= 8_000; ms += 1_000) load.look(ms, 0);
+  t.ok(load.busy < 0.1, 'idle five seconds later');
+  t.same([load.isDeep(8_000), load.isDeep(63_999), load.isDeep(64_000)], [true, true, false]);
 });
 
 test('leaderships move with the loads, and no append waits or fails for it', async (t) => {
@@ -210,7 +232,7 @@ test('leaderships move with the loads, and no append waits or fails for it', asy
   t.ok(await appendWhile(() => leaders().some((id) => id !== 1), 30_000), 'but soon');
   cluster.loopBusy.set(1, 0.95);
   t.ok(await appendWhile(() => leaders().every((id) => id === 1), 20_000));
-  cluster.loopBusy.set(1, 0.82);
+  cluster.loopBusy.set(1, 0.92);
   t.notOk(await appendWhile(() => leaders().some((id) => id !== 1), 120_000), 'never while it has no room');
   t.ok(slowest < 500, `${done} appends, the slowest took ${slowest} ms`);
   await cluster.stopAll();

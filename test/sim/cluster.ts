@@ -12,6 +12,7 @@ import type { LogFields, Logger } from '../../src/common/logger.js';
 import { partitionOf } from '../../src/common/partitioning.js';
 import { supportedApplyVersion } from '../../src/conversation/command.js';
 import { defaultSettings } from '../../src/conversation/settings.js';
+import type { LoopMeters } from '../../src/node/loop-load.js';
 import { HansardNode } from '../../src/node/node.js';
 import { partitionsOf } from '../../src/node/open.js';
 import { PartsOpener } from '../../src/node/open-parts.js';
@@ -279,6 +280,8 @@ export class SimNode implements SeenNode {
       snapshotIdleMs: 500 + random.below(2_000),
       quiesceAfterMs: random.below(200),
       leaders: cluster.options.seed % 2 === 0 ? 'together' : 'spread',
+      deepProposals: 4,
+      deepForMs: 1_000,
     };
     const cache = (): number => [1, 20_000, 64 << 20][random.below(3)] as number;
     this.#caches = { storeCache: cache(), entryCache: cache() };
@@ -383,7 +386,7 @@ export class SimNode implements SeenNode {
       store,
       transport,
       judging: () => this.#judging(life),
-      loopBusy: changingLoad(new SimRandom((cluster.options.seed << 6) ^ this.nodeId)),
+      loopMeters: changingLoad(new SimRandom((cluster.options.seed << 6) ^ this.nodeId)),
       faults: parts.ledger,
       onFatal: (error) => this.#failed(life, error),
     });
@@ -535,10 +538,13 @@ function earlyDevice(device: LogDevice, clock: Clock): LogDevice {
 }
 
 /** Of a loop: it comes and goes within seconds, so that leaderships move with it. */
-function changingLoad(random: SimRandom): () => number {
+function changingLoad(random: SimRandom): LoopMeters {
   let share = 0;
-  return () => {
-    if (random.below(4) === 0) share = random.below(3) / 2;
-    return share;
+  return {
+    busyShare: () => {
+      if (random.below(4) === 0) share = random.below(3) / 2;
+      return share;
+    },
+    cpuShare: () => share,
   };
 }
