@@ -33,6 +33,8 @@ export interface ExchangeLimits {
   readonly answerBytes: number;
   /** Answers are packed into messages of about this size: six pages, so that the first are read while others are encoded. */
   readonly messageBytes: number;
+  /** A turn of the loop that takes longer, ms, has other work than one message of answers. */
+  readonly longTurnMs: number;
 }
 
 export const defaultExchangeLimits: ExchangeLimits = Object.freeze({
@@ -41,6 +43,7 @@ export const defaultExchangeLimits: ExchangeLimits = Object.freeze({
   allRequestBytes: 256 * 1024 * 1024,
   answerBytes: 8 * 1024 * 1024,
   messageBytes: 96 * 1024,
+  longTurnMs: 2,
 });
 
 /**
@@ -48,8 +51,6 @@ export const defaultExchangeLimits: ExchangeLimits = Object.freeze({
  * counted in messages of up to 16 MiB, would be 256 MiB for each stream that waits.
  */
 const messagesUnread = 1;
-/** A turn of the loop that takes longer, ms, has other work than one message of answers. */
-const longTurnMs = 2;
 /** Messages with answers that have not gone to the socket. */
 const messagesUnsentMax = 4;
 const overloadedRetryMs = 1_000;
@@ -227,7 +228,7 @@ export class ExchangeStream {
     const fromMs = this.#calls.nowMs();
     setImmediate(() => {
       this.#flushing = false;
-      this.#flush(this.#calls.nowMs() - fromMs > longTurnMs);
+      this.#flush(this.#calls.nowMs() - fromMs > this.#limits.longTurnMs);
     });
   }
 
@@ -262,7 +263,7 @@ export class ExchangeStream {
     if (this.#closed) return;
     if (this.#answers.length > 0) {
       // Who knows when they leave.
-      if (this.#isFull) this.#answers = this.#answers.map(settled);
+      if (this.#isFull) settle(this.#answers);
       else this.#flushLater();
     }
     this.#pump();
@@ -385,7 +386,18 @@ function sized(reader: WireReader, field: string): void {
 /** Of an answer that waits: what it was read from is let go. */
 function settled(answer: Answer): Answer {
   const { response } = answer;
-  return response === undefined ? answer : { ...answer, response: bytesOf(response) };
+  return response === undefined || response instanceof Uint8Array
+    ? answer
+    : { ...answer, response: bytesOf(response) };
+}
+
+/** In place, as it is done again with each message that leaves: most are settled by then. */
+function settle(answers: Answer[]): void {
+  for (let i = 0; i < answers.length; i++) {
+    const answer = answers[i] as Answer;
+    const done = settled(answer);
+    if (done !== answer) answers[i] = done;
+  }
 }
 
 /** An encoded ExchangeResponse behind room for the head of a message. */

@@ -222,6 +222,7 @@ class ExchangeLink implements Link, Answered {
 
   close(): void {
     this.#closed = true;
+    this.#readRest();
     this.#fail(new HansardError('CLIENT_CLOSED', 'the client was closed'));
     this.#stream?.cancel();
     this.#connection.close();
@@ -305,6 +306,7 @@ class ExchangeLink implements Link, Answered {
    * has work meanwhile. Read all at once, node and client would work in turns.
    */
   #arrived(stream: ClientDuplexStream<Buffer, Buffer>, bytes: Buffer): void {
+    if (stream !== this.#stream) return;
     this.#sweepsUnheard = 0;
     if (this.#hasRead) {
       this.#unread.push(bytes);
@@ -324,16 +326,29 @@ class ExchangeLink implements Link, Answered {
       const stream = this.#stream;
       const bytes = this.#unread.shift();
       if (stream === undefined || bytes === undefined) return;
-      this.#onFrame(stream, bytes);
-      // The loop has other work: nobody is to wait for it frame by frame.
-      if (performance.now() - fromMs > longTurnMs) this.#readAll(stream);
-      if (stream.isPaused()) stream.resume();
-      this.#readOn();
+      try {
+        this.#onFrame(stream, bytes);
+        // The loop has other work: nobody is to wait for it frame by frame.
+        if (performance.now() - fromMs > longTurnMs) this.#readAll(stream);
+      } finally {
+        // Also where a caller threw.
+        if (stream === this.#stream && stream.isPaused()) stream.resume();
+        this.#readOn();
+      }
     });
   }
 
   #readAll(stream: unknown): void {
     for (const bytes of this.#unread.splice(0)) if (stream === this.#stream) this.#onFrame(stream, bytes);
+  }
+
+  /** What has come is known, also what a paused stream still holds; at its end. */
+  #readRest(): void {
+    const stream = this.#stream;
+    if (stream === undefined) return;
+    // Each comes as an event, too.
+    while (stream.isPaused() && stream.read() !== null);
+    this.#readAll(stream);
   }
 
   #onFrame(stream: unknown, bytes: Buffer): void {
@@ -368,8 +383,7 @@ class ExchangeLink implements Link, Answered {
   /** What was written may have been carried out; what was queued was not, and goes by the next stream. */
   #onBroken(stream: unknown, error: HansardError): void {
     if (stream !== this.#stream) return;
-    // What has come is known.
-    this.#readAll(stream);
+    this.#readRest();
     if (stream !== this.#stream) return;
     // The node counts as failed only if it refuses the next connection.
     this.#stream = undefined;

@@ -123,10 +123,8 @@ export class Elections {
     const transfers = balance.due(replicas());
     for (const { replica, to } of transfers) replica.transferLeadership(to.replicaId);
     if (transfers.length === 0) return;
-    const busy = balance.standing?.busy ?? 0;
-    logger.info(
-      { leaderships: transfers.length, busy_percent: Math.round(busy * 100) },
-      'leaderships go to other nodes',
-    );
+    const busy = balance.standing?.busy;
+    const told = busy === undefined ? {} : { busy_percent: Math.round(busy * 100) };
+    logger.info({ leaderships: transfers.length, ...told }, 'leaderships go to other nodes');
   }
 }

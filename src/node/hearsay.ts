@@ -89,6 +89,13 @@ export class Hearsay {
     return this.#standings.get(node);
   }
 
+  /** Proposals that others have under way, as they told. */
+  get proposalsElsewhere(): number {
+    let sum = 0;
+    for (const { proposals } of this.#standings.values()) sum += proposals;
+    return sum;
+  }
+
   faultsOf(node: NodeId): readonly ToldFault[] {
     return this.#faults.get(node) ?? [];
   }

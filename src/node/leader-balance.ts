@@ -19,7 +19,9 @@ export interface Load {
   /** Shares of the time, 0 to 1: the loop had something to do; it ran on a core. */
   readonly busy: number;
   readonly cpu: number;
-  /** Much is under way at one time, or was lately. */
+  /** Proposals under way at one time. */
+  readonly proposals: number;
+  /** Much is under way at all nodes together, or was lately: so that those among whom it was spread see it, too. */
   readonly isDeep: boolean;
 }
 
@@ -27,6 +29,8 @@ export interface Load {
 export interface Standing {
   /** Its loop had something to do, 0 to 1, in the last seconds. */
   readonly busy: number;
+  /** Proposals that it had under way at one time, in the last seconds. */
+  readonly proposals: number;
   /** It would lead what others lead in its place. */
   readonly hasRoom: boolean;
 }
@@ -90,9 +94,9 @@ export class LeaderBalance {
   /** To be told; undefined: leaderships do not go by loads here. */
   get standing(): Standing | undefined {
     if (this.#context.leaders === 'spread') return undefined;
-    const { busy, cpu, isDeep } = this.#context.load();
+    const { busy, cpu, proposals, isDeep } = this.#context.load();
     const isHeldOff = this.#context.monotonicMs() < this.#roomFromMs;
-    return { busy, hasRoom: !isDeep && !isHeldOff && cpu < saturatedFrom };
+    return { busy, proposals, hasRoom: !isDeep && !isHeldOff && cpu < saturatedFrom };
   }
 
   /** For one look. `replicas`: all that this node holds. */
@@ -113,18 +117,16 @@ export class LeaderBalance {
     for (const replica of replicas) {
       if (transfers.length >= most) break;
       if (!replica.isLeader) continue;
-      const to = replica.voters.find((member) => this.#shouldLead(replica, member));
-      if (to !== undefined && to.nodeId !== this.#context.nodeId && replica.isCaughtUp(to.replicaId))
-        transfers.push({ replica, to });
+      // To the first one or nobody: where it has no room, who comes next has been handed what it is to have.
+      const to = replica.voters.find((member) => this.#couldLead(replica, member));
+      if (to === undefined || to.nodeId === this.#context.nodeId || !this.#hasRoom(to.nodeId)) continue;
+      if (replica.isCaughtUp(to.replicaId)) transfers.push({ replica, to });
     }
     return transfers;
   }
 
-  /** The first one that does is who should. */
-  #shouldLead(replica: Led, member: ReplicaMember): boolean {
-    const { nodeId, leaders, standingOf } = this.#context;
-    if (!this.#couldLead(replica, member)) return false;
-    return member.nodeId === nodeId || leaders === 'spread' || standingOf(member.nodeId)?.hasRoom === true;
+  #hasRoom(node: NodeId): boolean {
+    return this.#context.leaders === 'spread' || this.#context.standingOf(node)?.hasRoom === true;
   }
 
   #couldLead(replica: Led, { nodeId, replicaId }: ReplicaMember): boolean {
@@ -143,15 +145,16 @@ export class LeaderBalance {
     for (const replica of awake) {
       if (transfers.length >= most) break;
       if (!replica.isLeader) continue;
-      // The first, not the idlest: who comes before it would be handed what it takes.
-      const to = replica.voters.find(
-        (member) =>
-          (standingOf(member.nodeId)?.busy ?? 1) <= ownBusy - busyGap &&
-          // Else it would be the other one's to hand it back.
-          ledBy(member.nodeId) + 2 <= ledBy(nodeId) &&
-          this.#couldLead(replica, member) &&
-          replica.isCaughtUp(member.replicaId),
-      );
+      const [to] = replica.voters
+        .filter(
+          (member) =>
+            (standingOf(member.nodeId)?.busy ?? 1) <= ownBusy - busyGap &&
+            // Else it would be the other one's to hand it back.
+            ledBy(member.nodeId) + 2 <= ledBy(nodeId) &&
+            this.#couldLead(replica, member) &&
+            replica.isCaughtUp(member.replicaId),
+        )
+        .sort((a, b) => ledBy(a.nodeId) - ledBy(b.nodeId));
       if (to === undefined) continue;
       transfers.push({ replica, to });
       led.set(to.nodeId, ledBy(to.nodeId) + 1);

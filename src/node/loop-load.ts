@@ -21,6 +21,8 @@ export const idleMeters: LoopMeters = { busyShare: () => 0, cpuShare: () => 0 };
 
 /** After this long without anything to do a share has fallen by two thirds, ms: a collection of the heap or a checkpoint is no load. */
 const fadeMs = 1_000;
+/** What was under way is told for one to two of these, ms. */
+const spanMs = 1_000;
 /** Looks at the meters that come closer together count as one, ms. */
 const lookMs = 250;
 
@@ -31,11 +33,15 @@ export class LoopLoad {
   #busy = 0;
   #cpu = 0;
   #deepUntilMs = Number.NEGATIVE_INFINITY;
+  /** The most at one time, in the last whole span and in this one. */
+  #mostBefore = 0;
+  #most = 0;
+  #spanFromMs: number;
 
   constructor(meters: LoopMeters, nowMs: number, settings: DeepSettings) {
     this.#meters = meters;
     this.#settings = settings;
-    this.#lookedMs = nowMs;
+    this.#lookedMs = this.#spanFromMs = nowMs;
   }
 
   /** In the last seconds. */
@@ -46,15 +52,26 @@ export class LoopLoad {
     return this.#cpu;
   }
 
-  /** So much was under way at one time, now or a while ago. */
+  /** Proposals that this node had under way at one time. */
+  get proposals(): number {
+    return Math.max(this.#most, this.#mostBefore);
+  }
+
+  /** As much as counts as deep was under way at one time, now or a while ago. */
   isDeep(nowMs: number): boolean {
     return nowMs < this.#deepUntilMs;
   }
 
-  /** With each tick. */
-  look(nowMs: number, proposalsUnderWay: number): void {
+  /** With each tick. `elsewhere`: what the others told of theirs. */
+  look(nowMs: number, proposals: number, elsewhere: number): void {
+    if (nowMs - this.#spanFromMs >= spanMs) {
+      this.#mostBefore = this.#most;
+      this.#most = 0;
+      this.#spanFromMs = nowMs;
+    }
+    this.#most = Math.max(this.#most, proposals);
     const { deepProposals, deepForMs } = this.#settings;
-    if (proposalsUnderWay >= deepProposals) this.#deepUntilMs = nowMs + deepForMs;
+    if (proposals + elsewhere >= deepProposals) this.#deepUntilMs = nowMs + deepForMs;
     const passedMs = nowMs - this.#lookedMs;
     if (passedMs < lookMs) return;
     this.#lookedMs = nowMs;
@@ -65,5 +82,5 @@ export class LoopLoad {
 }
 
 function share(value: number): number {
-  return Math.min(1, Math.max(0, value));
+  return Number.isFinite(value) ? Math.min(1, Math.max(0, value)) : 0;
 }

@@ -298,7 +298,7 @@ export class NodeParts {
       quiescence: this.quiescence,
       stall: this.#stall,
       gossiping: this.gossiping,
-      lookAtLoad: (nowMs) => this.load.look(nowMs, this.#budget.proposals),
+      lookAtLoad: (nowMs) => this.load.look(nowMs, this.#budget.proposals, this.hearsay.proposalsElsewhere),
       isStopped: this.#isStopped,
     });
   }
@@ -387,8 +387,8 @@ export class NodeParts {
       leaders: settings.leaders,
       monotonicMs: () => this.#clock.monotonicMs(),
       load: () => {
-        const { busy, cpu } = this.load;
-        return { busy, cpu, isDeep: this.load.isDeep(this.#clock.monotonicMs()) };
+        const { busy, cpu, proposals } = this.load;
+        return { busy, cpu, proposals, isDeep: this.load.isDeep(this.#clock.monotonicMs()) };
       },
       standingOf: (node) => this.hearsay.standingOf(node),
       mayTake: (node, partition) =>

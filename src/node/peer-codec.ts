@@ -249,7 +249,9 @@ export function encodePeerMessage(message: PeerMessage): Buffer {
         applyVersion,
         faults.map(({ partition, kind, sinceUs }) => [partition, faultKinds.indexOf(kind), sinceUs]),
         diskFull,
-        ...(standing === undefined ? [] : [[Math.round(standing.busy * 100), standing.hasRoom]]),
+        ...(standing === undefined
+          ? []
+          : [[Math.round(standing.busy * 100), standing.hasRoom, standing.proposals]]),
       ]);
       return writerFor(record.length + 2)
         .u8(Kind.gossip)
@@ -556,14 +558,19 @@ function readGossip(reader: ByteReader): Gossip {
     // A build that does not tell is held to know the first one only.
     applyVersion: applyVersion === undefined ? 1 : controlNumber(applyVersion),
     faults: Array.isArray(faults) ? faults.map(readFault) : [],
-    standing: standing === undefined ? undefined : readStanding(standing),
+    // False: from a build that has more to tell behind it.
+    standing: standing === undefined || standing === false ? undefined : readStanding(standing),
   };
 }
 
 function readStanding(row: unknown): Standing {
   if (!Array.isArray(row)) throw new MalformedError('gossip about no load');
-  const [busyPercent, hasRoom] = row as unknown[];
-  return { busy: controlNumber(busyPercent) / 100, hasRoom: hasRoom === true };
+  const [busyPercent, hasRoom, proposals] = row as unknown[];
+  return {
+    busy: controlNumber(busyPercent) / 100,
+    hasRoom: hasRoom === true,
+    proposals: controlNumber(proposals),
+  };
 }
 
 function readFault(row: unknown): ToldFault {

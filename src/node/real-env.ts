@@ -92,11 +92,14 @@ export function realLoopMeters(): LoopMeters {
 
 /** What this thread took, where that can be known; else the whole process, which is more. */
 function cpuNs(): number {
+  let ns = 0;
   try {
     // Its first number; of the process' first thread, as no other asks.
-    return Number.parseInt(readFileSync('/proc/self/schedstat', 'latin1'), 10);
+    ns = Number.parseInt(readFileSync('/proc/self/schedstat', 'latin1'), 10);
   } catch {
-    const { user, system } = process.cpuUsage();
-    return (user + system) * 1e3;
+    // Another system.
   }
+  if (ns > 0) return ns;
+  const { user, system } = process.cpuUsage();
+  return (user + system) * 1e3;
 }

@@ -87,7 +87,10 @@ export function createScrubber(wiring: ScrubWiring): Scrubber {
     // leads by now: passed over, it would stay as it is until the next pass.
     const isMember = wiring.replica(partition)?.members.some(({ nodeId }) => nodeId === from) === true;
     if (!isMember)
-      throw new HansardError('NOT_LEADER', `node ${from} has no replica of partition ${partition}`);
+      throw new HansardError(
+        'NOT_LEADER',
+        `no replica of partition ${partition} on node ${from} is known here`,
+      );
     scrubber.found('digest', partition, why);
     wiring.markDamaged(partition, why);
     return new Uint8Array(0);

@@ -263,7 +263,7 @@ t.test('a replica that differs is told so also by who led it a moment ago, and i
       cluster.get(from).node.forward(told, 'hansard.internal.v1/ReplicaDiffers', request, deadlineMs),
     );
   };
-  await t.rejects(tell(teller, 7), /node \d has no replica/);
+  await t.rejects(tell(teller, 7), /no replica of partition 7 on node \d/);
   await tell(teller, 0);
   t.match(faultsOf(cluster, told), [{ kind: 'state-damaged', partition: 0 }]);
   t.ok(await cluster.clock.until(() => faultsOf(cluster, told).length === 0, 30_000), 'it is mended');

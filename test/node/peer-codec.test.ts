@@ -96,7 +96,9 @@ const anyMessage: fc.Arbitrary<PeerMessage> = fc.oneof(
       led: fc.array(fc.record({ partition: n, term: n, keptByAll: n })),
       applyVersion: n,
       faults: fc.array(fc.record({ partition: n, kind: fc.constantFrom(...faultKinds), sinceUs: n })),
-      standing: fc.option(fc.record({ busy: percent, hasRoom: fc.boolean() }), { nil: undefined }),
+      standing: fc.option(fc.record({ busy: percent, hasRoom: fc.boolean(), proposals: n }), {
+        nil: undefined,
+      }),
     }),
   }),
   fc.record({
@@ -258,7 +260,7 @@ t.test('gossip may grow: what an older build leaves out, and what a later one ad
       7,
       [[1, 1, 5, 'more']],
       true,
-      [40, true, 'more'],
+      [40, true, 7, 'more'],
       'and more',
     ),
     {
@@ -266,7 +268,7 @@ t.test('gossip may grow: what an older build leaves out, and what a later one ad
         faults: [{ partition: 1, kind: 'log-damaged', sinceUs: 5 }],
         unwilling: true,
         diskFull: true,
-        standing: { busy: 0.4, hasRoom: true },
+        standing: { busy: 0.4, hasRoom: true, proposals: 7 },
         applyVersion: 7,
         led: [
           {
@@ -286,4 +288,7 @@ t.test('gossip may grow: what an older build leaves out, and what a later one ad
     },
   );
   t.throws(() => gossip(5, true, [], -1));
+  t.match(gossip(5, true, [], 1, [], false, false, 'what comes behind it'), {
+    gossip: { standing: undefined },
+  });
 });
