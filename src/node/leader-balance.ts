@@ -81,6 +81,8 @@ const calmMs = 10 * 60_000;
  */
 const transfersPerLook = 4;
 const replicasPerTransfer = 32;
+/** The same where a loop has too much to do, which is urgent. */
+const shedPerLook = 8;
 
 export class LeaderBalance {
   readonly #context: BalanceContext;
@@ -140,7 +142,8 @@ export class LeaderBalance {
     const led = new Map<NodeId, number>();
     const ledBy = (node: NodeId): number => led.get(node) ?? 0;
     for (const { leader } of awake) if (leader !== undefined) led.set(leader, ledBy(leader) + 1);
-    const most = Math.ceil(ledBy(nodeId) / 2);
+    const bearable = Math.max(shedPerLook, replicas.length / replicasPerTransfer);
+    const most = Math.min(Math.ceil(ledBy(nodeId) / 2), bearable);
     const transfers: Transfer<L>[] = [];
     for (const replica of awake) {
       if (transfers.length >= most) break;
