@@ -187,9 +187,30 @@ function counts(one: Spent, many: Spent, packed: Spent, read: Spent): Count[] {
     '4; up to 4 more where the next comes too late, and heartbeats where an append takes many ms',
   );
   count('alone', exchange, per1000(one.exchange), 1_950, 2_150, 'a question and an answer');
-  count('together', syncs, per1000(many.syncs), 15, 250, 'what comes during a sync shares the next');
-  count('together', frames, per1000(many.frames), 20, 450, 'a turn sends one to each peer');
-  count('together', exchange, per1000(many.exchange), 20, 350, 'calls in flight together share them');
+  count(
+    'together',
+    syncs,
+    per1000(many.syncs),
+    10,
+    250,
+    'three nodes, 256 in a round at most; what comes during a sync shares the next',
+  );
+  count(
+    'together',
+    frames,
+    per1000(many.frames),
+    12,
+    450,
+    'a round to two followers and back; a turn sends one to each peer',
+  );
+  count(
+    'together',
+    exchange,
+    per1000(many.exchange),
+    7,
+    350,
+    'there and back, 256 at most: calls in flight together share them',
+  );
   count(
     'together',
     wire,
@@ -206,7 +227,7 @@ function counts(one: Spent, many: Spent, packed: Spent, read: Spent): Count[] {
     1_800,
     'the message three times, batches in whole pages of 4 KiB',
   );
-  count('together', allocated, many.allocated, 15_000, 38_000, 'client and three nodes');
+  count('together', allocated, many.allocated, 8_000, 38_000, 'client and three nodes');
   count('batches', wire, packed.wireBytes, 500, 640, 'the message to two followers, a fortieth of it around');
   count('batches', log, packed.logBytes, 750, 1_050, 'the message three times');
   count('batches', allocated, packed.allocated, 1_800, 5_500, 'client and three nodes');

@@ -120,7 +120,16 @@ test('a busy leader hands leaderships to those that are less so, until all have 
 test('of a thousand partitions no more go at once than elections are borne', async (t) => {
   const all = Array.from({ length: 1_024 }, () => 1);
   t.equal(told(balanceOf(1, { 1: busy, 2: half, 3: half }), held(1, all)).length, 32);
-  t.equal(told(balanceOf(2, { 1: idle, 2: half, 3: half }), held(2, all.map(() => 2))).length, 32);
+  t.equal(
+    told(
+      balanceOf(2, { 1: idle, 2: half, 3: half }),
+      held(
+        2,
+        all.map(() => 2),
+      ),
+    ).length,
+    32,
+  );
 });
 
 test('a busy leader keeps what nobody else has room for', async (t) => {
