@@ -16,7 +16,9 @@ function said(node: TestNode, text: string): boolean {
 }
 
 t.test('behind the log, and sender and receiver are killed in mid-snapshot', async (t) => {
-  const args = ['--log-max', `${logMax}`, '--checkpoint-age', '1s', '--snapshot-rate', '6MiB'];
+  // Two senders: where one leads all, and is killed, the other one's log may still have what is missing, and no snapshot comes through.
+  const spread = ['--leaders', 'spread'];
+  const args = ['--log-max', `${logMax}`, '--checkpoint-age', '1s', '--snapshot-rate', '6MiB', ...spread];
   const cluster = await ProcessCluster.start(t, { partitions: 4, args });
   const client = cluster.connect();
   const counts = new Map<string, number>();
