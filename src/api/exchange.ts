@@ -242,24 +242,8 @@ export class ExchangeStream {
    * at once, node and client would work in turns. `isBehind`: the loop has other work, for which nobody is to wait message by message.
    */
   #flush(isBehind = true): void {
-    let isFirst = true;
-    while (this.#answers.length > 0 && !this.#isFull && !this.#closed && (isFirst || isBehind)) {
-      isFirst = false;
-      let bytes = 0;
-      let count = 0;
-      while (count < this.#answers.length && (count === 0 || bytes < this.#limits.messageBytes)) {
-        bytes += this.#answers[count++]?.response?.length ?? 256;
-      }
-      const batch = count === this.#answers.length ? this.#answers : this.#answers.slice(0, count);
-      this.#answers = count === this.#answers.length ? [] : this.#answers.slice(count);
-      this.#answerBytes -= bytes;
-      this.#load.messages++;
-      try {
-        this.#write(OutMessage.behindRoom(encodeAnswers(batch)));
-      } catch (error) {
-        this.#fail(error);
-      }
-    }
+    if (this.#mayWrite) this.#writeNext();
+    while (isBehind && this.#mayWrite) this.#writeNext();
     if (this.#closed) return;
     if (this.#answers.length > 0) {
       // Who knows when they leave.
@@ -268,6 +252,28 @@ export class ExchangeStream {
     }
     this.#pump();
     this.#endIfDone();
+  }
+
+  get #mayWrite(): boolean {
+    return this.#answers.length > 0 && !this.#isFull && !this.#closed;
+  }
+
+  /** The first of the answers, as many as make a message. */
+  #writeNext(): void {
+    let bytes = 0;
+    let count = 0;
+    while (count < this.#answers.length && (count === 0 || bytes < this.#limits.messageBytes)) {
+      bytes += this.#answers[count++]?.response?.length ?? 256;
+    }
+    const batch = count === this.#answers.length ? this.#answers : this.#answers.slice(0, count);
+    this.#answers = count === this.#answers.length ? [] : this.#answers.slice(count);
+    this.#answerBytes -= bytes;
+    this.#load.messages++;
+    try {
+      this.#write(OutMessage.behindRoom(encodeAnswers(batch)));
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   #write(message: OutMessage): void {

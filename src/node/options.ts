@@ -56,7 +56,7 @@ export interface NodeSettings {
   campaignJitterMs: number;
   /** Who leads: leader-balance.ts. */
   leaders: Leaders;
-  /** Proposals that a node has under way from this many on fill several leaders' entries as well as one's … */
+  /** Proposals under way, at all nodes together, that fill several leaders' entries as well as one's … */
   deepProposals: number;
   /** … and are taken to come again for so long: bulk loads have pauses. */
   deepForMs: number;

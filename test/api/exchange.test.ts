@@ -223,7 +223,16 @@ t.test(
     const ids = Array.from({ length: 100 }, (_, i) => i + 1);
     const method = 'hansard.v1.MessageService/ListMessages';
     exchange.send(ids.map((id) => ({ id, method, request: list, timeout_ms: patienceMs })));
+    let [before, most] = [h.api.exchangeMessages, 0];
+    const turn = (): void => {
+      most = Math.max(most, h.api.exchangeMessages - before);
+      before = h.api.exchangeMessages;
+      next = setImmediate(turn);
+    };
+    let next = setImmediate(turn);
     await exchange.until(() => exchange.answers.size === 100);
+    clearImmediate(next);
+    t.ok(most <= 2, `${most} messages in a turn at most: the calls, and one of answers`);
     t.ok(sizes.length >= 10, `${sizes.length} messages`);
     t.ok(Math.max(...sizes) < messageBytes + 2 * page, `of ${Math.max(...sizes)} bytes at most`);
     exchange.stream.end();

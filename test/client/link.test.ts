@@ -1,6 +1,6 @@
 /** The way to one node: when it says that nobody is there. */
 import assert from 'node:assert/strict';
-import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
+import { Server, ServerCredentials, type ServerDuplexStream, status } from '@grpc/grpc-js';
 import * as fc from 'fast-check';
 import t, { type Test } from 'tap';
 import { CallsInFlight } from '../../src/client/calls-in-flight.js';
@@ -42,8 +42,8 @@ for (const transport of ['exchange', 'unary'] as const)
     t.ok(Math.min(...tookMs) < atOnceMs, `after ${tookMs.map(Math.round).join(', ')} ms`);
   });
 
-/** Answers a frame's calls in as many frames as it has, all at once; `ends`: and then breaks off. */
-async function answeringApart(t: Test, ends: boolean): Promise<string> {
+/** Answers a frame's calls in as many frames as it has, all at once; then it goes on, ends, or breaks off with a status. */
+async function answeringApart(t: Test, then: 'goes on' | 'ends' | 'breaks off'): Promise<string> {
   const server = new Server();
   const bytes = {
     requestSerialize: same,
@@ -62,7 +62,8 @@ async function answeringApart(t: Test, ends: boolean): Promise<string> {
           const { calls } = requests.deserialize(frame) as unknown as { calls: { id: string }[] };
           for (const { id } of calls)
             stream.write(responses.serialize({ answers: [{ id, response: Buffer.from(id) }] }));
-          if (ends) stream.end();
+          if (then === 'ends') stream.end();
+          if (then === 'breaks off') stream.emit('error', { code: status.UNAVAILABLE, details: 'it goes' });
         });
         stream.on('end', () => stream.end());
       },
@@ -78,7 +79,7 @@ async function answeringApart(t: Test, ends: boolean): Promise<string> {
 }
 
 t.test('one frame is read in a turn: what its callers ask next leaves before the next is read', async (t) => {
-  const link = openLink('exchange', await answeringApart(t, false));
+  const link = openLink('exchange', await answeringApart(t, 'goes on'));
   t.teardown(() => link.close());
   let turns = 0;
   const turn = (): void => {
@@ -100,16 +101,17 @@ t.test('one frame is read in a turn: what its callers ask next leaves before the
   t.ok(most < 40, `${most} of 40 in one turn`);
 });
 
-t.test('frames that came before a stream broke off are read, all of them', async (t) => {
-  const link = openLink('exchange', await answeringApart(t, true));
-  t.teardown(() => link.close());
-  const ask = (): Promise<Outcome> =>
-    new Promise((done) => {
-      link.send(new PlainCall(methods.getCluster, nothing, patienceMs, done));
-    });
-  const outcomes = await Promise.all(Array.from({ length: 40 }, ask));
-  t.equal(outcomes.filter(({ ok }) => ok).length, 40);
-});
+for (const then of ['ends', 'breaks off'] as const)
+  t.test(`frames that came before a stream ${then} are read, all of them`, async (t) => {
+    const link = openLink('exchange', await answeringApart(t, then));
+    t.teardown(() => link.close());
+    const ask = (): Promise<Outcome> =>
+      new Promise((done) => {
+        link.send(new PlainCall(methods.getCluster, nothing, patienceMs, done));
+      });
+    const outcomes = await Promise.all(Array.from({ length: 40 }, ask));
+    t.equal(outcomes.filter(({ ok }) => ok).length, 40);
+  });
 
 t.test(
   'calls in flight: taken out by id once, told as lost once by their time, whatever comes in between',
