@@ -223,12 +223,28 @@ export class ExchangeStream {
   }
 
   #flushLater(): void {
+    // Nothing else of this stream can end in this turn: its message need not wait for the next one.
+    if (this.#isAnswered) this.#flushSoon();
     if (this.#flushing) return;
     this.#flushing = true;
     const fromMs = this.#calls.nowMs();
     setImmediate(() => {
       this.#flushing = false;
       this.#flush(this.#calls.nowMs() - fromMs > this.#limits.longTurnMs);
+    });
+  }
+
+  /** All calls, in what one message holds. */
+  get #isAnswered(): boolean {
+    return (
+      this.#inFlight.size === 0 && this.#inboxes.length === 0 && this.#answerBytes < this.#limits.messageBytes
+    );
+  }
+
+  /** Behind the code that ended the last call, which has others to answer. */
+  #flushSoon(): void {
+    queueMicrotask(() => {
+      if (this.#isAnswered && this.#mayWrite) this.#writeNext();
     });
   }
 

@@ -213,11 +213,14 @@ class ExchangeLink implements Link, Answered {
     this.#queue.push(call);
     if (this.#flushScheduled) return;
     this.#flushScheduled = true;
-    // One frame for all calls of this turn of the loop, those of resumed callers included.
-    setImmediate(() => {
+    const flush = (): void => {
       this.#flushScheduled = false;
       this.#flush();
-    });
+    };
+    // One frame for all calls of this turn of the loop, those of resumed callers included; with nothing under way there
+    // are hardly others to come than theirs, who all have resumed when the next tick comes.
+    if (this.#pending.size === 0) process.nextTick(flush);
+    else setImmediate(flush);
   }
 
   close(): void {

@@ -176,15 +176,26 @@ export class TurnLoop implements TurnOutput {
     }
     // Replicas that have something small to say, since a frame leaves anyway; the rest of what stirred goes with them.
     if (postponed.length === 0 && this.#rides()) postponed = this.#visit(endMs);
-    if (this.#writes.length > 0) this.#write();
-    this.#proposed = false;
-    this.#endOfTurn();
+    // A follower's acknowledgements leave before it applies anything; a leader has to wait for others, and for its callers.
+    if (this.#leave(!this.#proposed) && postponed.length === 0) {
+      postponed = this.#visit(endMs);
+      this.#leave(false);
+    }
     const unapplied = this.#appliers.length > 0 ? this.#apply(endMs) : nobody;
     this.#inTurn = false;
     // In their order, before what stirred meanwhile: nobody waits for ever. What stirred again while
     // it still waited is in no list twice: its mark was still set.
     if (postponed.length + unapplied.length > 0) this.#stirred = postponed.concat(unapplied, this.#stirred);
     if (this.#stirred.length > 0) this.#schedule();
+  }
+
+  /** Messages leave, and the disk begins while this turn goes on. True: what was to be synced is. */
+  #leave(here: boolean): boolean {
+    const isWriting = this.#writes.length > 0;
+    if (isWriting) this.#write();
+    this.#proposed = false;
+    this.#endOfTurn();
+    return isWriting && this.#wal.flush(here);
   }
 
   /** Whom it has not come to when the turn's time is over; one at least is visited. */

@@ -81,6 +81,13 @@ export function batchBytesMax(rows: number, payload: number): number {
   return 4 + 2 * (fieldsBytes + rows * rowBytesMax + 8) + payload + footBytes;
 }
 
+export interface EncodedBatch {
+  readonly bytes: number;
+  readonly checksum: bigint;
+  /** Where its entries begin. */
+  readonly payloadAt: number;
+}
+
 /**
  * Packs a batch into `target`, which must have room for `batchBytesMax`, aligned.
  * Entries lie in the payload in the rows' order, from `payloadAt` on.
@@ -90,7 +97,7 @@ export function encodeBatch(
   place: BatchPlace,
   flags: number,
   rows: readonly RowSource[],
-): { bytes: number; checksum: bigint; payloadAt: number } {
+): EncodedBatch {
   let at = 4 + fieldsBytes;
   for (const row of rows) at = putRow(target, at, row);
   const directoryBytes = at + 8 - 4;

@@ -17,6 +17,14 @@ export interface SegmentFile {
   readonly bytes: number;
 }
 
+/** Writes on the caller's thread, where asking another one would take longer than they do. */
+export interface WritesHere {
+  /** A write of about so many bytes is best made so now: nothing is under way, it is small, and the disk was quick lately. */
+  suits(bytes: number): boolean;
+  /** As LogDevice's, done when it returns; throws what that would reject with. Only at once after `suits` said so. */
+  write(segment: number, offset: number, bytes: Uint8Array): number;
+}
+
 export interface LogDevice {
   /** Segment files by ascending number. Half-created ones are removed, not listed. */
   list(): Promise<SegmentFile[]>;
@@ -32,6 +40,8 @@ export interface LogDevice {
    * disk took. `bytes` must stay unchanged until then.
    */
   write(segment: number, offset: number, bytes: Uint8Array): Promise<number>;
+  /** Undefined: every write has its own thread. */
+  readonly here?: WritesHere | undefined;
   /** Memory that `read` and `write` take without a copy. Zeroed. */
   allocate(bytes: number): Buffer;
   /** Ends once everything asked before has ended. */

@@ -5,7 +5,7 @@
  */
 import { Worker } from 'node:worker_threads';
 import { HansardError } from '../common/errors.js';
-import type { LogDevice, SegmentFile } from './device.js';
+import type { LogDevice, SegmentFile, WritesHere } from './device.js';
 import { QuickDisk, type QuickDiskLimits } from './quick-disk.js';
 import { SegmentFiles, untried } from './segment-files.js';
 import { DiskWatch } from './watchdog.js';
@@ -62,6 +62,14 @@ class DiskDevice implements LogDevice {
   readonly #files: SegmentFiles;
   readonly #busy: DiskWatch;
   readonly #quick: QuickDisk;
+  readonly here: WritesHere = {
+    suits: (bytes) => this.#isIdle && this.#quick.suits(bytes),
+    write: (segment, offset, bytes) => {
+      const ms = this.#writeHere(segment, offset, bytes);
+      this.#quick.took(bytes.length, ms);
+      return ms;
+    },
+  };
   #nextId = 1;
   #ended: Error | undefined;
 
@@ -109,7 +117,7 @@ class DiskDevice implements LogDevice {
   }
 
   async #write(segment: number, offset: number, bytes: Uint8Array): Promise<number> {
-    if (this.#isIdle && this.#quick.suits(bytes.length)) {
+    if (this.here.suits(bytes.length)) {
       // What is on its way to peers and clients leaves before: their disks and this one work at the same time.
       await new Promise((resolve) => setImmediate(resolve));
       // Never past what the worker was given meanwhile: operations end in the order in which they were asked for.

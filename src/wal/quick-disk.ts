@@ -34,8 +34,8 @@ export class QuickDisk {
 
   constructor(limits: QuickDiskLimits = quickDiskDefaults) {
     this.#limits = limits;
-    // Not before the worker has shown that it is quick.
-    this.#meanMs = 2 * limits.meanMs;
+    // Not before the worker has shown that it is quick; MAX_VALUE takes any disk.
+    this.#meanMs = Math.min(2 * limits.meanMs, Number.MAX_VALUE);
   }
 
   suits(bytes: number): boolean {

@@ -25,10 +25,12 @@ export class SegmentFiles {
   write(segment: number, offset: number, bytes: Uint8Array): void {
     this.#change(() => {
       const fd = this.#file(segment);
-      naming(this.#pathOf(segment), () => {
+      try {
         writeAll(fd, bytes, offset);
         fs.fdatasyncSync(fd);
-      });
+      } catch (error) {
+        throw named(this.#pathOf(segment), error);
+      }
     });
   }
 
@@ -170,11 +172,15 @@ function naming<T>(file: string, work: () => T): T {
   try {
     return work();
   } catch (error) {
-    const { code, syscall } = error as NodeJS.ErrnoException;
-    if (code === undefined || !(error instanceof Error)) throw error;
-    if (!error.message.includes(file)) error.message = `${error.message} '${file}'`;
-    throw Object.assign(error, { syscall, path: file });
+    throw named(file, error);
   }
+}
+
+function named(file: string, error: unknown): unknown {
+  const { code, syscall } = error as NodeJS.ErrnoException;
+  if (code === undefined || !(error instanceof Error)) return error;
+  if (!error.message.includes(file)) error.message = `${error.message} '${file}'`;
+  return Object.assign(error, { syscall, path: file });
 }
 
 function giveUp(fd: number | undefined, temporary: string): void {

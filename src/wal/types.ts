@@ -31,6 +31,12 @@ export interface Wal {
    * write or sync never calls it: `onFailure` of the options ends the process.
    */
   write(writes: readonly GroupWrite[], onDurable: () => void): void;
+  /**
+   * Begins what is queued, where nothing is being written: else it begins when the caller's turn of the loop ends, and
+   * what is still added shares it. `here`: the caller has nothing better to do than to wait for a quick disk. Then
+   * true says that all of it is synced already, and its callbacks have run.
+   */
+  flush(here: boolean): boolean;
   /** Bytes queued or being written; admission control looks at it. */
   readonly pendingBytes: number;
   /** The largest entry that a segment takes: a larger one ends the process. */

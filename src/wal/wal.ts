@@ -11,6 +11,7 @@ import { type Logger, silentLogger } from '../common/logger.js';
 import {
   BatchFlag,
   batchBytesMax,
+  type EncodedBatch,
   encodeBatch,
   entryHeaderBytes,
   moveBatch,
@@ -111,6 +112,8 @@ class Log implements Wal, GroupSpace {
 
   readonly #queue = new WriteQueue();
   #running = false;
+  /** The next batch has not begun, though it could: the caller's turn may add to it. */
+  #gathering = false;
   /** What is being written. */
   #flight: Flight | undefined;
   #failed: Error | undefined;
@@ -376,16 +379,44 @@ class Log implements Wal, GroupSpace {
   #pump(): void {
     if (this.#running || this.#failed !== undefined) return;
     this.#running = true;
-    void this.#run().catch((error: unknown) => this.#fail(error));
+    this.#gathering = true;
+    // What the caller still adds in this turn shares the batch.
+    queueMicrotask(() => {
+      if (this.#gathering) this.#begin(false);
+    });
   }
 
-  async #run(): Promise<void> {
-    // What the caller still adds in this turn shares the batch.
-    await Promise.resolve();
+  flush(here: boolean): boolean {
+    if (!this.#gathering || this.#failed !== undefined) return false;
+    const bytes = alignUp(batchBytesMax(this.#queue.length, this.#pendingBytes));
+    const isQuick = this.#device.here?.suits(bytes) ?? false;
+    // A quick write that the caller does not wait for keeps its thread, too: everything else comes first.
+    if (isQuick && !here) return false;
+    return this.#begin(isQuick);
+  }
+
+  #begin(here: boolean): boolean {
+    this.#gathering = false;
+    try {
+      const flight = this.#gather();
+      const isWritten = here && flight !== undefined && this.#writeHere(flight);
+      if (isWritten && this.#queue.length === 0) this.#rest();
+      else void this.#run(isWritten ? this.#gather() : flight).catch((error: unknown) => this.#fail(error));
+      return isWritten;
+    } catch (error) {
+      this.#fail(error);
+      return false;
+    }
+  }
+
+  #gather(): Flight | undefined {
+    this.#flight = this.#queue.gather(Math.min(this.#maxBatchBytes, this.#roomInSegment()));
+    return this.#flight;
+  }
+
+  async #run(first: Flight | undefined): Promise<void> {
     let finished: Flight | undefined;
-    for (;;) {
-      const flight = this.#queue.gather(Math.min(this.#maxBatchBytes, this.#roomInSegment()));
-      this.#flight = flight;
+    for (let flight = first; ; flight = this.#gather()) {
       const written = flight === undefined ? undefined : this.#submit(flight);
       // The disk is busy with the next batch while the last one's callbacks run.
       written?.catch(() => {});
@@ -397,6 +428,10 @@ class Log implements Wal, GroupSpace {
         finished = flight;
       } else if (this.#queue.length === 0) break;
     }
+    this.#rest();
+  }
+
+  #rest(): void {
     this.#running = false;
     for (const waiter of this.#idleWaiters.splice(0)) waiter();
     this.#armClosing();
@@ -417,29 +452,53 @@ class Log implements Wal, GroupSpace {
 
   /** Undefined: callbacks alone, nothing to write. */
   async #submit(flight: Flight): Promise<Written | undefined> {
-    const closing = flight.items.some((item) => item.closing);
-    const flags = closing ? BatchFlag.closing : 0;
-    let rows = this.#rows(flight.items);
-    if (rows.length === 0 && !closing) return undefined;
-    this.#reserve(rows);
-    let batch = encodeBatch(this.#staging, this.#place(), flags, rows);
+    let batch = this.#pack(flight);
+    if (batch === undefined) return undefined;
     let retirable = 0;
-    if (this.#offset + batch.bytes > this.#current.bytes) {
+    if (!this.#fits(batch)) {
       retirable = await this.#enterSegment();
       // Once more: a reset may have come meanwhile, and the table knows of it.
-      rows = this.#rows(flight.items);
-      this.#reserve(rows);
-      batch = encodeBatch(this.#staging, this.#place(), flags, rows);
-      assert(this.#offset + batch.bytes <= this.#current.bytes, 'a batch fits into an empty segment');
+      batch = this.#pack(flight);
+      assert(batch !== undefined && this.#fits(batch), 'a batch fits into an empty segment');
     }
-    const { segment } = this.#current;
     const offset = this.#offset;
     await this.#put(this.#staging.subarray(0, batch.bytes), batch.checksum);
     this.#segments.retire(retirable);
+    return this.#written(flight, batch, offset);
+  }
+
+  /** On this thread; false: a new segment comes first, whose table tells what this batch's rows would. */
+  #writeHere(flight: Flight): boolean {
+    const { here } = this.#device;
+    const batch = this.#pack(flight);
+    if (batch === undefined || here === undefined || !this.#fits(batch)) return false;
+    const offset = this.#offset;
+    const bytes = this.#staging.subarray(0, batch.bytes);
+    this.#synced(bytes.length, batch.checksum, here.write(this.#current.segment, offset, bytes));
+    this.#show(flight, this.#written(flight, batch, offset));
+    this.#flight = undefined;
+    runCallbacks(flight);
+    return true;
+  }
+
+  #written(flight: Flight, batch: EncodedBatch, offset: number): Written {
     this.#segments.prepare();
-    this.#closed = closing;
+    this.#closed = isClosing(flight);
     const payload = this.#staging.subarray(batch.payloadAt, batch.bytes);
-    return { segment, payloadAt: offset + batch.payloadAt, payload };
+    return { segment: this.#current.segment, payloadAt: offset + batch.payloadAt, payload };
+  }
+
+  /** Into the staging memory. Undefined: nothing to write. */
+  #pack(flight: Flight): EncodedBatch | undefined {
+    const rows = this.#rows(flight.items);
+    const closing = isClosing(flight);
+    if (rows.length === 0 && !closing) return undefined;
+    this.#reserve(rows);
+    return encodeBatch(this.#staging, this.#place(), closing ? BatchFlag.closing : 0, rows);
+  }
+
+  #fits(batch: EncodedBatch): boolean {
+    return this.#offset + batch.bytes <= this.#current.bytes;
   }
 
   /** Rows of a batch, and what rides along. Entries that a reset has voided are left out. */
@@ -494,11 +553,18 @@ class Log implements Wal, GroupSpace {
   }
 
   async #put(bytes: Buffer, checksum: bigint): Promise<void> {
-    const ms = await this.#device.write(this.#current.segment, this.#offset, bytes);
-    this.#count(bytes.length, ms);
+    this.#synced(
+      bytes.length,
+      checksum,
+      await this.#device.write(this.#current.segment, this.#offset, bytes),
+    );
+  }
+
+  #synced(bytes: number, checksum: bigint, ms: number): void {
+    this.#count(bytes, ms);
     this.#syncedSegment = this.#current.segment;
     this.#stats.batches++;
-    this.#offset += bytes.length;
+    this.#offset += bytes;
     this.#number++;
     this.#previous = checksum;
   }
@@ -573,6 +639,10 @@ class Log implements Wal, GroupSpace {
     for (const group of this.#groups.values()) if (group.isUnrecorded()) return true;
     return false;
   }
+}
+
+function isClosing(flight: Flight): boolean {
+  return flight.items.some((item) => item.closing);
 }
 
 function runCallbacks(flight: Flight): void {

@@ -6,8 +6,8 @@ import type { Replica } from '../../src/partition/replica.js';
 import type { TurnOutput } from '../../src/partition/types.js';
 import type { GroupWrite, Wal } from '../../src/wal/types.js';
 
-/** A loop whose replicas each write something and apply something, which takes `applyMs`. */
-function loopOf(applyMs: number) {
+/** A loop whose replicas each write something and apply something, which takes `applyMs`. `isQuick`: who waits has it synced. */
+function loopOf(applyMs: number, isQuick = false) {
   const done: string[] = [];
   const turns: (() => void)[] = [];
   let nowMs = 0;
@@ -15,7 +15,18 @@ function loopOf(applyMs: number) {
     monotonicMs: () => nowMs,
     defer: (run: () => void) => void turns.push(run),
   } as unknown as Clock;
-  const wal = { write: () => void done.push('log') } as unknown as Wal;
+  let durable = (): void => {};
+  const wal = {
+    write(_: unknown, onDurable: () => void) {
+      done.push('log');
+      durable = onDurable;
+    },
+    flush(here: boolean) {
+      done.push(here ? 'disk' : 'disk, unawaited');
+      if (here && isQuick) durable();
+      return here && isQuick;
+    },
+  } as unknown as Wal;
   const loop = new TurnLoop(
     clock,
     wal,
@@ -24,13 +35,21 @@ function loopOf(applyMs: number) {
     () => void done.push('messages'),
     () => false,
   );
-  const replica = (name: string): Replica => {
+  /** `leads`: what it writes, it proposed. */
+  const replica = (name: string, leads = false): Replica => {
     let hasToApply = true;
+    let isDurable = false;
     const self = {
       isStirred: false,
+      durable() {
+        isDurable = true;
+        loop.stir(self as unknown as Replica);
+      },
       collect(output: TurnOutput) {
         if (!hasToApply) return;
+        if (isDurable) return void done.push(`acknowledge ${name}`);
         done.push(`visit ${name}`);
+        if (leads) output.mayPropose(self as unknown as Replica);
         output.persist(self as unknown as Replica, {} as GroupWrite);
         output.applies(self as unknown as Replica);
       },
@@ -53,8 +72,32 @@ t.test('what is committed is applied after the turn’s messages and entries hav
   loop.stir(replica('a'));
   loop.stir(replica('b'));
   turns.shift()?.();
-  t.same(done, ['visit a', 'visit b', 'log', 'messages', 'apply a', 'apply b']);
+  t.same(
+    done,
+    ['visit a', 'visit b', 'log', 'messages', 'disk', 'apply a', 'apply b'],
+    'and the disk is at work',
+  );
   t.same(turns, [], 'and that is all');
+  t.end();
+});
+
+t.test(
+  'a follower’s acknowledgement leaves before it applies what is committed, where its disk is quick',
+  (t) => {
+    const { loop, replica, done, turns } = loopOf(1, true);
+    loop.stir(replica('a'));
+    turns.shift()?.();
+    t.same(done, ['visit a', 'log', 'messages', 'disk', 'acknowledge a', 'messages', 'apply a']);
+    t.same(turns, [], 'all in one turn');
+    t.end();
+  },
+);
+
+t.test('a leader waits for others anyway: its callers’ answers go before its own sync', (t) => {
+  const { loop, replica, done, turns } = loopOf(1, true);
+  loop.stir(replica('a', true));
+  turns.shift()?.();
+  t.same(done, ['visit a', 'log', 'messages', 'disk, unawaited', 'apply a']);
   t.end();
 });
 
@@ -102,7 +145,10 @@ function crowd() {
     after: () => ({ cancel() {} }),
   } as unknown as Clock;
   const synced: (() => void)[] = [];
-  const wal = { write: (_: unknown, done: () => void) => void synced.push(done) } as unknown as Wal;
+  const wal = {
+    write: (_: unknown, done: () => void) => void synced.push(done),
+    flush: () => false,
+  } as unknown as Wal;
   const budget = { usedBytes: 0, limitBytes: 1, proposals: 64 };
   const riders: Replica[] = [];
   const loop: TurnLoop = new TurnLoop(
@@ -180,7 +226,7 @@ t.test('a round is timed from its log write to its commit, one at a time', (t) =
   const took: number[] = [];
   const loop = new TurnLoop(
     { monotonicMs: () => nowMs, defer: (run: () => void) => void turns.push(run) } as unknown as Clock,
-    { write: (_: unknown, done: () => void) => void synced.push(done) } as unknown as Wal,
+    { write: (_: unknown, done: () => void) => void synced.push(done), flush: () => false } as unknown as Wal,
     { usedBytes: 0, limitBytes: 1, proposals: 1 },
     () => {},
     () => {},

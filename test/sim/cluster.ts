@@ -529,6 +529,7 @@ function earlyDevice(device: LogDevice, clock: Clock): LogDevice {
     });
     return Promise.resolve(0.1);
   };
+  Object.defineProperty(early, 'here', { value: undefined });
   for (const name of ['list', 'create', 'rename', 'remove', 'read', 'allocate', 'close'] as const) {
     (early as unknown as Record<string, unknown>)[name] = (
       device[name] as (...args: unknown[]) => unknown

@@ -291,6 +291,19 @@ export const plantedBugs: readonly PlantedBug[] = [
     withinSeeds: 40,
   },
   {
+    name: 'batch-packed-twice',
+    breaks: 'a batch that is not written on this thread after all is packed anew, and its rows say no more whose they are',
+    patches: [
+      {
+        file: 'src/wal/wal.js',
+        find: 'if (batch === undefined || here === undefined || !this.#fits(batch))',
+        replace:
+          'if (batch === undefined || here === undefined || !this.#fits(batch) || !here.suits(batch.bytes))',
+      },
+    ],
+    withinSeeds: 10,
+  },
+  {
     name: 'unsynced-tail-acknowledged-after-restart',
     breaks: 'a start relies on a last batch that may only be in the page cache',
     patches: [
