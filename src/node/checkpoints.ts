@@ -30,6 +30,14 @@ export interface CheckpointsContext {
 
 /** A start rebuilds full tails, and what was committed and not applied yet when the node went: it may have a quarter more. */
 const startRoom = 1.25;
+/**
+ * Sealing an event alone in its channel costs several times what it does in company: its channel's row is read,
+ * merged and written for it. With fewer events a channel than this, tails may grow beyond `checkpointBytes` …
+ */
+const companyEvents = 8;
+/** … to this multiple, and to this share of their limit: the rest is for what is applied while they are sealed. */
+const wideFactor = 8;
+const wideShare = 0.5;
 /** How often it looks, ms; a full tail does not wait for the look. */
 const lookMs = 250;
 /** While nothing waits to be sealed. */
@@ -84,8 +92,11 @@ export class Checkpoints {
 
   /** Where a checkpoint is due whatever its age. During a start applying has the time for itself while there is room. */
   get #fullBytes(): number {
+    if (this.#context.isStarting()) return this.tailLimitBytes;
     const { checkpointBytes, tailBytes } = this.#context.settings;
-    return this.#context.isStarting() ? this.tailLimitBytes : Math.min(checkpointBytes, tailBytes);
+    const full = Math.min(checkpointBytes, tailBytes);
+    if (this.#context.store.tailEventsPerChannel >= companyEvents) return full;
+    return Math.max(full, Math.min(wideFactor * checkpointBytes, wideShare * tailBytes));
   }
 
   #due(): PartitionId[] {

@@ -81,7 +81,7 @@ export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
   entryBytes: replicaDefaults.entryBytes,
   uncommittedBytesPerPartition: replicaDefaults.uncommittedBytes,
   uncommittedBytesPerNode: 64 * 1024 * 1024,
-  tailBytes: 64 * 1024 * 1024,
+  tailBytes: 384 * 1024 * 1024,
   checkpointAgeMs: 30_000,
   checkpointBytes: 24 * 1024 * 1024,
   logBytes: 1024 * 1024 * 1024,

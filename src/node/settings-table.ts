@@ -113,7 +113,7 @@ const table = {
   ),
   tailLimit: bytes(
     'memory and disk',
-    64 * MiB,
+    384 * MiB,
     4 * MiB,
     16 * GiB,
     'Applied events that are only in memory (and in the log), all partitions together; a full tail stops admission until a checkpoint is through.',
@@ -123,7 +123,7 @@ const table = {
     24 * MiB,
     1 * MiB,
     4 * GiB,
-    'Tail bytes of the node at which the largest tails are sealed into LevelDB; below tail_limit.',
+    'Tail bytes of the node at which tails are sealed into LevelDB; below tail_limit. Where they hold fewer than eight events a channel, up to eight times as much, at most half of tail_limit: sealing costs by the channel.',
   ),
   checkpointAge: duration(
     'memory and disk',

@@ -14,6 +14,13 @@ import { outcome, type Writes } from './writes.js';
 /** What sealing may have of the loop's time: while tails are less than half full, and when they are full. */
 const shareWithRoom = 0.2;
 const shareWhenFull = 0.6;
+/**
+ * Full are tails at their limit, or earlier where little is sealed: at this multiple of it, for what comes meanwhile
+ * is the next one's, and tails that grew as long as there is room would be old objects that V8 copies.
+ */
+const fullPerSealed = 8 / 3;
+/** Less is never full: a small checkpoint is soon over. */
+const neverFullBytes = 64 * 1024 * 1024;
 /** Of the cache of channels, that one checkpoint's may take: the rest is for those that are only read. */
 const keptShare = 0.75;
 
@@ -22,6 +29,8 @@ export class Checkpoint {
   readonly #held: HeldPartitions;
   readonly #writes: Writes;
   readonly #tailLimitBytes: number;
+  /** Where sealing gets most of the loop's time. */
+  #fullBytes = 0;
   readonly #giveBack: GiveBack;
   /** Never rejects. */
   #settled: Promise<void> = Promise.resolve();
@@ -64,6 +73,10 @@ export class Checkpoint {
    * what was built for the others is built once more, from the same frozen tails.
    */
   async #seal(states: readonly PartitionState[]): Promise<void> {
+    this.#fullBytes = Math.min(
+      this.#tailLimitBytes,
+      Math.max(fullPerSealed * this.#shared.tails.bytes, neverFullBytes),
+    );
     for (const state of states) state.freeze(cloneMeta(state.meta));
     try {
       let sound = states;
@@ -154,7 +167,7 @@ export class Checkpoint {
 
   /** Of the loop's time: little while there is room, half where applying is about to wait for it. */
   #sealingShare(): number {
-    const overHalf = Math.max(0, Math.min(1, (2 * this.#shared.tails.bytes) / this.#tailLimitBytes - 1));
+    const overHalf = Math.max(0, Math.min(1, (2 * this.#shared.tails.bytes) / this.#fullBytes - 1));
     return shareWithRoom + overHalf * (shareWhenFull - shareWithRoom);
   }
 }

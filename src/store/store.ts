@@ -20,6 +20,7 @@ import { PartitionStoreImpl } from './partition-store.js';
 import { damaged, isStoreDamage } from './rows.js';
 import { highestGeneration, standIn } from './set-aside.js';
 import { exportPartition } from './snapshot-export.js';
+import { emptyTailSum } from './tail.js';
 import type {
   HostedReplica,
   PartitionStore,
@@ -40,7 +41,7 @@ export const storeDefaults = Object.freeze({
   /** Clean rows, chunks and decoded blocks: two fifths of it are the rows of about 100,000 channels. */
   cacheBytes: 256 * MiB,
   /** All tails of a node; then admission and applying wait for a checkpoint. */
-  tailLimitBytes: 64 * MiB,
+  tailLimitBytes: 384 * MiB,
   /** 7 days: whoever follows many channels may be away for that long. */
   changeRetentionMs: 7 * 24 * 3_600_000,
   /** About the size of a block before compression. Fixed when a store is formatted. */
@@ -110,7 +111,7 @@ function sharedBy(options: OpenStoreOptions, { blockBytes }: FormatRecord): Stor
     chunkCache: new LruCache(cacheBytes * 0.2),
     blockCache: new LruCache(cacheBytes * 0.3),
     counters: { checkpoints: 0, checkpointBytes: 0, syncReads: 0, blocksRead: 0, eventsApplied: 0 },
-    tails: { bytes: 0 },
+    tails: emptyTailSum(),
   };
 }
 
@@ -224,6 +225,11 @@ class StoreImpl implements Store {
 
   get tailBytes(): number {
     return this.#shared.tails.bytes;
+  }
+
+  get tailEventsPerChannel(): number {
+    const { events, channels } = this.#shared.tails;
+    return events / Math.max(channels, 1);
   }
 
   checkpoint(partitions: readonly PartitionId[]): Promise<void> {

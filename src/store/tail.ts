@@ -60,9 +60,16 @@ export interface TailProducer {
   weight: number;
 }
 
-/** Bytes of all tails of a store: asked for before each entry, so kept as a sum. */
+/** Of all tails of a store: asked for before each entry, so kept as sums. */
 export interface TailSum {
   bytes: number;
+  events: number;
+  /** One that several tails of a partition have, frozen and active, counts in each. */
+  channels: number;
+}
+
+export function emptyTailSum(): TailSum {
+  return { bytes: 0, events: 0, channels: 0 };
 }
 
 export class Tail {
@@ -85,22 +92,35 @@ export class Tail {
   readonly changes = new ChangeList();
   keyCount = 0;
   messageIdCount = 0;
-  #bytes = 0;
+  readonly #own = emptyTailSum();
   constructor(readonly sum: TailSum) {}
 
   /** Of all that is in here, approximately. */
   get bytes(): number {
-    return this.#bytes;
+    return this.#own.bytes;
   }
 
   /** Sealed, or replaced by a snapshot: counts no more. */
   drop(): void {
-    this.#count(-this.#bytes);
+    const { bytes, events, channels } = this.#own;
+    this.#count(-bytes);
+    this.#countEvents(-events);
+    this.#countChannels(-channels);
   }
 
   #count(bytes: number): void {
-    this.#bytes += bytes;
+    this.#own.bytes += bytes;
     this.sum.bytes += bytes;
+  }
+
+  #countEvents(events: number): void {
+    this.#own.events += events;
+    this.sum.events += events;
+  }
+
+  #countChannels(channels: number): void {
+    this.#own.channels += channels;
+    this.sum.channels += channels;
   }
 
   addChannel(state: ChannelState, dirty: boolean, baseSeq: Seq): TailChannel {
@@ -108,6 +128,7 @@ export class Tail {
     this.#name(channel);
     this.channelsById.set(state.id, channel);
     this.#count(weightOfChannel(state));
+    this.#countChannels(1);
     return channel;
   }
 
@@ -140,7 +161,8 @@ export class Tail {
     const kept = { state, deleted: true, dirty: true, events: [], baseSeq: state.headSeq };
     this.#name(kept);
     // Texts that were put twice were counted twice: the sum stays an estimate, but never below what is kept.
-    this.#count(weightOfChannel(state) - Math.min(this.#bytes, freed));
+    this.#count(weightOfChannel(state) - Math.min(this.#own.bytes, freed));
+    this.#countEvents(-channel.events.length);
   }
 
   addEvent(channel: TailChannel, event: StoredEvent, index: Index): void {
@@ -151,6 +173,7 @@ export class Tail {
       this.#count(objectBytes.change);
     }
     this.#count(event.headerLength + event.contentLength + objectBytes.event);
+    this.#countEvents(1);
   }
 
   /** A producer that was looked up, or put; `putProducer` of the same one changes it. */

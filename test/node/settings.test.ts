@@ -51,7 +51,7 @@ t.test('a flag counts before the environment, that before the file, that before 
   t.equal(rows.length, settingNames.length);
   t.match(
     rows.find((row) => row.setting === 'tail_limit'),
-    { value: '128 MiB', origin: 'file h.toml', default: '64 MiB' },
+    { value: '128 MiB', origin: 'file h.toml', default: '384 MiB' },
   );
 });
 
@@ -68,7 +68,7 @@ t.test('what is not allowed says where it came from and what is', async (t) => {
   );
   t.match(await refusal(t, { file: { name: 'f.toml', text: 'tick =' } }), /f\.toml is not TOML/);
   t.match(await refusal(t, { flags: { electionTimeout: '200ms' } }), /at least five ticks/);
-  t.match(await refusal(t, { flags: { checkpointBytes: '64MiB' } }), /below tail_limit/);
+  t.match(await refusal(t, { flags: { checkpointBytes: '384MiB' } }), /below tail_limit/);
   t.match(await refusal(t, { flags: { peerAddress: 'off' } }), /only http_address/);
 });
 

@@ -71,7 +71,7 @@ t.test('a replica that has gone is not waited for, and a node that stops says no
 });
 
 t.test('sealing waits for a start, unless the tails are full', async (t) => {
-  const state = { tailBytes: 30 * MiB, isStarting: true, checkpoints: 0 };
+  const state = { tailBytes: 30 * MiB, eventsPerChannel: 50, isStarting: true, checkpoints: 0 };
   const checkpoints = new Checkpoints({
     clock: new SimClock(),
     settings: nodeDefaults,
@@ -79,6 +79,9 @@ t.test('sealing waits for a start, unless the tails are full', async (t) => {
     store: {
       get tailBytes() {
         return state.tailBytes;
+      },
+      get tailEventsPerChannel() {
+        return state.eventsPerChannel;
       },
       partitions: () => [{ partition: 0, dirtySinceMs: 0 }],
       setAsidePartitions: () => new Map(),
@@ -104,6 +107,14 @@ t.test('sealing waits for a start, unless the tails are full', async (t) => {
   state.isStarting = false;
   checkpoints.look();
   t.equal(state.checkpoints, 2, 'it is over');
+  await new Promise((resolve) => setImmediate(resolve));
+  state.tailBytes = 8 * nodeDefaults.checkpointBytes - 1;
+  state.eventsPerChannel = 3;
+  checkpoints.look();
+  t.equal(state.checkpoints, 2, 'events that are nearly alone in their channels wait for company');
+  state.tailBytes++;
+  checkpoints.look();
+  t.equal(state.checkpoints, 3, 'as long as there is room');
   t.equal(checkpoints.tailLimitBytes, nodeDefaults.tailBytes);
   await checkpoints.stop();
 });

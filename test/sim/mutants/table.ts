@@ -292,7 +292,8 @@ export const plantedBugs: readonly PlantedBug[] = [
   },
   {
     name: 'batch-packed-twice',
-    breaks: 'a batch that is not written on this thread after all is packed anew, and its rows say no more whose they are',
+    breaks:
+      'a batch that is not written on this thread after all is packed anew, and its rows say no more whose they are',
     patches: [
       {
         file: 'src/wal/wal.js',
