@@ -28,6 +28,12 @@ const command = new Command('bench targets')
   .option('--rounds <n>', 'of what is compared in turn', number(1), 5)
   .option('--seconds <n>', 'of a window', number(1), 5)
   .option('--warmup <n>', 'seconds of all calls mixed, each cluster, before anything counts', number(0), 30)
+  .option(
+    '--row-warmup <n>',
+    'seconds of its own load before each window; 16 and more for channels: tails hold what the other load left',
+    number(0),
+    2,
+  )
   .option('--in-flight <n>', 'single appends', number(1), 256)
   .option('--stored <n>', 'messages in the filled cluster', number(1), 10_000_000)
   .option('--minutes <n>', 'of the open loop, and of the long load', number(2), 10)
@@ -37,7 +43,15 @@ const command = new Command('bench targets')
   .parse();
 const options = command.opts<
   Record<
-    'rounds' | 'seconds' | 'warmup' | 'inFlight' | 'stored' | 'minutes' | 'partitions' | 'idleSeconds',
+    | 'rounds'
+    | 'seconds'
+    | 'warmup'
+    | 'rowWarmup'
+    | 'inFlight'
+    | 'stored'
+    | 'minutes'
+    | 'partitions'
+    | 'idleSeconds',
     number
   > & { rows: string; json?: boolean }
 >();
@@ -45,8 +59,6 @@ const say = (text: string): void => void process.stderr.write(`${text}\n`);
 const signal = untilSignal((name) => say(`${name}: ending; once more to end at once`));
 /** Between two lines that tell how far a long step is, ms. */
 const progressMs = 10_000;
-/** Before a window, under its own load, s. */
-const rowWarmupSeconds = 2;
 const quietMs = 30_000;
 
 interface Target {
@@ -89,7 +101,7 @@ async function take(
   round: number,
   seconds = options.seconds,
 ): Promise<Sample> {
-  const taken = await sample(system, load, { seconds, warmupSeconds: rowWarmupSeconds, round, signal });
+  const taken = await sample(system, load, { seconds, warmupSeconds: options.rowWarmup, round, signal });
   if (taken === undefined) throw new Error(`${load.name}: Hansard has no such call`);
   return taken;
 }
