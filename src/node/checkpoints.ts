@@ -3,14 +3,16 @@
  * LevelDB batch, since each costs a sync; one such batch is under way at a time.
  */
 import type { Clock, Timer } from '../common/env.js';
-import type { Index, PartitionId } from '../common/ids.js';
+import type { Index, NodeId, PartitionId } from '../common/ids.js';
 import type { Logger } from '../common/logger.js';
 import type { Replica } from '../partition/replica.js';
 import type { Store } from '../store/types.js';
 import type { Wal } from '../wal/types.js';
+import { type CheckpointPlace, checkpointPeriod, isTurnBetween } from './checkpoint-turns.js';
 import type { NodeSettings } from './options.js';
 
 export interface CheckpointsContext {
+  readonly nodeId: NodeId;
   readonly clock: Clock;
   readonly settings: NodeSettings;
   readonly store: Store;
@@ -38,8 +40,12 @@ const companyEvents = 8;
 /** … to this multiple, and to this share of their limit: the rest is for what is applied while they are sealed. */
 const wideFactor = 8;
 const wideShare = 0.5;
-/** How often it looks, ms; a full tail does not wait for the look. */
-const lookMs = 250;
+/** A node's moment passes unused while its tails have less than this share of what makes them full … */
+const turnShare = 0.25;
+/** … and may come so much after they are: then the next one surely is in time. */
+const turnRoom = 1.25;
+/** How often it looks, ms, which is how exactly it meets its moment; a full tail does not wait for the look. */
+const lookMs = 100;
 /** While nothing waits to be sealed. */
 const restMs = 1_000;
 
@@ -50,6 +56,8 @@ export class Checkpoints {
   readonly #wanted = new Set<PartitionId>();
   #stopped = false;
   #isAnyDirty = false;
+  /** Applied entries of all partitions, when it looked last. */
+  #seenEntries: number | undefined;
 
   constructor(context: CheckpointsContext) {
     this.#context = context;
@@ -90,19 +98,49 @@ export class Checkpoints {
     return this.#context.isStarting() ? tailBytes * startRoom : tailBytes;
   }
 
-  /** Where a checkpoint is due whatever its age. During a start applying has the time for itself while there is room. */
+  /** Where a checkpoint is due at the node's next moment, whatever its age. */
   get #fullBytes(): number {
-    if (this.#context.isStarting()) return this.tailLimitBytes;
     const { checkpointBytes, tailBytes } = this.#context.settings;
     const full = Math.min(checkpointBytes, tailBytes);
     if (this.#context.store.tailEventsPerChannel >= companyEvents) return full;
     return Math.max(full, Math.min(wideFactor * checkpointBytes, wideShare * tailBytes));
   }
 
+  /** Where it is due at once. During a start applying has the time for itself while there is room. */
+  get #overfullBytes(): number {
+    if (this.#context.isStarting()) return this.tailLimitBytes;
+    return Math.min(turnRoom * this.#fullBytes, this.tailLimitBytes);
+  }
+
+  #isFull(): boolean {
+    const { store, isStarting } = this.#context;
+    let applied = 0;
+    let sealed = 0;
+    for (const { appliedIndex, sealedIndex } of store.partitions()) {
+      applied += appliedIndex;
+      sealed += sealedIndex;
+    }
+    const seen = this.#seenEntries ?? applied;
+    this.#seenEntries = applied;
+    const bytes = store.tailBytes;
+    if (bytes >= this.#overfullBytes) return true;
+    const full = this.#fullBytes;
+    if (isStarting() || bytes < turnShare * full || applied === seen) return false;
+    return isTurnBetween(seen, applied, checkpointPeriod(full, applied - sealed, bytes), this.#place());
+  }
+
+  #place(): CheckpointPlace {
+    const nodes = new Set<NodeId>([this.#context.nodeId]);
+    for (const { voters } of this.#context.replicas()) for (const { nodeId } of voters) nodes.add(nodeId);
+    let rank = 0;
+    for (const node of nodes) if (node < this.#context.nodeId) rank++;
+    return { rank, count: nodes.size };
+  }
+
   #due(): PartitionId[] {
     const { store, wal, settings, clock } = this.#context;
     const now = clock.monotonicMs();
-    const isFull = store.tailBytes >= this.#fullBytes;
+    const isFull = this.#isFull();
     // What is damaged is sealed no more, however full its tail: asked for at every end of a checkpoint it would never end.
     const damaged = store.setAsidePartitions();
     const dirty = store
@@ -146,7 +184,7 @@ export class Checkpoints {
         logger.debug({ partitions: partitions.length, ms: clock.monotonicMs() - started }, 'checkpoint');
         this.#context.roomAgain();
         this.#cutLogs();
-        if (!this.#stopped && store.tailBytes >= this.#fullBytes) this.look();
+        if (!this.#stopped && store.tailBytes >= this.#overfullBytes) this.look();
       })
       .catch((error: unknown) => this.#context.fatal(error));
   }

@@ -306,8 +306,9 @@ export class NodeParts {
   // ---- state and log
 
   #newCheckpoints(): Checkpoints {
-    const { settings, store, wal, logger } = this.#options;
+    const { identity, settings, store, wal, logger } = this.#options;
     return new Checkpoints({
+      nodeId: identity.nodeId,
       clock: this.#clock,
       settings,
       store,

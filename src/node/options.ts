@@ -83,7 +83,7 @@ export const nodeDefaults: Readonly<NodeSettings> = Object.freeze({
   uncommittedBytesPerNode: 64 * 1024 * 1024,
   tailBytes: 384 * 1024 * 1024,
   checkpointAgeMs: 30_000,
-  checkpointBytes: 24 * 1024 * 1024,
+  checkpointBytes: 32 * 1024 * 1024,
   logBytes: 1024 * 1024 * 1024,
   snapshotBytesPerSecond: 64 * 1024 * 1024,
   snapshotsOut: 2,

@@ -120,10 +120,10 @@ const table = {
   ),
   checkpointBytes: bytes(
     'memory and disk',
-    24 * MiB,
+    32 * MiB,
     1 * MiB,
     4 * GiB,
-    'Tail bytes of the node at which tails are sealed into LevelDB; below tail_limit. Where they hold fewer than eight events a channel, up to eight times as much, at most half of tail_limit: sealing costs by the channel.',
+    'Tail bytes of the node at which tails are sealed into LevelDB, or a little earlier or later, as nodes take turns at it; below tail_limit. Where they hold fewer than eight events a channel, up to eight times as much, at most half of tail_limit: sealing costs by the channel.',
   ),
   checkpointAge: duration(
     'memory and disk',

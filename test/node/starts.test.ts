@@ -71,7 +71,7 @@ t.test('a replica that has gone is not waited for, and a node that stops says no
 });
 
 t.test('sealing waits for a start, unless the tails are full', async (t) => {
-  const state = { tailBytes: 30 * MiB, eventsPerChannel: 50, isStarting: true, checkpoints: 0 };
+  const state = { tailBytes: 50 * MiB, eventsPerChannel: 50, isStarting: true, checkpoints: 0 };
   const checkpoints = new Checkpoints({
     clock: new SimClock(),
     settings: nodeDefaults,
@@ -83,7 +83,7 @@ t.test('sealing waits for a start, unless the tails are full', async (t) => {
       get tailEventsPerChannel() {
         return state.eventsPerChannel;
       },
-      partitions: () => [{ partition: 0, dirtySinceMs: 0 }],
+      partitions: () => [{ partition: 0, dirtySinceMs: 0, appliedIndex: 9, sealedIndex: 9 }],
       setAsidePartitions: () => new Map(),
       checkpoint: async () => {
         state.checkpoints++;
@@ -103,12 +103,12 @@ t.test('sealing waits for a start, unless the tails are full', async (t) => {
   checkpoints.look();
   t.equal(state.checkpoints, 1, 'no room');
   await new Promise((resolve) => setImmediate(resolve));
-  state.tailBytes = 30 * MiB;
+  state.tailBytes = 1.25 * nodeDefaults.checkpointBytes;
   state.isStarting = false;
   checkpoints.look();
   t.equal(state.checkpoints, 2, 'it is over');
   await new Promise((resolve) => setImmediate(resolve));
-  state.tailBytes = 8 * nodeDefaults.checkpointBytes - 1;
+  state.tailBytes = Math.min((1.25 * nodeDefaults.tailBytes) / 2, 10 * nodeDefaults.checkpointBytes) - 1;
   state.eventsPerChannel = 3;
   checkpoints.look();
   t.equal(state.checkpoints, 2, 'events that are nearly alone in their channels wait for company');
