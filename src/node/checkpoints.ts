@@ -34,16 +34,21 @@ export interface CheckpointsContext {
 const startRoom = 1.25;
 /**
  * Sealing an event alone in its channel costs several times what it does in company: its channel's row is read,
- * merged and written for it. With fewer events a channel than this, tails may grow beyond `checkpointBytes` …
+ * merged and written for it. While a channel has less than this in the tails they may grow beyond `checkpointBytes`, by
+ * as much as it lacks (no step, at which all nodes would seal at once) …
  */
-const companyEvents = 8;
+const companyBytes = 8 * 1024;
 /** … to this multiple, and to this share of their limit: the rest is for what is applied while they are sealed. */
 const wideFactor = 8;
 const wideShare = 0.5;
+/** … and no further: a checkpoint is one batch of LevelDB, which holds it in memory twice. */
+const wideBytesMax = 256 * 1024 * 1024;
 /** A node's moment passes unused while its tails have less than this share of what makes them full … */
 const turnShare = 0.25;
 /** … and may come so much after they are: then the next one surely is in time. */
 const turnRoom = 1.25;
+/** The last of many nodes seals what is this much younger than what the first one does. */
+const ageSpread = 0.5;
 /** How often it looks, ms, which is how exactly it meets its moment; a full tail does not wait for the look. */
 const lookMs = 100;
 /** While nothing waits to be sealed. */
@@ -102,14 +107,17 @@ export class Checkpoints {
   get #fullBytes(): number {
     const { checkpointBytes, tailBytes } = this.#context.settings;
     const full = Math.min(checkpointBytes, tailBytes);
-    if (this.#context.store.tailEventsPerChannel >= companyEvents) return full;
-    return Math.max(full, Math.min(wideFactor * checkpointBytes, wideShare * tailBytes));
+    const lacking = companyBytes / this.#context.store.tailBytesPerChannel;
+    const most = Math.min(wideFactor * full, wideShare * tailBytes, wideBytesMax);
+    return Math.max(full, Math.min(lacking * full, most));
   }
 
   /** Where it is due at once. During a start applying has the time for itself while there is room. */
   get #overfullBytes(): number {
     if (this.#context.isStarting()) return this.tailLimitBytes;
-    return Math.min(turnRoom * this.#fullBytes, this.tailLimitBytes);
+    const full = this.#fullBytes;
+    // Applying has room beyond it, too, however near the two settings are.
+    return Math.min(turnRoom * full, (full + this.tailLimitBytes) / 2);
   }
 
   #isFull(): boolean {
@@ -151,11 +159,14 @@ export class Checkpoints {
       // All of them: sealing the fullest alone would leave old small ones to hold back the log.
       return dirty.map((partition) => partition.partition);
     }
+    const place = this.#place();
+    // Ages are the same on all nodes, too.
+    const ageMs = settings.checkpointAgeMs * (1 - (ageSpread * place.rank) / place.count);
     const holding = this.#heldBySealing(new Set(wal.holdingBack()));
     return dirty
       .filter(
         (p) =>
-          now - (p.dirtySinceMs as number) >= settings.checkpointAgeMs ||
+          now - (p.dirtySinceMs as number) >= ageMs ||
           holding.has(p.partition) ||
           this.#wanted.has(p.partition),
       )

@@ -116,14 +116,14 @@ const table = {
     384 * MiB,
     4 * MiB,
     16 * GiB,
-    'Applied events that are only in memory (and in the log), all partitions together; a full tail stops admission until a checkpoint is through.',
+    'Applied events that are only in memory (and in the log), all partitions together; a full tail stops admission until a checkpoint is through. Where an eighth of the heap that V8 may have is less, the default is that, 64 MiB at least.',
   ),
   checkpointBytes: bytes(
     'memory and disk',
     32 * MiB,
     1 * MiB,
     4 * GiB,
-    'Tail bytes of the node at which tails are sealed into LevelDB, or a little earlier or later, as nodes take turns at it; below tail_limit. Where they hold fewer than eight events a channel, up to eight times as much, at most half of tail_limit: sealing costs by the channel.',
+    'Tail bytes of the node at which tails are sealed into LevelDB, or a little earlier or later, as nodes take turns at it; below tail_limit, of which the default is half at most. Where a channel has less than 8 KiB in them, up to eight times as much, about half of tail_limit or 256 MiB at most: sealing costs by the channel.',
   ),
   checkpointAge: duration(
     'memory and disk',

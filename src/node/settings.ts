@@ -22,6 +22,8 @@ export interface SettingSources {
   readonly file?: { readonly name: string; readonly text: string } | undefined;
   /** What the node's folder was made with (its addresses). */
   readonly folder?: Readonly<Partial<Record<SettingName, string>>>;
+  /** What V8's heap may have; defaults of memory that it holds go by it. Unknown: there is enough. */
+  readonly heapLimitBytes?: number;
 }
 
 export interface ResolvedSettings {
@@ -30,6 +32,9 @@ export interface ResolvedSettings {
   /** Things that are probably mistakes but must not stop a start. */
   readonly warnings: readonly string[];
 }
+
+/** Of a heap that has room for nothing; bytes. */
+const tailLimitLeast = 64 * 1024 * 1024;
 
 /** Variables of the command and of tests that are no settings of a node. */
 const otherVariables = new Set([
@@ -68,9 +73,22 @@ export async function resolveSettings(sources: SettingSources): Promise<Resolved
     values[name] = settingsTable[name].default;
     origins[name] = 'default';
   }
-  const settings = values as Settings;
+  const settings = values as { -readonly [K in SettingName]: Settings[K] };
+  fitDefaults(settings, origins as Origins, sources.heapLimitBytes ?? Number.POSITIVE_INFINITY);
   checkTogether(settings, origins as Origins);
   return { settings, origins: origins as Origins, warnings: unknownVariables(sources.env ?? {}) };
+}
+
+/** Defaults that a small machine, or another setting, has no room for are less: nobody has to know of them. */
+function fitDefaults(
+  s: { -readonly [K in SettingName]: Settings[K] },
+  origins: Origins,
+  heapLimitBytes: number,
+): void {
+  if (origins.tailLimit === 'default')
+    s.tailLimit = Math.min(s.tailLimit, Math.max(tailLimitLeast, Math.floor(heapLimitBytes / 8)));
+  if (origins.checkpointBytes === 'default')
+    s.checkpointBytes = Math.min(s.checkpointBytes, Math.floor(s.tailLimit / 2));
 }
 
 /** The rows of `start --print-config`. */

@@ -51,7 +51,7 @@ export class TurnLoop implements TurnOutput {
   /** Whose they are. */
   #writers: Replica[] = [];
   /** Who have committed entries to apply at the turn's end. */
-  #appliers: Replica[] = [];
+  readonly #appliers = new Set<Replica>();
   /** The batch under way holds entries that this node proposed. */
   #proposing = false;
   /** This turn's does. */
@@ -176,12 +176,12 @@ export class TurnLoop implements TurnOutput {
     }
     // Replicas that have something small to say, since a frame leaves anyway; the rest of what stirred goes with them.
     if (postponed.length === 0 && this.#rides()) postponed = this.#visit(endMs);
-    // A follower's acknowledgements leave before it applies anything; a leader has to wait for others, and for its callers.
+    // A follower's acknowledgements leave before it applies anything, while the turn has time; a leader has to wait for others, and for its callers.
     if (this.#leave(!this.#proposed) && postponed.length === 0) {
       postponed = this.#visit(endMs);
       this.#leave(false);
     }
-    const unapplied = this.#appliers.length > 0 ? this.#apply(endMs) : nobody;
+    const unapplied = this.#appliers.size > 0 ? this.#apply(endMs) : nobody;
     this.#inTurn = false;
     // In their order, before what stirred meanwhile: nobody waits for ever. What stirred again while
     // it still waited is in no list twice: its mark was still set.
@@ -218,14 +218,15 @@ export class TurnLoop implements TurnOutput {
     return this.#clock.monotonicMs() > endMs;
   }
 
+  /** One that is visited twice in a turn has one slice all the same. */
   applies(replica: Replica): void {
-    this.#appliers.push(replica);
+    this.#appliers.add(replica);
   }
 
   /** Last, so that nobody elsewhere waits for it; one at least, however long the turn was. Whom it has not come to. */
   #apply(endMs: number): readonly Replica[] {
-    const appliers = this.#appliers;
-    this.#appliers = [];
+    const appliers = [...this.#appliers];
+    this.#appliers.clear();
     for (let i = 0; i < appliers.length; i++) {
       if (i > 0 && this.#isOver(endMs)) return marked(appliers.slice(i));
       (appliers[i] as Replica).applyCommitted();

@@ -228,7 +228,7 @@ export class PartitionStoreImpl implements PartitionStore {
       return;
     }
     assert(known.state === channel, 'a channel is put as it was handed out');
-    known.dirty = true;
+    this.#state.active.markDirty(known);
   }
 
   #known(channel: ChannelState): TailChannel | undefined {

@@ -227,9 +227,9 @@ class StoreImpl implements Store {
     return this.#shared.tails.bytes;
   }
 
-  get tailEventsPerChannel(): number {
-    const { events, channels } = this.#shared.tails;
-    return events / Math.max(channels, 1);
+  get tailBytesPerChannel(): number {
+    const { bytes, dirtyChannels } = this.#shared.tails;
+    return dirtyChannels === 0 ? Number.POSITIVE_INFINITY : bytes / dirtyChannels;
   }
 
   checkpoint(partitions: readonly PartitionId[]): Promise<void> {

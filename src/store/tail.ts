@@ -63,13 +63,12 @@ export interface TailProducer {
 /** Of all tails of a store: asked for before each entry, so kept as sums. */
 export interface TailSum {
   bytes: number;
-  events: number;
   /** One that several tails of a partition have, frozen and active, counts in each. */
-  channels: number;
+  dirtyChannels: number;
 }
 
 export function emptyTailSum(): TailSum {
-  return { bytes: 0, events: 0, channels: 0 };
+  return { bytes: 0, dirtyChannels: 0 };
 }
 
 export class Tail {
@@ -102,10 +101,9 @@ export class Tail {
 
   /** Sealed, or replaced by a snapshot: counts no more. */
   drop(): void {
-    const { bytes, events, channels } = this.#own;
+    const { bytes, dirtyChannels } = this.#own;
     this.#count(-bytes);
-    this.#countEvents(-events);
-    this.#countChannels(-channels);
+    this.#countDirty(-dirtyChannels);
   }
 
   #count(bytes: number): void {
@@ -113,14 +111,9 @@ export class Tail {
     this.sum.bytes += bytes;
   }
 
-  #countEvents(events: number): void {
-    this.#own.events += events;
-    this.sum.events += events;
-  }
-
-  #countChannels(channels: number): void {
-    this.#own.channels += channels;
-    this.sum.channels += channels;
+  #countDirty(channels: number): void {
+    this.#own.dirtyChannels += channels;
+    this.sum.dirtyChannels += channels;
   }
 
   addChannel(state: ChannelState, dirty: boolean, baseSeq: Seq): TailChannel {
@@ -128,8 +121,15 @@ export class Tail {
     this.#name(channel);
     this.channelsById.set(state.id, channel);
     this.#count(weightOfChannel(state));
-    this.#countChannels(1);
+    if (dirty) this.#countDirty(1);
     return channel;
+  }
+
+  /** Put or appended to: it is to be sealed. */
+  markDirty(channel: TailChannel): void {
+    if (channel.dirty) return;
+    channel.dirty = true;
+    this.#countDirty(1);
   }
 
   channelByName(tenant: string, name: string): TailChannel | undefined {
@@ -162,18 +162,17 @@ export class Tail {
     this.#name(kept);
     // Texts that were put twice were counted twice: the sum stays an estimate, but never below what is kept.
     this.#count(weightOfChannel(state) - Math.min(this.#own.bytes, freed));
-    this.#countEvents(-channel.events.length);
+    if (!channel.dirty) this.#countDirty(1);
   }
 
   addEvent(channel: TailChannel, event: StoredEvent, index: Index): void {
     channel.events.push(event);
-    channel.dirty = true;
+    this.markDirty(channel);
     if (!this.changes.extend(index, channel.state, event.seq)) {
       this.changes.push(index, channel.state, event.seq, event.seq);
       this.#count(objectBytes.change);
     }
     this.#count(event.headerLength + event.contentLength + objectBytes.event);
-    this.#countEvents(1);
   }
 
   /** A producer that was looked up, or put; `putProducer` of the same one changes it. */

@@ -47,8 +47,8 @@ export interface Store {
   dropPartition(partition: PartitionId, replicaId: ReplicaId): Promise<void>;
   /** Bytes of all tails, frozen ones included. */
   readonly tailBytes: number;
-  /** In all tails; a channel without events counts, too. What sealing an event costs falls with it. */
-  readonly tailEventsPerChannel: number;
+  /** Of all tails, by the channels that are to be sealed; without any: infinite. What sealing a byte costs falls with it. */
+  readonly tailBytesPerChannel: number;
   /** Above this the node stops admission and applying until a checkpoint has resolved. */
   readonly tailLimitBytes: number;
   /**

@@ -467,11 +467,18 @@ class Log implements Wal, GroupSpace {
     return this.#written(flight, batch, offset);
   }
 
-  /** On this thread; false: a new segment comes first, whose table tells what this batch's rows would. */
+  /**
+   * On this thread; false: it must be made elsewhere, and nothing is packed yet. A row says only once what is new of
+   * its group: packed a second time without a new segment's table in between, it would be a row of nobody.
+   */
   #writeHere(flight: Flight): boolean {
     const { here } = this.#device;
+    if (here === undefined || isClosing(flight)) return false;
+    const most = alignUp(batchBytesMax(flight.items.length, storedIn(flight)));
+    if (this.#offset + most > this.#current.bytes || !here.suits(most)) return false;
     const batch = this.#pack(flight);
-    if (batch === undefined || here === undefined || !this.#fits(batch)) return false;
+    if (batch === undefined) return false;
+    assert(batch.bytes <= most, 'a batch is no larger than its bound');
     const offset = this.#offset;
     const bytes = this.#staging.subarray(0, batch.bytes);
     this.#synced(bytes.length, batch.checksum, here.write(this.#current.segment, offset, bytes));
@@ -639,6 +646,13 @@ class Log implements Wal, GroupSpace {
     for (const group of this.#groups.values()) if (group.isUnrecorded()) return true;
     return false;
   }
+}
+
+/** Of the payload, headers included. */
+function storedIn(flight: Flight): number {
+  let stored = 0;
+  for (const item of flight.items) stored += item.stored;
+  return stored;
 }
 
 function isClosing(flight: Flight): boolean {

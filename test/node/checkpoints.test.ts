@@ -22,7 +22,7 @@ function made(clock: SimClock, nodeId: number, applied: number, bytesPerEntry: n
       get tailBytes() {
         return bytes();
       },
-      tailEventsPerChannel: 50,
+      tailBytesPerChannel: 20_000,
       partitions: () => [partition],
       setAsidePartitions: () => new Map(),
       checkpoint: async () => {

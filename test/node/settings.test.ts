@@ -121,6 +121,23 @@ t.test('every setting has a reason, an allowed default and one name in three spe
   t.equal(variableOf('clientAddress'), 'HANSARD_CLIENT_ADDRESS');
 });
 
+t.test('defaults of memory go by what there is', async (t) => {
+  const MiB = 1024 * 1024;
+  const of = async (sources: Parameters<typeof resolveSettings>[0]) => {
+    const { tailLimit, checkpointBytes } = (await resolveSettings(sources)).settings;
+    return [tailLimit / MiB, checkpointBytes / MiB];
+  };
+  t.same(await of({ heapLimitBytes: 4_096 * MiB }), [384, 32]);
+  t.same(await of({ heapLimitBytes: 1_024 * MiB }), [128, 32]);
+  t.same(await of({ heapLimitBytes: 256 * MiB }), [64, 32]);
+  t.same(await of({ flags: { tailLimit: '28MiB' }, heapLimitBytes: 1_024 * MiB }), [28, 14]);
+  t.same(
+    await of({ flags: { tailLimit: '1GiB' }, heapLimitBytes: 256 * MiB }),
+    [1_024, 32],
+    'what is set counts',
+  );
+});
+
 t.test('docs/settings.md has every setting as it is', async (t) => {
   const docs = readFileSync(fileURLToPath(new URL('../../../docs/settings.md', import.meta.url)), 'utf8');
   for (const name of settingNames) {

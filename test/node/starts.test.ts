@@ -71,7 +71,7 @@ t.test('a replica that has gone is not waited for, and a node that stops says no
 });
 
 t.test('sealing waits for a start, unless the tails are full', async (t) => {
-  const state = { tailBytes: 50 * MiB, eventsPerChannel: 50, isStarting: true, checkpoints: 0 };
+  const state = { tailBytes: 50 * MiB, bytesPerChannel: 20_000, isStarting: true, checkpoints: 0 };
   const checkpoints = new Checkpoints({
     clock: new SimClock(),
     settings: nodeDefaults,
@@ -80,8 +80,8 @@ t.test('sealing waits for a start, unless the tails are full', async (t) => {
       get tailBytes() {
         return state.tailBytes;
       },
-      get tailEventsPerChannel() {
-        return state.eventsPerChannel;
+      get tailBytesPerChannel() {
+        return state.bytesPerChannel;
       },
       partitions: () => [{ partition: 0, dirtySinceMs: 0, appliedIndex: 9, sealedIndex: 9 }],
       setAsidePartitions: () => new Map(),
@@ -109,7 +109,7 @@ t.test('sealing waits for a start, unless the tails are full', async (t) => {
   t.equal(state.checkpoints, 2, 'it is over');
   await new Promise((resolve) => setImmediate(resolve));
   state.tailBytes = Math.min((1.25 * nodeDefaults.tailBytes) / 2, 10 * nodeDefaults.checkpointBytes) - 1;
-  state.eventsPerChannel = 3;
+  state.bytesPerChannel = 800;
   checkpoints.look();
   t.equal(state.checkpoints, 2, 'events that are nearly alone in their channels wait for company');
   state.tailBytes++;

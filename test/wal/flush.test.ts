@@ -130,6 +130,33 @@ t.test('a full segment, or a large batch, takes the usual way', async (t) => {
   );
 });
 
+t.test('at the end of a segment the first row of a group is there once, however near it comes', async (t) => {
+  const pageBytes = 4_096;
+  for (let length = 3_480; length <= 4_080; length += 16) {
+    const { wal, device, reopened } = await logOn(t, always);
+    const { here } = device;
+    t.ok(here !== undefined);
+    if (here === undefined) return;
+    let end = 0;
+    const write = here.write.bind(here);
+    here.write = (segment, offset, bytes) => {
+      end = offset + bytes.length;
+      return write(segment, offset, bytes);
+    };
+    const done: string[] = [];
+    let index = 0;
+    while (end < segmentBytes - pageBytes) {
+      append(wal, ++index, 'x'.repeat(end < segmentBytes - 4 * pageBytes ? 2.5 * pageBytes : 100), done);
+      t.ok(wal.flush(true));
+    }
+    wal.addGroup(4, 2 ** 52 + 1);
+    wal.write([{ partition: 4, entries: [entry(4, 1, 1, 'y'.repeat(length))] }], () => done.push('y'));
+    wal.flush(true);
+    await until(() => done.length === index + 1);
+    t.equal((await reopened()).at(-1), 'y'.repeat(length));
+  }
+});
+
 t.test('a disk that fails on this thread ends the process, and nobody is told of a sync', async (t) => {
   const failures: Error[] = [];
   const { wal, device } = await logOn(t, always, { onFailure: (error) => failures.push(error) });

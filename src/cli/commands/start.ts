@@ -1,6 +1,7 @@
 /** `hansard start`: settings, then the node, its API and its HTTP door; ends with a signal. */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { getHeapStatistics } from 'node:v8';
 import { HansardError } from '../../common/errors.js';
 import { openDirectory } from '../../node/directory.js';
 import { createLogger } from '../../node/logging.js';
@@ -45,7 +46,8 @@ async function resolve(options: StartOptions, env: NodeJS.ProcessEnv): Promise<R
   const dirFirst = (flags.dir as string | undefined) ?? env.HANSARD_DIR;
   const file =
     named !== undefined ? readConfig(named) : dirFirst === undefined ? undefined : ownConfig(dirFirst);
-  const sources: SettingSources = { flags, env, file };
+  const heapLimitBytes = getHeapStatistics().heap_size_limit;
+  const sources: SettingSources = { flags, env, file, heapLimitBytes };
   // Twice: the folder is known only after the first time, and has a say in the second.
   const { settings } = await resolveSettings(sources);
   if (settings.dir === '') {

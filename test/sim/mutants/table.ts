@@ -297,9 +297,9 @@ export const plantedBugs: readonly PlantedBug[] = [
     patches: [
       {
         file: 'src/wal/wal.js',
-        find: 'if (batch === undefined || here === undefined || !this.#fits(batch))',
+        find: 'const batch = this.#pack(flight);',
         replace:
-          'if (batch === undefined || here === undefined || !this.#fits(batch) || !here.suits(batch.bytes))',
+          'const batch = this.#pack(flight); if (batch !== undefined && !here.suits(batch.bytes)) return false;',
       },
     ],
     withinSeeds: 10,
