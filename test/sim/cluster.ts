@@ -269,7 +269,8 @@ export class SimNode implements SeenNode {
       ...nodeDefaults,
       entryBytes: 200 + random.below(5_000),
       tailBytes: 20_000 + random.below(100_000),
-      checkpointBytes: 2_000 + random.below(20_000),
+      // Channels have little in such tails: they grow to several times as much.
+      checkpointBytes: 500 + random.below(5_000),
       checkpointAgeMs: 100 + random.below(3_000),
       logBytes: 64 * 1024 * (1 + random.below(cluster.options.smallLogs ? 3 : 60)),
       snapshotChunkBytes: 200 + random.below(4_000),

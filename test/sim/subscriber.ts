@@ -73,7 +73,7 @@ export class SimSubscriber {
   async step(isLast: boolean): Promise<boolean> {
     const state = await this.#state();
     if (state === undefined) return false;
-    const taken = await this.#take(state);
+    const taken = await this.#take(state, isLast);
     this.lastSeen = `${taken === undefined ? this.#why : `at the end: ${taken.atEnd}`}; pending: ${[...state.channels].map(([channel, { acked, to, lease }]) => `${channel} ${acked}-${to} ${lease?.consumer ?? ''}`).join(', ')}; dead: ${state.deadLetters.size}`;
     const ops: StepOp[] = taken?.op === undefined ? [] : [taken.op];
     for (const [channel, pending] of state.channels) {
@@ -110,14 +110,18 @@ export class SimSubscriber {
     );
   }
 
-  /** The next events of some partition, from any replica. */
-  async #take(state: SubscriptionState): Promise<{ op: StepOp | undefined; atEnd: boolean } | undefined> {
+  /** The next events of some partition, from any replica; `isLast`: from its leader, since one that was removed and does not know it stays behind. */
+  async #take(
+    state: SubscriptionState,
+    isLast: boolean,
+  ): Promise<{ op: StepOp | undefined; atEnd: boolean } | undefined> {
     let atEnd = true;
     const from = this.#random.below(state.places.size);
     for (let i = 0; i < state.places.size; i++) {
       const partition = (i + from) % state.places.size;
       const place = readPlace(new ByteReader(state.places.get(partition) ?? new Uint8Array(0)));
-      const node = this.world.anyNode(this.#random);
+      const leader = isLast ? this.world.leaderOf(partition) : undefined;
+      const node = leader ?? this.world.anyNode(this.#random);
       if (node === undefined) return undefined;
       const page = await this.#ask(node, async () => {
         const deadlineMs = node.monotonicMs() + callMs;

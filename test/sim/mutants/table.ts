@@ -197,7 +197,7 @@ export const plantedBugs: readonly PlantedBug[] = [
     smallLogs: true,
     faults: ['repeat', 'isolate', 'pause', 'break'],
     faultMs: 10_000,
-    withinSeeds: 10,
+    withinSeeds: 40,
   },
   {
     name: 'snapshot-keeps-the-log',
